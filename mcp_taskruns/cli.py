@@ -1,0 +1,231 @@
+"""The command line. The only module that prints."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from mcp_taskruns import __version__
+from mcp_taskruns.core.checking import check_capability
+from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.operation import Tool
+from mcp_taskruns.core.result import Outcome, Progress, dump
+from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
+from mcp_taskruns.loader import capability_files, load_capability
+from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings
+
+COMMANDS = {
+    "serve": "serve MCP on standard input and output, or over HTTP (the default command)",
+    "tools": "list the tools",
+    "call": "call one tool",
+    "check": "check capability files",
+    "simulate": "run the four simulated providers on one loopback port",
+    "demo": "show the main job offline",
+}
+
+SIMULATOR_PORT = 9091
+
+say = partial(print, flush=True)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, 1 for a failure, 2 for wrong usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
+        words.insert(0, "serve")
+    parsed = vars(build_parser().parse_args(words))
+    command = parsed.pop("command")
+    try:
+        settings = read_settings(parsed, os.environ)
+        return _RUN[command](settings, parsed)
+    except (SettingsError, CapabilityError) as exc:
+        say(f"mcp-taskruns: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; flags without a default here, so that variables can give one."""
+    parser = argparse.ArgumentParser(
+        prog="mcp-taskruns",
+        description="One MCP server to start, watch and cancel long-running tasks at the providers that run them.",
+        epilog=f"Each flag is also an environment variable: --read-only is {PREFIX}READ_ONLY=1.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mcp-taskruns {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, told in COMMANDS.items():
+        command = commands.add_parser(name, help=told, description=told.capitalize() + ".", allow_abbrev=False)
+        if name == "tools":
+            command.add_argument("--json", action="store_true", help="the tools as MCP lists them")
+        elif name == "call":
+            command.add_argument("tool", metavar="TOOL", help="a tool's name, as `mcp-taskruns tools` lists it")
+            command.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="its arguments, an object")
+        elif name == "check":
+            command.add_argument("files", metavar="FILE", nargs="*", help="files or folders; none: those served")
+        elif name == "simulate":
+            command.add_argument("--port", type=int, default=SIMULATOR_PORT, help=f"default: {SIMULATOR_PORT}; 0: any")
+        _add_options(command, name)
+    return parser
+
+
+def _add_options(command: argparse.ArgumentParser, name: str) -> None:
+    for option in options():
+        if name not in option.metadata["commands"] or (name == "simulate" and option.name == "port"):
+            continue
+        told = option.metadata["help"]
+        keywords: dict[str, Any] = {"dest": option.name, "default": None}
+        match option.default:
+            case bool():
+                keywords |= {"action": "store_true", "help": told}
+            case tuple():
+                keywords |= {"action": "extend", "type": _words, "metavar": "A[,B]", "help": told}
+            case default:
+                shown = f" (default: {default})" if default != "" else ""
+                choices = option.metadata["choices"] or None
+                metavar = None if choices else option.name.upper()
+                keywords |= {"type": type(default), "choices": choices, "metavar": metavar, "help": told + shown}
+        command.add_argument(flag_of(option), **keywords)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _serve(settings: Settings, _: dict[str, Any]) -> int:
+    from mcp_taskruns.app import serve
+
+    if settings.transport == "http":
+        say(f"MCP on http://{settings.host}:{settings.port}/mcp (Ctrl-C stops)", file=sys.stderr)
+    elif sys.stdin.isatty():
+        say("An MCP server speaks with a client, not a person: see `mcp-taskruns demo`. Ctrl-C stops.", file=sys.stderr)
+    try:
+        anyio.run(serve, settings)
+    except BaseExceptionGroup as exc:
+        raise _only(exc) from exc
+    return 0
+
+
+def _only(group: BaseException) -> BaseException:
+    """The one error in a group of groups of one."""
+    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
+        group = group.exceptions[0]
+    return group
+
+
+def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
+    from mcp_taskruns.app import build_gateway
+
+    tools = list(build_gateway(settings).tools.values())
+    if parsed["json"]:
+        from mcp_taskruns.mcp_adapter import list_tool
+
+        say(json.dumps({"tools": [list_tool(tool) for tool in tools]}, indent=2, ensure_ascii=False))
+        return 0
+    width = max((len(tool.name) for tool in tools), default=0)
+    for tool in tools:
+        say(f"{tool.name:<{width}}  {_hint_words(tool):<11}  {tool.title}")
+    say(f"{len(tools)} tools", file=sys.stderr)
+    return 0
+
+
+def _hint_words(tool: Tool) -> str:
+    return "read-only" if tool.hints.read_only else "destructive" if tool.hints.destructive else "writes"
+
+
+def _call(settings: Settings, parsed: dict[str, Any]) -> int:
+    try:
+        arguments = json.loads(parsed["arguments"])
+    except ValueError as exc:
+        raise SettingsError(f"the arguments are not JSON: {exc}") from exc
+    if not isinstance(arguments, dict):
+        raise SettingsError("the arguments must be a JSON object, such as '{\"limit\": 5}'")
+    return anyio.run(_call_tool, settings, parsed["tool"], arguments)
+
+
+async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -> int:
+    from mcp_taskruns.app import build_gateway, configure_logging, simulated
+
+    async def report(progress: Progress) -> None:
+        total = f"/{progress.total:g}" if progress.total else ""
+        say(f"[{progress.progress:g}{total}] {progress.message}", file=sys.stderr)
+
+    async with simulated(settings) as effective:
+        gateway = build_gateway(effective)
+        configure_logging(effective, gateway.mask)
+        try:
+            outcome = await gateway.call(name, arguments, report)
+        except UnknownTool:
+            raise SettingsError(f"there is no tool {name!r}: `mcp-taskruns tools` lists them") from None
+        except CallError as exc:
+            say(gateway.mask.text(f"{exc.message}\n{exc.hint}\n{dump(exc.to_json())}"), file=sys.stderr)
+            return 1
+        finally:
+            await gateway.aclose()
+    _print_outcome(outcome)
+    return 0
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    for note in outcome.notes:
+        say(note, file=sys.stderr)
+    if outcome.data is not None:
+        sys.stdout.buffer.write(outcome.data)
+        sys.stdout.buffer.flush()
+    else:
+        say(outcome.text)
+
+
+def _check(settings: Settings, parsed: dict[str, Any]) -> int:
+    failed = False
+    for path in capability_files(parsed["files"] or settings.capabilities):
+        failed |= not _check_file(path, settings)
+    return int(failed)
+
+
+def _check_file(path: Path, settings: Settings) -> bool:
+    try:
+        capability = load_capability(path, overlays=not settings.no_overlays)
+    except CapabilityError as exc:
+        say(f"error: {exc}")
+        return False
+    tools = compile_tools([capability], names=settings.tool_names)
+    for warning in check_capability(capability, tools):
+        say(f"warning: {path.name}: {warning}")
+    say(f"ok: {path.name}: {len(tools)} tools")
+    return True
+
+
+def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:
+    async def simulate() -> None:
+        from mcp_taskruns.app import until_signalled
+        from mcp_taskruns.simulator.app import Simulator, serve
+
+        simulator = Simulator(speed=settings.speed)
+        async with until_signalled(), serve(simulator, port=parsed["port"]) as origin:
+            for name, value in simulator.environment(origin).items():
+                say(f"export {name}={value}")
+            say("Simulated providers are running (Ctrl-C stops).", file=sys.stderr)
+            await anyio.sleep_forever()
+
+    anyio.run(simulate)
+    return 0
+
+
+def _demo(_: Settings, __: dict[str, Any]) -> int:
+    from mcp_taskruns.demo import show
+
+    return anyio.run(show, say)
+
+
+_RUN = {"serve": _serve, "tools": _tools, "call": _call, "check": _check, "simulate": _simulate, "demo": _demo}

@@ -1,0 +1,65 @@
+"""Whether arguments fit a tool's input schema, and what is wrong when they do not."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+SHOWN_PROBLEMS = 5
+
+
+def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
+    """A quick test for the schema; what it refuses, `explain_problems` decides."""
+    import fastjsonschema  # here, and jsonschema below: neither is needed to start
+
+    # Draft 7 is the last that the quick test knows: of later drafts it checks less, and so never too much.
+    check = fastjsonschema.compile(
+        {**schema, "$schema": "http://json-schema.org/draft-07/schema#"}, use_default=False, use_formats=False
+    )
+
+    def accepts(arguments: Any) -> bool:
+        try:
+            check(arguments)
+        except fastjsonschema.JsonSchemaValueException:
+            return False
+        return True
+
+    return accepts
+
+
+def explain_problems(schema: Mapping[str, Any], arguments: Any) -> list[str]:
+    """What is wrong by JSON Schema 2020-12, each as `argument: rule`, at most five; empty when nothing is."""
+    from jsonschema import Draft202012Validator  # 2 MB and 30 ms that a server of right calls never pays
+
+    problems = sorted(Draft202012Validator(schema).iter_errors(arguments), key=lambda problem: problem.json_path)
+    return list(dict.fromkeys(chain.from_iterable(map(_describe, problems))))[:SHOWN_PROBLEMS]
+
+
+def _describe(problem: "ValidationError") -> Iterator[str]:
+    place = problem.json_path.removeprefix("$").removeprefix(".")
+    rule: Any = problem.validator_value
+    value: Any = problem.instance
+    schema: Any = problem.schema
+    match problem.validator:
+        case "required":
+            yield from (f"{place}.{name}: is required".lstrip(".") for name in rule if name not in value)
+        case "additionalProperties":
+            known = schema.get("properties", {})
+            for name in value:
+                if name not in known:
+                    yield f"{place}.{name}: is no argument of this tool".lstrip(".") + _similar(name, known)
+        case "type":
+            yield f"{place}: must be of type {rule}"
+        case "enum":
+            yield f"{place}: must be one of {', '.join(map(str, rule))}"
+        case _:
+            yield f"{place}: {problem.message[:200]}"
+
+
+def _similar(name: str, known: Mapping[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name.lower(), {other.lower(): other for other in known}, 1)
+    return f"; did you mean {next(other for other in known if other.lower() == close[0])}?" if close else ""

@@ -1,0 +1,405 @@
+"""Capabilities to tools: every inference about a capability file happens here, once, at start."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+from mcp_taskruns.core import spec
+from mcp_taskruns.core.operation import (
+    ArgumentReference,
+    Authentication,
+    BaseUri,
+    ErrorBody,
+    Hints,
+    Location,
+    Operation,
+    Parameter,
+    Template,
+    Tool,
+    Variable,
+)
+
+ToolNames = Literal["prefixed", "spec"]
+
+MAX_NAME = 64
+"""One longer name hides every tool of the server in some clients; the same holds for other characters."""
+
+OWN_HEADERS = frozenset({"authorization", "host", "content-length", "content-type", "accept"})
+"""Headers that the server sets itself: not shown to the caller, dropped when passed."""
+
+DEFAULT_ACCEPT = "application/json, */*;q=0.5"
+EVENT_STREAM_ACCEPT = "text/event-stream, */*;q=0.1"
+
+HINTS_BY_METHOD = {
+    # read-only, destructive, idempotent: RFC 9110 section 9.2 for what is safe and what is idempotent
+    "GET": (True, False, True),
+    "HEAD": (True, False, True),
+    "OPTIONS": (True, False, True),
+    "PUT": (False, True, True),
+    "DELETE": (False, True, True),
+    "PATCH": (False, True, False),
+    "POST": (False, False, False),
+}
+
+TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object"})
+
+_PLACEHOLDER = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|\{\s*([^{}]+?)\s*\}")
+_HOLE = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}")
+_REFERENCE = re.compile(r"^[\w-]+\.(.+)$")
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """One property of a tool's input schema, before it is written."""
+
+    name: str
+    declared: spec.InputParameter
+    location: Location
+    required: bool
+
+
+def compile_tools(capabilities: Sequence[spec.Capability], *, names: ToolNames = "prefixed") -> tuple[Tool, ...]:
+    """All tools of the capabilities, in file order, with legal and distinct names."""
+    tools = list(chain.from_iterable(_compile_capability(capability) for capability in capabilities))
+    if names == "spec":
+        counts = Counter(tool.spec_name for tool in tools)
+        tools = [
+            tool if counts[tool.spec_name] > 1 else replace(tool, name=legal_name(tool.spec_name)) for tool in tools
+        ]
+    return _distinct(tools)
+
+
+def prefix_of(capability: spec.Capability) -> str:
+    """What the names of a capability's tools begin with: the overlay's word, else its first tag, else its file."""
+    first_tag = capability.info.tags[0] if capability.info.tags else ""
+    return capability.prefix or _slug(first_tag) or _slug(capability.source.rsplit(".", 1)[0]) or "capability"
+
+
+def legal_name(name: str) -> str:
+    """`name` as every client accepts it: letters, digits, `_` and `-`, at most 64; cut names keep a digest."""
+    legal = re.sub(r"[^a-zA-Z0-9_-]+", "-", name).strip("-") or "tool"
+    if len(legal) <= MAX_NAME:
+        return legal
+    digest = hashlib.sha256(legal.encode()).hexdigest()[:8]
+    return f"{legal[: MAX_NAME - 9]}-{digest}"
+
+
+def base_uri_variable(prefix: str) -> str:
+    """The environment variable that points a capability elsewhere: `RENDER_BASE_URL`."""
+    return re.sub(r"[^A-Z0-9]+", "_", prefix.upper()) + "_BASE_URL"
+
+
+def _distinct(tools: list[Tool]) -> tuple[Tool, ...]:
+    taken: set[str] = set()
+    named: list[Tool] = []
+    for tool in tools:
+        name, number = tool.name, 1
+        while name in taken:
+            number += 1
+            ending = f"-{number}"
+            name = tool.name[: MAX_NAME - len(ending)] + ending
+        taken.add(name)
+        named.append(tool if name == tool.name else replace(tool, name=name))
+    return tuple(named)
+
+
+def _compile_capability(capability: spec.Capability) -> Iterator[Tool]:
+    operations: dict[str, tuple[spec.Consumed, spec.ConsumedResource, spec.ConsumedOperation]] = {}
+    for consumed in capability.capability.consumes:
+        for resource in consumed.resources:
+            for operation in resource.operations:
+                operations.setdefault(f"{consumed.namespace}.{operation.name}", (consumed, resource, operation))
+    for exposed in capability.capability.exposes:
+        if exposed.type == "mcp":
+            for tool in exposed.tools:
+                yield _compile_tool(capability, tool, operations.get(tool.call))
+
+
+def _compile_tool(
+    capability: spec.Capability,
+    tool: spec.ExposedTool,
+    found: tuple[spec.Consumed, spec.ConsumedResource, spec.ConsumedOperation] | None,
+) -> Tool:
+    prefix = prefix_of(capability)
+    if found is None:
+        operation = _missing_operation(capability, tool, prefix)
+        arguments = [_from_with(name, value) for name, value in tool.with_.items()]
+        ignored: frozenset[str] = frozenset()
+    else:
+        operation, arguments, ignored = _compile_operation(capability, tool, prefix, *found)
+    described = tool.description or (found[2].description if found else None) or tool.name
+    return Tool(
+        name=legal_name(f"{prefix}-{tool.rename or tool.name}"),
+        spec_name=tool.name,
+        prefix=prefix,
+        title=tool.label or _title(tool.rename or tool.name),
+        description=described,
+        hints=_hints(tool.hints, operation.method),
+        input_schema=_input_schema(arguments),
+        operation=operation,
+        ignored=ignored,
+    )
+
+
+def _missing_operation(capability: spec.Capability, tool: spec.ExposedTool, prefix: str) -> Operation:
+    return Operation(
+        name=tool.name,
+        provider=prefix,
+        method="POST",
+        base=BaseUri(None, ()),
+        path=(),
+        unsupported=f"{capability.source} calls {tool.call!r}, which none of its consumes declares",
+    )
+
+
+def _from_with(name: str, value: Any) -> _Argument:
+    reference = _reference(value)
+    return _Argument(reference or name, spec.InputParameter(name=name), Location.QUERY, False)
+
+
+def _compile_operation(
+    capability: spec.Capability,
+    tool: spec.ExposedTool,
+    prefix: str,
+    consumed: spec.Consumed,
+    resource: spec.ConsumedResource,
+    declared: spec.ConsumedOperation,
+) -> tuple[Operation, list[_Argument], frozenset[str]]:
+    path = _parse(declared.path if declared.path is not None else resource.path, _PLACEHOLDER, capability)
+    inputs = _merged_inputs(consumed, resource, declared, path)
+    taken: dict[str, Location] = {}
+    parameters: list[Parameter] = []
+    arguments: list[_Argument] = []
+    ignored: set[str] = set()
+    for declaration, location in inputs:
+        argument = _reference(tool.with_.get(declaration.name)) or declaration.name
+        if location is Location.HEADER and declaration.name.lower() in OWN_HEADERS:
+            ignored.add(argument)
+            continue
+        if declaration.value is not None:
+            constant = _parse(str(declaration.value), _HOLE, capability)
+            parameters.append(Parameter(declaration.name, location, None, constant))
+            continue
+        if argument in taken:
+            argument = f"{argument}_{location}"
+        taken[argument] = location
+        default = Variable(declaration.env) if declaration.env else None
+        required = declaration.required if declaration.required is not None else location is Location.PATH
+        parameters.append(
+            Parameter(declaration.name, location, argument, None, default, declaration.explode is not False)
+        )
+        arguments.append(_Argument(argument, declaration, location, required and default is None))
+    body, body_arguments, problem = _body(declared.body, parameters, capability)
+    arguments += [argument for argument in body_arguments if argument.name not in taken]
+    authentication, unsupported = _authentication(consumed, capability)
+    operation = Operation(
+        name=declared.name,
+        provider=prefix,
+        method=declared.method.upper(),
+        base=_base_uri(consumed, prefix),
+        path=path,
+        parameters=tuple(parameters),
+        body=body,
+        accept=declared.accept or _accept(consumed, declared),
+        authentication=authentication,
+        error_body=_error_body(consumed.error_body),
+        unsupported=unsupported or problem,
+    )
+    return operation, arguments, frozenset(ignored)
+
+
+def _merged_inputs(
+    consumed: spec.Consumed,
+    resource: spec.ConsumedResource,
+    operation: spec.ConsumedOperation,
+    path: Template,
+) -> list[tuple[spec.InputParameter, Location]]:
+    """Adapter, resource and operation merged, the inner ones' fields winning, in the order of the input schema."""
+    placeholders = [hole.name for hole in path if isinstance(hole, ArgumentReference)]
+    merged: dict[tuple[str, str], spec.InputParameter] = {}
+    own = {(parameter.name, _location(parameter, placeholders)) for parameter in operation.input_parameters}
+    for scope in (consumed.input_parameters, resource.input_parameters, operation.input_parameters):
+        for parameter in scope:
+            key = (parameter.name, _location(parameter, placeholders))
+            if key[1] == Location.PATH and parameter.name not in placeholders and key not in own:
+                continue  # declared for the whole adapter, and this path has no place for it
+            outer = merged.get(key)
+            merged[key] = _refined(outer, parameter) if outer else parameter
+    for name in placeholders:
+        # Two thirds of public files leave path parameters undeclared: each is a required string.
+        merged.setdefault((name, Location.PATH), spec.InputParameter(name=name, type="string", required=True))
+    order = list(Location)
+    kept = [(parameter, Location(key[1])) for key, parameter in merged.items() if key[1] in set(order)]
+    return sorted(kept, key=lambda pair: (order.index(pair[1]), _place(pair[0].name, placeholders)))
+
+
+def _place(name: str, placeholders: list[str]) -> int:
+    return placeholders.index(name) if name in placeholders else len(placeholders)
+
+
+def _location(parameter: spec.InputParameter, placeholders: list[str]) -> str:
+    return parameter.location or ("path" if parameter.name in placeholders else "query")
+
+
+def _refined(outer: spec.InputParameter, inner: spec.InputParameter) -> spec.InputParameter:
+    return outer.model_copy(update={name: getattr(inner, name) for name in inner.model_fields_set})
+
+
+def _body(
+    template: Any, parameters: list[Parameter], capability: spec.Capability
+) -> tuple[Any, list[_Argument], str | None]:
+    """The body's tree, the arguments that only it names, and why it cannot be sent, if it cannot."""
+    fields = {
+        parameter.name: ArgumentReference(parameter.argument) if parameter.argument else parameter.constant
+        for parameter in parameters
+        if parameter.location is Location.BODY
+    }
+    if template is None:
+        whole = set(fields) == {"body"}
+        return (fields["body"] if whole else fields or None), [], None
+    kind = template.get("type", "json") if isinstance(template, dict) else "text"
+    if kind != "json" or not isinstance(template, dict):
+        return None, [], f"{capability.source} has a body template of type {kind}, which this server cannot send"
+    tree = _tree(template.get("data"), capability)
+    names = dict.fromkeys(_references(tree))
+    arguments = [_Argument(name, spec.InputParameter(name=name), Location.BODY, False) for name in names]
+    return tree, arguments, None
+
+
+def _tree(value: Any, capability: spec.Capability) -> Any:
+    if isinstance(value, dict):
+        return {name: _tree(item, capability) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_tree(item, capability) for item in value]
+    if not isinstance(value, str):
+        return value
+    parsed = _parse(value, _HOLE, capability)
+    return parsed[0] if len(parsed) == 1 else (parsed or "")
+
+
+def _references(tree: Any) -> Iterator[str]:
+    if isinstance(tree, ArgumentReference):
+        yield tree.name
+    elif isinstance(tree, dict):
+        yield from chain.from_iterable(map(_references, tree.values()))
+    elif isinstance(tree, list | tuple):
+        yield from chain.from_iterable(map(_references, tree))
+
+
+def _parse(text: str, holes: re.Pattern[str], capability: spec.Capability) -> Template:
+    """Text with its holes: bound names become variables of the environment, other names the caller's arguments."""
+    parts: list[str | Variable | ArgumentReference] = []
+    end = 0
+    for match in holes.finditer(text):
+        if match.start() > end:
+            parts.append(text[end : match.start()])
+        name = next(group for group in match.groups() if group is not None)
+        parts.append(_bound(name, capability) or ArgumentReference(_reference(name) or name))
+        end = match.end()
+    if end < len(text):
+        parts.append(text[end:])
+    return tuple(parts)
+
+
+def _bound(name: str, capability: spec.Capability) -> Variable | None:
+    for bind in capability.binds:
+        key = name.removeprefix(f"{bind.namespace}.")
+        if key in bind.keys:
+            return Variable(bind.keys[key])
+        if key != name:
+            return Variable((key,))  # in a bind's namespace, but not among its keys: the name is all we know
+    return None
+
+
+def _reference(value: Any) -> str | None:
+    """The argument that `tools.x`, `rest.x` or `namespace.x` refers to."""
+    match = _REFERENCE.match(value) if isinstance(value, str) else None
+    return match.group(1) if match else None
+
+
+def _base_uri(consumed: spec.Consumed, prefix: str) -> BaseUri:
+    written = (consumed.base_uri or "").removesuffix("/")
+    usable = written.startswith(("http://", "https://")) and "{" not in written
+    return BaseUri(written if usable else None, (base_uri_variable(prefix), *consumed.base_uri_env))
+
+
+def _error_body(declared: spec.ErrorBody | None) -> ErrorBody | None:
+    return ErrorBody(declared.status, declared.message, declared.not_found) if declared else None
+
+
+def _accept(consumed: spec.Consumed, operation: spec.ConsumedOperation) -> str:
+    told = [operation.description or "", *(parameter.description or "" for parameter in operation.input_parameters)]
+    if any("text/event-stream" in text for text in told):
+        return EVENT_STREAM_ACCEPT
+    return consumed.accept or DEFAULT_ACCEPT
+
+
+def _authentication(consumed: spec.Consumed, capability: spec.Capability) -> tuple[Authentication | None, str | None]:
+    """How the adapter authenticates, and why its operations cannot be called, if they cannot."""
+    declared = consumed.authentication or {}
+    kind = str(declared.get("type", "none")).lower()
+
+    def template(key: str) -> Template:
+        return _parse(str(declared.get(key, "")), _HOLE, capability)
+
+    match kind:
+        case "none":
+            return None, None
+        case "bearer":
+            return Authentication("bearer", (template("token"),)), None
+        case "basic":
+            return Authentication("basic", (template("username"), template("password"))), None
+        case "apikey":
+            placement = Location.QUERY if declared.get("placement") == "query" else Location.HEADER
+            name = str(declared.get("key", "Authorization"))
+            return Authentication("apikey", (template("value"),), placement, name), None
+        case _:
+            return None, f"{capability.source} authenticates by {kind}, which this server cannot do"
+
+
+def _hints(declared: spec.Hints, method: str) -> Hints:
+    read_only, destructive, idempotent = HINTS_BY_METHOD.get(method, HINTS_BY_METHOD["POST"])
+    if declared.read_only is not None:
+        read_only = declared.read_only
+        destructive = destructive and not read_only
+    return Hints(
+        read_only,
+        destructive if declared.destructive is None else declared.destructive,
+        idempotent if declared.idempotent is None else declared.idempotent,
+        True if declared.open_world is None else declared.open_world,
+    )
+
+
+def _input_schema(arguments: list[_Argument]) -> dict[str, Any]:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {argument.name: _property(argument) for argument in arguments},
+        "additionalProperties": False,
+    }
+    required = [argument.name for argument in arguments if argument.required]
+    if required:
+        schema["required"] = required
+    return schema
+
+
+def _property(argument: _Argument) -> dict[str, Any]:
+    declared = argument.declared
+    schema: dict[str, Any] = {"type": declared.type} if declared.type in TYPES else {}
+    if declared.type == "array":
+        # What is not in the body is sent as text, and some clients refuse an array without items' type.
+        schema["items"] = {} if argument.location is Location.BODY else {"type": "string"}
+    if declared.description:
+        schema["description"] = declared.description
+    return schema | (declared.json_schema or {})
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _title(name: str) -> str:
+    return name.replace("-", " ").replace("_", " ").strip().capitalize()

@@ -1,0 +1,54 @@
+"""Secrets masked by value: whatever a text holds, it does not hold a credential.
+
+Masking by key name misses the secret that a provider echoes inside a message.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote
+
+MASK = "[secret]"
+
+MIN_SECRET = 6
+"""Shorter values are words: masking them would garble answers and hide nothing."""
+
+
+class Mask:
+    """Replaces every known secret, also in its JSON, URL and base64 forms."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
+        # The longest first: a secret may be part of another form's text.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def __repr__(self) -> str:
+        return f"Mask({len(self._forms)} forms)"
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, MASK)
+        return text
+
+    def data(self, data: bytes) -> bytes:
+        """The bytes without secrets."""
+        for form in self._forms:
+            if (encoded := form.encode()) in data:
+                data = data.replace(encoded, MASK.encode())
+        return data
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield secret
+    yield json.dumps(secret)[1:-1]
+    yield quote(secret, safe="")
+    raw = secret.encode()
+    for offset in range(3):
+        # Base64 writes three bytes as four characters: where the secret starts within a group decides its form. The
+        # characters that it shares with its neighbours are left out.
+        encoded = base64.b64encode(b"\0" * offset + raw)
+        whole = encoded[-(-offset * 8 // 6) : (offset + len(raw)) * 8 // 6].decode()
+        yield whole
+        yield whole.replace("+", "-").replace("/", "_")

@@ -1,0 +1,234 @@
+"""A capability file as it is written (Naftiko 1.0.0-alpha2, generated dialect), with the words that overlays add.
+
+Only shapes are checked here; what a file means is decided in `compiler`. Keys that the format does not know are kept
+in `model_extra`, so that `check` can name them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mcp_taskruns.errors import CapabilityError
+
+KNOWN_VERSIONS = frozenset({"1.0.0-alpha1", "1.0.0-alpha2"})
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+
+
+class Part(BaseModel):
+    """What every part of a capability file shares."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class InputParameter(Part):
+    """An input of an operation. `schema`, `explode` and `env` are overlay words."""
+
+    name: Text
+    location: str | None = Field(None, alias="in")
+    type: str | None = None
+    description: str | None = None
+    required: bool | None = None
+    value: Any = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    explode: bool | None = None
+    env: Names = ()
+
+
+class OutputParameter(Part):
+    """What of the answer is returned; the types are advisory."""
+
+    name: Text | None = None
+    type: str | None = None
+    value: Any = None
+    mapping: str | None = None
+
+
+class ConsumedOperation(Part):
+    """One HTTP method of a resource. `accept` is an overlay word."""
+
+    name: Text
+    method: str = "GET"
+    path: str | None = None
+    description: str | None = None
+    accept: str | None = None
+    input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
+    body: Any = None
+    output_raw_format: str | None = Field(None, alias="outputRawFormat")
+    output_parameters: tuple[OutputParameter, ...] = Field((), alias="outputParameters")
+
+
+class ConsumedResource(Part):
+    """A path of the provider and the operations on it."""
+
+    name: Text | None = None
+    path: str = ""
+    description: str | None = None
+    input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
+    operations: tuple[ConsumedOperation, ...] = ()
+
+
+class ErrorBody(Part):
+    """The members of a JSON answer that make it an error, whatever the HTTP status. An overlay word.
+
+    Messages that begin with one of `notFound` mean that there is no such thing, whatever the status.
+    """
+
+    status: str
+    message: str
+    not_found: Names = Field((), alias="notFound")
+
+
+class Consumed(Part):
+    """The provider's side. `baseUriEnv`, `accept` and `errorBody` are overlay words."""
+
+    type: str = "http"
+    namespace: Text = ""
+    base_uri: str | None = Field(None, alias="baseUri")
+    base_uri_env: Names = Field((), alias="baseUriEnv")
+    description: str | None = None
+    accept: str | None = None
+    error_body: ErrorBody | None = Field(None, alias="errorBody")
+    authentication: dict[str, Any] | None = None
+    input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
+    resources: tuple[ConsumedResource, ...] = ()
+    import_: str | None = Field(None, alias="import")
+    location: str | None = None
+
+
+class Hints(Part):
+    """What a tool does to the world; unset ones follow the method."""
+
+    read_only: bool | None = Field(None, alias="readOnly")
+    destructive: bool | None = None
+    idempotent: bool | None = None
+    open_world: bool | None = Field(None, alias="openWorld")
+
+
+class ExposedTool(Part):
+    """One MCP tool. `rename` is an overlay word: the name to list instead of `name`."""
+
+    name: Text
+    rename: str | None = None
+    label: str | None = None
+    description: str | None = None
+    hints: Hints = Hints()
+    call: str = ""
+    with_: dict[str, Any] = Field({}, alias="with")
+    input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
+    output_parameters: tuple[OutputParameter, ...] = Field((), alias="outputParameters")
+
+
+class RestOperation(Part):
+    """One HTTP method of our REST side."""
+
+    name: Text
+    method: str = "GET"
+    description: str | None = None
+    call: str = ""
+    with_: dict[str, Any] = Field({}, alias="with")
+    output_parameters: tuple[OutputParameter, ...] = Field((), alias="outputParameters")
+
+
+class RestResource(Part):
+    """One path of our REST side."""
+
+    name: Text | None = None
+    path: str = ""
+    description: str | None = None
+    operations: tuple[RestOperation, ...] = ()
+
+
+class Exposed(Part):
+    """Our side: an `mcp` adapter has tools, a `rest` adapter has resources."""
+
+    type: str
+    namespace: Text = ""
+    port: int | None = None
+    transport: str | None = None
+    description: str | None = None
+    tools: tuple[ExposedTool, ...] = ()
+    resources: tuple[RestResource, ...] = ()
+
+
+class Bind(Part):
+    """Names of secrets and where they come from. An overlay may give several environment names: the first set wins."""
+
+    namespace: Text = "env"
+    location: str | None = None
+    keys: dict[str, Names] = {}
+
+
+class Info(Part):
+    """Who and what the capability is."""
+
+    label: Text = ""
+    description: Text = ""
+    tags: tuple[Text, ...] = ()
+    created: Text | None = None
+    modified: Text | None = None
+
+
+class Surface(Part):
+    """Both sides of a capability."""
+
+    consumes: tuple[Consumed, ...] = ()
+    exposes: tuple[Exposed, ...] = ()
+
+
+class Capability(Part):
+    """One capability file. `prefix` is an overlay word: what its tools' names begin with."""
+
+    source: str
+    naftiko: Text
+    prefix: str | None = None
+    info: Info = Info()
+    binds: tuple[Bind, ...] = ()
+    capability: Surface = Surface()
+
+
+def parse_capability(document: Any, source: str) -> Capability:
+    """Read a parsed YAML document as a capability.
+
+    `source` is the file's name, used in messages and as the last resort for a prefix.
+    Raises CapabilityError naming the file and the place in it.
+    """
+    if not isinstance(document, Mapping):
+        raise CapabilityError(source, "", f"a capability file is a mapping, this is a {type(document).__name__}")
+    if "naftiko" not in document:
+        raise CapabilityError(source, "naftiko", "the format's version is missing; is this a capability file?")
+    try:
+        return Capability.model_validate({**document, "source": source})
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        raise CapabilityError(source, _place(first["loc"]), first["msg"]) from exc
+
+
+def unknown_keys(part: Part, place: str = "") -> Iterator[str]:
+    """The places of all keys that the format does not know."""
+    for key in part.model_extra or {}:
+        yield f"{place}.{key}".lstrip(".")
+    for name, info in type(part).model_fields.items():
+        value = getattr(part, name)
+        inner = f"{place}.{info.alias or name}".lstrip(".")
+        if isinstance(value, Part):
+            yield from unknown_keys(value, inner)
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, Part):
+                    yield from unknown_keys(item, f"{inner}[{index}]")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")

@@ -1,0 +1,131 @@
+"""The tools as MCP lists and calls them."""
+
+import base64
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mcp import MCPError, types
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+
+from mcp_taskruns import __version__
+from mcp_taskruns.core.operation import Tool
+from mcp_taskruns.core.result import Outcome, Progress, dump
+from mcp_taskruns.errors import CallError, UnknownTool
+from mcp_taskruns.gateway import Gateway
+
+MAX_BINARY_BYTES = 5_000_000
+"""Larger content would not fit a model's context, and breaks some hosts."""
+
+# The tool list changes with a restart only.
+_LIST_CACHE = CacheHint(ttl_ms=300_000, scope="public")
+
+logger = logging.getLogger(__name__)
+
+Context = ServerRequestContext[None, Any]
+
+
+def build_server(gateway: Gateway) -> Server[None]:
+    """An MCP server whose tools are the gateway's."""
+    listed = {"resultType": "complete", "tools": [list_tool(tool) for tool in gateway.tools.values()]}
+
+    @asynccontextmanager
+    async def lifespan(_: Server[None]) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await gateway.aclose()
+
+    async def list_tools(_: Context, __: types.PaginatedRequestParams) -> dict[str, Any]:
+        return listed
+
+    async def call_tool(context: Context, params: types.CallToolRequestParams) -> dict[str, Any]:
+        async def report(progress: Progress) -> None:
+            await context.session.report_progress(progress.progress, progress.total, progress.message)
+
+        try:
+            return render_outcome(params.name, await gateway.call(params.name, params.arguments or {}, report))
+        except UnknownTool as exc:
+            # The specification wants a protocol error here, not a tool error: the model did not choose this name.
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}") from exc
+        except CallError as exc:
+            return render_error(exc, gateway)
+        except Exception:
+            # What escapes here reaches 2025 clients with its text.
+            logger.exception("call failed tool=%s", params.name)
+            return render_error(CallError("the server failed; its log says why", hint="Report this."), gateway)
+
+    server: Server[None] = Server(
+        "mcp-taskruns",
+        version=__version__,
+        title="Task runs",
+        instructions=_instructions(list(gateway.tools.values())),
+        lifespan=lifespan,
+        # Without it every HTTP call with arguments lists all tools again.
+        get_tool_input_schema=lambda name: tool.input_schema if (tool := gateway.tools.get(name)) else None,
+        cache_hints={"tools/list": _LIST_CACHE, "server/discover": _LIST_CACHE},
+    )
+    # As dicts in wire form: the SDK validates what it sends, and would do so twice for its own types. It drops the
+    # result type, which 2026 clients need, for older ones.
+    server.add_request_handler("tools/list", types.PaginatedRequestParams, list_tools)
+    server.add_request_handler("tools/call", types.CallToolRequestParams, call_tool)
+    return server
+
+
+def list_tool(tool: Tool) -> dict[str, Any]:
+    """A tool as `tools/list` shows it."""
+    hints = tool.hints
+    return {
+        "name": tool.name,
+        "title": tool.title,
+        "description": tool.description,
+        "inputSchema": tool.input_schema,
+        "annotations": {
+            "readOnlyHint": hints.read_only,
+            "destructiveHint": hints.destructive,
+            "idempotentHint": hints.idempotent,
+            "openWorldHint": hints.open_world,
+        },
+    }
+
+
+def render_outcome(name: str, outcome: Outcome) -> dict[str, Any]:
+    """The result of a call: the answer in the first block, what else there is to say in a second."""
+    blocks = [_text(outcome.text) if outcome.data is None else _binary(name, outcome.data, outcome.media_type)]
+    if outcome.notes:
+        blocks.append(_text("\n".join(outcome.notes)))
+    return {"resultType": "complete", "content": blocks, "isError": False}
+
+
+def render_error(error: CallError, gateway: Gateway) -> dict[str, Any]:
+    """A tool error: a line for people, then the same as JSON. Text only: some hosts drop anything else."""
+    line = f"{error.message}. {error.hint}" if error.hint else error.message
+    text = gateway.mask.text(f"{line}\n{dump(error.to_json())}")
+    return {"resultType": "complete", "content": [_text(text)], "isError": True}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _binary(name: str, data: bytes, media_type: str) -> dict[str, Any]:
+    if len(data) > MAX_BINARY_BYTES:
+        return _text(f"The content is {len(data):,} bytes of {media_type}, more than can be passed on here.")
+    encoded = base64.b64encode(data).decode()
+    kind = media_type.partition("/")[0]
+    if kind in {"image", "audio"}:
+        return {"type": kind, "data": encoded, "mimeType": media_type}
+    resource = {"uri": f"taskruns:///{name}", "mimeType": media_type, "blob": encoded}
+    return {"type": "resource", "resource": resource}
+
+
+def _instructions(tools: Sequence[Tool]) -> str:
+    providers = ", ".join(dict.fromkeys(tool.prefix for tool in tools))
+    return (
+        f"Tools to start, watch and cancel long-running task runs ({providers}); each tool's name begins with its "
+        "provider. Starting a run returns at once with its id: read or stream the run to see how it goes on. Streams "
+        "report progress and return within a minute; a run goes on when a call ends. Cancelling tools act at once."
+    )

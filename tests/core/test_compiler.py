@@ -1,0 +1,463 @@
+import re
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.compiler import base_uri_variable, compile_tools, legal_name, prefix_of
+from mcp_taskruns.core.operation import BaseUri, Hints
+from mcp_taskruns.core.spec import parse_capability
+
+from . import Json, capability, document, inputs, request_of, tool_of
+
+
+def schema(required: list[str] | None = None, **properties: Json) -> Json:
+    whole: Json = {"type": "object", "properties": properties, "additionalProperties": False}
+    return whole | ({"required": required} if required else {})
+
+
+def test_a_tool_has_all_that_its_file_says() -> None:
+    tool = tool_of(
+        {"method": "post", "description": "what the provider says"},
+        tool={"name": "Do it_now", "label": "Do it now!", "description": "what it does"},
+    )
+    assert (tool.name, tool.spec_name, tool.prefix, tool.title, tool.description) == (
+        "thing-Do-it_now",
+        "Do it_now",
+        "thing",
+        "Do it now!",
+        "what it does",
+    )
+    assert (tool.operation.name, tool.operation.provider, tool.operation.method) == ("op", "thing", "POST")
+
+
+@pytest.mark.parametrize(
+    ("tool", "operation", "title", "description"),
+    [
+        ({"name": "list-task_runs"}, {}, "List task runs", "list-task_runs"),
+        ({"name": "list-task_runs"}, {"description": "Lists."}, "List task runs", "Lists."),
+        ({"name": "list-task_runs", "rename": "show-runs"}, {}, "Show runs", "list-task_runs"),
+    ],
+)
+def test_what_a_tool_does_not_say_is_taken_from_elsewhere(
+    tool: Json, operation: Json, title: str, description: str
+) -> None:
+    compiled = tool_of(operation, tool=tool)
+    assert (compiled.title, compiled.description) == (title, description)
+
+
+def test_a_renamed_tool_is_listed_under_its_new_name_and_keeps_the_one_of_its_file() -> None:
+    tool = tool_of(tool={"rename": "other"})
+    assert (tool.name, tool.spec_name) == ("thing-other", "do-it")
+
+
+def test_only_mcp_adapters_have_tools() -> None:
+    given = document()
+    given["capability"]["exposes"].insert(0, {"type": "rest", "resources": [{"path": "/v1/things"}]})
+    given["capability"]["exposes"].append({"type": "skill", "tools": [{"name": "no-tool"}]})
+    assert [tool.name for tool in compile_tools([parse_capability(given, "f.yaml")])] == ["thing-do-it"]
+
+
+def test_tools_of_several_capabilities_stand_in_file_order() -> None:
+    first, second = document(tool={"name": "b"}), document(tool={"name": "a"})
+    second["info"]["tags"] = ["Other"]
+    tools = compile_tools([parse_capability(first, "1.yaml"), parse_capability(second, "2.yaml")])
+    assert [tool.name for tool in tools] == ["thing-b", "other-a"]
+
+
+def test_an_operation_is_found_by_its_adapters_namespace() -> None:
+    given = document()
+    other = document({"method": "DELETE"}, namespace="others", baseUri="https://other.example")
+    given["capability"]["consumes"] += other["capability"]["consumes"]
+    given["capability"]["exposes"][0]["tools"].append({"name": "undo", "call": "others.op"})
+    tools = compile_tools([parse_capability(given, "f.yaml")])
+    assert [(tool.operation.method, request_of(tool).url) for tool in tools] == [
+        ("GET", "https://api.example/things"),
+        ("DELETE", "https://other.example/things"),
+    ]
+
+
+def test_of_two_operations_of_one_name_the_first_is_called() -> None:
+    given = document()
+    given["capability"]["consumes"][0]["resources"].append({"path": "/second", "operations": [{"name": "op"}]})
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert request_of(tool).url == "https://api.example/things"
+
+
+def test_a_call_of_nothing_is_listed_and_says_so() -> None:
+    tool = tool_of(tool={"call": "things.missing", "with": {"a": "tools.b", "c": 5}})
+    assert tool.operation.unsupported == "things-api.yaml calls 'things.missing', which none of its consumes declares"
+    assert tool.input_schema == schema(b={}, c={})
+    assert tool.hints == Hints(read_only=False, destructive=False, idempotent=False, open_world=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [
+        ("list-task_runs", "list-task_runs"),
+        ("List Task  Runs!", "List-Task-Runs"),
+        ("a.b/c:d", "a-b-c-d"),
+        ("größe", "gr-e"),
+        ("--x--", "x"),
+        ("", "tool"),
+        ("日本", "tool"),
+        ("n" * 64, "n" * 64),
+    ],
+)
+def test_a_name_is_made_legal(name: str, legal: str) -> None:
+    assert legal_name(name) == legal
+
+
+def test_a_name_over_64_characters_is_cut_and_stays_distinct() -> None:
+    first, second = legal_name("n" * 65), legal_name("n" * 66)
+    assert re.fullmatch(r"n{55}-[0-9a-f]{8}", first)
+    assert (len(first), len(second)) == (64, 64)
+    assert first != second
+    assert legal_name("n" * 65) == first
+
+
+@pytest.mark.parametrize(
+    ("given", "prefix"),
+    [
+        ({}, "thing"),
+        ({"prefix": "own"}, "own"),
+        ({"info": {"tags": ["Workflow Tasks (Beta)"]}}, "workflow-tasks-beta"),
+        ({"info": {"tags": ["日本"]}}, "things-api"),
+        ({"info": {}}, "things-api"),
+    ],
+)
+def test_a_prefix_is_the_overlays_or_the_first_tag_or_the_file(given: Json, prefix: str) -> None:
+    assert prefix_of(parse_capability(document() | given, "things-api.yaml")) == prefix
+
+
+def test_a_prefix_is_never_empty() -> None:
+    assert prefix_of(parse_capability({"naftiko": "1"}, "日本.yaml")) == "capability"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "variable"),
+    [("render", "RENDER_BASE_URL"), ("google-cloud.run", "GOOGLE_CLOUD_RUN_BASE_URL")],
+)
+def test_an_address_has_a_variable_of_the_prefixs_name(prefix: str, variable: str) -> None:
+    assert base_uri_variable(prefix) == variable
+
+
+def named(*names: str, prefix: str = "thing") -> Any:
+    given = document() | {"prefix": prefix}
+    given["capability"]["exposes"][0]["tools"] = [{"name": name, "call": "things.op"} for name in names]
+    return parse_capability(given, f"{prefix}.yaml")
+
+
+def test_equal_names_are_numbered() -> None:
+    tools = compile_tools([named("a", "a!", "a", "a-2")])
+    assert [tool.name for tool in tools] == ["thing-a", "thing-a-2", "thing-a-3", "thing-a-2-2"]
+
+
+def test_numbered_names_stay_within_64_characters() -> None:
+    long = "n" * 58  # with "thing-" just 64
+    first, second = (tool.name for tool in compile_tools([named(long, long)]))
+    assert (first, second) == ("thing-" + long, "thing-" + long[:-2] + "-2")
+
+
+def test_with_spec_names_only_colliding_ones_are_prefixed() -> None:
+    tools = compile_tools([named("list", "run it", prefix="a"), named("list", "stop", prefix="b")], names="spec")
+    assert [tool.name for tool in tools] == ["a-list", "run-it", "b-list", "stop"]
+
+
+def test_spec_names_are_those_of_the_file_and_not_the_overlays() -> None:
+    (tool,) = compile_tools([capability(tool={"rename": "other"})], names="spec")
+    assert tool.name == "do-it"
+
+
+def test_spec_names_that_are_equal_once_legal_are_numbered() -> None:
+    tools = compile_tools([named("a b", "a-b", "a.b")], names="spec")
+    assert [tool.name for tool in tools] == ["a-b", "a-b-2", "a-b-3"]
+
+
+@pytest.mark.parametrize(
+    ("method", "hints"),
+    [
+        # RFC 9110, section 9.2: safe and idempotent methods
+        ("GET", Hints(True, False, True, True)),
+        ("HEAD", Hints(True, False, True, True)),
+        ("OPTIONS", Hints(True, False, True, True)),
+        ("PUT", Hints(False, True, True, True)),
+        ("DELETE", Hints(False, True, True, True)),
+        ("PATCH", Hints(False, True, False, True)),
+        ("POST", Hints(False, False, False, True)),
+        ("QUERY", Hints(False, False, False, True)),
+    ],
+)
+def test_unset_hints_follow_the_method(method: str, hints: Hints) -> None:
+    assert tool_of({"method": method}).hints == hints
+
+
+@pytest.mark.parametrize(
+    ("method", "declared", "hints"),
+    [
+        (
+            "DELETE",
+            {"readOnly": False, "destructive": False, "idempotent": False, "openWorld": False},
+            Hints(False, False, False, False),
+        ),
+        (
+            "GET",
+            {"readOnly": False, "destructive": True, "idempotent": False, "openWorld": True},
+            Hints(False, True, False, True),
+        ),
+        ("POST", {"readOnly": True}, Hints(True, False, False, True)),
+        ("DELETE", {"readOnly": True}, Hints(True, False, True, True)),
+        ("DELETE", {"idempotent": False}, Hints(False, True, False, True)),
+    ],
+)
+def test_set_hints_are_taken_verbatim(method: str, declared: Json, hints: Hints) -> None:
+    assert tool_of({"method": method}, tool={"hints": declared}).hints == hints
+
+
+def test_an_undeclared_placeholder_is_a_required_string() -> None:
+    tool = tool_of(path="/things/{thingId}/parts/{part_id}")
+    assert tool.input_schema == schema(["thingId", "part_id"], thingId={"type": "string"}, part_id={"type": "string"})
+
+
+def test_a_placeholder_that_repeats_is_one_argument() -> None:
+    assert tool_of(path="/{a}/{{ a }}").input_schema == schema(["a"], a={"type": "string"})
+
+
+def test_an_operation_without_inputs_takes_no_arguments() -> None:
+    assert tool_of().input_schema == schema()
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"),
+    [
+        ({"type": "string"}, {"type": "string"}),
+        ({"type": "integer", "description": "How many."}, {"type": "integer", "description": "How many."}),
+        ({"type": "array"}, {"type": "array", "items": {"type": "string"}}),
+        ({"type": "array", "in": "body"}, {"type": "array", "items": {}}),
+        ({"type": "object", "in": "body"}, {"type": "object"}),
+        ({"type": "file"}, {}),
+        ({}, {}),
+        ({"type": "string", "schema": {"format": "uuid"}}, {"type": "string", "format": "uuid"}),
+        ({"type": "string", "schema": {"type": "integer"}}, {"type": "integer"}),
+    ],
+)
+def test_a_property_is_what_is_declared(declared: Json, shown: Json) -> None:
+    tool = tool_of(inputs({"name": "a", "in": "query"} | declared))
+    assert tool.input_schema == schema(a=shown)
+
+
+@pytest.mark.parametrize(
+    ("declared", "required"),
+    [
+        ({"in": "query"}, False),
+        ({"in": "query", "required": True}, True),
+        ({"in": "query", "required": True, "env": "A"}, False),
+        ({"in": "body"}, False),
+        ({"in": "header", "required": True}, True),
+    ],
+)
+def test_an_argument_is_required_where_it_is_said_and_has_no_default(declared: Json, required: bool) -> None:
+    tool = tool_of(inputs({"name": "a"} | declared))
+    assert tool.input_schema == schema(["a"] if required else None, a={})
+
+
+@pytest.mark.parametrize(
+    ("declared", "required"),
+    [
+        ({"in": "path"}, True),
+        ({}, True),
+        ({"in": "path", "required": False}, False),
+        ({"in": "path", "env": "A"}, False),
+    ],
+)
+def test_a_path_argument_is_required_unless_it_has_a_default(declared: Json, required: bool) -> None:
+    tool = tool_of(inputs({"name": "a"} | declared), path="/{a}")
+    assert tool.input_schema == schema(["a"] if required else None, a={})
+
+
+def test_an_input_without_a_place_goes_to_the_query() -> None:
+    tool = tool_of(inputs({"name": "a"}))
+    assert request_of(tool, {"a": "1"}).url == "https://api.example/things?a=1"
+
+
+def test_arguments_stand_in_the_order_of_path_query_header_body() -> None:
+    declared = [
+        {"name": "body", "in": "body"},
+        {"name": "h", "in": "header"},
+        {"name": "q2", "in": "query"},
+        {"name": "q1", "in": "query"},
+        {"name": "second", "in": "path"},
+    ]
+    tool = tool_of(inputs(*declared), path="/{first}/{second}")
+    assert list(tool.input_schema["properties"]) == ["first", "second", "q2", "q1", "h", "body"]
+
+
+@pytest.mark.parametrize("name", ["Authorization", "host", "Content-Length", "CONTENT-TYPE", "Accept"])
+def test_a_header_that_is_the_servers_own_is_not_shown_and_its_argument_is_dropped(name: str) -> None:
+    tool = tool_of(inputs({"name": name, "in": "header", "required": True}), tool={"with": {name: "tools.given"}})
+    assert tool.input_schema == schema()
+    assert tool.ignored == {"given"}
+    sent = dict(request_of(tool, {"given": "evil", name: "evil"}).headers)
+    assert "evil" not in sent.values()
+
+
+def test_a_value_is_not_asked_from_the_caller() -> None:
+    tool = tool_of(inputs({"name": "version", "in": "query", "value": "2024-11-06"}))
+    assert tool.input_schema == schema()
+    assert request_of(tool, {"version": "other"}).url == "https://api.example/things?version=2024-11-06"
+
+
+@pytest.mark.parametrize("reference", ["tools.given", "rest.given", "things-mcp.given", "my_adapter.given"])
+def test_an_argument_has_the_name_that_with_refers_to(reference: str) -> None:
+    tool = tool_of(
+        inputs({"name": "sent", "in": "query", "type": "string"}), path="/{p}", tool={"with": {"sent": reference}}
+    )
+    assert tool.input_schema == schema(["p"], p={"type": "string"}, given={"type": "string"})
+    assert request_of(tool, {"given": "v", "p": "x"}).url == "https://api.example/x?sent=v"
+
+
+@pytest.mark.parametrize("reference", ["plain", 5, None, ["tools.given"]])
+def test_an_argument_keeps_its_name_where_with_refers_to_none(reference: Any) -> None:
+    tool = tool_of(inputs({"name": "sent", "in": "query"}), tool={"with": {"sent": reference}})
+    assert list(tool.input_schema["properties"]) == ["sent"]
+
+
+def test_a_placeholder_may_be_renamed_by_with() -> None:
+    tool = tool_of(path="/{id}", tool={"with": {"id": "tools.thing"}})
+    assert tool.input_schema == schema(["thing"], thing={"type": "string"})
+    assert request_of(tool, {"thing": "7"}).url == "https://api.example/7"
+
+
+def test_one_name_in_path_and_query_is_two_arguments() -> None:
+    declared = inputs({"name": "id", "in": "query", "type": "integer"}, {"name": "id", "in": "header"})
+    tool = tool_of(declared, path="/{id}", tool={"with": {"id": "tools.id"}})
+    assert tool.input_schema == schema(["id"], id={"type": "string"}, id_query={"type": "integer"}, id_header={})
+    request = request_of(tool, {"id": "a", "id_query": 2, "id_header": "c"})
+    assert (request.url, dict(request.headers)["id"]) == ("https://api.example/a?id=2", "c")
+
+
+def test_a_suffixed_name_that_an_input_has_already_is_suffixed_again() -> None:
+    tool = tool_of(inputs({"name": "id_query", "in": "query"}, {"name": "id", "in": "query"}), path="/{id}")
+    assert list(tool.input_schema["properties"]) == ["id", "id_query", "id_query_query"]
+    request = request_of(tool, {"id": "p", "id_query": "q", "id_query_query": "r"})
+    assert request.url == "https://api.example/p?id=q&id_query=r"
+
+
+def test_inner_inputs_refine_outer_ones_field_by_field() -> None:
+    given = document(
+        inputs({"name": "a", "in": "query", "description": "inner"}),
+        inputParameters=[
+            {"name": "a", "in": "query", "type": "integer", "description": "outer", "required": True},
+            {"name": "X-Version", "in": "header", "value": "1"},
+        ],
+    )
+    given["capability"]["consumes"][0]["resources"][0]["inputParameters"] = [
+        {"name": "a", "in": "query", "description": "middle", "schema": {"minimum": 1}},
+        {"name": "X-Version", "in": "header", "value": "2"},
+    ]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert tool.input_schema == schema(["a"], a={"type": "integer", "description": "inner", "minimum": 1})
+    assert request_of(tool, {"a": 1}).headers == (("Accept", "application/json, */*;q=0.5"), ("X-Version", "2"))
+
+
+def test_the_same_name_in_another_place_is_another_input() -> None:
+    tool = tool_of(inputs({"name": "a", "in": "query"}), inputParameters=[{"name": "a", "in": "header", "value": "h"}])
+    request = request_of(tool, {"a": "q"})
+    assert (request.url, dict(request.headers)["a"]) == ("https://api.example/things?a=q", "h")
+
+
+def test_an_adapters_path_input_is_only_for_paths_with_its_placeholder() -> None:
+    declared = [{"name": "id", "in": "path", "description": "Id."}]
+    assert tool_of(inputParameters=declared).input_schema == schema()
+    assert tool_of(path="/{id}", inputParameters=declared).input_schema == schema(["id"], id={"description": "Id."})
+
+
+def test_an_input_in_an_unknown_place_is_not_asked_for() -> None:
+    assert tool_of(inputs({"name": "a", "in": "environment"})).input_schema == schema()
+
+
+@pytest.mark.parametrize(
+    ("resource", "operation", "url"),
+    [
+        ("/a/", {}, "https://api.example/a/"),
+        ("/a", {"path": "/b"}, "https://api.example/b"),
+        ("/a", {"path": ""}, "https://api.example"),
+        ("/a?fixed=1", {}, "https://api.example/a?fixed=1"),
+    ],
+)
+def test_the_operations_path_wins_and_a_trailing_slash_is_kept(resource: str, operation: Json, url: str) -> None:
+    assert request_of(tool_of(operation, path=resource)).url == url
+
+
+@pytest.mark.parametrize(
+    ("written", "default"),
+    [
+        ("https://api.example", "https://api.example"),
+        ("https://api.example/v1/", "https://api.example/v1"),
+        ("https://api.example/v1//", "https://api.example/v1/"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("", None),
+        (None, None),
+        ("/v1", None),
+        ("api.example", None),
+        ("https://{host}/v1", None),
+        ("https://${HOST}/v1", None),
+        ("ftp://api.example", None),
+    ],
+)
+def test_an_address_is_usable_or_has_to_be_configured(written: str | None, default: str | None) -> None:
+    assert tool_of(baseUri=written).operation.base == BaseUri(default, ("THING_BASE_URL",))
+
+
+def test_an_address_may_have_further_variables() -> None:
+    tool = tool_of(baseUriEnv=["THING_HOST", "THING_URL"])
+    assert tool.operation.base.variables == ("THING_BASE_URL", "THING_HOST", "THING_URL")
+
+
+@pytest.mark.parametrize(
+    ("operation", "consumed", "accept"),
+    [
+        ({}, {}, "application/json, */*;q=0.5"),
+        ({}, {"accept": "application/json"}, "application/json"),
+        ({"accept": "text/csv"}, {"accept": "application/json"}, "text/csv"),
+        ({"description": "Answers text/event-stream."}, {"accept": "application/json"}, "text/event-stream, */*;q=0.1"),
+        (
+            inputs({"name": "Accept", "in": "header", "description": "Must be `text/event-stream`."}),
+            {},
+            "text/event-stream, */*;q=0.1",
+        ),
+        ({"accept": "text/csv", "description": "text/event-stream"}, {}, "text/csv"),
+    ],
+)
+def test_what_is_accepted_is_said_or_follows_from_the_description(operation: Json, consumed: Json, accept: str) -> None:
+    assert request_of(tool_of(operation, **consumed)).headers == (("Accept", accept),)
+
+
+@pytest.mark.parametrize("kind", ["oauth1", "aws-sig-v4", "hmac", "oauth2"])
+def test_an_unsupported_authentication_is_listed_and_says_so(kind: str) -> None:
+    tool = tool_of(path="/{id}", authentication={"type": kind})
+    assert tool.operation.unsupported == f"things-api.yaml authenticates by {kind}, which this server cannot do"
+    assert tool.input_schema == schema(["id"], id={"type": "string"})
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("<x>{{a}}</x>", "text"),
+        ({"type": "xml", "data": "<x/>"}, "xml"),
+        ({"type": "formUrlEncoded", "data": {"a": "{{a}}"}}, "formUrlEncoded"),
+        ({"type": "multipartForm", "data": {}}, "multipartForm"),
+        ({"type": "binary", "data": "{{a}}"}, "binary"),
+        (["{{a}}"], "text"),
+    ],
+)
+def test_an_unsupported_body_template_is_listed_and_says_so(body: Any, kind: str) -> None:
+    tool = tool_of({"method": "POST", "body": body})
+    assert tool.operation.unsupported == (
+        f"things-api.yaml has a body template of type {kind}, which this server cannot send"
+    )
+
+
+def test_the_arguments_of_a_body_template_are_asked_for() -> None:
+    data = {"name": "{{name}}", "text": "to {{who}} from {{name}}", "list": ["{{ tools.item }}", 5], "fixed": True}
+    tool = tool_of({"method": "POST", "body": {"data": data}, **inputs({"name": "name", "in": "query"})})
+    assert list(tool.input_schema["properties"]) == ["name", "who", "item"]

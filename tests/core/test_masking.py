@@ -1,0 +1,74 @@
+import base64
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+
+from mcp_taskruns.core.masking import MASK, Mask
+
+SECRET = 'phx_A/b+c="%\\d'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param('phx_A/b+c="%\\d', id="raw"),
+        pytest.param('phx_A/b+c=\\"%\\\\d', id="in JSON"),
+        pytest.param("phx_A%2Fb%2Bc%3D%22%25%5Cd", id="in a URL"),
+        pytest.param("cGh4X0EvYitjPSIlXG", id="in base64"),
+    ],
+)
+def test_a_secret_is_masked_in_this_form(form: str) -> None:
+    mask = Mask([SECRET])
+    assert mask.text(f"<{form}|{form}>") == f"<{MASK}|{MASK}>"
+    assert mask.data(b"\x00<" + form.encode() + b">\xff") == b"\x00<" + MASK.encode() + b">\xff"
+
+
+def test_the_forms_of_these_tests_are_the_forms_of_the_secret() -> None:
+    assert json.dumps(SECRET) == '"phx_A/b+c=\\"%\\\\d"'
+    assert quote(SECRET, safe="") == "phx_A%2Fb%2Bc%3D%22%25%5Cd"
+    assert base64.b64encode(SECRET.encode()).decode() == "cGh4X0EvYitjPSIlXGQ="
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("before", ["", "u", "us", "user:", "user1:", "user12:"])
+@pytest.mark.parametrize("after", ["", ":", ":x", ":xyz"])
+@pytest.mark.parametrize("secret", ["abcdef", "abcdefg", "abcdefgh", "key_\xff\xfe\xfd?>?>"])
+def test_a_secret_is_masked_wherever_it_stands_in_base64(
+    encode: Callable[[bytes], bytes], before: str, after: str, secret: str
+) -> None:
+    encoded = encode(f"{before}{secret}{after}".encode()).decode()
+    # Each character holds six bits; those that hold bits of the secret only are masked.
+    start, end = 8 * len(before), 8 * len((before + secret).encode())
+    own = [place for place in range(len(encoded)) if start <= 6 * place and 6 * (place + 1) <= end]
+    expected = encoded[: own[0]] + MASK + encoded[own[-1] + 1 :]
+    assert Mask([secret]).text(f"Basic {encoded}") == f"Basic {expected}"
+
+
+@pytest.mark.parametrize(("secret", "masked"), [("", False), ("12345", False), ("123456", True)])
+def test_only_secrets_of_six_characters_are_masked(secret: str, masked: bool) -> None:
+    text = f"a {secret} b"
+    assert Mask([secret]).text(text) == (f"a {MASK} b" if masked else text)
+
+
+def test_the_longer_of_two_secrets_is_masked_first() -> None:
+    assert Mask(["key-1", "key-12", "key-12-and-more"]).text("key-12-and-more key-12") == f"{MASK} {MASK}"
+
+
+def test_a_text_without_secrets_is_left_as_it_is() -> None:
+    mask = Mask(["key-12"])
+    assert (mask.text("key-13"), mask.data(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
+
+
+def test_without_secrets_nothing_is_masked() -> None:
+    assert Mask([]).text("anything") == "anything"
+
+
+def test_a_masked_json_document_is_still_json() -> None:
+    body = json.dumps({"said": f"wrong key {SECRET}", "n": [1]}).encode()
+    assert json.loads(Mask([SECRET]).data(body)) == {"said": f"wrong key {MASK}", "n": [1]}
+
+
+def test_a_mask_does_not_show_its_secrets() -> None:
+    assert "key-123456" not in repr(Mask(["key-123456"]))

@@ -1,0 +1,569 @@
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+
+from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.request import UpstreamRequest, credential_values
+from mcp_taskruns.core.spec import parse_capability
+from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured
+
+from . import KEY, Json, document, inputs, request_of, tool_of
+
+NASTY = [
+    "a/b",
+    "../../admin",
+    "..%2f..%2fadmin",
+    "%2e%2e",
+    ".%2e",
+    "..;/",
+    "...",
+    "\\..\\..\\admin",
+    "/",
+    "//evil.example/",
+    "https://evil.example/",
+    "@evil.example",
+    ":8080",
+    "?admin=true",
+    "&admin=true",
+    "a=b",
+    "a&b=c#d",
+    "#fragment",
+    ";param",
+    "a;b=c",
+    "a,b",
+    "+",
+    " ",
+    "  padded  ",
+    "%",
+    "%00",
+    "%0d%0a",
+    "{id}",
+    "{{id}}",
+    "{{env.THING_KEY}}",
+    "{{THING_KEY}}",
+    "${THING_KEY}",
+    "$THING_KEY",
+    "'; DROP TABLE things; --",
+    '"},"admin":{"a":"',
+    '"',
+    "\\",
+    "<script>",
+    "null",
+    "true",
+    "-1",
+    "größe",
+    "日本",
+    "💥",
+    "e\u0301",
+    "\u2028",
+    "\u202egnp.exe",
+    "\x7f",
+    "a" * 5_000,
+]
+
+CONTROLS = ["\r\nX-Evil: 1", "\n", "a\rb", "\x00", "a\x00b", "\x1b[31m", "\t", "\x85"]
+
+HALVES = ["\ud800", "a\udfffb"]
+
+
+def ids(value: str) -> str:
+    return ascii(value)[:30]
+
+
+@pytest.mark.parametrize("value", NASTY + CONTROLS, ids=ids)
+def test_no_argument_leaves_its_segment_of_the_path(value: str) -> None:
+    url = urlsplit(request_of(tool_of(path="/things/{id}/parts/x{id}.json"), {"id": value}).url)
+    assert (url.scheme, url.netloc, url.query, url.fragment) == ("https", "api.example", "", "")
+    assert url.path.isascii()
+    assert [unquote(segment) for segment in url.path.split("/")] == ["", "things", value, "parts", f"x{value}.json"]
+
+
+@pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
+def test_no_argument_leaves_its_place_in_the_query(value: str) -> None:
+    tool = tool_of(
+        inputs(
+            {"name": "q", "in": "query"},
+            {"name": "list", "in": "query", "type": "array"},
+            {"name": "joined", "in": "query", "type": "array", "explode": False},
+        )
+    )
+    request = request_of(tool, {"q": value, "list": [value, "end"], "joined": [value, "end"]})
+    url = urlsplit(request.url)
+    assert (url.scheme, url.netloc, url.path, url.fragment) == ("https", "api.example", "/things", "")
+    *others, (name, joined) = [pair.split("=") for pair in url.query.split("&")]
+    assert [(key, unquote(text)) for key, text in others] == [("q", value), ("list", value), ("list", "end")]
+    assert (name, [unquote(item) for item in joined.split(",")]) == ("joined", [value, "end"])
+    assert parse_qsl(url.query, keep_blank_values=True)[0] == ("q", value)
+
+
+@pytest.mark.parametrize("value", ["", *NASTY], ids=ids)
+def test_no_argument_leaves_its_header(value: str) -> None:
+    tool = tool_of(inputs({"name": "X-Note", "in": "header"}))
+    if not (value.isascii() and value.isprintable()):
+        with pytest.raises(InvalidArguments, match="X-Note: may hold printable ASCII only, it is sent as a header"):
+            request_of(tool, {"X-Note": value})
+        return
+    assert request_of(tool, {"X-Note": value}).headers == (
+        ("Accept", "application/json, */*;q=0.5"),
+        ("X-Note", value),
+    )
+
+
+@pytest.mark.parametrize("place", ["header", "cookie"])
+@pytest.mark.parametrize("value", CONTROLS + HALVES, ids=ids)
+def test_no_line_break_and_no_other_control_gets_into_a_header(place: str, value: str) -> None:
+    with pytest.raises(InvalidArguments, match="note: may hold printable ASCII only, it is sent as a header"):
+        request_of(tool_of(inputs({"name": "note", "in": place})), {"note": value})
+
+
+@pytest.mark.parametrize("value", ["", *(value for value in NASTY if value.isascii() and value.isprintable())], ids=ids)
+def test_no_argument_leaves_its_cookie(value: str) -> None:
+    tool = tool_of(inputs({"name": "a", "in": "cookie"}, {"name": "b", "in": "cookie"}))
+    cookie = dict(request_of(tool, {"a": value, "b": "end"}).headers)["Cookie"]
+    first, second = cookie.split("; ")
+    assert (unquote(first.removeprefix("a=")), second) == (value, "b=end")
+    assert not set(first) & set(' ;,"')
+
+
+@pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
+def test_no_argument_leaves_its_place_in_the_body(value: str) -> None:
+    whole = tool_of(inputs({"name": "body", "in": "body"}, method="POST"))
+    fields = tool_of(inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}, method="POST"))
+    template = tool_of({"method": "POST", "body": {"type": "json", "data": {"a": "{{a}}", "t": "<{{a}}>"}}})
+    assert body_of(request_of(whole, {"body": {value: [value]}})) == {value: [value]}
+    assert body_of(request_of(fields, {"a": value, "b": 1})) == {"a": value, "b": 1}
+    assert body_of(request_of(template, {"a": value})) == {"a": value, "t": f"<{value}>"}
+
+
+@pytest.mark.parametrize("value", HALVES, ids=ids)
+@pytest.mark.parametrize("place", ["path", "query", "body"])
+def test_half_a_surrogate_pair_is_refused(place: str, value: str) -> None:
+    tool = tool_of(inputs({"name": "a", "in": place}), path="/{a}" if place == "path" else "/")
+    with pytest.raises(InvalidArguments, match="not valid Unicode"):
+        request_of(tool, {"a": value})
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", None, []], ids=repr)
+def test_what_is_no_segment_is_refused_before_anything_is_sent(value: Any) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        request_of(tool_of(path="/things/{id}/"), {"id": value})
+    assert str(caught.value) == f"id: must be one segment of a path, not {value if value and '.' in value else ''!r}"
+
+
+def test_a_missing_path_argument_is_refused_by_the_callers_name_for_it() -> None:
+    with pytest.raises(InvalidArguments, match=r"^thing: must be one segment"):
+        request_of(tool_of(path="/{id}", tool={"with": {"id": "tools.thing"}}), {"thing": ".."})
+
+
+def test_a_path_that_climbs_is_refused_though_its_arguments_do_not() -> None:
+    with pytest.raises(InvalidArguments, match=r"^a, b: together they would leave their place in the path$"):
+        request_of(tool_of(path="/{a}/../{b}"), {"a": "x", "b": "y"})
+
+
+def body_of(request: UpstreamRequest) -> Any:
+    assert request.content is not None
+    assert dict(request.headers)["Content-Type"] == "application/json"
+    return json.loads(request.content)
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "url"),
+    [
+        ("/{id}.json", {"id": "a b"}, "https://api.example/a%20b.json"),
+        ("/jobs/{id}:run", {"id": "7"}, "https://api.example/jobs/7:run"),
+        ("/compare/{base}...{head}", {"base": "v1", "head": "v2"}, "https://api.example/compare/v1...v2"),
+        ("/{a}/{a}", {"a": "x"}, "https://api.example/x/x"),
+        ("/{{ a }}", {"a": "x"}, "https://api.example/x"),
+        ("/{a}{b}", {"a": "x", "b": "y"}, "https://api.example/xy"),
+        ("/{id}", {"id": 7}, "https://api.example/7"),
+        ("/{id}", {"id": True}, "https://api.example/true"),
+        ("/{id}", {"id": ["a", "b"]}, "https://api.example/a%2Cb"),
+        ("/{id}", {"id": "-._~"}, "https://api.example/-._~"),
+        ("/search(q='{q}')", {"q": "x"}, "https://api.example/search(q='x')"),
+    ],
+)
+def test_placeholders_are_filled_where_they_stand(path: str, arguments: Json, url: str) -> None:
+    assert request_of(tool_of(path=path), arguments).url == url
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "query"),
+    [
+        ({}, "a b", "?q=a%20b"),
+        ({}, "", "?q="),
+        ({}, None, ""),
+        ({}, True, "?q=true"),
+        ({}, False, "?q=false"),
+        ({}, 0, "?q=0"),
+        ({}, 1.5, "?q=1.5"),
+        ({}, {"a": [1, "ö"]}, "?q=%7B%22a%22%3A%5B1%2C%22%C3%B6%22%5D%7D"),
+        ({}, ["a", 2, True], "?q=a&q=2&q=true"),
+        ({}, [], ""),
+        ({"explode": True}, ["a", "b"], "?q=a&q=b"),
+        ({"explode": False}, ["a", "b,c"], "?q=a,b%2Cc"),
+        ({"explode": False}, [], ""),
+        ({"explode": False}, "a", "?q=a"),
+        ({"name": "filter[name]"}, "a", "?filter%5Bname%5D=a"),
+        ({"name": "page.size"}, 5, "?page.size=5"),
+        ({"name": "$top"}, 5, "?%24top=5"),
+    ],
+)
+def test_a_query_argument_is_written_as_its_kind_asks(declared: Json, value: Any, query: str) -> None:
+    tool = tool_of(inputs({"name": "q", "in": "query"} | declared))
+    assert request_of(tool, {declared.get("name", "q"): value}).url == f"https://api.example/things{query}"
+
+
+def test_a_query_is_joined_to_one_in_the_path() -> None:
+    tool = tool_of(inputs({"name": "q", "in": "query"}), path="/things?fixed=1")
+    assert request_of(tool, {"q": "2"}).url == "https://api.example/things?fixed=1&q=2"
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"), [("x", "x"), (True, "true"), (5, "5"), (["a", "b"], "a,b"), ({"a": 1}, '{"a":1}')]
+)
+def test_a_header_argument_is_written_as_text(value: Any, sent: str) -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header"}))
+    assert request_of(tool, {"X-A": value}).headers == (("Accept", "application/json, */*;q=0.5"), ("X-A", sent))
+
+
+def test_absent_headers_and_cookies_are_not_sent() -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header"}, {"name": "c", "in": "cookie"}))
+    assert request_of(tool).headers == (("Accept", "application/json, */*;q=0.5"),)
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "content"),
+    [
+        (inputs({"name": "body", "in": "body"}), {}, None),
+        (inputs({"name": "body", "in": "body"}), {"body": {}}, b"{}"),
+        (inputs({"name": "body", "in": "body"}), {"body": []}, b"[]"),
+        (inputs({"name": "body", "in": "body"}), {"body": "x"}, b'"x"'),
+        (inputs({"name": "body", "in": "body"}), {"body": {"a": None}}, b'{"a":null}'),
+        (inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}), {}, None),
+        (inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}), {"b": [1]}, b'{"b":[1]}'),
+        (inputs({"name": "body", "in": "body"}, {"name": "b", "in": "body"}), {"body": {"c": 1}}, b'{"body":{"c":1}}'),
+        (inputs({"name": "a", "in": "body", "value": "x-{{env.THING_KEY}}"}), {}, b'{"a":"x-key-123456"}'),
+        (
+            {"body": {"type": "json", "data": {"a": "{{a}}", "b": 1, "c": None}}},
+            {"a": [1]},
+            b'{"a":[1],"b":1,"c":null}',
+        ),
+        ({"body": {"type": "json", "data": {"a": "{{a}}", "b": 1}}}, {}, b'{"b":1}'),
+        ({"body": {"type": "json", "data": {"a": "{{a}}"}}}, {}, None),
+        ({"body": {"type": "json", "data": "{{a}}"}}, {}, None),
+        ({"body": {"type": "json", "data": "{{a}}"}}, {"a": {"x": 1}}, b'{"x":1}'),
+        ({"body": {"type": "json", "data": ["{{a}}", {"b": "{{b}}"}, ""]}}, {"b": 2}, b'[{"b":2},""]'),
+        (
+            {"body": {"type": "json", "data": {"t": "n={{n}} ok={{ok}} {{gone}}."}}},
+            {"n": 5, "ok": True},
+            b'{"t":"n=5 ok=true ."}',
+        ),
+        ({"body": {"type": "json", "data": {"k": "{{env.THING_KEY}}"}}}, {}, b'{"k":"key-123456"}'),
+        ({"body": {"type": "json"}}, {}, None),
+    ],
+)
+def test_a_body_is_what_its_inputs_or_its_template_make(
+    operation: Json, arguments: Json, content: bytes | None
+) -> None:
+    request = request_of(tool_of({"method": "POST", **operation}), arguments)
+    assert request.content == content
+    assert ("Content-Type" in dict(request.headers)) is (content is not None)
+
+
+def test_two_body_inputs_are_told_apart_by_the_callers_names() -> None:
+    tool = tool_of(inputs({"name": "id", "in": "body"}, method="POST"), path="/{id}")
+    request = request_of(tool, {"id": "p", "id_body": "b"})
+    assert (request.url, request.content) == ("https://api.example/p", b'{"id":"b"}')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "url"),
+    [
+        ({}, {"FIRST": "1", "SECOND": "2"}, "https://api.example/1"),
+        ({}, {"FIRST": "", "SECOND": "2"}, "https://api.example/2"),
+        ({"p": "3"}, {"FIRST": "1"}, "https://api.example/3"),
+        ({"p": None}, {"FIRST": "1"}, "https://api.example/1"),
+    ],
+)
+def test_an_absent_argument_has_its_default_from_the_environment(
+    arguments: Json, environment: Mapping[str, str], url: str
+) -> None:
+    tool = tool_of(inputs({"name": "p", "env": ["FIRST", "SECOND"]}), path="/{p}")
+    assert request_of(tool, arguments, environment).url == url
+
+
+def test_a_default_that_is_not_set_is_asked_for_in_a_path() -> None:
+    tool = tool_of(inputs({"name": "p", "env": ["FIRST", "SECOND"]}), path="/{p}")
+    with pytest.raises(InvalidArguments) as caught:
+        request_of(tool, {}, {})
+    assert caught.value.to_json() == {
+        "kind": "validation",
+        "message": "p: is required, and the server has no default for it",
+        "retryable": False,
+        "hint": "Pass p, or set FIRST or SECOND in the server's environment.",
+    }
+
+
+def test_a_default_that_is_not_set_is_left_out_elsewhere() -> None:
+    tool = tool_of(inputs({"name": "q", "in": "query", "env": "FIRST"}))
+    assert request_of(tool, {}, {}).url == "https://api.example/things"
+    assert request_of(tool, {}, {"FIRST": "1"}).url == "https://api.example/things?q=1"
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("2024-11-06", "2024-11-06"),
+        (5, "5"),
+        ("Key {{env.THING_KEY}}!", "Key key-123456!"),
+        ("{{THING_KEY}}", "key-123456"),
+        ("{{env.UNDECLARED}}", "from the environment"),
+        ("{{ env.THING_KEY }}", "key-123456"),
+        ("{one brace}", "{one brace}"),
+    ],
+)
+def test_a_constant_is_sent_with_the_environments_values_in_it(value: Any, sent: str) -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header", "value": value}))
+    environment = KEY | {"UNDECLARED": "from the environment"}
+    assert dict(request_of(tool, {"X-A": "other"}, environment).headers)["X-A"] == sent
+
+
+def test_a_bind_may_have_another_namespace_and_another_source() -> None:
+    given = document(authentication={"type": "bearer", "token": "{{secrets.TOKEN}}"})
+    given["binds"].append({"namespace": "secrets", "keys": {"TOKEN": ["MY_TOKEN", "OTHER_TOKEN"]}})
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert dict(request_of(tool, {}, {"OTHER_TOKEN": "t"}).headers)["Authorization"] == "Bearer t"
+
+
+def test_a_constant_without_its_variable_is_a_call_error_that_names_it() -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header", "value": "{{env.THING_KEY}}"}))
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {}, {})
+    assert caught.value.hint == "Set THING_KEY in the server's environment and start it again."
+
+
+BASIC = "Basic " + base64.b64encode(b"me:key-123456").decode()
+
+
+@pytest.mark.parametrize(
+    ("authentication", "headers", "query"),
+    [
+        (None, (), ""),
+        ({}, (), ""),
+        ({"type": "none"}, (), ""),
+        ({"type": "bearer", "token": "{{env.THING_KEY}}"}, (("Authorization", "Bearer key-123456"),), ""),
+        ({"type": "Bearer", "token": "{{THING_KEY}}"}, (("Authorization", "Bearer key-123456"),), ""),
+        ({"type": "basic", "username": "me", "password": "{{env.THING_KEY}}"}, (("Authorization", BASIC),), ""),
+        ({"type": "apikey", "key": "X-Key", "value": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
+        (
+            {"type": "apikey", "key": "Authorization", "value": "Token {{env.THING_KEY}}", "placement": "header"},
+            (("Authorization", "Token key-123456"),),
+            "",
+        ),
+        (
+            {"type": "apikey", "key": "api key", "value": "{{env.THING_KEY}}&=", "placement": "query"},
+            (),
+            "?api%20key=key-123456%26%3D",
+        ),
+    ],
+)
+def test_a_request_proves_who_asks(
+    authentication: Json | None, headers: tuple[tuple[str, str], ...], query: str
+) -> None:
+    request = request_of(tool_of(authentication=authentication))
+    assert request.headers == (("Accept", "application/json, */*;q=0.5"), *headers)
+    assert request.url == f"https://api.example/things{query}"
+
+
+def test_a_credential_in_the_query_stands_behind_the_arguments() -> None:
+    tool = tool_of(
+        inputs({"name": "q", "in": "query"}),
+        authentication={"type": "apikey", "key": "key", "value": "{{env.THING_KEY}}", "placement": "query"},
+    )
+    assert request_of(tool, {"q": "1"}).url == "https://api.example/things?q=1&key=key-123456"
+
+
+BEARER = {"type": "bearer", "token": "{{env.THING_KEY}}"}
+UNBOUND = {"type": "bearer", "token": "{{MY_TOKEN}}"}
+
+
+@pytest.mark.parametrize(
+    ("authentication", "environment", "hint"),
+    [
+        (BEARER, {}, "Set THING_KEY in the server's environment and start it again."),
+        (BEARER, {"THING_KEY": ""}, "Set THING_KEY in the server's environment and start it again."),
+        (BEARER, {"THING_KEY": " \n"}, "Set THING_KEY in the server's environment and start it again."),
+        (UNBOUND, {}, "Set MY_TOKEN in the server's environment and start it again."),
+        (
+            {"type": "basic", "username": "{{env.USER_NAME}}", "password": "{{env.THING_KEY}}"},
+            KEY,
+            "Set USER_NAME in the server's environment and start it again.",
+        ),
+    ],
+)
+def test_a_missing_credential_is_named_and_nothing_is_sent(
+    authentication: Json, environment: Mapping[str, str], hint: str
+) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication=authentication), {}, environment)
+    assert caught.value.to_json() == {
+        "kind": "auth",
+        "message": "the provider's credential is not set",
+        "retryable": False,
+        "hint": hint,
+    }
+
+
+def test_a_missing_credential_names_all_its_alternatives() -> None:
+    given = document(authentication=BEARER)
+    given["binds"][0]["keys"]["THING_KEY"] = ["A_KEY", "B_KEY", "THING_KEY"]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert tool.operation.variables() == (("A_KEY", "B_KEY", "THING_KEY"),)
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {}, {})
+    assert caught.value.hint == "Set A_KEY or B_KEY or THING_KEY in the server's environment and start it again."
+
+
+def test_a_credential_that_is_not_bound_is_read_from_the_environment() -> None:
+    request = request_of(tool_of(authentication=UNBOUND), {"MY_TOKEN": "callers"}, {"MY_TOKEN": "servers"})
+    assert dict(request.headers)["Authorization"] == "Bearer servers"
+
+
+def test_white_space_around_a_credential_is_not_sent() -> None:
+    request = request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": " key-123456\r\n"})
+    assert dict(request.headers)["Authorization"] == "Bearer key-123456"
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r\nX-Evil: 1", "schlüssel", "a\x00b", "\u201ckey\u201d"])
+def test_a_credential_that_cannot_be_one_is_refused_without_showing_it(value: str) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": value})
+    assert caught.value.to_json() == {
+        "kind": "auth",
+        "message": "the provider's credential holds characters that no credential can have",
+        "retryable": False,
+        "hint": "Correct THING_KEY in the server's environment: a line break or a quote too many?",
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("https://other.example", "https://other.example/things"),
+        ("https://other.example/", "https://other.example/things"),
+        (" https://other.example/base/ ", "https://other.example/base/things"),
+        ("http://localhost:8120/v1", "http://localhost:8120/v1/things"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1/things"),
+        ("http://[::1]:1", "http://[::1]:1/things"),
+        ("HTTPS://other.example", "HTTPS://other.example/things"),
+        ("", "https://api.example/things"),
+    ],
+)
+def test_an_address_of_the_environment_wins(address: str, url: str) -> None:
+    assert request_of(tool_of(), {}, {"THING_BASE_URL": address}).url == url
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("other.example", "the provider's address is not a URL"),
+        ("ftp://other.example", "the provider's address is not a URL"),
+        ("file:///etc/passwd", "the provider's address is not a URL"),
+        ("https://", "the provider's address is not a URL"),
+        ("http://other.example", "not https"),
+        ("http://127.0.0.1.other.example", "not https"),
+        ("http://localhost.other.example", "not https"),
+        ("http://localhost@other.example", "not https"),
+        ("http://127.0.0.1:80@other.example/", "not https"),
+        ("http://10.0.0.1", "not https"),
+        ("http://0.0.0.0", "not https"),
+    ],
+)
+def test_an_address_that_is_not_safe_is_refused(address: str, message: str) -> None:
+    with pytest.raises(NotConfigured, match=message) as caught:
+        request_of(tool_of(authentication=BEARER), {}, KEY | {"THING_BASE_URL": address})
+    assert (caught.value.kind, caught.value.hint.split(" in ")[0]) == ("config", "Set THING_BASE_URL")
+
+
+@pytest.mark.parametrize("written", [None, "", "/v1", "https://{host}/v1", "https://${HOST}"])
+def test_without_an_address_the_call_says_which_variable_to_set(written: str | None) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(baseUri=written))
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "the provider's address is not known",
+        "retryable": False,
+        "hint": "Set THING_BASE_URL in the server's environment to the provider's base URL.",
+    }
+    assert request_of(tool_of(baseUri=written), {}, {"THING_BASE_URL": "https://own.example"}).url == (
+        "https://own.example/things"
+    )
+
+
+def test_an_unsupported_operation_cannot_be_called() -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication={"type": "hmac"}))
+    assert caught.value.to_json() == {
+        "kind": "unsupported",
+        "message": "things-api.yaml authenticates by hmac, which this server cannot do",
+        "retryable": False,
+        "hint": "This tool cannot be called.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ({"baseUri": ""}, {}),
+        ({"authentication": {"type": "hmac"}}, {}),
+        ({"authentication": UNBOUND}, {}),
+        ({"path": "/{a}"}, {"a": ".."}),
+    ],
+)
+def test_no_error_of_a_request_shows_a_secret(tool: Json, arguments: Json) -> None:
+    with pytest.raises(CallError) as caught:
+        request_of(tool_of(**tool), arguments, KEY)
+    assert "key-123456" not in repr(caught.value) + str(caught.value.to_json())
+
+
+def test_a_request_does_not_show_its_secrets() -> None:
+    tool = tool_of(
+        inputs({"name": "body", "in": "body"}, method="POST"),
+        authentication={"type": "apikey", "key": "k", "value": "{{env.THING_KEY}}", "placement": "query"},
+    )
+    request = request_of(tool, {"body": "said in confidence"})
+    assert repr(request) == "UpstreamRequest(provider='thing', method='POST')"
+
+
+@pytest.mark.parametrize(
+    ("authentication", "environment", "values"),
+    [
+        (None, KEY, []),
+        (BEARER, KEY, ["key-123456", "key-123456"]),
+        (BEARER, {}, []),
+        (
+            {"type": "apikey", "key": "A", "value": "Token {{env.THING_KEY}}-x"},
+            KEY,
+            ["key-123456", "key-123456-x"],
+        ),
+        (
+            {"type": "basic", "username": "me", "password": "{{env.THING_KEY}}"},
+            KEY,
+            ["key-123456", base64.b64encode(b"me:key-123456").decode()],
+        ),
+        (
+            {"type": "basic", "username": "{{env.USER_NAME}}", "password": "{{env.THING_KEY}}"},
+            KEY,
+            ["key-123456"],
+        ),
+    ],
+)
+def test_the_values_to_mask_are_the_credentials_as_set_and_as_sent(
+    authentication: Json | None, environment: Mapping[str, str], values: list[str]
+) -> None:
+    operation = tool_of(authentication=authentication).operation
+    assert list(credential_values(operation, environment)) == values

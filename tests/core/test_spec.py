@@ -1,0 +1,77 @@
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.spec import Capability, parse_capability, unknown_keys
+from mcp_taskruns.errors import CapabilityError
+
+from . import Json, document
+
+
+def with_naftiko(**more: Any) -> Json:
+    return {"naftiko": "1.0.0-alpha2", **more}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "f.yaml: a capability file is a mapping, this is a list"),
+        ("naftiko", "f.yaml: a capability file is a mapping, this is a str"),
+        (None, "f.yaml: a capability file is a mapping, this is a NoneType"),
+        ({}, "f.yaml: naftiko: the format's version is missing; is this a capability file?"),
+        (with_naftiko(info=[]), "f.yaml: info: Input should be a valid dictionary or instance of Info"),
+        (
+            with_naftiko(capability={"consumes": [{"baseUri": 5}]}),
+            "f.yaml: capability.consumes[0].baseUri: Input should be a valid string",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{}, {"resources": [{"operations": [{}]}]}]}),
+            "f.yaml: capability.consumes[1].resources[0].operations[0].name: Field required",
+        ),
+        (with_naftiko(capability={"exposes": [{}]}), "f.yaml: capability.exposes[0].type: Field required"),
+    ],
+)
+def test_a_wrong_shape_is_refused_with_its_place(given: Any, message: str) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        parse_capability(given, "f.yaml")
+    assert str(caught.value) == message
+
+
+def test_the_least_capability_is_a_version() -> None:
+    assert parse_capability({"naftiko": 1}, "f.yaml") == Capability(source="f.yaml", naftiko="1")
+
+
+@pytest.mark.parametrize(("written", "read"), [("KEY", ("KEY",)), (["A", "B"], ("A", "B"))])
+def test_a_bind_has_one_or_several_names_in_the_environment(written: Any, read: tuple[str, ...]) -> None:
+    capability = parse_capability(with_naftiko(binds=[{"keys": {"KEY": written}}]), "f.yaml")
+    assert (capability.binds[0].namespace, capability.binds[0].keys) == ("env", {"KEY": read})
+
+
+def test_numbers_are_text_where_text_is_meant() -> None:
+    capability = parse_capability(with_naftiko(info={"label": 12, "tags": [1.5, "b"]}), "f.yaml")
+    assert (capability.info.label, capability.info.tags) == ("12", ("1.5", "b"))
+
+
+def test_a_file_cannot_name_its_own_source() -> None:
+    assert parse_capability(with_naftiko(source="other.yaml"), "f.yaml").source == "f.yaml"
+
+
+def test_known_keys_are_not_called_unknown() -> None:
+    given = document({"inputParameters": [{"name": "a", "in": "query"}], "body": {"type": "json", "data": {}}})
+    assert list(unknown_keys(parse_capability(given, "f.yaml"))) == []
+
+
+def test_unknown_keys_are_found_at_every_depth() -> None:
+    given = document({"inputParameters": [{"name": "a", "colour": "red"}], "retries": 3})
+    given["steps"] = []
+    given["capability"]["aggregates"] = []
+    given["capability"]["exposes"][0]["tools"][0]["hints"] = {"readonly": True}
+    given["capability"]["consumes"][0]["auth"] = {"type": "bearer"}
+    assert list(unknown_keys(parse_capability(given, "f.yaml"))) == [
+        "steps",
+        "capability.aggregates",
+        "capability.consumes[0].auth",
+        "capability.consumes[0].resources[0].operations[0].retries",
+        "capability.consumes[0].resources[0].operations[0].inputParameters[0].colour",
+        "capability.exposes[0].tools[0].hints.readonly",
+    ]

@@ -1,0 +1,35 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.lifecycle import ManualClock
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def simulator(clock: ManualClock) -> Simulator:
+    return Simulator(clock=clock)
+
+
+@pytest.fixture
+async def origin(simulator: Simulator) -> AsyncIterator[str]:
+    """Where the simulator listens, on a real socket."""
+    async with serve(simulator) as origin:
+        yield origin
+
+
+@pytest.fixture
+async def fast_origin() -> AsyncIterator[str]:
+    """A simulator in which a thousand seconds pass in one: for the official clients, which cannot move a clock."""
+    async with serve(Simulator(speed=1000)) as origin:
+        yield origin

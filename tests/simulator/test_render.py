@@ -1,0 +1,435 @@
+"""Literals are from the Render API reference, the SDK (render 1.5.0) and render-oss/cli pkg/workflows/apiserver."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from render import Render as RenderSDK
+from render.client import Client
+from render.client.errors import ClientError, RenderError, ServerError, TaskRunError
+from render.client.types import ListTaskRunsParams
+from render.client.workflows import WorkflowsService
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.lifecycle import ManualClock
+from mcp_taskruns.simulator.render import Render
+from mcp_taskruns.simulator.render_runs import OWNER_ID, VERSION_IDS, WORKFLOW_ID
+
+pytestmark = pytest.mark.anyio
+
+COMPLETED, FAILED, CANCELED, RUNNING = (f"trn-d5im000000000000000{n}" for n in (1, 2, 3, 4))
+KEY = {"Authorization": "Bearer rnd_simulated"}
+
+
+@pytest.fixture
+async def api(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(simulator.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://simulator/render/v1", headers=KEY) as client:
+        yield client
+
+
+@pytest.fixture
+async def live(origin: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client over a real socket, which sees the frames of a stream one by one."""
+    async with httpx.AsyncClient(base_url=f"{origin}/render/v1", headers=KEY, timeout=5) as client:
+        yield client
+
+
+async def start(api: httpx.AsyncClient, task: str, given: Any = (), **more: Any) -> Any:
+    response = await api.post("/task-runs", json={"task": task, "input": given or [], **more})
+    assert response.status_code == 202, response.text
+    return response.json()
+
+
+async def frames(response: httpx.Response) -> AsyncIterator[str]:
+    buffer = ""
+    async for text in response.aiter_text():
+        buffer += text
+        while "\n\n" in buffer:
+            frame, buffer = buffer.split("\n\n", 1)
+            yield frame
+
+
+def run_of(frame: str) -> Any:
+    first, second, data = frame.split("\n")
+    assert (first, second) == ("id: 0", "event: task.completed")
+    return json.loads(data.removeprefix("data: "))
+
+
+# Keys
+
+
+@pytest.mark.parametrize("key", ["", "Bearer rnd_wrong_key", "Bearer signkey-test-simulated", "Basic rnd_simulated"])
+async def test_a_wrong_key_is_refused_in_plain_text(api: httpx.AsyncClient, key: str) -> None:
+    response = await api.get("/task-runs", headers={"Authorization": key})
+    assert (response.status_code, response.headers["content-type"]) == (401, "text/plain; charset=utf-8")
+
+
+def test_the_environment_points_at_the_mount(simulator: Simulator) -> None:
+    assert simulator.render.environment("http://127.0.0.1:1") == {
+        "RENDER_BASE_URL": "http://127.0.0.1:1/render/v1",
+        "RENDER_API_KEY": "rnd_simulated",
+    }
+
+
+async def test_unknown_paths_and_methods_are_errors_in_json(api: httpx.AsyncClient) -> None:
+    assert ((r := await api.get("/flows")).status_code, r.json()) == (404, {"message": "not found"})
+    assert ((r := await api.put("/tasks")).status_code, r.json()) == (405, {"message": "method not allowed"})
+
+
+async def test_over_the_limit_the_answer_says_when_to_come_back() -> None:
+    clock = ManualClock()
+    render = Render(clock, reads_per_minute=1, writes_per_minute=30)
+    transport = httpx.ASGITransport(Starlette(routes=[Mount("/render", routes=render.routes())]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://simulator/render/v1", headers=KEY) as api:
+        assert (await api.get("/tasks")).status_code == 200
+        clock.advance(15)
+        refused = await api.get("/tasks")
+        limits = {name: value for name, value in refused.headers.items() if name.startswith("ratelimit-")}
+        assert refused.status_code == 429
+        assert limits == {"ratelimit-limit": "1", "ratelimit-remaining": "0", "ratelimit-reset": "45"}
+        assert (await api.delete(f"/task-runs/{RUNNING}")).status_code == 204
+        clock.advance(45)
+        assert (await api.get("/tasks")).status_code == 200
+
+
+# Tasks
+
+
+async def test_a_task_is_found_by_id_name_slug_and_version(api: httpx.AsyncClient) -> None:
+    by_slug = await api.get("/tasks/demo-workflow/square")
+    assert by_slug.json() == {
+        "id": "tsk-d5im0000000000000001",
+        "name": "square",
+        "createdAt": "2025-12-31T00:00:00.000Z",
+        "workflowId": WORKFLOW_ID,
+        "workflowVersionId": VERSION_IDS["e4f5a6b"],
+    }
+    for name in ("tsk-d5im0000000000000001", "square", "demo-workflow%2Fsquare", "demo-workflow/square:e4f5a6b"):
+        assert (await api.get(f"/tasks/{name}")).json() == by_slug.json(), name
+    assert (await api.get("/tasks/demo-workflow/square:a1b2c3d")).json()["id"] == "tsk-d5im0000000000000006"
+
+
+async def test_an_unknown_task_is_not_found(api: httpx.AsyncClient) -> None:
+    for name in ("{taskId}", "demo-workflow/square:fffffff"):
+        response = await api.get(f"/tasks/{name}")
+        assert (response.status_code, response.json()) == (404, {"message": "task not found"})
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["square", "pipeline", "flaky", "fail", "slow", "square"]),
+        ("taskSlug=demo-workflow/square", ["square"]),
+        ("taskSlug=demo-workflow/flaky&taskSlug=demo-workflow/fail", ["flaky", "fail"]),
+        (f"ownerId={OWNER_ID},tea-other&limit=2", ["square", "pipeline"]),
+        ("ownerId=tea-other", []),
+        (f"workflowVersionId={VERSION_IDS['a1b2c3d']}", ["square"]),
+        (f"workflowId={WORKFLOW_ID}&taskSlug=demo-workflow/slow", ["slow"]),
+    ],
+)
+async def test_tasks_are_filtered_by_every_parameter(api: httpx.AsyncClient, query: str, names: list[str]) -> None:
+    listed = (await api.get(f"/tasks?{query}")).json()
+    assert [item["task"]["name"] for item in listed] == names
+
+
+# Starting
+
+
+async def test_starting_answers_with_a_summary_that_has_no_result(api: httpx.AsyncClient) -> None:
+    assert await start(api, "demo-workflow/square", [5]) == {
+        "id": "trn-d5im0000000000000005",
+        "taskId": "tsk-d5im0000000000000001",
+        "status": "pending",
+        "parentTaskRunId": "",
+        "rootTaskRunId": "trn-d5im0000000000000005",
+        "retries": 0,
+        "attempts": [],
+    }
+
+
+@pytest.mark.parametrize("given", [[5], {"n": 5}])
+async def test_a_run_goes_from_pending_over_running_to_completed(
+    api: httpx.AsyncClient, clock: ManualClock, given: Any
+) -> None:
+    run_id = (await start(api, "demo-workflow/square", given))["id"]
+    states = []
+    for _ in range(3):
+        run = (await api.get(f"/task-runs/{run_id}")).json()
+        states.append((run["status"], run["results"]))
+        clock.advance(1.5)
+    assert states == [("pending", []), ("running", []), ("completed", [25])]
+    attempt = {
+        "attempt": 0,
+        "taskRunId": run_id,
+        "status": "completed",
+        "enqueuedAt": "2026-01-01T00:00:00.000Z",
+        "startedAt": "2026-01-01T00:00:00.500Z",
+        "completedAt": "2026-01-01T00:00:03.000Z",
+        "results": [25],
+    }
+    assert (await api.get(f"/task-runs/{run_id}")).json() == {
+        "id": run_id,
+        "taskId": "tsk-d5im0000000000000001",
+        "status": "completed",
+        "parentTaskRunId": "",
+        "rootTaskRunId": run_id,
+        "retries": 0,
+        "attempts": [attempt],
+        "startedAt": "2026-01-01T00:00:00.500Z",
+        "completedAt": "2026-01-01T00:00:03.000Z",
+        "input": given,
+        "results": [25],
+    }
+
+
+async def test_a_run_that_fails_has_an_error_and_no_results(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    wrong_input = await start(api, "demo-workflow/square", ["five"])
+    clock.advance(3)
+    run = (await api.get(f"/task-runs/{wrong_input['id']}")).json()
+    assert (run["status"], run["results"]) == ("failed", [])
+    assert run["error"] == run["attempts"][0]["error"] == "TypeError: square() takes a number"
+
+
+async def test_a_retried_run_keeps_its_id_and_never_looks_failed(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    run_id = (await start(api, "demo-workflow/flaky"))["id"]
+    seen = []
+    for _ in range(13):
+        run = (await api.get(f"/task-runs/{run_id}")).json()
+        seen.append((run["status"], run["retries"], [attempt["status"] for attempt in run["attempts"]]))
+        clock.advance(0.5)
+    assert seen[4] == ("pending", 1, ["failed"])
+    assert seen[12] == ("completed", 2, ["failed", "failed", "completed"])
+    assert {status for status, _, _ in seen} == {"pending", "running", "completed"}
+    assert [attempt["attempt"] for attempt in run["attempts"]] == [0, 1, 2]
+    assert "error" not in run
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"{", 400, "invalid JSON"),
+        (b"[]", 400, "task cannot be blank"),
+        (b'{"task": " ", "input": []}', 400, "task cannot be blank"),
+        (b'{"task": "demo-workflow/square"}', 400, "input must be"),
+        (b'{"task": "demo-workflow/square", "input": 5}', 400, "input must be"),
+        (b'{"task": "demo-workflow/cube", "input": []}', 404, "task not found: demo-workflow/cube"),
+    ],
+)
+async def test_a_bad_order_starts_nothing(api: httpx.AsyncClient, body: bytes, status: int, message: str) -> None:
+    before = (await api.get("/task-runs")).json()
+    response = await api.post("/task-runs", content=body)
+    assert response.status_code == status
+    assert message in response.json()["message"]
+    assert (await api.get("/task-runs")).json() == before
+
+
+async def test_a_key_used_again_within_a_day_returns_the_first_run(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    first = await start(api, "demo-workflow/square", [5], idempotencyKey="k-1")
+    clock.advance(24 * 3600 - 1)
+    again = await start(api, "demo-workflow/square", [6], idempotencyKey="k-1")
+    other = await start(api, "demo-workflow/square", [6], idempotencyKey="k-2")
+    clock.advance(1)
+    expired = await start(api, "demo-workflow/square", [6], idempotencyKey="k-1")
+    assert again["id"] == first["id"]
+    assert len({first["id"], other["id"], expired["id"]}) == 3
+
+
+# Listing
+
+
+async def test_pages_follow_the_cursor_of_their_last_item(api: httpx.AsyncClient) -> None:
+    first = (await api.get("/task-runs", params={"limit": 3})).json()
+    rest = (await api.get("/task-runs", params={"limit": 3, "cursor": first[-1]["cursor"]})).json()
+    assert [item["taskRun"]["id"] for item in first + rest] == [RUNNING, CANCELED, FAILED, COMPLETED]
+    assert not {"input", "results", "error"} & set(first[0]["taskRun"])
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("limit=0", "invalid_limit"),
+        ("limit=101", "invalid_limit"),
+        ("limit=x", "invalid_limit"),
+        ("cursor=x", "invalid_cursor"),
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused(api: httpx.AsyncClient, query: str, code: str) -> None:
+    response = await api.get(f"/task-runs?{query}")
+    assert (response.status_code, response.json()["code"]) == (400, code)
+
+
+async def test_subtasks_appear_when_they_begin_and_name_parent_and_root(
+    api: httpx.AsyncClient, clock: ManualClock
+) -> None:
+    root = (await start(api, "demo-workflow/pipeline", [2, 5]))["id"]
+
+    async def family() -> list[str]:
+        listed = (await api.get("/task-runs", params={"rootTaskRunId": [root, "trn-other"]})).json()
+        return [item["taskRun"]["id"] for item in listed]
+
+    sizes = []
+    for seconds in (0, 1, 3.5):
+        clock.advance(seconds)
+        sizes.append(len(await family()))
+    assert sizes == [1, 2, 3]
+    clock.advance(3.5)
+    child = (await api.get(f"/task-runs/{(await family())[0]}")).json()
+    assert (child["parentTaskRunId"], child["rootTaskRunId"], child["results"]) == (root, root, [25])
+    assert (await api.get(f"/task-runs/{root}")).json()["results"] == [29]
+
+
+@pytest.mark.parametrize("query", ["rootTaskRunId={0},{1}", "rootTaskRunId={0}&rootTaskRunId={1}"])
+async def test_a_list_parameter_may_be_repeated_or_joined(api: httpx.AsyncClient, query: str) -> None:
+    listed = (await api.get("/task-runs?" + query.format(COMPLETED, FAILED))).json()
+    assert [item["taskRun"]["id"] for item in listed] == [FAILED, COMPLETED]
+
+
+# Cancelling
+
+
+async def test_cancelling_a_root_cancels_its_family(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    root = (await start(api, "demo-workflow/pipeline"))["id"]
+    clock.advance(2)
+    response = await api.delete(f"/task-runs/{root}")
+    assert (response.status_code, response.content) == (204, b"")
+    clock.advance(10)
+    listed = (await api.get("/task-runs", params={"rootTaskRunId": root})).json()
+    assert [item["taskRun"]["status"] for item in listed] == ["canceled", "canceled"]
+    assert listed[0]["taskRun"]["attempts"][0]["completedAt"] == "2026-01-01T00:00:02.000Z"
+
+
+async def test_what_cannot_be_cancelled_says_why(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    root = (await start(api, "demo-workflow/pipeline"))["id"]
+    clock.advance(2)
+    listed = (await api.get("/task-runs", params={"rootTaskRunId": root})).json()
+    subtask = listed[0]["taskRun"]["id"]
+    answers = [await api.delete(f"/task-runs/{run_id}") for run_id in (subtask, COMPLETED, "trn-unknown")]
+    assert [(answer.status_code, answer.json()["message"]) for answer in answers] == [
+        (500, f"task run {subtask} is a subtask; cancel its root {root} instead"),
+        (500, f"task run {COMPLETED} is not active"),
+        (404, "task run not found: trn-unknown"),
+    ]
+
+
+async def test_an_unknown_run_is_not_found(api: httpx.AsyncClient) -> None:
+    response = await api.get("/task-runs/{taskRunId}")
+    assert (response.status_code, response.json()) == (404, {"message": "task run not found"})
+
+
+# Events
+
+
+async def test_a_stream_replays_ended_runs_except_canceled_ones_and_closes(api: httpx.AsyncClient) -> None:
+    response = await api.get(f"/task-runs/events?taskRunIds={COMPLETED},{FAILED}&taskRunIds={CANCELED}")
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache, no-transform"
+    retry, first, second, end = response.text.split("\n\n")
+    assert (retry, end) == ("retry: 2000", "")
+    assert (run_of(first)["status"], run_of(second)["status"]) == ("completed", "failed")
+    assert run_of(first) == (await api.get(f"/task-runs/{COMPLETED}")).json()
+
+
+async def test_a_stream_for_a_canceled_run_alone_ends_without_an_event(api: httpx.AsyncClient) -> None:
+    assert (await api.get(f"/task-runs/events?taskRunIds={CANCELED}")).text == "retry: 2000\n\n"
+
+
+@pytest.mark.parametrize(("query", "status"), [("", 400), (f"?taskRunIds={COMPLETED}&taskRunIds=trn-unknown", 404)])
+async def test_a_stream_needs_runs_that_exist(api: httpx.AsyncClient, query: str, status: int) -> None:
+    assert (await api.get(f"/task-runs/events{query}")).status_code == status
+
+
+async def test_a_stream_sends_an_event_when_a_run_ends_and_then_closes(
+    live: httpx.AsyncClient, clock: ManualClock
+) -> None:
+    run_id = (await start(live, "demo-workflow/square", [3]))["id"]
+    with anyio.fail_after(5):
+        async with live.stream("GET", "/task-runs/events", params={"taskRunIds": run_id}) as response:
+            stream = frames(response)
+            assert await anext(stream) == "retry: 2000"
+            clock.advance(3)
+            assert run_of(await anext(stream))["results"] == [9]
+            assert [frame async for frame in stream] == []
+
+
+async def test_a_stream_that_is_open_when_its_run_is_cancelled_says_so(live: httpx.AsyncClient) -> None:
+    with anyio.fail_after(5):
+        async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
+            stream = frames(response)
+            assert await anext(stream) == "retry: 2000"
+            assert (await live.delete(f"/task-runs/{RUNNING}")).status_code == 204
+            assert run_of(await anext(stream))["status"] == "canceled"
+            assert [frame async for frame in stream] == []
+
+
+async def test_a_silent_stream_pings_every_25_seconds(live: httpx.AsyncClient, clock: ManualClock) -> None:
+    with anyio.fail_after(5):
+        async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
+            stream = frames(response)
+            assert await anext(stream) == "retry: 2000"
+            for _ in range(2):
+                clock.advance(25)
+                assert await anext(stream) == ": ping"
+
+
+async def test_a_stream_closes_after_30_minutes_without_an_event(
+    monkeypatch: pytest.MonkeyPatch, live: httpx.AsyncClient, clock: ManualClock
+) -> None:
+    # Nothing seeded outlasts the limit, so the limit is made shorter than the run.
+    monkeypatch.setattr("mcp_taskruns.simulator.render.IDLE_LIMIT", 20)
+    with anyio.fail_after(5):
+        async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
+            stream = frames(response)
+            assert await anext(stream) == "retry: 2000"
+            clock.advance(20)
+            assert [frame async for frame in stream] == []
+
+
+# The official SDK
+
+
+async def test_the_official_sync_client_accepts_every_answer(fast_origin: str) -> None:
+    def use(sdk: RenderSDK) -> None:
+        started = sdk.workflows.start_task("demo-workflow/slow", {"n": 1}, idempotency_key="k-1")
+        assert sdk.workflows.start_task("demo-workflow/slow", [2], idempotency_key="k-1").id == started.id
+        sdk.workflows.cancel_task_run(started.id)
+        assert sdk.workflows.get_task_run(started.id).status.value == "canceled"
+        listed = sdk.workflows.list_task_runs(ListTaskRunsParams(limit=2, owner_id=[OWNER_ID, "tea-2"]))
+        assert [item.task_run.id for item in listed] == [started.id, RUNNING]
+        assert sdk.workflows.run_task("demo-workflow/pipeline", [6, 8]).results == [100]
+        with pytest.raises(TaskRunError, match="no such customer"):
+            sdk.workflows.run_task("demo-workflow/fail", [])
+        with pytest.raises(ClientError, match="task run not found"):
+            sdk.workflows.get_task_run("trn-unknown")
+        with pytest.raises(ServerError, match="is not active"):
+            sdk.workflows.cancel_task_run(started.id)
+
+    sdk = RenderSDK(token="rnd_x", base_url=f"{fast_origin}/render")
+    with anyio.fail_after(10), sdk.client.internal.get_httpx_client():
+        await anyio.to_thread.run_sync(use, sdk)
+
+
+async def test_the_official_async_client_waits_over_the_stream(fast_origin: str) -> None:
+    client = Client(token="rnd_x", base_url=f"{fast_origin}/render")
+    workflows = WorkflowsService(client)
+    with anyio.fail_after(10):
+        # The SDK opens a client for its calls and leaves closing it to whoever knows that it is there.
+        async with client.internal.get_async_httpx_client():
+            assert (await workflows.run_task("demo-workflow/flaky", [])).results == ["third time lucky"]
+            started = await workflows.start_task("demo-workflow/square", [7])
+            other = await workflows.start_task("demo-workflow/square", [8])
+            events = [event async for event in workflows.task_run_events([started.id, other.id])]
+            assert sorted(event.results[0] for event in events) == [49, 64]
+
+
+async def test_the_official_client_reports_the_plain_text_of_a_refused_key(fast_origin: str) -> None:
+    client = Client(token="rnd_wrong", base_url=f"{fast_origin}/render")
+    with anyio.fail_after(10):
+        async with client.internal.get_async_httpx_client():
+            with pytest.raises(RenderError, match="non-JSON response: Unauthorized"):
+                await WorkflowsService(client).list_task_runs()

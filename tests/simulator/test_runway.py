@@ -1,0 +1,159 @@
+"""Literals are from Runway's OpenAPI document and the official SDK (runwayml 5.24.0)."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from runwayml import AsyncRunwayML, AuthenticationError, NotFoundError, RunwayML, TaskFailedError
+
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.lifecycle import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+DEMO, SUCCEEDED, FAILED, THROTTLED, CANCELLED = (f"{n}7f20503-6c24-4c16-946b-35dbbce2af2f" for n in (1, 2, 3, 4, 5))
+KEY = {"Authorization": "Bearer key_simulated"}
+VERSION = {"X-Runway-Version": "2024-11-06"}
+
+
+@pytest.fixture
+async def api(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(simulator.app)
+    base_url = "http://simulator/runway/v1"
+    async with httpx.AsyncClient(transport=transport, base_url=base_url, headers=KEY | VERSION) as client:
+        yield client
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK polls every six seconds, more or less; a test does not wait for that."""
+    monkeypatch.setattr("runwayml.lib.polling.POLL_TIME", 0.01)
+    monkeypatch.setattr("runwayml.lib.polling.POLL_JITTER", 0)
+
+
+def test_the_environment_points_at_the_mount(simulator: Simulator) -> None:
+    assert simulator.runway.environment("http://127.0.0.1:1") == {
+        "RUNWAY_BASE_URL": "http://127.0.0.1:1/runway/v1",
+        "RUNWAYML_API_SECRET": "key_simulated",
+    }
+
+
+async def test_the_demo_task_begins_when_it_is_first_read_and_shows_its_progress(
+    api: httpx.AsyncClient, clock: ManualClock
+) -> None:
+    clock.advance(1000)
+    shown: list[Any] = []
+    for seconds in (0, 2, 2, 8, 8):
+        clock.advance(seconds)
+        shown.append((await api.get(f"/tasks/{DEMO}")).json())
+    common = {"id": DEMO, "createdAt": "2026-01-01T00:16:40.000Z"}
+    waiting = common | {"estimatedCost": {"credits": 25}}
+    assert shown[:4] == [
+        waiting | {"status": "THROTTLED"},
+        waiting | {"status": "PENDING"},
+        waiting | {"status": "RUNNING", "progress": 0.0},
+        waiting | {"status": "RUNNING", "progress": 0.5},
+    ]
+    (url,) = shown[4].pop("output")
+    assert url.startswith("https://")
+    assert shown[4] == common | {"status": "SUCCEEDED", "cost": {"credits": 25}}
+
+
+@pytest.mark.parametrize(
+    ("task", "rest"),
+    [
+        (
+            FAILED,
+            {
+                "status": "FAILED",
+                "failure": "An unexpected error occurred.",
+                "failureCode": "INTERNAL.BAD_OUTPUT.CODE01",
+                "cost": {"credits": 0},
+            },
+        ),
+        (THROTTLED, {"status": "THROTTLED", "estimatedCost": {"credits": 25}}),
+        (CANCELLED, {"status": "CANCELLED", "cost": {"credits": 0}}),
+    ],
+)
+async def test_each_status_has_its_own_fields(
+    api: httpx.AsyncClient, clock: ManualClock, task: str, rest: dict[str, Any]
+) -> None:
+    clock.advance(3600)
+    shown = (await api.get(f"/tasks/{task}")).json()
+    assert shown == {"id": task, "createdAt": shown["createdAt"]} | rest
+
+
+async def test_every_reading_brings_new_output_urls(api: httpx.AsyncClient) -> None:
+    urls = {(await api.get(f"/tasks/{SUCCEEDED}")).json()["output"][0] for _ in range(3)}
+    assert len(urls) == 3
+
+
+@pytest.mark.parametrize("task", [DEMO, SUCCEEDED])
+async def test_a_deleted_task_is_gone_whether_it_had_ended_or_not(api: httpx.AsyncClient, task: str) -> None:
+    response = await api.delete(f"/tasks/{task}")
+    assert (response.status_code, response.content) == (204, b"")
+    for method in ("GET", "DELETE"):
+        again = await api.request(method, f"/tasks/{task}")
+        assert (again.status_code, list(again.json())) == (404, ["error"])
+
+
+@pytest.mark.parametrize("version", ["", "2024-09-13"])
+async def test_without_the_version_nothing_else_is_looked_at(api: httpx.AsyncClient, version: str) -> None:
+    response = await api.get("/tasks/{id}", headers={"X-Runway-Version": version, "Authorization": ""})
+    (issue,) = response.json()["issues"]
+    assert (response.status_code, issue["path"]) == (400, ["header", "X-Runway-Version"])
+    assert sorted(issue) == ["code", "message", "path"]
+
+
+async def test_an_id_that_is_no_uuid_is_a_bad_request(api: httpx.AsyncClient) -> None:
+    response = await api.get("/tasks/{id}")
+    assert (response.status_code, response.json()["issues"][0]["path"]) == (400, ["params", "id"])
+
+
+@pytest.mark.parametrize("key", ["", "Bearer key_wrong", "Bearer rnd_simulated"])
+async def test_a_wrong_key_is_refused(api: httpx.AsyncClient, key: str) -> None:
+    response = await api.get(f"/tasks/{DEMO}", headers={"Authorization": key})
+    assert (response.status_code, list(response.json())) == (401, ["error"])
+
+
+async def test_other_methods_and_paths_are_errors(api: httpx.AsyncClient) -> None:
+    answers = [await api.post(f"/tasks/{DEMO}"), await api.get("/organization"), await api.get(f"/tasks/{DEMO}/")]
+    assert [(answer.status_code, list(answer.json())) for answer in answers] == [
+        (405, ["error"]),
+        (404, ["error"]),
+        (404, ["error"]),
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_official_sync_client_waits_for_a_task_and_deletes_it(fast_origin: str) -> None:
+    def use() -> None:
+        with RunwayML(api_key="key_x", base_url=f"{fast_origin}/runway") as sdk:
+            done = sdk.tasks.retrieve(DEMO).wait_for_task_output(timeout=5)
+            assert done.status == "SUCCEEDED"
+            assert done.cost.credits == 25
+            failed = sdk.tasks.retrieve(FAILED)
+            assert failed.status == "FAILED"
+            assert failed.failure_code == "INTERNAL.BAD_OUTPUT.CODE01"
+            sdk.tasks.delete(DEMO)
+            with pytest.raises(NotFoundError):
+                sdk.tasks.retrieve(DEMO)
+        with RunwayML(api_key="key_wrong", base_url=f"{fast_origin}/runway") as sdk, pytest.raises(AuthenticationError):
+            sdk.tasks.retrieve(SUCCEEDED)
+
+    with anyio.fail_after(10):
+        await anyio.to_thread.run_sync(use)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_official_async_client_learns_of_failure(fast_origin: str) -> None:
+    with anyio.fail_after(10):
+        async with AsyncRunwayML(api_key="key_x", base_url=f"{fast_origin}/runway") as sdk:
+            throttled = await sdk.tasks.retrieve(THROTTLED)
+            assert throttled.status == "THROTTLED"
+            for task in (FAILED, CANCELLED):
+                with pytest.raises(TaskFailedError):
+                    await (await sdk.tasks.retrieve(task)).wait_for_task_output(timeout=5)
+            await sdk.tasks.delete(THROTTLED)

@@ -1,0 +1,296 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_taskruns import loader
+from mcp_taskruns.core.spec import Capability
+from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.loader import capability_files, load_capability, load_tools, shipped_capabilities
+
+SHIPPED = [
+    "inngest-runs.yaml",
+    "posthog-task-runs.yaml",
+    "render-workflow-tasks-beta.yaml",
+    "video-generation-tasks.yaml",
+]
+
+THING = """\
+naftiko: 1.0.0-alpha2
+info: {tags: [Thing]}
+capability:
+  consumes:
+  - namespace: things
+    baseUri: https://api.example
+    resources:
+    - path: /things
+      operations:
+      - name: list
+        inputParameters:
+        - {name: limit, in: query}
+  exposes:
+  - type: mcp
+    namespace: mcp
+    tools:
+    - {name: list-things, call: things.list}
+"""
+
+
+def written(folder: Path, text: str | bytes, name: str = "thing.yaml") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def loaded(folder: Path, text: str) -> Capability:
+    return load_capability(written(folder, text))
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CapabilityError) as caught:
+        load_capability(path)
+    return str(caught.value)
+
+
+def test_without_a_folder_the_shipped_files_are_loaded_in_name_order() -> None:
+    assert [path.name for path in capability_files([])] == SHIPPED
+    assert [tool.prefix for tool in load_tools([])] == ["inngest"] * 3 + ["posthog"] * 19 + ["render"] * 7 + [
+        "runway"
+    ] * 2
+
+
+def test_every_shipped_file_has_an_overlay_and_no_overlay_is_alone() -> None:
+    overlays = shipped_capabilities() / "overlays"
+    assert sorted(path.name for path in overlays.iterdir()) == SHIPPED
+
+
+def test_the_files_of_an_installed_package_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages" / "mcp_taskruns"
+    (package / "capabilities").mkdir(parents=True)
+    monkeypatch.setattr(loader, "__file__", str(package / "loader.py"))
+    assert shipped_capabilities() == package / "capabilities"
+    (package / "capabilities").rmdir()
+    assert shipped_capabilities() == tmp_path / "site-packages" / "capabilities"
+
+
+def test_an_overlay_beside_its_file_refines_it(tmp_path: Path) -> None:
+    written(tmp_path, THING)
+    written(tmp_path, "prefix: other", "overlays/thing.yaml")
+    written(tmp_path, "- no overlay of this folder", "overlays/unused.yaml")
+    assert [tool.name for tool in load_tools([tmp_path])] == ["other-list-things"]
+
+
+def test_overlays_can_be_left_out(tmp_path: Path) -> None:
+    written(tmp_path, THING)
+    written(tmp_path, "prefix: other", "overlays/thing.yaml")
+    assert [tool.name for tool in load_tools([tmp_path], overlays=False)] == ["thing-list-things"]
+
+
+def test_the_shipped_files_load_without_their_overlays() -> None:
+    bare, refined = load_tools([], overlays=False), load_tools([])
+    assert [tool.spec_name for tool in bare] == [tool.spec_name for tool in refined]
+    assert "posthog-api-managing-task-runs-each-2" in {tool.name for tool in bare}
+
+
+def test_names_can_be_those_of_the_files() -> None:
+    names = {tool.name for tool in load_tools([], names="spec")}
+    assert {"run-task", "start-task-run", "cancel-delete-task"} <= names
+    # Two providers have this one.
+    assert {"render-list-task-runs", "posthog-list-task-runs"} <= names
+    assert len(names) == 31
+
+
+def test_both_endings_are_capability_files_and_others_are_not(tmp_path: Path) -> None:
+    for name in ["b.yml", "a.yaml", "c.json", "d.yaml.bak", "notes.txt"]:
+        written(tmp_path, THING, name)
+    (tmp_path / "folder.yaml").mkdir()
+    assert [path.name for path in capability_files([tmp_path])] == ["a.yaml", "b.yml"]
+
+
+def test_a_file_stands_for_itself_and_folders_keep_their_order(tmp_path: Path) -> None:
+    first, second = written(tmp_path / "z", THING, "one.txt"), written(tmp_path / "a", THING)
+    assert capability_files([str(first), tmp_path / "a"]) == [first, second]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_without_capability_files_is_refused(tmp_path: Path, there: bool) -> None:
+    folder = tmp_path / "empty"
+    if there:
+        folder.mkdir()
+    with pytest.raises(CapabilityError) as caught:
+        load_tools([folder])
+    assert str(caught.value) == f"{folder}: no capability files (*.yaml) here"
+
+
+@pytest.mark.parametrize(
+    ("written_as", "read"),
+    [
+        ("on", "on"),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("No", "No"),
+        ("y", "y"),
+        ("true", True),
+        ("False", False),
+        ("TRUE", True),
+        ("tRUE", "tRUE"),
+        ("'true'", "true"),
+        ("2026-05-19", "2026-05-19"),
+        ("2026-05-19T12:30:00Z", "2026-05-19T12:30:00Z"),
+        ("null", None),
+        ("~", None),
+        ("5", 5),
+        ("1.5", 1.5),
+        ("1.0.0", "1.0.0"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(tmp_path: Path, written_as: str, read: Any) -> None:
+    capability = loaded(tmp_path, f"naftiko: 1.0.0-alpha2\nextra: {written_as}\n")
+    assert capability.model_extra == {"extra": read}
+
+
+def test_a_parameter_may_be_called_on(tmp_path: Path) -> None:
+    written(tmp_path, THING.replace("name: limit", "name: on"))
+    (tool,) = load_tools([tmp_path])
+    assert list(tool.input_schema["properties"]) == ["on"]
+
+
+def test_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
+    capability = loaded(tmp_path, "naftiko: '1'\na: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n")
+    assert capability.model_extra == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("", "thing.yaml: the file is empty", id="empty"),
+        pytest.param("# only a comment\n", "thing.yaml: the file is empty", id="only a comment"),
+        pytest.param("- a\n", "thing.yaml: a capability file is a mapping, this is a list", id="list"),
+        pytest.param("text", "thing.yaml: a capability file is a mapping, this is a str", id="text"),
+        pytest.param(
+            "info: {}\n",
+            "thing.yaml: naftiko: the format's version is missing; is this a capability file?",
+            id="no version",
+        ),
+        pytest.param(
+            "naftiko: 1\ninfo:\n  label: a: b\n",
+            "thing.yaml: line 3, column 11: mapping values are not allowed in this context",
+            id="no YAML",
+        ),
+        pytest.param(
+            "naftiko: 1.0.0-alpha2 info: label: X",
+            "thing.yaml: line 1, column 27: mapping values are not allowed in this context",
+            id="flattened to one line",
+        ),
+        pytest.param(
+            "naftiko: 1\na: 1\nb: 2\na: 3\n", "thing.yaml: line 4: the key 'a' is there twice", id="duplicate key"
+        ),
+        pytest.param(
+            "naftiko: 1\nx:\n- y: {a: 1, 'a': 2}\n",
+            "thing.yaml: line 3: the key 'a' is there twice",
+            id="duplicate key inside",
+        ),
+        pytest.param(
+            "naftiko: 1\n---\nnaftiko: 2\n",
+            "thing.yaml: line 2, column 1: but found another document",
+            id="two documents",
+        ),
+        pytest.param(
+            "naftiko: !!python/object/apply:os.system [true]\n",
+            "thing.yaml: line 1, column 10: could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/object/apply:os.system'",
+            id="tag",
+        ),
+        pytest.param("naftiko: *nowhere\n", "thing.yaml: line 1, column 10: found undefined alias", id="no anchor"),
+        pytest.param(
+            "naftiko: 1\ncapability:\n  consumes:\n  - baseUri: [a]\n",
+            "thing.yaml: capability.consumes[0].baseUri: Input should be a valid string",
+            id="wrong type",
+        ),
+        pytest.param(
+            "naftiko: 1\ncapability:\n  consumes:\n  - resources:\n    - operations:\n      - {}\n",
+            "thing.yaml: capability.consumes[0].resources[0].operations[0].name: Field required",
+            id="missing name",
+        ),
+        pytest.param("naftiko: " + "9" * 5_000, "thing.yaml: is not YAML that a person would write", id="huge number"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    # libyaml and the Python parser say some things in other words.
+    told = refusal(path).replace("found undefined alias 'nowhere'", "found undefined alias")
+    assert told == message
+
+
+@pytest.mark.parametrize("data", [b'naftiko: "\xff"\n', b'naftiko: "a\x00b"\n', b"\xff\xfen\x00"])
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path, data: bytes) -> None:
+    assert refusal(written(tmp_path, data)).startswith("thing.yaml: ")
+
+
+BOMB = "naftiko: 1\na0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BOMB, id="alias bomb"),
+        pytest.param("naftiko: 1\na: &a [*a]\n", id="alias of itself"),
+        pytest.param("naftiko: 1\na: &a {b: *a}\n", id="mapping in itself"),
+        pytest.param("naftiko: 1\na: " + "[" * 500 + "]" * 500, id="nested lists"),
+        pytest.param("naftiko: 1\n" + "".join(" " * level + "a:\n" for level in range(200)), id="nested mappings"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_file_that_stands_for_far_more_than_it_says_is_refused(tmp_path: Path, text: str) -> None:
+    assert refusal(written(tmp_path, text)).endswith("too many or too deeply nested values")
+
+
+def test_nesting_that_the_parser_cannot_follow_is_refused(tmp_path: Path) -> None:
+    assert refusal(written(tmp_path, "naftiko: 1\na: " + "[" * 5_000 + "]" * 5_000)).startswith("thing.yaml: ")
+
+
+@pytest.mark.parametrize(("size", "told"), [(50, "the format's version is missing"), (51, "larger than 50 bytes")])
+def test_a_file_that_is_too_large_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, told: str
+) -> None:
+    monkeypatch.setattr(loader, "MAX_FILE_BYTES", 50)
+    assert told in refusal(written(tmp_path, "a: b".ljust(size)))
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "gone.yaml") == "gone.yaml: No such file or directory"
+    (tmp_path / "folder.yaml").mkdir()
+    assert refusal(tmp_path / "folder.yaml") == "folder.yaml: Is a directory"
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root and Windows read every file")
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, THING)
+    path.chmod(0)
+    assert refusal(path) == "thing.yaml: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ("- a\n", "overlays/thing.yaml: an overlay is a mapping, this is a list"),
+        ("a: 1\na: 2\n", "overlays/thing.yaml: line 2: the key 'a' is there twice"),
+        ("a: b: c\n", "overlays/thing.yaml: line 1, column 5: mapping values are not allowed in this context"),
+        ("", "overlays/thing.yaml: the file is empty"),
+    ],
+)
+def test_a_wrong_overlay_is_refused_by_its_own_name(tmp_path: Path, overlay: str, message: str) -> None:
+    path = written(tmp_path, THING)
+    written(tmp_path, overlay, "overlays/thing.yaml")
+    assert refusal(path) == message
+
+
+def test_one_wrong_file_stops_all(tmp_path: Path) -> None:
+    written(tmp_path, THING, "a.yaml")
+    written(tmp_path, "- wrong", "b.yaml")
+    with pytest.raises(CapabilityError, match=r"^b\.yaml: "):
+        load_tools([tmp_path])

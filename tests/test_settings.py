@@ -1,0 +1,200 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.errors import SettingsError
+from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, variable_of
+
+
+def read(flags: dict[str, Any] | None = None, **environ: str) -> Settings:
+    return read_settings(flags or {}, environ)
+
+
+def refusal(flags: dict[str, Any] | None = None, **environ: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read(flags, **environ)
+    return str(caught.value)
+
+
+def test_without_flags_and_variables_all_is_default() -> None:
+    assert read() == Settings()
+    assert (Settings().transport, Settings().host, Settings().port) == ("stdio", "127.0.0.1", 9090)
+
+
+def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
+    assert read().port == 9090
+    assert read(MCP_TASKRUNS_PORT="1").port == 1
+    assert read({"port": 2}, MCP_TASKRUNS_PORT="1").port == 2
+    assert read({"port": None}, MCP_TASKRUNS_PORT="1").port == 1
+
+
+def test_a_flag_wins_also_with_a_value_that_is_no() -> None:
+    assert read({"simulate": False}, MCP_TASKRUNS_SIMULATE="yes").simulate is False
+    assert read({"port": 0}, MCP_TASKRUNS_PORT="1").port == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("transport", "http", "http"),
+        ("host", "::1", "::1"),
+        ("port", "65535", 65535),
+        ("port", "0", 0),
+        ("speed", "2.5", 2.5),
+        ("timeout", "1", 1.0),
+        ("stream_events", "1", 1),
+        ("capabilities", "a, b/c ,,", ("a", "b/c")),
+        ("only", "render", ("render",)),
+        ("tools", "render-*,*-list-*", ("render-*", "*-list-*")),
+        ("simulate", "1", True),
+        ("simulate", "True", True),
+        ("simulate", " YES ", True),
+        ("simulate", "on", True),
+        ("read_only", "0", False),
+        ("read_only", "false", False),
+        ("read_only", "No", False),
+        ("read_only", "off", False),
+        ("tool_names", "spec", "spec"),
+        ("log_level", "debug", "debug"),
+        ("host", "", "127.0.0.1"),
+        ("port", "", 9090),
+    ],
+)
+def test_a_variable_is_read_as_its_kind(name: str, text: str, value: Any) -> None:
+    settings = read_settings({}, {PREFIX + name.upper(): text})
+    assert getattr(settings, name) == value
+    assert type(getattr(settings, name)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("port", "http", "MCP_TASKRUNS_PORT: 'http' is not a whole number"),
+        ("port", "1.5", "MCP_TASKRUNS_PORT: '1.5' is not a whole number"),
+        ("port", "-1", "MCP_TASKRUNS_PORT: -1 is too small"),
+        ("port", "65536", "MCP_TASKRUNS_PORT: 65536 is not a port"),
+        ("timeout", "soon", "MCP_TASKRUNS_TIMEOUT: 'soon' is not a number"),
+        ("timeout", "0", "MCP_TASKRUNS_TIMEOUT: 0.0 is too small"),
+        ("stream_events", "0", "MCP_TASKRUNS_STREAM_EVENTS: 0 is too small"),
+        ("max_result_chars", "-5", "MCP_TASKRUNS_MAX_RESULT_CHARS: -5 is too small"),
+        ("simulate", "maybe", "MCP_TASKRUNS_SIMULATE: 'maybe' is not yes or no"),
+        ("transport", "sse", "MCP_TASKRUNS_TRANSPORT: 'sse' is not one of stdio, http"),
+        ("tool_names", "Spec", "MCP_TASKRUNS_TOOL_NAMES: 'Spec' is not one of prefixed, spec"),
+        (
+            "log_level",
+            "loud",
+            "MCP_TASKRUNS_LOG_LEVEL: 'loud' is not one of debug, info, warning, error, critical",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, text: str, message: str) -> None:
+    assert refusal({}, **{PREFIX + name.upper(): text}) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("transport", "sse", "--transport: 'sse' is not one of stdio, http"),
+        ("port", 65536, "--port: 65536 is not a port"),
+        ("stream_events", 0, "--stream-events: 0 is too small"),
+        ("max_result_chars", 0, "--max-result-chars: 0 is too small"),
+    ],
+)
+def test_a_wrong_flag_is_named(name: str, value: Any, message: str) -> None:
+    assert refusal({name: value}) == message
+
+
+def test_lists_of_flags_are_tuples() -> None:
+    assert read({"capabilities": ["a", "b,c"]}).capabilities == ("a", "b,c")
+
+
+@pytest.mark.parametrize("name", ["MCP_TASKRUNS_READONLY", "MCP_TASKRUNS_TOKEN", "MCP_TASKRUNS_"])
+def test_an_unknown_variable_of_ours_is_refused(name: str) -> None:
+    told, _, known = refusal({}, **{name: ""}).partition("; there are ")
+    assert told == f"{name}: there is no such setting"
+    assert {"MCP_TASKRUNS_READ_ONLY", "MCP_TASKRUNS_TOKENS"} <= set(known.split(", "))
+
+
+def test_the_variables_of_others_are_kept_for_the_calls() -> None:
+    assert read(RENDER_API_KEY="rnd_key", PATH="/bin").environment == {"RENDER_API_KEY": "rnd_key", "PATH": "/bin"}
+
+
+def env_file(folder: Path, text: str | bytes) -> str:
+    path = folder / "keys.env"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def test_an_env_file_adds_variables_and_set_ones_win(tmp_path: Path) -> None:
+    path = env_file(tmp_path, "RENDER_API_KEY=file\nPOSTHOG_API_KEY=file\nMCP_TASKRUNS_PORT=5\nEMPTY=\nNOTHING\n")
+    settings = read({"env_file": path}, RENDER_API_KEY="set")
+    assert settings.environment == {"RENDER_API_KEY": "set", "POSTHOG_API_KEY": "file", "MCP_TASKRUNS_PORT": "5"}
+    assert (settings.port, settings.env_file) == (5, path)
+
+
+def test_an_env_file_can_be_named_by_a_variable_and_a_flag_wins(tmp_path: Path) -> None:
+    path = env_file(tmp_path, "A=file\n")
+    assert read(MCP_TASKRUNS_ENV_FILE=path).environment["A"] == "file"
+    assert read({"env_file": path}, MCP_TASKRUNS_ENV_FILE="/nowhere").environment["A"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=pa$$word", "pa$$word"),
+        ("A=${HOME}", "${HOME}"),
+        ('A="$HOME and ${B:-c}"', "$HOME and ${B:-c}"),
+        ("A='quoted # no comment'", "quoted # no comment"),
+        ("A=plain # comment", "plain"),
+        ("export A=größe", "größe"),
+    ],
+)
+def test_a_value_of_an_env_file_is_taken_as_it_is(tmp_path: Path, line: str, value: str) -> None:
+    assert read({"env_file": env_file(tmp_path, line)}, HOME="/home/me").environment["A"] == value
+
+
+def test_an_unknown_variable_of_ours_is_refused_in_an_env_file_too(tmp_path: Path) -> None:
+    assert "MCP_TASKRUNS_PROT: there is no such setting" in refusal(
+        {"env_file": env_file(tmp_path, "MCP_TASKRUNS_PROT=1")}
+    )
+
+
+def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.env")
+    assert refusal({"env_file": gone}) == f"--env-file {gone}: No such file or directory"
+    latin = env_file(tmp_path, b"A=gr\xf6\xdfe")
+    assert refusal({"env_file": latin}) == f"--env-file {latin}: it is not UTF-8 text"
+    assert refusal({"env_file": str(tmp_path)}) == f"--env-file {tmp_path}: Is a directory"
+
+
+def test_tokens_are_a_list_and_long_enough() -> None:
+    assert read(MCP_TASKRUNS_TOKENS="0123456789abcdef, fedcba9876543210-more").tokens == (
+        "0123456789abcdef",
+        "fedcba9876543210-more",
+    )
+
+
+@pytest.mark.parametrize("tokens", ["short", "0123456789abcde", "0123456789abcdef,short"])
+def test_a_token_that_can_be_guessed_is_refused_without_showing_it(tokens: str) -> None:
+    assert refusal({}, MCP_TASKRUNS_TOKENS=tokens) == "MCP_TASKRUNS_TOKENS: each token needs at least 16 characters"
+
+
+def test_settings_do_not_show_secrets() -> None:
+    settings = read(
+        MCP_TASKRUNS_TOKENS="planted-token-1234",
+        RENDER_API_KEY="planted-key",
+        OTHER="planted-other",
+        MCP_TASKRUNS_PORT="5",
+    )
+    assert settings.tokens == ("planted-token-1234",)
+    assert settings.environment["RENDER_API_KEY"] == "planted-key"
+    assert "port=5" in repr(settings)
+    assert "planted" not in repr(settings) + str(settings)
+
+
+def test_every_option_has_a_flag_a_variable_and_a_line_of_help() -> None:
+    names = {option.name: (flag_of(option), variable_of(option)) for option in options()}
+    assert names["read_only"] == ("--read-only", "MCP_TASKRUNS_READ_ONLY")
+    assert not {"tokens", "environment"} & set(names)
+    assert all(option.metadata["help"] and option.metadata["commands"] for option in options())
