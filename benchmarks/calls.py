@@ -37,6 +37,7 @@ from harness import (
     encode_request,
     launched,
     resident_kib,
+    run,
 )
 from http_client import MODERN_VERSION, Connection, Session
 from upstream import BIG_BYTES, BIG_ID, KEY, describe_big_run, describe_run
@@ -246,7 +247,7 @@ def measure_calls(doors: tuple[Door, Door], upstream: Upstream, plan: Plan, name
         title = f"{name}, {in_flight} in flight"
         if plan.wants(title):
             ours, theirs = measure_in_turn(
-                doors, upstream, plan.rounds, run_id=SMALL_ID, calls=plan.calls, in_flight=in_flight
+                doors, upstream, plan.rounds, run_id=SMALL_ID, calls=max(plan.calls, 2 * in_flight), in_flight=in_flight
             )
             yield compare(f"{title}: CPU", "us", [b.cpu for b in ours], [b.cpu for b in theirs], limit)
             yield compare(f"{title}: wall", "us", [b.wall for b in ours], [b.wall for b in theirs], None)
@@ -280,8 +281,8 @@ def measure_memory(doors: tuple[Door, Door], plan: Plan, name: str) -> Iterator[
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=80, help="bursts of each server (80)")
-    parser.add_argument("--calls", type=int, default=64, help="calls a burst (64)")
+    parser.add_argument("--rounds", type=int, default=60, help="bursts of each server (60)")
+    parser.add_argument("--calls", type=int, default=64, help="calls a burst, at least two for each in flight (64)")
     parser.add_argument("--quick", action="store_true", help="20 bursts, memory after 2,000 calls")
     parser.add_argument(
         "--only", default="", metavar="WORD", help="only rows with this in their names: stdio, 64, memory"
@@ -318,7 +319,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchmarkError as exc:
-        sys.exit(f"nothing measured: {exc}")
+    run(main)

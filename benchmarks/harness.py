@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -190,9 +190,9 @@ def show(rows: Sequence[Row]) -> None:
     width = max(len(row.name) for row in rows)
     print(f"{'':{width}}  {'ours':>9} {'theirs':>9} {'unit':5} {'ratio':>6} {'paired':>6} {'limit':>6}  verdict")
     for row in rows:
-        paired = f"{row.paired:6.2f}" if row.paired is not None else " " * 6
+        paired = f"{row.paired:6.3f}" if row.paired is not None else " " * 6
         limit = f"{row.limit:6.2f}" if row.limit is not None else " " * 6
-        figures = f"{row.ours:9.1f} {row.theirs:9.1f} {row.unit:5} {row.ratio:6.2f} {paired} {limit}"
+        figures = f"{row.ours:9.1f} {row.theirs:9.1f} {row.unit:5} {row.ratio:6.3f} {paired} {limit}"
         print(f"{row.name:{width}}  {figures}  {row.verdict}".rstrip())
 
 
@@ -207,3 +207,12 @@ def conclude(rows: Sequence[Row], json_file: Path | None, check: bool) -> int:
     if json_file:
         json_file.write_text(json.dumps([asdict(row) | {"verdict": row.verdict} for row in rows], indent=2) + "\n")
     return 1 if check and missed else 0
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a benchmark as a program, which takes its children with it on SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(main())
+    except BenchmarkError as exc:
+        sys.exit(f"nothing measured: {exc}")

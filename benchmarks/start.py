@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import HERE, OURS, BenchmarkError, StdioClient, compare, conclude, cpu_seconds, launched
+from harness import HERE, OURS, BenchmarkError, StdioClient, compare, conclude, cpu_seconds, launched, run
 
 BARE = [sys.executable, str(HERE / "bare_server.py")]
 LIMIT = 1.15
@@ -62,7 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchmarkError as exc:
-        sys.exit(f"nothing measured: {exc}")
+    run(main)

@@ -218,7 +218,10 @@ def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:
             say("Simulated providers are running (Ctrl-C stops).", file=sys.stderr)
             await anyio.sleep_forever()
 
-    anyio.run(simulate)
+    try:
+        anyio.run(simulate)
+    except OSError as exc:
+        raise SettingsError(f"cannot listen on port {parsed['port']}: {exc.strerror or exc}") from exc
     return 0
 
 

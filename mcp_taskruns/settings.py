@@ -144,8 +144,9 @@ def _checked(option: Field[Any], value: Any, name: str) -> Any:
     choices = option.metadata["choices"]
     if choices and value not in choices:
         raise SettingsError(f"{name}: {value!r} is not one of {', '.join(choices)}")
-    if isinstance(value, int | float) and not isinstance(value, bool) and value < (option.name != "port"):
-        raise SettingsError(f"{name}: {value} is too small")
-    if option.name == "port" and value > 65_535:
-        raise SettingsError(f"{name}: {value} is not a port")
+    if option.name == "port":
+        if not 0 <= value <= 65_535:
+            raise SettingsError(f"{name}: {value} is not a port")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+        raise SettingsError(f"{name}: {value} is not more than 0")
     return tuple(value) if isinstance(value, list) else value

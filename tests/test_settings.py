@@ -43,6 +43,7 @@ def test_a_flag_wins_also_with_a_value_that_is_no() -> None:
         ("port", "0", 0),
         ("speed", "2.5", 2.5),
         ("timeout", "1", 1.0),
+        ("timeout", "0.5", 0.5),
         ("stream_events", "1", 1),
         ("capabilities", "a, b/c ,,", ("a", "b/c")),
         ("only", "render", ("render",)),
@@ -72,12 +73,13 @@ def test_a_variable_is_read_as_its_kind(name: str, text: str, value: Any) -> Non
     [
         ("port", "http", "MCP_TASKRUNS_PORT: 'http' is not a whole number"),
         ("port", "1.5", "MCP_TASKRUNS_PORT: '1.5' is not a whole number"),
-        ("port", "-1", "MCP_TASKRUNS_PORT: -1 is too small"),
+        ("port", "-1", "MCP_TASKRUNS_PORT: -1 is not a port"),
         ("port", "65536", "MCP_TASKRUNS_PORT: 65536 is not a port"),
         ("timeout", "soon", "MCP_TASKRUNS_TIMEOUT: 'soon' is not a number"),
-        ("timeout", "0", "MCP_TASKRUNS_TIMEOUT: 0.0 is too small"),
-        ("stream_events", "0", "MCP_TASKRUNS_STREAM_EVENTS: 0 is too small"),
-        ("max_result_chars", "-5", "MCP_TASKRUNS_MAX_RESULT_CHARS: -5 is too small"),
+        ("timeout", "0", "MCP_TASKRUNS_TIMEOUT: 0.0 is not more than 0"),
+        ("timeout", "nan", "MCP_TASKRUNS_TIMEOUT: nan is not more than 0"),
+        ("stream_events", "0", "MCP_TASKRUNS_STREAM_EVENTS: 0 is not more than 0"),
+        ("max_result_chars", "-5", "MCP_TASKRUNS_MAX_RESULT_CHARS: -5 is not more than 0"),
         ("simulate", "maybe", "MCP_TASKRUNS_SIMULATE: 'maybe' is not yes or no"),
         ("transport", "sse", "MCP_TASKRUNS_TRANSPORT: 'sse' is not one of stdio, http"),
         ("tool_names", "Spec", "MCP_TASKRUNS_TOOL_NAMES: 'Spec' is not one of prefixed, spec"),
@@ -97,8 +99,8 @@ def test_a_wrong_variable_is_named(name: str, text: str, message: str) -> None:
     [
         ("transport", "sse", "--transport: 'sse' is not one of stdio, http"),
         ("port", 65536, "--port: 65536 is not a port"),
-        ("stream_events", 0, "--stream-events: 0 is too small"),
-        ("max_result_chars", 0, "--max-result-chars: 0 is too small"),
+        ("stream_events", 0, "--stream-events: 0 is not more than 0"),
+        ("max_result_chars", 0, "--max-result-chars: 0 is not more than 0"),
     ],
 )
 def test_a_wrong_flag_is_named(name: str, value: Any, message: str) -> None:

@@ -5,7 +5,7 @@ document and documentation (docs.dev.runwayml.com).
 
 import json
 import random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -333,7 +333,7 @@ def test_a_long_error_is_cut(media_type: str) -> None:
 
 
 def test_every_kind_of_error_has_a_hint() -> None:
-    assert all(HINTS[kind].endswith((".", "?")) for kind in Kind.__args__)  # type: ignore[attr-defined]  # of a Literal
+    assert all(HINTS[kind].endswith((".", "?")) for kind in get_args(Kind))
 
 
 def test_an_answer_does_not_show_its_body() -> None:

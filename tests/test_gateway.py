@@ -1,0 +1,253 @@
+"""Calls through the gateway: what is let through, what is sent, what is bounded."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from mcp_taskruns.core.result import Outcome, Progress
+from mcp_taskruns.errors import CallError, InvalidArguments, ProviderError, SettingsError, UnknownTool, UpstreamError
+from mcp_taskruns.gateway import Gateway
+from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.lifecycle import ManualClock
+from tests.doors import open_gateway
+
+pytestmark = pytest.mark.anyio
+
+COMPLETED_RUN = "trn-d5im0000000000000001"
+RUNNING_RUN = "trn-d5im0000000000000004"
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    return Simulator(clock=ManualClock())
+
+
+@pytest.fixture
+async def environment(simulator: Simulator) -> AsyncIterator[dict[str, str]]:
+    async with serve(simulator) as origin:
+        yield simulator.environment(origin)
+
+
+async def ignore(_: Progress) -> None:
+    """A caller that does not look at progress."""
+
+
+async def call(gateway: Gateway, tool: str, arguments: dict[str, Any]) -> Outcome:
+    try:
+        with anyio.fail_after(10):
+            return await gateway.call(tool, arguments, ignore)
+    finally:
+        await gateway.aclose()
+
+
+def names(**flags: object) -> set[str]:
+    return set(open_gateway({}, **flags).tools)
+
+
+def test_read_only_leaves_only_tools_that_change_nothing() -> None:
+    gateway = open_gateway({}, read_only=True)
+    assert "render-retrieve-task-run" in gateway.tools
+    assert "render-run-task" not in gateway.tools
+    assert all(tool.hints.read_only for tool in gateway.tools.values())
+
+
+async def test_a_tool_that_is_filtered_out_cannot_be_called(simulator: Simulator, environment: dict[str, str]) -> None:
+    gateway = open_gateway(environment, read_only=True)
+    with pytest.raises(UnknownTool):
+        await call(gateway, "render-cancel-task-run", {"taskRunId": RUNNING_RUN})
+    assert simulator.requests == []
+
+
+def test_only_serves_the_providers_with_these_prefixes() -> None:
+    assert {name.partition("-")[0] for name in names(only=("render", "runway"))} == {"render", "runway"}
+
+
+def test_a_prefix_that_no_capability_has_is_a_settings_error() -> None:
+    with pytest.raises(SettingsError, match=r"no capability has the prefix rendr; there are inngest, posthog, render"):
+        open_gateway({}, only=("rendr",))
+
+
+def test_patterns_choose_and_exclude_tools() -> None:
+    assert names(tools=("render-list-*", "*-cancel-*")) == {
+        "render-list-tasks",
+        "render-list-task-runs",
+        "render-cancel-task-run",
+        "inngest-cancel-function-run",
+        "runway-cancel-delete-task",
+    }
+    assert names(tools=("render-list-*",), exclude_tools=("*-runs",)) == {"render-list-tasks"}
+
+
+async def test_wrong_arguments_are_refused_and_nothing_is_sent(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidArguments, match="taskRunId: is required") as caught:
+        await call(open_gateway(environment), "render-retrieve-task-run", {})
+    assert caught.value.hint == "The arguments of render-retrieve-task-run are: taskRunId. Nothing was sent."
+    assert simulator.requests == []
+
+
+async def test_nulls_are_left_out(simulator: Simulator, environment: dict[str, str]) -> None:
+    await call(open_gateway(environment), "render-list-tasks", {"limit": None, "cursor": None})
+    assert [request.path for request in simulator.requests] == ["/render/v1/tasks"]
+
+
+async def test_a_header_that_the_server_sets_itself_is_accepted_and_dropped(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"taskRunIds": [COMPLETED_RUN], "Accept": "text/html"}
+    await call(open_gateway(environment), "render-stream-realtime-events-sse", arguments)
+    assert [value for name, value in simulator.requests[0].headers if name == "accept"] == ["text/event-stream"]
+
+
+async def test_a_secret_that_a_provider_echoes_is_masked(simulator: Simulator, environment: dict[str, str]) -> None:
+    key = environment["RENDER_API_KEY"] = "rnd_planted_7c1e5b"
+    simulator.fail_next("render", Fault(status=200, body=json.dumps({"you sent": f"Bearer {key}"})))
+    outcome = await call(open_gateway(environment), "render-list-tasks", {})
+    assert outcome.text == '{"you sent":"Bearer [secret]"}'
+    assert outcome.value == {"you sent": "Bearer [secret]"}
+
+
+async def test_a_secret_in_a_providers_error_is_masked(simulator: Simulator, environment: dict[str, str]) -> None:
+    key = environment["RENDER_API_KEY"] = "rnd_planted_7c1e5b"
+    simulator.fail_next("render", Fault(status=401, body=f"no such key: {key}"))
+    with pytest.raises(ProviderError) as caught:
+        await call(open_gateway(environment), "render-list-tasks", {})
+    assert caught.value.message == "the provider answered 401: no such key: [secret]"
+
+
+async def test_a_provider_that_is_too_slow_is_given_up_within_the_timeout(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(delay=30))
+    with pytest.raises(UpstreamError, match=r"render did not answer (within 1 seconds|in time)") as caught:
+        await call(open_gateway(environment, timeout=1.0), "render-list-tasks", {})
+    assert caught.value.kind == "timeout"
+
+
+async def test_a_long_answer_is_cut_with_advice_on_how_to_get_the_rest(environment: dict[str, str]) -> None:
+    gateway = open_gateway(environment, max_result_chars=500)
+    outcome = await call(gateway, "render-list-tasks", {})
+    assert 0 < len(json.loads(outcome.text)) < 6
+    assert len(outcome.text) <= 500
+    assert outcome.notes[0].startswith("Cut to about 500 characters, kept: the list:")
+    assert outcome.notes[0].endswith("For the rest call again with other values of cursor, limit.")
+
+
+async def test_each_event_is_reported_as_it_arrives(simulator: Simulator, environment: dict[str, str]) -> None:
+    gateway = open_gateway(environment)
+    told: list[Progress] = []
+    first = anyio.Event()
+
+    async def report(progress: Progress) -> None:
+        told.append(progress)
+        first.set()
+
+    outcomes: list[Outcome] = []
+
+    async def follow() -> None:
+        arguments = {"taskRunIds": [COMPLETED_RUN, RUNNING_RUN]}
+        outcomes.append(await gateway.call("render-stream-realtime-events-sse", arguments, report))
+
+    clock = simulator.clock
+    assert isinstance(clock, ManualClock)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await first.wait()
+            assert [progress.progress for progress in told] == [1]
+            clock.advance(10_000)
+    await gateway.aclose()
+    assert [(progress.progress, progress.message) for progress in told] == [
+        (1, f"{COMPLETED_RUN}: completed"),
+        (2, f"{RUNNING_RUN}: completed"),
+    ]
+    assert outcomes[0].value["ended"] == "closed"
+    assert [event["data"]["id"] for event in outcomes[0].value["events"]] == [COMPLETED_RUN, RUNNING_RUN]
+
+
+async def test_following_ends_when_its_time_is_over_and_hangs_up(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    gateway = open_gateway(environment, stream_seconds=0.2)
+    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
+    assert outcome.value == {"ended": "wait_over", "count": 0, "events": []}
+    with anyio.fail_after(1):
+        await simulator.requests[0].hung_up.wait()
+
+
+async def test_following_ends_at_the_bound_on_events(environment: dict[str, str]) -> None:
+    gateway = open_gateway(environment, stream_events=2)
+    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
+    outcome = await call(gateway, "posthog-stream-task-run", arguments)
+    assert (outcome.value["ended"], outcome.value["count"]) == ("event_limit", 2)
+
+
+async def test_a_stream_that_breaks_off_keeps_what_was_received(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next(
+        "render",
+        Fault(
+            status=200,
+            headers={"Content-Type": "text/event-stream"},
+            body='data: {"id":"trn-1","status":"failed"}\n\n' + ": ping\n\n" * 20,
+            cut=True,
+        ),
+    )
+    arguments = {"taskRunIds": [RUNNING_RUN]}
+    outcome = await call(open_gateway(environment), "render-stream-realtime-events-sse", arguments)
+    assert outcome.value["ended"] == "error"
+    assert outcome.value["events"] == [{"event": "message", "data": {"id": "trn-1", "status": "failed"}}]
+    assert "broke off" in outcome.value["reason"]
+
+
+async def test_a_stream_without_line_ends_is_bounded(simulator: Simulator, environment: dict[str, str]) -> None:
+    simulator.fail_next(
+        "render", Fault(status=200, headers={"Content-Type": "text/event-stream"}, body="data: " + "x" * 100_000)
+    )
+    gateway = open_gateway(environment, max_result_chars=1_000)
+    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
+    assert outcome.value == {
+        "ended": "error",
+        "count": 0,
+        "events": [],
+        "reason": "render sent more than 8,000 bytes",
+    }
+
+
+async def test_cancelling_a_call_hangs_up_on_the_provider_within_a_second(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    gateway = open_gateway(environment)
+    arguments = {"taskRunIds": [RUNNING_RUN]}
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gateway.call, "render-stream-realtime-events-sse", arguments, ignore)
+            request = await simulator.wait_for_request(lambda request: "events" in request.path)
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(1):
+            await request.hung_up.wait()
+    await gateway.aclose()
+
+
+async def test_a_hundred_calls_share_the_connections(simulator: Simulator, environment: dict[str, str]) -> None:
+    gateway = open_gateway(environment)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(gateway.call, "render-list-tasks", {"limit": 1}, ignore)
+    await gateway.aclose()
+    assert len(simulator.requests) == 100
+
+
+async def test_errors_of_unsupported_tools_say_so(tmp_path: Any) -> None:
+    (tmp_path / "odd.yaml").write_text(
+        "naftiko: 1.0.0-alpha2\ncapability:\n  exposes:\n  - type: mcp\n    tools: [{name: t, call: a.b}]\n"
+    )
+    with pytest.raises(CallError) as caught:
+        await call(open_gateway({}, capabilities=(str(tmp_path),)), "odd-t", {})
+    assert caught.value.kind == "unsupported"

@@ -1,0 +1,344 @@
+"""HTTP to the providers: every way in which an answer may not arrive, on real sockets."""
+
+import contextlib
+import gzip
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.abc
+import anyio.streams.tls
+import pytest
+
+from mcp_taskruns import upstream as upstream_module
+from mcp_taskruns.core.request import UpstreamRequest
+from mcp_taskruns.core.result import Answer, Event
+from mcp_taskruns.errors import NotConfigured, UpstreamError
+from mcp_taskruns.upstream import Upstream
+
+pytestmark = pytest.mark.anyio
+
+Handler = Callable[[anyio.abc.SocketStream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def provider(handler: Handler) -> AsyncIterator[str]:
+    """A server of raw bytes: `handler` gets each connection once a request has arrived."""
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, ConnectionError):
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    received += await stream.receive()
+                await handler(stream)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        yield f"http://127.0.0.1:{port}"
+        tasks.cancel_scope.cancel()
+
+
+def sends(data: bytes) -> Handler:
+    async def handler(stream: anyio.abc.SocketStream) -> None:
+        await stream.send(data)
+
+    return handler
+
+
+def answers(body: bytes, headers: str = "Content-Type: application/json\r\n", status: str = "200 OK") -> Handler:
+    return sends(f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+async def hangs(_: anyio.abc.SocketStream) -> None:
+    await anyio.sleep_forever()
+
+
+async def fetch(url: str, *, timeout: float = 5, method: str = "GET", content: bytes | None = None) -> Answer:
+    upstream = Upstream(timeout)
+    request = UpstreamRequest("acme", method, url, (("X-Mine", "1"),), content)
+    try:
+        with anyio.fail_after(10):
+            async with upstream.send(request) as answer:
+                return await answer.read()
+    finally:
+        await upstream.aclose()
+
+
+async def failure(url: str, **more: float) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        await fetch(url, **more)  # type: ignore[arg-type]  # floats only here
+    return caught.value
+
+
+async def test_an_answer_arrives_whole() -> None:
+    async with provider(answers(b'{"a":1}', "Content-Type: application/json; charset=utf-8\r\nX-Total: 3\r\n")) as url:
+        answer = await fetch(url + "/v1/x%2Fy?a=b%20c")
+    assert (answer.status, answer.body, answer.media_type) == (200, b'{"a":1}', "application/json")
+    assert answer.headers["x-total"] == "3"
+
+
+async def test_a_request_is_sent_as_it_was_built() -> None:
+    received = b""
+
+    async def handler(stream: anyio.abc.SocketStream) -> None:
+        nonlocal received
+        received = await stream.receive()
+        await answers(b"{}")(stream)
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await handler(stream)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        await fetch(f"http://127.0.0.1:{port}/v1/a%2Fb%20c?x=1%2C2&x=3", method="POST", content=b'{"n":1}')
+        tasks.cancel_scope.cancel()
+    lines = received.decode().split("\r\n")
+    assert lines[0] == "POST /v1/a%2Fb%20c?x=1,2&x=3 HTTP/1.1"
+    assert lines[-1] == '{"n":1}'
+    headers = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in lines[1:-2]}
+    assert headers.pop("user-agent").startswith("mcp-taskruns/")
+    assert headers == {
+        "host": f"127.0.0.1:{port}",
+        "x-mine": "1",
+        "accept": "*/*",
+        "accept-encoding": "gzip, deflate",
+        "content-length": "7",
+        "content-type": "application/octet-stream",
+    }
+
+
+async def test_a_compressed_answer_is_unpacked() -> None:
+    packed = gzip.compress(b'{"a":1}')
+    async with provider(answers(packed, "Content-Type: application/json\r\nContent-Encoding: gzip\r\n")) as url:
+        assert (await fetch(url)).body == b'{"a":1}'
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with provider(answers(b"", "Location: http://127.0.0.1:9/\r\n", "302 Found")) as url:
+        assert (await fetch(url)).status == 302
+
+
+async def test_a_refused_connection_names_the_host_and_may_be_tried_again() -> None:
+    error = await failure("http://127.0.0.1:9/v1?secret=1")
+    assert error.message == "acme could not be reached: 127.0.0.1:9 refused the connection"
+    assert (error.kind, error.retryable) == ("unavailable", True)
+
+
+async def test_an_unknown_host_is_told_as_such() -> None:
+    error = await failure("http://nobody.invalid/")
+    assert error.message == "acme could not be reached: the host nobody.invalid is not known"
+
+
+async def test_silence_is_a_timeout() -> None:
+    async with provider(hangs) as url:
+        error = await failure(url, timeout=0.2)
+    assert (error.kind, error.message) == ("timeout", "acme did not answer in time")
+    assert "may have been carried out" in error.hint
+
+
+async def test_silence_in_the_middle_of_an_answer_is_a_timeout() -> None:
+    async def handler(stream: anyio.abc.SocketStream) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        await anyio.sleep_forever()
+
+    async with provider(handler) as url:
+        error = await failure(url, timeout=0.2)
+    assert (error.kind, error.message) == ("timeout", "acme did not answer in time")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        b"HTTP/1.1 200",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    ],
+    ids=["nothing", "half a body", "half a chunk", "half a status", "no HTTP"],
+)
+async def test_an_answer_that_is_not_whole_is_an_error(sent: bytes) -> None:
+    async with provider(sends(sent)) as url:
+        error = await failure(url)
+    assert error.kind == "unavailable"
+    assert error.message == "the connection to acme broke off before its answer was whole"
+
+
+async def test_a_broken_encoding_is_an_error() -> None:
+    async with provider(answers(b"no gzip", "Content-Encoding: gzip\r\n")) as url:
+        assert "broke off" in (await failure(url)).message
+
+
+async def test_a_write_that_may_have_arrived_is_not_called_retryable() -> None:
+    async with provider(sends(b"")) as url:
+        with pytest.raises(UpstreamError) as caught:
+            await fetch(url, method="POST", content=b"{}")
+    assert not caught.value.retryable
+
+
+async def test_an_answer_larger_than_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_module, "MAX_BODY_BYTES", 10)
+    async with provider(answers(b"12345678901")) as url:
+        assert (await failure(url)).message == "acme sent more than 10 bytes"
+
+
+async def test_plain_text_where_tls_is_expected_is_told_as_such() -> None:
+    async with provider(hangs) as url:
+        error = await failure(url.replace("http:", "https:"), timeout=1)
+    assert error.kind in {"unavailable", "timeout"}
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_told_as_such(tls_server: ssl.SSLContext) -> None:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+                await anyio.streams.tls.TLSStream.wrap(stream, ssl_context=tls_server, server_side=True)
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        error = await failure(f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/")
+        tasks.cancel_scope.cancel()
+    assert error.message.startswith("no secure connection to acme at 127.0.0.1:")
+    assert "SSL_CERT_FILE" in error.hint
+
+
+async def test_an_address_that_cannot_be_called_is_a_matter_of_configuration() -> None:
+    with pytest.raises(NotConfigured, match="not a URL that can be called"):
+        await fetch("http://[::1/")
+
+
+async def test_cookies_are_not_kept_between_calls() -> None:
+    requests: list[bytes] = []
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            requests.append(await stream.receive())
+            await answers(b"{}", "Set-Cookie: session=1\r\nConnection: close\r\n")(stream)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    upstream = Upstream(5)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/"
+        with anyio.fail_after(5):
+            for _ in range(2):
+                async with upstream.send(UpstreamRequest("acme", "GET", url, ())) as answer:
+                    await answer.read()
+        tasks.cancel_scope.cancel()
+    await upstream.aclose()
+    assert len(requests) == 2
+    assert b"session" not in requests[1]
+
+
+async def test_events_arrive_one_by_one_and_heartbeats_are_none() -> None:
+    second = anyio.Event()
+
+    async def handler(stream: anyio.abc.SocketStream) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        await stream.send(b"retry: 2000\n\nid: 0\nevent: task.completed\nda")
+        await stream.send(b'ta: {"a":1}\n\n: ping\n\n')
+        await second.wait()
+        await stream.send(b"data: last\n\n")
+
+    upstream = Upstream(5)
+    seen: list[Event] = []
+    async with provider(handler) as url:
+        with anyio.fail_after(5):
+            async with upstream.send(UpstreamRequest("acme", "GET", url, ())) as answer:
+                assert answer.is_event_stream
+                async for event in answer.events(10_000):
+                    if event.data:
+                        seen.append(event)
+                        second.set()
+    await upstream.aclose()
+    assert seen == [Event('{"a":1}', "task.completed", "0"), Event("last", "message", "0")]
+
+
+async def test_an_error_is_no_event_stream_whatever_it_is_called() -> None:
+    headers = "Content-Type: text/event-stream\r\n"
+    upstream = Upstream(5)
+    async with provider(answers(b"typecodedetailattr", headers, "406 Not Acceptable")) as url:
+        async with upstream.send(UpstreamRequest("acme", "GET", url, ())) as answer:
+            assert not answer.is_event_stream
+            assert (await answer.read()).status == 406
+    await upstream.aclose()
+
+
+async def test_leaving_an_unread_answer_hangs_up() -> None:
+    left = anyio.Event()
+
+    async def handler(stream: anyio.abc.SocketStream) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        try:
+            await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            left.set()
+
+    upstream = Upstream(5)
+    async with provider(handler) as url:
+        async with upstream.send(UpstreamRequest("acme", "GET", url, ())):
+            pass
+        with anyio.fail_after(1):
+            await left.wait()
+    await upstream.aclose()
+
+
+async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with provider(answers(b'{"by":"proxy"}')) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "")
+        assert (await fetch("http://provider.invalid/v1")).body == b'{"by":"proxy"}'
+
+
+async def test_a_proxy_that_is_down_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    assert (await failure("http://provider.invalid/v1")).kind == "unavailable"
+
+
+@pytest.fixture
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """A server's side of TLS with a certificate of its own making."""
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+def test_a_port_is_free_to_refuse() -> None:
+    """The discard port: what the tests above call where nothing listens."""
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", 9)) != 0
