@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint clean
+.PHONY: demo test clean
 
 demo: $(VENV)/installed
 	$(BIN)/mcp-taskruns demo

@@ -1,12 +1,14 @@
 """Assembly: settings to a running server."""
 
+import asyncio
 import gc
 import hmac
 import logging
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ from mcp_taskruns.settings import Settings
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-SHUTDOWN_SECONDS = 2
+SHUTDOWN_SECONDS = 1
 """How long calls under way may take to end when the HTTP server is stopped."""
 
 logger = logging.getLogger(__name__)
@@ -38,13 +40,13 @@ def build_gateway(settings: Settings) -> Gateway:
     return Gateway(tools, settings)
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until the client leaves (stdio), or until SIGINT or SIGTERM."""
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serve until the client leaves (stdio), or until SIGINT or SIGTERM; an HTTP server's address is announced."""
     async with simulated(settings) as effective:
         gateway = build_gateway(effective)
         configure_logging(effective, gateway.mask)
         if effective.transport == "http":
-            await _serve_http(gateway, effective)
+            await _serve_http(gateway, effective, announce)
         else:
             await _serve_stdio(gateway)
 
@@ -62,20 +64,27 @@ async def simulated(settings: Settings) -> AsyncIterator[Settings]:
         yield replace(settings, environment={**settings.environment, **simulator.environment(origin)})
 
 
-@asynccontextmanager
-async def until_signalled() -> AsyncIterator[None]:
-    """A block that SIGINT and SIGTERM end, with its clean-up."""
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+@contextmanager
+def until_signalled() -> Iterator[None]:
+    """A block on the event loop that SIGINT and SIGTERM end; while it ends, further ones change nothing."""
+    with anyio.CancelScope() as block, _on_signal(block.cancel):
         yield
-        tasks.cancel_scope.cancel()
 
 
-async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            logger.info("stopping signal=%s", number.name)
-            scope.cancel()
+@contextmanager
+def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def handle(*_: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended before us
+            loop.call_soon_threadsafe(stop)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -101,11 +110,11 @@ async def _serve_stdio(gateway: Gateway) -> None:
         return
     from mcp_taskruns.stdio import serve_stdio
 
-    async with until_signalled():
+    with until_signalled():
         await serve_stdio(server)
 
 
-async def _serve_http(gateway: Gateway, settings: Settings) -> None:
+async def _serve_http(gateway: Gateway, settings: Settings, announce: Callable[[str], None]) -> None:
     import uvicorn
 
     class QuietServer(uvicorn.Server):
@@ -118,8 +127,6 @@ async def _serve_http(gateway: Gateway, settings: Settings) -> None:
     server = QuietServer(
         uvicorn.Config(
             build_http_app(gateway, settings),
-            host=settings.host,
-            port=settings.port,
             http="h11",  # httptools does not strip white space around header values as RFC 9110 asks
             lifespan="on",
             log_config=None,
@@ -128,19 +135,25 @@ async def _serve_http(gateway: Gateway, settings: Settings) -> None:
         )
     )
 
-    async def stop_on_signal() -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                server.force_exit = server.should_exit
-                server.should_exit = True
+    def stop() -> None:
+        gateway.stop()
+        # What clients leave open is cut then: no error, and no reason for a traceback.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        server.should_exit = True
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop_on_signal)
-        try:
-            await server.serve()
-        except SystemExit as exc:
-            raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: is the port in use?") from exc
-        tasks.cancel_scope.cancel()
+    with _listen(settings) as listener, _on_signal(stop):
+        host, port = listener.getsockname()[:2]
+        announce(f"MCP on http://{f'[{host}]' if ':' in host else host}:{port}/mcp (Ctrl-C stops)")
+        await server.serve([listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=512)
+    except OSError as exc:
+        reason = exc.strerror or exc
+        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from exc
 
 
 def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
@@ -148,9 +161,9 @@ def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
 
     Raises SettingsError when it would listen beyond this machine without asking who calls.
     """
-    from mcp.server.transport_security import TransportSecuritySettings
+    from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
     from starlette.requests import Request
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
     from mcp_taskruns.mcp_adapter import build_server
@@ -161,24 +174,23 @@ def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
             "the bearer tokens that may, or give --insecure if something else keeps strangers out"
         )
 
-    async def health(_: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", "version": __version__, "tools": len(gateway.tools)})
-
     names = [*sorted(LOOPBACK), settings.host, *settings.allowed_hosts]
     hosts = [f"[{name}]" if ":" in name and not name.startswith("[") else name for name in names]
+    patterns = [pattern for host in hosts for pattern in (host, f"{host}:*")]
+    # Given whatever the address: with a host that is not loopback the SDK's default checks nothing.
+    security = TransportSecuritySettings(
+        allowed_hosts=patterns,
+        allowed_origins=[f"{scheme}://{pattern}" for scheme in ("http", "https") for pattern in patterns],
+    )
+
+    async def health(request: Request) -> Response:
+        refusal = await TransportSecurityMiddleware(security).validate_request(request)
+        return refusal or JSONResponse({"status": "ok", "version": __version__, "tools": len(gateway.tools)})
+
     app: ASGIApp = build_server(gateway).streamable_http_app(
         streamable_http_path="/mcp",
         host=settings.host,
-        # Given whatever the address: with a host that is not loopback the SDK's default checks nothing.
-        transport_security=TransportSecuritySettings(
-            allowed_hosts=[pattern for host in hosts for pattern in (host, f"{host}:*")],
-            allowed_origins=[
-                f"{scheme}://{pattern}"
-                for scheme in ("http", "https")
-                for host in hosts
-                for pattern in (host, f"{host}:*")
-            ],
-        ),
+        transport_security=security,
         custom_starlette_routes=[Route("/health", health)],
     )
     return BearerTokens(app, settings.tokens) if settings.tokens else app
@@ -216,8 +228,8 @@ def configure_logging(settings: Settings, mask: Mask) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_MaskingFormatter(mask))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    # Both log the URLs that they call, and with them arguments and perhaps credentials.
-    for name in ("httpx", "httpcore"):
+    # These log what they pass on, and with it arguments, answers and perhaps credentials.
+    for name in ("httpx", "httpcore", "sse_starlette"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

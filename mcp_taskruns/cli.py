@@ -4,21 +4,24 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from mcp_taskruns import __version__
-from mcp_taskruns.core.checking import check_capability
+from mcp_taskruns.core.checking import check_capability, check_schemas
 from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.events import Progress
 from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.result import Outcome, Progress, dump
+from mcp_taskruns.core.result import Outcome
+from mcp_taskruns.core.text import dump
 from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
-from mcp_taskruns.loader import capability_files, load_capability
-from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings
+from mcp_taskruns.loader import capability_files, load_capability, orphan_overlays
+from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, words
 
 COMMANDS = {
     "serve": "serve MCP on standard input and output, or over HTTP (the default command)",
@@ -33,13 +36,15 @@ SIMULATOR_PORT = 9091
 
 say = partial(print, flush=True)
 
+T = TypeVar("T")
+
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 for a failure, 2 for wrong usage."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
-        words.insert(0, "serve")
-    parsed = vars(build_parser().parse_args(words))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] not in {"-h", "--help", "--version"}):
+        given.insert(0, "serve")
+    parsed = vars(build_parser().parse_args(given))
     command = parsed.pop("command")
     try:
         settings = read_settings(parsed, os.environ)
@@ -65,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mcp-taskruns {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, told in COMMANDS.items():
-        command = commands.add_parser(name, help=told, description=told.capitalize() + ".", allow_abbrev=False)
+        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".", allow_abbrev=False)
         if name == "tools":
             command.add_argument("--json", action="store_true", help="the tools as MCP lists them")
         elif name == "call":
@@ -89,7 +94,7 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
             case bool():
                 keywords |= {"action": "store_true", "help": told}
             case tuple():
-                keywords |= {"action": "extend", "type": _words, "metavar": "A[,B]", "help": told}
+                keywords |= {"action": "extend", "type": words, "metavar": "A[,B]", "help": told}
             case default:
                 shown = f" (default: {default})" if default != "" else ""
                 choices = option.metadata["choices"] or None
@@ -98,29 +103,26 @@ def _add_options(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument(flag_of(option), **keywords)
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
 def _serve(settings: Settings, _: dict[str, Any]) -> int:
     from mcp_taskruns.app import serve
 
-    if settings.transport == "http":
-        say(f"MCP on http://{settings.host}:{settings.port}/mcp (Ctrl-C stops)", file=sys.stderr)
-    elif sys.stdin.isatty():
+    if settings.transport == "stdio" and (sys.stdin is None or sys.stdout is None):
+        raise SettingsError("there is no standard input or no standard output to serve on")
+    if settings.transport == "stdio" and sys.stdin.isatty():
         say("An MCP server speaks with a client, not a person: see `mcp-taskruns demo`. Ctrl-C stops.", file=sys.stderr)
-    try:
-        anyio.run(serve, settings)
-    except BaseExceptionGroup as exc:
-        raise _only(exc) from exc
+    _run_async(serve, settings, partial(say, file=sys.stderr))
     return 0
 
 
-def _only(group: BaseException) -> BaseException:
-    """The one error in a group of groups of one."""
-    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
-        group = group.exceptions[0]
-    return group
+def _run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Run on an event loop; of a group of one error, that error."""
+    try:
+        return anyio.run(function, *arguments)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
 
 
 def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
@@ -135,8 +137,12 @@ def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
     width = max((len(tool.name) for tool in tools), default=0)
     for tool in tools:
         say(f"{tool.name:<{width}}  {_hint_words(tool):<11}  {tool.title}")
-    say(f"{len(tools)} tools", file=sys.stderr)
+    say(_count(tools), file=sys.stderr)
     return 0
+
+
+def _count(tools: Sequence[Tool]) -> str:
+    return f"{len(tools)} tool" if len(tools) == 1 else f"{len(tools)} tools"
 
 
 def _hint_words(tool: Tool) -> str:
@@ -150,7 +156,7 @@ def _call(settings: Settings, parsed: dict[str, Any]) -> int:
         raise SettingsError(f"the arguments are not JSON: {exc}") from exc
     if not isinstance(arguments, dict):
         raise SettingsError("the arguments must be a JSON object, such as '{\"limit\": 5}'")
-    return anyio.run(_call_tool, settings, parsed["tool"], arguments)
+    return _run_async(_call_tool, settings, parsed["tool"], arguments)
 
 
 async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -> int:
@@ -166,9 +172,12 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
         try:
             outcome = await gateway.call(name, arguments, report)
         except UnknownTool:
-            raise SettingsError(f"there is no tool {name!r}: `mcp-taskruns tools` lists them") from None
+            close = get_close_matches(name, gateway.tools, 1)
+            advice = f"did you mean {close[0]}?" if close else "`mcp-taskruns tools` lists them"
+            raise SettingsError(f"there is no tool {name!r} among those chosen; {advice}") from None
         except CallError as exc:
-            say(gateway.mask.text(f"{exc.message}\n{exc.hint}\n{dump(exc.to_json())}"), file=sys.stderr)
+            line = f"{exc.message}. {exc.hint}" if exc.hint else exc.message
+            say(gateway.mask.text(f"{line}\n{dump(exc.to_json())}"), file=sys.stderr)
             return 1
         finally:
             await gateway.aclose()
@@ -179,7 +188,9 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
 def _print_outcome(outcome: Outcome) -> None:
     for note in outcome.notes:
         say(note, file=sys.stderr)
-    if outcome.data is not None:
+    if outcome.data is not None and sys.stdout.isatty():
+        say(f"{len(outcome.data):,} bytes of {outcome.media_type}: send them to a file with >", file=sys.stderr)
+    elif outcome.data is not None:
         sys.stdout.buffer.write(outcome.data)
         sys.stdout.buffer.flush()
     else:
@@ -188,6 +199,8 @@ def _print_outcome(outcome: Outcome) -> None:
 
 def _check(settings: Settings, parsed: dict[str, Any]) -> int:
     failed = False
+    for overlay in orphan_overlays(parsed["files"] or settings.capabilities):
+        say(f"warning: {overlay}: there is no capability file of this name")
     for path in capability_files(parsed["files"] or settings.capabilities):
         failed |= not _check_file(path, settings)
     return int(failed)
@@ -200,9 +213,14 @@ def _check_file(path: Path, settings: Settings) -> bool:
         say(f"error: {exc}")
         return False
     tools = compile_tools([capability], names=settings.tool_names)
+    wrong = list(check_schemas(tools))
+    for problem in wrong:
+        say(f"error: {path.name}: {problem}")
     for warning in check_capability(capability, tools):
         say(f"warning: {path.name}: {warning}")
-    say(f"ok: {path.name}: {len(tools)} tools")
+    if wrong:
+        return False
+    say(f"ok: {path.name}: {_count(tools)}")
     return True
 
 
@@ -212,14 +230,15 @@ def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:
         from mcp_taskruns.simulator.app import Simulator, serve
 
         simulator = Simulator(speed=settings.speed)
-        async with until_signalled(), serve(simulator, port=parsed["port"]) as origin:
-            for name, value in simulator.environment(origin).items():
-                say(f"export {name}={value}")
-            say("Simulated providers are running (Ctrl-C stops).", file=sys.stderr)
-            await anyio.sleep_forever()
+        with until_signalled():
+            async with serve(simulator, port=parsed["port"]) as origin:
+                for name, value in simulator.environment(origin).items():
+                    say(f"export {name}={value}")
+                say("Simulated providers are running (Ctrl-C stops).", file=sys.stderr)
+                await anyio.sleep_forever()
 
     try:
-        anyio.run(simulate)
+        _run_async(simulate)
     except OSError as exc:
         raise SettingsError(f"cannot listen on port {parsed['port']}: {exc.strerror or exc}") from exc
     return 0
@@ -228,7 +247,7 @@ def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:
 def _demo(_: Settings, __: dict[str, Any]) -> int:
     from mcp_taskruns.demo import show
 
-    return anyio.run(show, say)
+    return _run_async(show, say)
 
 
 _RUN = {"serve": _serve, "tools": _tools, "call": _call, "check": _check, "simulate": _simulate, "demo": _demo}

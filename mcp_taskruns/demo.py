@@ -48,7 +48,7 @@ Claude Desktop: put this, with the keys that you have, into its file,
 {json.dumps(CLAUDE_DESKTOP, indent=2)}
 
 Claude Code:
-claude mcp add taskruns -- uvx mcp-taskruns"""
+claude mcp add taskruns --env RENDER_API_KEY=rnd_... -- uvx mcp-taskruns"""
 
 
 class StepFailed(Exception):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mcp_taskruns.core.arguments import compile_check, explain_problems
+from mcp_taskruns.core.events import Ended, Event, EventFold, Progress
 from mcp_taskruns.core.masking import Mask
 from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.request import build_request, credential_values
-from mcp_taskruns.core.result import Ended, EventFold, Outcome, Progress, fit, read_answer
+from mcp_taskruns.core.request import UpstreamRequest, build_request, credential_values
+from mcp_taskruns.core.result import Outcome, fit, read_answer
 from mcp_taskruns.errors import InvalidArguments, SettingsError, UnknownTool, UpstreamError
 from mcp_taskruns.settings import Settings
 
@@ -37,6 +38,7 @@ class Gateway:
         self._settings = settings
         self._accepts: dict[str, Callable[[Any], bool]] = {}
         self._upstream: Upstream | None = None
+        self._running: set[anyio.CancelScope] = set()
         secrets = (credential_values(tool.operation, settings.environment) for tool in tools)
         self.mask = Mask(chain(settings.tokens, *secrets))
 
@@ -50,29 +52,46 @@ class Gateway:
             raise UnknownTool(name)
         passed = self._check(tool, arguments)
         request = build_request(tool.operation, passed, self._settings.environment)
+        with anyio.CancelScope() as scope:
+            self._running.add(scope)
+            try:
+                return self._finish(tool, await self._run(tool, request, report))
+            finally:
+                self._running.discard(scope)
+        raise UpstreamError("this server is stopping", hint="The run at the provider goes on.", retryable=True)
+
+    def stop(self) -> None:
+        """End the calls under way; the runs at the providers go on."""
+        for scope in self._running:
+            scope.cancel()
+
+    async def aclose(self) -> None:
+        """Hang up on the providers."""
+        if self._upstream is not None:
+            upstream, self._upstream = self._upstream, None
+            await upstream.aclose()
+
+    async def _run(self, tool: Tool, request: UpstreamRequest, report: Report) -> Outcome:
         upstream = self._open_upstream()
+        began = anyio.current_time()
         try:
             with anyio.fail_after(self._settings.timeout) as bound:
                 async with upstream.send(request) as answer:
                     if answer.is_event_stream:
                         bound.deadline = float("inf")  # a stream has bounds of its own
-                        outcome = await self._follow(answer, report)
-                    else:
-                        whole = await answer.read()
-                        whole = replace(whole, body=self.mask.data(whole.body))
-                        outcome = read_answer(whole, tool.operation.error_body)
+                        return await self._follow(tool, answer, report)
+                    whole = await answer.read()
         except TimeoutError as exc:
-            raise UpstreamError(
-                f"{request.provider} did not answer within {self._settings.timeout:g} seconds",
-                kind="timeout",
-                hint="The request may have been carried out: read the current state before trying again.",
-            ) from exc
-        return fit(outcome, self._settings.max_result_chars, _advice(tool))
+            from mcp_taskruns.upstream import timed_out
 
-    async def aclose(self) -> None:
-        """Hang up on the providers."""
-        if self._upstream is not None:
-            await self._upstream.aclose()
+            raise timed_out(request, self._settings.timeout) from exc
+        logger.debug("answered tool=%s status=%d seconds=%.3f", tool.name, whole.status, anyio.current_time() - began)
+        return read_answer(replace(whole, body=self.mask.data(whole.body)), tool.operation)
+
+    def _finish(self, tool: Tool, outcome: Outcome) -> Outcome:
+        """The outcome within its bound, and masked once more: what was decoded since may spell a secret anew."""
+        fitted = fit(outcome, self._settings.max_result_chars, _advice(tool))
+        return replace(fitted, text=self.mask.plain(fitted.text), media_type=self.mask.plain(fitted.media_type))
 
     def _open_upstream(self) -> "Upstream":
         if self._upstream is None:
@@ -82,7 +101,7 @@ class Gateway:
             self._upstream = Upstream(self._settings.timeout)
         return self._upstream
 
-    async def _follow(self, answer: "UpstreamAnswer", report: Report) -> Outcome:
+    async def _follow(self, tool: Tool, answer: "UpstreamAnswer", report: Report) -> Outcome:
         settings = self._settings
         fold = EventFold(settings.stream_events, settings.max_result_chars)
         ended: Ended = "closed"
@@ -92,9 +111,9 @@ class Gateway:
                 # Bytes bound what a stream may send before an event is whole.
                 async with aclosing(answer.events(8 * settings.max_result_chars)) as events:
                     async for event in events:
-                        progress = fold.add(replace(event, data=self.mask.text(event.data)))
+                        progress = fold.add(Event(*map(self.mask.text, (event.data, event.event, event.id))))
                         if progress is not None:
-                            await report(progress)
+                            await report(replace(progress, message=self.mask.text(progress.message)))
                         if fold.full:
                             ended = "event_limit"
                             break
@@ -102,7 +121,8 @@ class Gateway:
                 ended, reason = "error", exc.message
         if wait.cancelled_caught:
             ended = "wait_over"
-        return fold.outcome(ended, reason)
+        resume = next((name for name in tool.input_schema["properties"] if name.lower() == "last-event-id"), "")
+        return fold.outcome(ended, reason, resume)
 
     def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are sent: without nulls and without what the server sets itself."""
@@ -127,6 +147,11 @@ def _chosen(tools: Sequence[Tool], settings: Settings) -> Iterator[Tool]:
     if unknown:
         there_are = ", ".join(sorted(prefixes))
         raise SettingsError(f"--only: no capability has the prefix {', '.join(sorted(unknown))}; there are {there_are}")
+    for flag, patterns in (("--tools", settings.tools), ("--exclude-tools", settings.exclude_tools)):
+        for pattern in patterns:
+            if not any(_matches(tool, [pattern]) for tool in tools):
+                # A misspelled pattern that excludes nothing would leave a tool that should not be there.
+                raise SettingsError(f"{flag}: no tool matches {pattern!r}; `mcp-taskruns tools` lists them")
     for tool in tools:
         if settings.only and tool.prefix not in settings.only:
             continue

@@ -43,12 +43,22 @@ def capability_files(folders: Sequence[str | Path]) -> list[Path]:
     Raises CapabilityError for a folder that is not there or holds none.
     """
     files: list[Path] = []
-    for folder in map(Path, folders or [shipped_capabilities()]):
+    for folder in _folders(folders):
         found = [folder] if folder.is_file() else sorted(_yaml_files(folder))
         if not found:
             raise CapabilityError(str(folder), "", "no capability files (*.yaml) here")
         files += found
     return files
+
+
+def orphan_overlays(folders: Sequence[str | Path]) -> list[Path]:
+    """The overlays that refine no file."""
+    overlays = [path for folder in _folders(folders) for path in _yaml_files(folder / "overlays")]
+    return sorted(path for path in overlays if not (path.parent.parent / path.name).is_file())
+
+
+def _folders(folders: Sequence[str | Path]) -> list[Path]:
+    return [Path(folder).expanduser() for folder in folders] or [shipped_capabilities()]
 
 
 def load_capability(path: Path, *, overlays: bool = True) -> Capability:
@@ -58,9 +68,11 @@ def load_capability(path: Path, *, overlays: bool = True) -> Capability:
     """
     document = _read(path)
     overlay = path.parent / "overlays" / path.name
+    source = path.name
     if overlays and overlay.is_file():
+        source = f"{path.name} with overlays/{path.name}"
         document = apply_overlay(document, _read(overlay), f"overlays/{path.name}")
-    return parse_capability(document, path.name)
+    return parse_capability(document, source)
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:
@@ -74,13 +86,17 @@ class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]  # one of two clas
     """Safe YAML with the scalars of YAML 1.2: `on`, `yes` and dates are text."""
 
 
+# YAML 1.1 has more scalars than a person means: `on`, `12:30` (750), `010` (8), dates.
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":bool"))]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
+for _kind, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$|^0x[0-9a-fA-F]+$", "-+0123456789"),
+    ("float", r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), list(_first))
 
 
 def _read(path: Path) -> Any:
@@ -103,7 +119,13 @@ def _read(path: Path) -> Any:
         mark = getattr(exc, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise CapabilityError(name, place, getattr(exc, "problem", None) or "is not YAML") from exc
-    except (RecursionError, ValueError) as exc:
+    except (
+        RecursionError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+    ) as exc:  # an explicit tag on what it does not fit
         raise CapabilityError(name, "", "is not YAML that a person would write") from exc
 
 
@@ -119,12 +141,14 @@ def _check(root: yaml.Node, name: str) -> None:
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    place = f"line {key.start_mark.line + 1}"
+                    raise CapabilityError(name, place, "a key must be text; a value that begins with {{ needs quotes")
                 if key.value in seen:
                     raise CapabilityError(
                         name, f"line {key.start_mark.line + 1}", f"the key {key.value!r} is there twice"
                     )
-                if isinstance(key, yaml.ScalarNode):
-                    seen.add(key.value)
+                seen.add(key.value)
                 pending.append((value, depth + 1))
         elif isinstance(node, yaml.SequenceNode):
             pending.extend((item, depth + 1) for item in node.value)

@@ -12,8 +12,10 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 
 from mcp_taskruns import __version__
+from mcp_taskruns.core.events import Progress
 from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.result import Outcome, Progress, dump
+from mcp_taskruns.core.result import Outcome
+from mcp_taskruns.core.text import dump
 from mcp_taskruns.errors import CallError, UnknownTool
 from mcp_taskruns.gateway import Gateway
 

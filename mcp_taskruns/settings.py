@@ -1,12 +1,16 @@
 """What the operator chose: flags, then variables, then defaults, read once."""
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
 from mcp_taskruns.errors import SettingsError
 
 PREFIX = "MCP_TASKRUNS_"
+
+_SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_|PORT_)")
+"""What Kubernetes and Docker set for a service that is called mcp-taskruns."""
 
 MIN_TOKEN = 16
 """A bearer token of fewer characters can be guessed."""
@@ -18,9 +22,9 @@ LISTING = frozenset({"serve", "call", "tools"})
 ALL = frozenset({"serve", "call", "tools", "check", "simulate"})
 
 
-def _option(default: Any, told: str, commands: frozenset[str], choices: tuple[str, ...] = ()) -> Any:
-    """A field that is a flag of `commands`, and a variable."""
-    return field(default=default, metadata={"help": told, "commands": commands, "choices": choices})
+def _option(default: Any, told: str, commands: frozenset[str], choices: tuple[str, ...] = (), least: int = 0) -> Any:
+    """A field that is a flag of `commands`, and a variable. A number is more than 0, and not less than `least`."""
+    return field(default=default, metadata={"help": told, "commands": commands, "choices": choices, "least": least})
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,17 @@ class Settings:
     timeout: float = _option(60.0, "seconds for one request to a provider, streams apart", CALLING)
     stream_seconds: float = _option(45.0, "seconds to follow an event stream; many clients give up at 60", CALLING)
     stream_events: int = _option(1_000, "events to follow at most in one call", CALLING)
-    max_result_chars: int = _option(50_000, "characters of a result; longer ones are cut by whole items", CALLING)
+    max_result_chars: int = _option(
+        50_000, "characters of a result; longer ones are cut by whole items", CALLING, least=1_000
+    )
     log_level: str = _option("warning", "what to log on stderr", ALL, ("debug", "info", "warning", "error", "critical"))
     tokens: tuple[str, ...] = field(default=(), repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def options() -> Iterator[Field[Any]]:
+def options() -> tuple[Field[Any], ...]:
     """The fields that are flags and variables."""
-    return (option for option in fields(Settings) if "help" in option.metadata)
+    return tuple(option for option in fields(Settings) if "help" in option.metadata)
 
 
 def flag_of(option: Field[Any]) -> str:
@@ -86,31 +92,48 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     for option in options():
         given = flags.get(option.name)
         text = environment.get(variable_of(option), "")
+        if text.startswith("tcp://"):
+            text = ""  # Kubernetes and Docker set MCP_TASKRUNS_PORT so for a service of that name
         if given is not None:
             values[option.name] = _checked(option, given, flag_of(option))
         elif text:
             values[option.name] = _checked(option, _parse(option, text), variable_of(option))
-    tokens = tuple(_items(environment.get(f"{PREFIX}TOKENS", "")))
+    tokens = tuple(words(environment.get(f"{PREFIX}TOKENS", "")))
     if any(len(token) < MIN_TOKEN for token in tokens):
         raise SettingsError(f"{PREFIX}TOKENS: each token needs at least {MIN_TOKEN} characters")
-    known = {variable_of(option) for option in options()} | {f"{PREFIX}TOKENS"}
-    for name in environment:
-        if name.startswith(PREFIX) and name not in known:
-            raise SettingsError(f"{name}: there is no such setting; there are {', '.join(sorted(known))}")
+    _refuse_unknown(environment)
     return Settings(**values, tokens=tokens, environment=environment)
 
 
-def _env_file(path: str) -> dict[str, str]:
-    from dotenv import dotenv_values  # only who uses it pays for it
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {variable_of(option) for option in options()} | {f"{PREFIX}TOKENS"}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.match(name):
+            from difflib import get_close_matches
 
+            close = get_close_matches(name, known, 1)
+            advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+            raise SettingsError(f"{name}: there is no such setting; {advice}")
+
+
+def _env_file(path: str) -> dict[str, str]:
+    from dotenv.parser import parse_stream  # only who uses it pays for it
+
+    values: dict[str, str] = {}
     try:
         with open(path, encoding="utf-8") as file:
-            return {name: value for name, value in dotenv_values(stream=file, interpolate=False).items() if value}
+            for binding in parse_stream(file):
+                if binding.error:
+                    raise SettingsError(f"--env-file {path}: line {binding.original.line} is not NAME=value")
+                if binding.key and binding.value:
+                    values[binding.key] = binding.value
+            return values
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"--env-file {path}: {getattr(exc, 'strerror', None) or 'it is not UTF-8 text'}") from exc
 
 
-def _items(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The items of a list that is separated by commas."""
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
@@ -127,7 +150,7 @@ PARSERS: dict[type, Callable[[str], Any]] = {
     bool: _boolean,
     int: int,
     float: float,
-    tuple: lambda text: tuple(_items(text)),
+    tuple: lambda text: tuple(words(text)),
     str: str,
 }
 
@@ -142,11 +165,15 @@ def _parse(option: Field[Any], text: str) -> Any:
 
 def _checked(option: Field[Any], value: Any, name: str) -> Any:
     choices = option.metadata["choices"]
+    value = value.lower() if choices else value
     if choices and value not in choices:
         raise SettingsError(f"{name}: {value!r} is not one of {', '.join(choices)}")
     if option.name == "port":
         if not 0 <= value <= 65_535:
             raise SettingsError(f"{name}: {value} is not a port")
-    elif isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-        raise SettingsError(f"{name}: {value} is not more than 0")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if not value > 0:
+            raise SettingsError(f"{name}: {value} is not more than 0")
+        if value < option.metadata["least"]:
+            raise SettingsError(f"{name}: {value} is less than {option.metadata['least']}")
     return tuple(value) if isinstance(value, list) else value

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -110,7 +111,23 @@ def _is_enveloped(params: Mapping[str, Any] | None) -> bool:
     return isinstance(meta, Mapping) and PROTOCOL_VERSION_META_KEY in meta
 
 
-class _Reader(asyncio.Protocol):
+class _Closing(asyncio.Protocol, ABC):
+    """What the SDK asks of both its streams."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the pipe."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Reader(_Closing):
     """Lines of standard input as the messages that the SDK's dispatcher reads."""
 
     def __init__(self) -> None:
@@ -177,14 +194,6 @@ class _Reader(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
 
 def _parse(line: bytes) -> SessionMessage | Exception:
     try:
@@ -193,7 +202,7 @@ def _parse(line: bytes) -> SessionMessage | Exception:
         return exc
 
 
-class _Writer(asyncio.Protocol):
+class _Writer(_Closing):
     """Messages of the SDK's dispatcher to lines of standard output."""
 
     def __init__(self, on_closed: Callable[[], None]) -> None:
@@ -248,14 +257,6 @@ class _Writer(asyncio.Protocol):
                 await self._closed.wait()
             if self._transport is not None:
                 self._transport.abort()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 @asynccontextmanager

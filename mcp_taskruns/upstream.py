@@ -1,33 +1,36 @@
 """HTTP to the providers: the one module that speaks it, and that knows what its library's errors mean."""
 
+import os
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
-from urllib.request import getproxies
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import anyio
 import truststore
 
+# aiohttp's list of signals is made in C++, whose library takes 1 MB, for lists that stay empty here.
+os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")
 # Where rich is installed, httpx imports its command line with it: 3 MB and 60 ms that a server has no use for.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None is how an import is refused
 
+import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
+import yarl
 from httpx_sse import EventSource
 
 from mcp_taskruns import __version__
-from mcp_taskruns.core.request import UpstreamRequest
-from mcp_taskruns.core.result import Answer, Event
+from mcp_taskruns.core.events import Event
+from mcp_taskruns.core.request import LOOPBACK, UpstreamRequest
+from mcp_taskruns.core.result import Answer
 from mcp_taskruns.errors import Kind, NotConfigured, UpstreamError
 
 MAX_CONNECTIONS = 100
 MAX_BODY_BYTES = 32_000_000
 CONNECT_SECONDS = 10.0
-
-_LIMITS = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30)
 
 _HEADERS = (
     ("User-Agent", f"mcp-taskruns/{__version__}"),
@@ -46,8 +49,8 @@ class UpstreamAnswer:
     @property
     def is_event_stream(self) -> bool:
         """Whether the body is a stream of server-sent events that is worth following."""
-        content_type = self._response.headers.get("content-type", "")
-        return self._response.status_code < 300 and content_type.partition(";")[0].strip() == "text/event-stream"
+        media_type = self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return self._response.status_code < 300 and media_type == "text/event-stream"
 
     async def read(self) -> Answer:
         """The whole answer. Raises UpstreamError when it does not arrive whole or is larger than 32 MB."""
@@ -64,6 +67,7 @@ class UpstreamAnswer:
                 yield Event(event.data, event.event, event.id)
 
     async def _chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """The body, decoded and bounded."""
         size = 0
         try:
             async for chunk in self._response.aiter_bytes():
@@ -73,12 +77,12 @@ class UpstreamAnswer:
                         f"{self._request.provider} sent more than {limit:,} bytes", hint="Ask for less at a time."
                     )
                 yield chunk
-        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError) as exc:
+        except (aiohttp.ClientError, httpx.DecodingError) as exc:
             raise _translate(exc, self._request) from exc
 
 
 class _Stream(httpx.AsyncByteStream):
-    """Bytes as httpx passes them on."""
+    """Bytes as httpx reads them."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -90,126 +94,139 @@ class _Stream(httpx.AsyncByteStream):
 class Upstream:
     """One HTTP client for the process: at most 100 connections, no redirects, no cookies.
 
-    `timeout` bounds in seconds how long a request may take until its body is read.
+    The connections are aiohttp's; httpx decodes what they bring. `timeout` bounds in seconds how long a provider may
+    be silent; who sends bounds how long it may take in all.
     """
 
     def __init__(self, timeout: float) -> None:
-        self._timeout = httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)).as_dict()
         tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authorities that the machine trusts
-        if getproxies():
-            # httpx's own transport knows NO_PROXY, and unlike aiohttp's it leaves netrc alone.
-            client = httpx.AsyncClient(verify=tls, limits=_LIMITS, follow_redirects=False)
-            self._send: Callable[[httpx.Request], Awaitable[httpx.Response]] = partial(client.send, stream=True)
-            self._close = client.aclose
-        else:
-            # Straight to the transport: the client around it would cost as much again, for what is not used here.
-            transport = AiohttpTransport(verify=tls, client=partial(_open_session, tls))
-            self._send = transport.handle_async_request
-            self._close = transport.aclose
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        self._timeout = aiohttp.ClientTimeout(
+            connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout
+        )
+        self._stream_timeout = aiohttp.ClientTimeout(connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout))
+        self._proxies = getproxies()
 
     async def aclose(self) -> None:
         """Close all connections, within a second."""
         with anyio.move_on_after(1, shield=True):
-            await self._close()
+            await self._session.close()
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest) -> AsyncIterator[UpstreamAnswer]:
         """Send a request; on leaving, an unread answer is hung up on.
 
-        Raises UpstreamError when no answer arrives, NotConfigured when the provider's address is unusable.
+        Raises UpstreamError when no answer arrives, NotConfigured when the way to the provider cannot be used.
         """
+        streams = any(name == "Accept" and value.startswith("text/event-stream") for name, value in request.headers)
         try:
-            outgoing = httpx.Request(
+            response = await self._session.request(
                 request.method,
-                request.url,
+                yarl.URL(request.url, encoded=True),  # or it would be rewritten: `%2C` to `,`
                 headers=[*_HEADERS, *request.headers],
-                content=request.content,
-                extensions={"timeout": self._timeout},
+                data=request.content,
+                allow_redirects=False,
+                skip_auto_headers=["Content-Type"],
+                proxy=self._proxy_for(request.url),
+                timeout=self._stream_timeout if streams else self._timeout,
             )
-            response = await self._send(outgoing)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
-            raise NotConfigured(f"the address of {request.provider} is not a URL that can be called") from exc
-        except (httpx.HTTPError, aiohttp.ClientError) as exc:
+        except aiohttp.ClientError as exc:
             raise _translate(exc, request) from exc
+        except ValueError as exc:  # such as a proxy that speaks SOCKS
+            raise NotConfigured(
+                f"there is no way to {request.provider}: its address or the proxy in the environment cannot be used",
+                hint="Correct the address, HTTPS_PROXY or ALL_PROXY in the server's environment.",
+            ) from exc
         try:
-            yield UpstreamAnswer(response, request)
+            body = _Stream(response.content.iter_any())
+            yield UpstreamAnswer(httpx.Response(response.status, headers=response.raw_headers, stream=body), request)
         finally:
-            with anyio.CancelScope(shield=True):  # closing does not wait for the provider
-                await response.aclose()
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
+
+    def _proxy_for(self, url: str) -> str | None:
+        """The environment's proxy; never for this machine, where credentials may be sent in clear."""
+        parts = urlsplit(url)
+        if not self._proxies or parts.hostname in LOOPBACK or proxy_bypass(parts.netloc):
+            return None
+        proxy = self._proxies.get(parts.scheme) or self._proxies.get("all")
+        if proxy and urlsplit(proxy).scheme not in {"http", "https"}:
+            raise ValueError("aiohttp would speak HTTP to it")
+        return proxy
 
 
-def _open_session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls, keepalive_timeout=30)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+UNSENT_HINT = "Nothing was sent: is the provider up, and the address in the server's environment right?"
+READ_HINT = "Nothing was changed: try again."
+WRITE_HINT = "The request may have been carried out: read the current state before trying again."
 
-
-_CAUSES: tuple[tuple[tuple[type[BaseException], ...], Kind, str, str], ...] = (
-    # The first that fits, the exception or its causes; httpx-aiohttp calls a refused connection a timeout.
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], Kind, bool, str], ...] = (
+    # the first that fits: what was raised, its kind, whether nothing was sent, what happened
     (
-        (ssl.SSLError, aiohttp.ClientConnectorSSLError, aiohttp.ClientConnectorCertificateError),
+        (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, aiohttp.ServerFingerprintMismatch),
         "unavailable",
+        True,
         "no secure connection to {provider} at {host}: its certificate or TLS is not acceptable",
-        "Check the address in the server's environment; for a private authority set SSL_CERT_FILE.",
     ),
     (
         (aiohttp.ClientConnectorDNSError,),
         "unavailable",
+        True,
         "{provider} could not be reached: the host {host} is not known",
-        "Check the address in the server's environment and the network.",
     ),
     (
-        (aiohttp.ConnectionTimeoutError, httpx.PoolTimeout),
-        "timeout",
-        "{provider} could not be reached: no connection to {host} in time",
-        "Try again later; nothing was sent.",
-    ),
-    (
-        (aiohttp.ClientConnectorError, httpx.ConnectError),
+        (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError),
         "unavailable",
+        True,
+        "{provider} could not be reached: the proxy in the server's environment does not let through",
+    ),
+    (
+        (aiohttp.ClientConnectorError,),
+        "unavailable",
+        True,
         "{provider} could not be reached: {host} refused the connection",
-        "Is the provider up, and the address in the server's environment right? Nothing was sent.",
     ),
     (
-        (aiohttp.SocketTimeoutError, httpx.ReadTimeout, httpx.WriteTimeout),
+        (aiohttp.ConnectionTimeoutError,),
         "timeout",
-        "{provider} did not answer in time",
-        "The request may have been carried out: read the current state before trying again.",
+        True,
+        "{provider} could not be reached: no connection to {host} in time, or all of ours are in use",
     ),
-    (
-        (aiohttp.ClientConnectionError,),
-        "unavailable",
-        "the connection to {provider} broke off before its answer was whole",
-        "The request may have been carried out: read the current state before trying again.",
-    ),
-    (
-        (httpx.ConnectTimeout,),
-        "timeout",
-        "{provider} could not be reached: no connection to {host} in time",
-        "Try again later; nothing was sent.",
-    ),
-    (
-        (BaseException,),
-        "unavailable",
-        "the connection to {provider} broke off before its answer was whole",
-        "The request may have been carried out: read the current state before trying again.",
-    ),
+    ((aiohttp.ServerTimeoutError,), "timeout", False, "{provider} did not answer in time"),
+    ((Exception,), "unavailable", False, "the connection to {provider} broke off before its answer was whole"),
 )
-_NOTHING_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx.ConnectError, httpx.PoolTimeout)
 
 
-def _translate(exc: BaseException, request: UpstreamRequest) -> UpstreamError:
-    chain = [exc]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    kind, message, hint = next(
-        (kind, message, hint)
-        for types, kind, message, hint in _CAUSES
-        if any(isinstance(link, types) for link in chain)
-    )
-    unsent = any(isinstance(link, _NOTHING_SENT) for link in chain)
+def timed_out(request: UpstreamRequest, seconds: float) -> UpstreamError:
+    """The error of a call whose time is over."""
+    reads = request.method in {"GET", "HEAD"}
     return UpstreamError(
-        message.format(provider=request.provider, host=httpx.URL(request.url).netloc.decode()),
-        kind=kind,
-        hint=hint,
-        retryable=unsent or request.method in {"GET", "HEAD"},
+        f"{request.provider} did not answer within {seconds:g} s",
+        kind="timeout",
+        hint=READ_HINT if reads else WRITE_HINT,
+        retryable=reads,
     )
+
+
+def _translate(exc: Exception, request: UpstreamRequest) -> UpstreamError:
+    kind, unsent, message = next(
+        (kind, unsent, message) for types, kind, unsent, message in _CAUSES if isinstance(exc, types)
+    )
+    reads = request.method in {"GET", "HEAD"}
+    hint = UNSENT_HINT if unsent else READ_HINT if reads else WRITE_HINT
+    return UpstreamError(
+        message.format(provider=request.provider, host=urlsplit(request.url).netloc),
+        kind=kind,
+        hint=hint + _FURTHER.get(type(exc), ""),
+        retryable=unsent or reads,
+    )
+
+
+_FURTHER: dict[type[Any], str] = {
+    aiohttp.ClientConnectorCertificateError: " For an authority of your own set SSL_CERT_FILE.",
+}

@@ -1,10 +1,13 @@
 """Fixtures of all tests."""
 
 import os
+from collections.abc import AsyncIterator
 
 import pytest
 
 from mcp_taskruns.settings import PREFIX
+from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.lifecycle import ManualClock
 
 
 @pytest.fixture
@@ -19,3 +22,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(PREFIX) or name.endswith(endings) or name == "POSTHOG_PROJECT_ID":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    """Simulated providers whose time stands still until a test moves it."""
+    return Simulator(clock=ManualClock())
+
+
+@pytest.fixture
+async def environment(simulator: Simulator) -> AsyncIterator[dict[str, str]]:
+    """The environment that points the server at those providers, while they listen."""
+    async with serve(simulator) as origin:
+        yield simulator.environment(origin)

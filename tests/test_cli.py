@@ -67,9 +67,9 @@ def test_a_call_writes_binary_content_as_it_is() -> None:
     ids = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     run_json = mcp_taskruns("call", "posthog-retrieve-task-run", json.dumps(ids), "--simulate").stdout
     path = next(a["storage_path"] for a in json.loads(run_json)["artifacts"] if a["name"].endswith(".png"))
+    call = ["call", "posthog-download-artifact-through-backend", json.dumps(ids | {"body": {"storage_path": path}})]
     done = subprocess.run(
-        [sys.executable, "-m", "mcp_taskruns", "call", "posthog-download-artifact-through-backend"]
-        + [json.dumps(ids | {"body": {"storage_path": path}}), "--simulate"],
+        [sys.executable, "-m", "mcp_taskruns", *call, "--simulate"],
         capture_output=True,
         timeout=30,
         check=True,
@@ -82,7 +82,9 @@ def test_a_call_writes_binary_content_as_it_is() -> None:
     [
         (["call", "render-list-tasks"], 1, "Set RENDER_API_KEY in the server's environment"),
         (["call", "render-retrieve-task", "{}"], 1, "taskId: is required"),
-        (["call", "nope"], 2, "there is no tool 'nope'"),
+        (["call", "nope"], 2, "there is no tool 'nope' among those chosen; `mcp-taskruns tools` lists them"),
+        (["call", "render-list-task"], 2, "did you mean render-list-tasks?"),
+        (["tools", "--exclude-tools", "nope"], 2, "--exclude-tools: no tool matches 'nope'"),
         (["call", "render-list-tasks", "{"], 2, "the arguments are not JSON"),
         (["call", "render-list-tasks", "[]"], 2, "must be a JSON object"),
         (["tools", "--only", "nope"], 2, "no capability has the prefix nope"),
@@ -130,6 +132,39 @@ def test_check_names_file_and_place_of_errors_and_goes_on(tmp_path: Path, capsys
     assert "warning: b.yaml: more: this key is not known and is ignored" in out
     assert "warning: b.yaml: capability.exposes: no MCP tools" in out
     assert "ok: b.yaml: 0 tools" in out
+
+
+def test_check_finds_schemas_that_cannot_work_and_overlays_of_nothing(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "naftiko: 1.0.0-alpha2\ninfo: {tags: [A]}\ncapability:\n  consumes:\n  - namespace: a\n    baseUri: https://a.example\n"
+        "    authentication: {type: bearer, token: '{{env.A_TOK}}'}\n"
+        "    resources: [{path: /x, operations: [{name: b, method: DELTE, inputParameters: ["
+        "{name: p, in: query, schema: {type: banana}}, {name: q, in: query, schema: {$ref: 'https://a.example/s'}}]}]}]\n"
+        "  exposes:\n  - type: mcp\n    tools: [{name: t, call: a.b}]\n"
+    )
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays" / "b.yaml").write_text("prefix: b\n")
+    assert run(["check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "b.yaml: there is no capability file of this name" in out
+    assert re.search(r"^error: a.yaml: tool a-t: its schema is not valid: .*'banana'", out, re.MULTILINE)
+    assert "error: a.yaml: tool a-t: its schema refers to https://a.example/s" in out
+    assert "warning: a.yaml: tool a-t: DELTE is no HTTP method" in out
+    assert "warning: a.yaml: binds: A_TOK is used and not declared" in out
+    assert "ok: a.yaml" not in out
+
+
+def test_lists_may_hold_blanks(capsys: Captured) -> None:
+    assert run(["tools", "--exclude-tools", "render-*, *-cancel-*"]) == 0
+    assert not re.search("render|cancel", capsys.readouterr().out)
+
+
+def test_spec_names_are_also_those_in_descriptions(capsys: Captured) -> None:
+    assert run(["tools", "--json", "--tool-names", "spec"]) == 0
+    tools = json.loads(capsys.readouterr().out)["tools"]
+    names = {tool["name"] for tool in tools}
+    mentioned = set(re.findall(r"\b(?:render|inngest|posthog|runway)-[a-z0-9-]+", str(tools)))
+    assert mentioned <= names
 
 
 def test_the_version_is_told(capsys: Captured) -> None:

@@ -72,9 +72,10 @@ def sample_call(tool: Tool) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Arguments that fit the schema, and an environment in which all is set."""
     properties = tool.input_schema["properties"]
     arguments = {name: SAMPLES[schema.get("type", "string")] for name, schema in properties.items()}
-    constants = chain.from_iterable(parameter.constant or () for parameter in tool.operation.parameters)
-    names = [hole.names for hole in constants if isinstance(hole, Variable)] + list(tool.operation.variables())
-    environment = dict.fromkeys(chain.from_iterable(names), "key-123456")
+    constants = [parameter.constant for parameter in tool.operation.parameters if isinstance(parameter.constant, tuple)]
+    holes = [hole for hole in chain(tool.operation.path, *constants) if isinstance(hole, Variable)]
+    names = chain.from_iterable(variable.names for variable in [*holes, *tool.operation.credentials()])
+    environment = dict.fromkeys(names, "key-123456")
     return arguments, environment | {tool.operation.base.variables[0]: "https://api.example/base"}
 
 
@@ -93,7 +94,7 @@ def test_all_tools_of_a_file_can_be_called_once_their_variables_are_set(path: Pa
         assert len(headers) == len(request.headers)
         sent = "\n".join([request.url, *headers.values()])
         assert not re.search(r"[{}]|tools\.|%7B%7B", sent), "a placeholder or a reference is sent as it is written"
-        if tool.operation.variables():
+        if any(tool.operation.credentials()):
             assert "key-123456" in sent or headers["Authorization"].startswith("Basic ")
         has_body = any(parameter.location is Location.BODY for parameter in tool.operation.parameters)
         assert (request.content is not None) is (has_body or tool.operation.body is not None)

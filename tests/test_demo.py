@@ -67,7 +67,7 @@ def test_the_demo_shows_the_main_job_of_each_provider(piped: str) -> None:
     assert "before: Running\n" in piped
     assert "after: Cancelled\n" in piped
     assert re.search(r"\d\d:\d\d:\d\d  console +Pushed branch fix/retry-loop\n", piped)
-    assert "taskRunID: is no argument of this tool; taskRunId: is required." in piped
+    assert "taskRunID: is no argument of this tool; did you mean taskRunId?;" in piped
 
 
 @pytest.mark.timeout(110)
@@ -91,7 +91,7 @@ def test_the_configuration_it_ends_with_names_every_credential_there_is(piped: s
     assert (configured["command"], configured["args"]) == ("uvx", ["mcp-taskruns"])
     names = Simulator().environment("http://simulated")
     assert set(configured["env"]) == {name for name in names if not name.endswith("_BASE_URL")}
-    assert piped.endswith("\nclaude mcp add taskruns -- uvx mcp-taskruns\n")
+    assert piped.endswith("\nclaude mcp add taskruns --env RENDER_API_KEY=rnd_... -- uvx mcp-taskruns\n")
 
 
 def test_a_step_that_fails_is_named_and_ends_the_demo() -> None:

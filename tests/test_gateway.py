@@ -1,34 +1,34 @@
 """Calls through the gateway: what is let through, what is sent, what is bounded."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from mcp_taskruns.core.result import Outcome, Progress
-from mcp_taskruns.errors import CallError, InvalidArguments, ProviderError, SettingsError, UnknownTool, UpstreamError
+from mcp_taskruns.core.events import Progress
+from mcp_taskruns.core.result import Outcome
+from mcp_taskruns.errors import (
+    CallError,
+    InvalidArguments,
+    NotConfigured,
+    ProviderError,
+    SettingsError,
+    UnknownTool,
+    UpstreamError,
+)
 from mcp_taskruns.gateway import Gateway
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.app import Fault, Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from tests.doors import open_gateway
 
 pytestmark = pytest.mark.anyio
 
+JSON = {"Content-Type": "application/json"}
+EVENTS = {"Content-Type": "text/event-stream"}
 COMPLETED_RUN = "trn-d5im0000000000000001"
 RUNNING_RUN = "trn-d5im0000000000000004"
-
-
-@pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(clock=ManualClock())
-
-
-@pytest.fixture
-async def environment(simulator: Simulator) -> AsyncIterator[dict[str, str]]:
-    async with serve(simulator) as origin:
-        yield simulator.environment(origin)
 
 
 async def ignore(_: Progress) -> None:
@@ -90,6 +90,12 @@ async def test_wrong_arguments_are_refused_and_nothing_is_sent(
     assert simulator.requests == []
 
 
+@pytest.mark.parametrize("flag", ["tools", "exclude_tools"])
+def test_a_pattern_that_matches_no_tool_is_a_settings_error(flag: str) -> None:
+    with pytest.raises(SettingsError, match=r"no tool matches 'render-cancel'"):
+        open_gateway({}, **{flag: ("*-list-*", "render-cancel")})
+
+
 async def test_nulls_are_left_out(simulator: Simulator, environment: dict[str, str]) -> None:
     await call(open_gateway(environment), "render-list-tasks", {"limit": None, "cursor": None})
     assert [request.path for request in simulator.requests] == ["/render/v1/tasks"]
@@ -119,21 +125,78 @@ async def test_a_secret_in_a_providers_error_is_masked(simulator: Simulator, env
     assert caught.value.message == "the provider answered 401: no such key: [secret]"
 
 
+ODD_KEY = "phx_abc&def<ghi>/jk12"
+SPELLINGS = [
+    ODD_KEY,
+    ODD_KEY.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),  # as Go writes it
+    ODD_KEY.replace("/", "\\/"),  # as PHP writes it
+    "".join(f"\\u{ord(letter):04x}" for letter in ODD_KEY),
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_a_secret_is_masked_however_json_spells_it(
+    spelling: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    environment["RENDER_API_KEY"] = ODD_KEY
+    simulator.fail_next("render", Fault(status=200, headers=JSON, body=f'{{"said":"{spelling}"}}'))
+    outcome = await call(open_gateway(environment), "render-list-tasks", {})
+    assert outcome.text == '{"said":"[secret]"}'
+
+
+async def test_a_secret_in_any_field_of_an_event_is_masked(simulator: Simulator, environment: dict[str, str]) -> None:
+    environment["RENDER_API_KEY"] = ODD_KEY
+    body = f'id: {ODD_KEY}\nevent: {ODD_KEY}\ndata: {{"id":"{SPELLINGS[3]}","status":"{SPELLINGS[1]}"}}\n\n'
+    simulator.fail_next("render", Fault(status=200, headers=EVENTS, body=body))
+    told: list[str] = []
+
+    async def report(progress: Progress) -> None:
+        told.append(progress.message)
+
+    gateway = open_gateway(environment)
+    with anyio.fail_after(10):
+        outcome = await gateway.call("render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]}, report)
+    await gateway.aclose()
+    assert told == ["[secret]: [secret]"]
+    data = {"id": "[secret]", "status": "[secret]"}
+    assert outcome.value["events"] == [{"event": "[secret]", "id": "[secret]", "data": data}]
+
+
+async def test_a_secret_in_a_content_type_is_masked(simulator: Simulator, environment: dict[str, str]) -> None:
+    key = environment["RENDER_API_KEY"] = "rnd_planted_7c1e5b"
+    simulator.fail_next("render", Fault(status=200, headers={"Content-Type": f"application/{key}"}, body="x"))
+    assert (await call(open_gateway(environment), "render-list-tasks", {})).media_type == "application/[secret]"
+
+
+async def test_json_that_is_cut_off_is_an_error(simulator: Simulator, environment: dict[str, str]) -> None:
+    simulator.fail_next("render", Fault(status=200, headers=JSON, body='[{"task":{"id":"tsk'))
+    with pytest.raises(ProviderError, match="cut off, or is not the JSON that it should be") as caught:
+        await call(open_gateway(environment), "render-list-tasks", {})
+    assert caught.value.kind == "unavailable"
+
+
+async def test_half_a_surrogate_pair_does_not_spoil_an_answer(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(status=200, headers=JSON, body='{"a":"x\\ud800y"}'))
+    assert (await call(open_gateway(environment), "render-list-tasks", {})).text == '{"a":"x?y"}'
+
+
 async def test_a_provider_that_is_too_slow_is_given_up_within_the_timeout(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", Fault(delay=30))
-    with pytest.raises(UpstreamError, match=r"render did not answer (within 1 seconds|in time)") as caught:
+    with pytest.raises(UpstreamError, match=r"render did not answer (within 1 s|in time)") as caught:
         await call(open_gateway(environment, timeout=1.0), "render-list-tasks", {})
     assert caught.value.kind == "timeout"
 
 
 async def test_a_long_answer_is_cut_with_advice_on_how_to_get_the_rest(environment: dict[str, str]) -> None:
-    gateway = open_gateway(environment, max_result_chars=500)
+    gateway = open_gateway(environment, max_result_chars=1_000)
     outcome = await call(gateway, "render-list-tasks", {})
     assert 0 < len(json.loads(outcome.text)) < 6
-    assert len(outcome.text) <= 500
-    assert outcome.notes[0].startswith("Cut to about 500 characters, kept: the list:")
+    assert len(outcome.text) <= 1_000
+    assert outcome.notes[0].startswith("Cut to about 1,000 characters, kept: the list:")
     assert outcome.notes[0].endswith("For the rest call again with other values of cursor, limit.")
 
 
@@ -219,6 +282,88 @@ async def test_a_stream_without_line_ends_is_bounded(simulator: Simulator, envir
     }
 
 
+async def test_an_event_that_is_too_long_is_cut_and_kept(simulator: Simulator, environment: dict[str, str]) -> None:
+    long = json.dumps({"id": "trn-1", "status": "completed", "results": ["x" * 3_000]})
+    simulator.fail_next("render", Fault(status=200, headers=EVENTS, body=f"data: {long}\n\n" * 2))
+    gateway = open_gateway(environment, max_result_chars=1_000)
+    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
+    assert (outcome.value["ended"], outcome.value["count"]) == ("event_limit", 1)
+    event = outcome.value["events"][0]
+    assert event["cut"]
+    assert (event["data"]["id"], event["data"]["status"]) == ("trn-1", "completed")
+    assert len(outcome.text) <= 1_100
+
+
+async def test_a_stream_is_silent_for_as_long_as_it_is_followed(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    gateway = open_gateway(environment, timeout=0.1, stream_seconds=0.5)
+    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
+    assert outcome.value["ended"] == "wait_over"
+
+
+async def test_a_stream_that_goes_on_says_with_which_argument(environment: dict[str, str]) -> None:
+    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
+    first = await call(open_gateway(environment, stream_events=2), "posthog-stream-task-run", arguments)
+    last = first.value["events"][-1]["id"]
+    assert first.notes[0].endswith(f'Call again with Last-Event-ID "{last}" for what follows.')
+    again = arguments | {"Last-Event-ID": last}
+    second = await call(open_gateway(environment, stream_events=2), "posthog-stream-task-run", again)
+    ids = [event["id"] for event in first.value["events"] + second.value["events"]]
+    assert len(set(ids)) == 4
+
+
+async def test_stopping_ends_calls_under_way_with_an_error(simulator: Simulator, environment: dict[str, str]) -> None:
+    gateway = open_gateway(environment)
+    errors: list[str] = []
+
+    async def follow() -> None:
+        with pytest.raises(UpstreamError) as caught:
+            await gateway.call("render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]}, ignore)
+        errors.append(caught.value.message)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            request = await simulator.wait_for_request(lambda request: "events" in request.path)
+            gateway.stop()
+        await request.hung_up.wait()
+    await gateway.aclose()
+    assert errors == ["this server is stopping"]
+
+
+async def test_a_call_after_hanging_up_connects_again(environment: dict[str, str]) -> None:
+    gateway = open_gateway(environment)
+    for _ in range(2):
+        assert (await call(gateway, "render-list-tasks", {"limit": 1})).status == 200
+
+
+async def test_cancelling_a_hundred_calls_leaves_the_connections_usable(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    gateway = open_gateway(environment)
+    streams = {"taskRunIds": [RUNNING_RUN]}
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(gateway.call, "render-stream-realtime-events-sse", streams, ignore)
+            while len(simulator.requests) < 100:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        assert (await call(gateway, "render-list-tasks", {"limit": 1})).status == 200
+
+
+async def test_a_schema_that_is_not_valid_is_told_and_nothing_is_fetched_for_it(tmp_path: Any) -> None:
+    (tmp_path / "odd.yaml").write_text(
+        "naftiko: 1.0.0-alpha2\nprefix: odd\ncapability:\n  consumes:\n  - namespace: a\n    baseUri: http://127.0.0.1:9\n"
+        "    resources: [{path: /x, operations: [{name: b, inputParameters: [{name: q, in: query, "
+        "schema: {$ref: 'http://127.0.0.1:9/schema.json'}}]}]}]\n"
+        "  exposes:\n  - type: mcp\n    tools: [{name: t, call: a.b}]\n"
+    )
+    with pytest.raises(NotConfigured, match="input schema is not valid JSON Schema"):
+        await call(open_gateway({}, capabilities=(str(tmp_path),)), "odd-t", {"q": 1})
+
+
 async def test_cancelling_a_call_hangs_up_on_the_provider_within_a_second(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
@@ -234,14 +379,14 @@ async def test_cancelling_a_call_hangs_up_on_the_provider_within_a_second(
     await gateway.aclose()
 
 
-async def test_a_hundred_calls_share_the_connections(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_a_hundred_calls_at_once_are_all_answered(simulator: Simulator, environment: dict[str, str]) -> None:
     gateway = open_gateway(environment)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(gateway.call, "render-list-tasks", {"limit": 1}, ignore)
     await gateway.aclose()
-    assert len(simulator.requests) == 100
+    assert [request.method for request in simulator.requests] == ["GET"] * 100
 
 
 async def test_errors_of_unsupported_tools_say_so(tmp_path: Any) -> None:

@@ -6,20 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from mcp import MCPError
 from mcp.client import Client
 
 from mcp_taskruns.app import build_http_app
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.settings import Settings, read_settings
-from mcp_taskruns.simulator.app import Simulator, serve
-from mcp_taskruns.simulator.lifecycle import ManualClock
+from mcp_taskruns.simulator.app import Simulator
 from tests.doors import listening, open_gateway
 
 pytestmark = pytest.mark.anyio
@@ -101,7 +102,7 @@ def test_listening_beyond_this_machine_needs_tokens_or_consent(host: str) -> Non
         (f"Bearer {TOKEN}x", 401),
         (f"Basic {TOKEN}", 401),
         (TOKEN, 401),
-        ("Bearer ", 401),
+        ("Bearer", 401),
         ("", 401),
     ],
 )
@@ -119,15 +120,9 @@ async def test_health_is_told_to_everyone() -> None:
     assert 0 < answer["tools"] < 31
 
 
-@pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(clock=ManualClock())
-
-
-@pytest.fixture
-async def environment(simulator: Simulator) -> AsyncIterator[dict[str, str]]:
-    async with serve(simulator) as origin:
-        yield simulator.environment(origin)
+async def test_health_is_told_on_this_machine_only() -> None:
+    async with listening(build_http_app(open_gateway({}), Settings())) as origin, httpx.AsyncClient() as client:
+        assert (await client.get(f"{origin}/health", headers={"Host": "evil.example"})).status_code == 421
 
 
 @pytest.mark.parametrize("era", ["legacy", "auto"])
@@ -160,55 +155,79 @@ async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_
     assert told == [(1, "trn-d5im0000000000000001: completed")]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def running(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """The server as a process of its own, on a free port."""
+    command = [sys.executable, "-m", "mcp_taskruns", "serve", "--transport", "http", "--port", "0"]
+    with subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def wait_until_listening(child: subprocess.Popen[str]) -> str:
-    """The server's first line on standard error, once it answers."""
+    """Where the server says that it listens, once it answers there."""
     assert child.stderr
-    line = child.stderr.readline()
-    url = re.search(r"http://[\d.:]+", line)
-    assert url, line
+    url = None
+    while url is None:
+        line = child.stderr.readline()
+        assert line, "the server has ended"
+        url = re.search(r"MCP on (http://[\d.:]+)", line)
     transport = httpx.HTTPTransport(retries=8)
     with httpx.Client(transport=transport) as client:
-        assert client.get(f"{url.group()}/health").status_code == 200
-    return url.group()
+        assert client.get(f"{url[1]}/health").status_code == 200
+    return url[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_call(
     number: signal.Signals, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    command = [sys.executable, "-m", "mcp_taskruns", "serve", "--transport", "http", "--port", str(free_port())]
-    with subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            with anyio.fail_after(30):
-                origin = await anyio.to_thread.run_sync(wait_until_listening, child)
-                async with anyio.create_task_group() as tasks, httpx.AsyncClient() as client:
-                    call = LIST | {"method": "tools/call"}
-                    call["params"] = {
-                        **LIST["params"],  # type: ignore[dict-item]  # it is a dict
-                        "name": "render-stream-realtime-events-sse",
-                        "arguments": {"taskRunIds": [RUNNING_RUN]},
-                    }
-                    names = {"Mcp-Method": "tools/call", "Mcp-Name": "render-stream-realtime-events-sse"}
+    with running(environment) as child:
+        with anyio.fail_after(30):
+            origin = await anyio.to_thread.run_sync(wait_until_listening, child)
+            async with anyio.create_task_group() as tasks, httpx.AsyncClient() as client:
+                call = LIST | {"method": "tools/call"}
+                call["params"] = {
+                    **LIST["params"],  # type: ignore[dict-item]  # it is a dict
+                    "name": "render-stream-realtime-events-sse",
+                    "arguments": {"taskRunIds": [RUNNING_RUN]},
+                }
+                names = {"Mcp-Method": "tools/call", "Mcp-Name": "render-stream-realtime-events-sse"}
 
-                    async def follow() -> None:
-                        try:
-                            await client.post(f"{origin}/mcp", json=call, headers=HEADERS | names, timeout=20)
-                        except httpx.HTTPError:
-                            pass
+                async def follow() -> None:
+                    with suppress(httpx.HTTPError):
+                        await client.post(f"{origin}/mcp", json=call, headers=HEADERS | names, timeout=20)
 
-                    tasks.start_soon(follow)
-                    request = await simulator.wait_for_request(lambda request: "events" in request.path)
-                    child.send_signal(number)
-                    assert await anyio.to_thread.run_sync(child.wait, 5) == 0
-                    await request.hung_up.wait()
-        finally:
-            child.kill()
+                tasks.start_soon(follow)
+                request = await simulator.wait_for_request(lambda request: "events" in request.path)
+                child.send_signal(number)
+                assert await anyio.to_thread.run_sync(child.wait, 5) == 0
+                await request.hung_up.wait()
+
+
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_a_client_that_is_connected_at_the_end_sees_no_traceback_in_the_log(
+    era: Any, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    with running(environment) as child, anyio.fail_after(30):
+        origin = await anyio.to_thread.run_sync(wait_until_listening, child)
+        texts: list[str] = []
+        with suppress(BaseExceptionGroup, MCPError):
+            async with Client(f"{origin}/mcp", mode=era) as client, anyio.create_task_group() as tasks:
+
+                async def follow() -> None:
+                    arguments = {"taskRunIds": [RUNNING_RUN]}
+                    texts.append(str((await client.call_tool("render-stream-realtime-events-sse", arguments)).content))
+
+                tasks.start_soon(follow)
+                await simulator.wait_for_request(lambda request: "events" in request.path)
+                child.send_signal(signal.SIGINT)
+        _, log = await anyio.to_thread.run_sync(child.communicate)
+    assert child.returncode == 0
+    assert "this server is stopping" in str(texts)
+    assert log == ""
 
 
 def test_a_port_in_use_is_told_as_such() -> None:
@@ -228,19 +247,13 @@ def test_a_port_in_use_is_told_as_such() -> None:
 
 async def test_no_planted_key_is_in_the_log_of_a_server_that_logs_everything(environment: dict[str, str]) -> None:
     planted = {"RENDER_API_KEY": "rnd_wrong_planted_5d1c7a90b2e8", "MCP_TASKRUNS_LOG_LEVEL": "debug"}
-    port = free_port()
-    command = [sys.executable, "-m", "mcp_taskruns", "serve", "--transport", "http", "--port", str(port)]
-    variables = os.environ | environment | planted
-    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            with anyio.fail_after(30):
-                origin = await anyio.to_thread.run_sync(wait_until_listening, child)
-                async with Client(f"{origin}/mcp") as client:
-                    result = await client.call_tool("render-list-tasks", {"cursor": "argument-value"})
-            child.send_signal(signal.SIGTERM)
-            _, log = await anyio.to_thread.run_sync(child.communicate)
-        finally:
-            child.kill()
+    with running(environment | planted) as child:
+        with anyio.fail_after(30):
+            origin = await anyio.to_thread.run_sync(wait_until_listening, child)
+            async with Client(f"{origin}/mcp") as client:
+                result = await client.call_tool("render-list-tasks", {"cursor": "argument-value"})
+        child.send_signal(signal.SIGTERM)
+        _, log = await anyio.to_thread.run_sync(child.communicate)
     assert result.is_error
     assert "DEBUG" in log
     assert "argument-value" not in log

@@ -7,7 +7,7 @@ import pytest
 from mcp_taskruns import loader
 from mcp_taskruns.core.spec import Capability
 from mcp_taskruns.errors import CapabilityError
-from mcp_taskruns.loader import capability_files, load_capability, load_tools, shipped_capabilities
+from mcp_taskruns.loader import capability_files, load_capability, load_tools, orphan_overlays, shipped_capabilities
 
 SHIPPED = [
     "inngest-runs.yaml",
@@ -82,6 +82,14 @@ def test_an_overlay_beside_its_file_refines_it(tmp_path: Path) -> None:
     assert [tool.name for tool in load_tools([tmp_path])] == ["other-list-things"]
 
 
+def test_a_file_with_an_overlay_is_named_with_it(tmp_path: Path) -> None:
+    path = written(tmp_path, THING)
+    assert load_capability(path).source == "thing.yaml"
+    written(tmp_path, "info: {label: Thing}", "overlays/thing.yaml")
+    assert load_capability(path).source == "thing.yaml with overlays/thing.yaml"
+    assert load_capability(path, overlays=False).source == "thing.yaml"
+
+
 def test_overlays_can_be_left_out(tmp_path: Path) -> None:
     written(tmp_path, THING)
     written(tmp_path, "prefix: other", "overlays/thing.yaml")
@@ -114,6 +122,24 @@ def test_a_file_stands_for_itself_and_folders_keep_their_order(tmp_path: Path) -
     assert capability_files([str(first), tmp_path / "a"]) == [first, second]
 
 
+def test_a_folder_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    path = written(tmp_path / "mine", THING)
+    assert capability_files(["~/mine"]) == capability_files([Path("~/mine/thing.yaml")]) == [path]
+
+
+def test_an_overlay_without_a_file_is_an_orphan(tmp_path: Path) -> None:
+    written(tmp_path, THING)
+    for name in ("thing.yaml", "b.yaml", "a.yml", "notes.txt"):
+        written(tmp_path, "prefix: other", f"overlays/{name}")
+    (tmp_path / "a.yml").mkdir()
+    overlays = tmp_path / "overlays"
+    assert orphan_overlays([str(tmp_path)]) == [overlays / "a.yml", overlays / "b.yaml"]
+    assert orphan_overlays([tmp_path / "thing.yaml"]) == []
+    assert orphan_overlays([]) == []
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_folder_without_capability_files_is_refused(tmp_path: Path, there: bool) -> None:
     folder = tmp_path / "empty"
@@ -144,11 +170,28 @@ def test_a_folder_without_capability_files_is_refused(tmp_path: Path, there: boo
         ("5", 5),
         ("1.5", 1.5),
         ("1.0.0", "1.0.0"),
+        ("12:30", "12:30"),
+        ("190:20:30.15", "190:20:30.15"),
+        ("010", "010"),
+        ("08", "08"),
+        ("0b1", "0b1"),
+        ("1_000", "1_000"),
+        ("0x1F", 31),
+        ("0", 0),
+        ("-5", -5),
+        ("+5", 5),
+        (".5", 0.5),
+        ("-1.5e+3", -1500.0),
+        ("1e3", 1000.0),
+        ("1e", "1e"),
+        ("-", "-"),
+        ("=", "="),
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(tmp_path: Path, written_as: str, read: Any) -> None:
-    capability = loaded(tmp_path, f"naftiko: 1.0.0-alpha2\nextra: {written_as}\n")
-    assert capability.model_extra == {"extra": read}
+    capability = loaded(tmp_path, f"naftiko: 1.0.0-alpha2\nextra: [{written_as}]\n")
+    # The forms tell 1 from 1.0 and True, which are equal.
+    assert repr(capability.model_extra) == repr({"extra": [read]})
 
 
 def test_a_parameter_may_be_called_on(tmp_path: Path) -> None:
@@ -202,6 +245,41 @@ def test_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
             "thing.yaml: line 1, column 10: could not determine a constructor for the tag "
             "'tag:yaml.org,2002:python/object/apply:os.system'",
             id="tag",
+        ),
+        pytest.param(
+            "naftiko: 1\nbinds:\n- {{KEY}}: x\n",
+            "thing.yaml: line 3: a key must be text; a value that begins with {{ needs quotes",
+            id="braces without quotes",
+        ),
+        pytest.param(
+            "naftiko: 1\nvalue: {{KEY}}\n",
+            "thing.yaml: line 2: a key must be text; a value that begins with {{ needs quotes",
+            id="value in braces without quotes",
+        ),
+        pytest.param(
+            "naftiko: 1\n\n? [a, b]\n: c\n",
+            "thing.yaml: line 3: a key must be text; a value that begins with {{ needs quotes",
+            id="list as a key",
+        ),
+        pytest.param("naftiko: 1\na: !!int x\n", "thing.yaml: is not YAML that a person would write", id="no int"),
+        pytest.param("naftiko: 1\na: !!float x\n", "thing.yaml: is not YAML that a person would write", id="no float"),
+        pytest.param("naftiko: 1\na: !!bool x\n", "thing.yaml: is not YAML that a person would write", id="no bool"),
+        pytest.param("naftiko: 1\na: !!int ''\n", "thing.yaml: is not YAML that a person would write", id="empty int"),
+        pytest.param(
+            "naftiko: 1\na: !!float ''\n", "thing.yaml: is not YAML that a person would write", id="empty float"
+        ),
+        pytest.param(
+            "naftiko: 1\na: !!timestamp x\n", "thing.yaml: is not YAML that a person would write", id="no timestamp"
+        ),
+        pytest.param(
+            "naftiko: 1\na: !!timestamp 2026-13-45\n",
+            "thing.yaml: is not YAML that a person would write",
+            id="no month",
+        ),
+        pytest.param(
+            "naftiko: 1\na: !!str [b]\n",
+            "thing.yaml: line 2, column 4: expected a scalar node, but found sequence",
+            id="list as text",
         ),
         pytest.param("naftiko: *nowhere\n", "thing.yaml: line 1, column 10: found undefined alias", id="no anchor"),
         pytest.param(
@@ -281,12 +359,24 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
         ("a: 1\na: 2\n", "overlays/thing.yaml: line 2: the key 'a' is there twice"),
         ("a: b: c\n", "overlays/thing.yaml: line 1, column 5: mapping values are not allowed in this context"),
         ("", "overlays/thing.yaml: the file is empty"),
+        (
+            "prefix: {{x}}\n",
+            "overlays/thing.yaml: line 1: a key must be text; a value that begins with {{ needs quotes",
+        ),
     ],
 )
 def test_a_wrong_overlay_is_refused_by_its_own_name(tmp_path: Path, overlay: str, message: str) -> None:
     path = written(tmp_path, THING)
     written(tmp_path, overlay, "overlays/thing.yaml")
     assert refusal(path) == message
+
+
+def test_an_overlays_item_whose_name_is_no_text_is_refused_by_the_format(tmp_path: Path) -> None:
+    path = written(tmp_path, THING)
+    written(tmp_path, "capability: {exposes: [{type: mcp, tools: [{name: [a]}]}]}", "overlays/thing.yaml")
+    assert refusal(path) == (
+        "thing.yaml with overlays/thing.yaml: capability.exposes[0].tools[0].name: Input should be a valid string"
+    )
 
 
 def test_one_wrong_file_stops_all(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Literals are from Render's API reference (api-docs.render.com, section Workflow 
 resources/tasks.py). They are not read off this project's code.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 from mcp_taskruns.core.arguments import compile_check, explain_problems
 from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.request import UpstreamRequest, build_request
-from mcp_taskruns.errors import InvalidArguments
+from mcp_taskruns.core.result import Answer, read_answer
+from mcp_taskruns.errors import InvalidArguments, ProviderError
 from mcp_taskruns.loader import load_tools
 
 ENVIRONMENT = {
@@ -581,3 +583,20 @@ def test_the_accept_argument_of_the_render_file_is_dropped() -> None:
     assert "Accept" not in tool.input_schema["properties"]
     request = build_request(tool.operation, {"taskRunIds": ["trn-1"], "Accept": "application/json"}, ENVIRONMENT)
     assert [value for name, value in request.headers if name == "Accept"] == ["text/event-stream"]
+
+
+# inngest pkg/api/apiv1: a run that does not exist is a status of 500 in the body of a 200, see cache.go
+@pytest.mark.parametrize("tool", [name for name in TOOLS if name.startswith("inngest-")])
+@pytest.mark.parametrize(
+    ("message", "kind", "status"),
+    [
+        ("Unable to load function run: 01HXYZ8K3V5QWERTY6ABCDEFGH", "not_found", 404),
+        ("Unable to query jobs", "unavailable", 500),
+    ],
+)
+def test_a_run_that_inngest_cannot_load_is_not_found(tool: str, message: str, kind: str, status: int) -> None:
+    body = json.dumps({"error": message, "data": None, "status": 500}).encode()
+    with pytest.raises(ProviderError) as caught:
+        read_answer(Answer(200, {"content-type": "application/json"}, body), TOOLS[tool].operation)
+    assert (caught.value.kind, caught.value.status) == (kind, status)
+    assert caught.value.message == f"the provider answered {status}: {message}"

@@ -206,7 +206,7 @@ async def test_a_wrong_key_is_told_as_such_and_never_repeated(door: Door, simula
     for tool, text in texts.items():
         assert re.search(r"answered 40[13]", text), f"{tool}: {text}"
         assert '"kind":"auth"' in text
-        assert "Check the credential" in text
+        assert re.search(rf"Check ({VARIABLES[tool.partition('-')[0]]}|RUNWAYML)_\w+", text), f"{tool}: {text}"
     assert planted_in(json.dumps(texts) + log) == []
 
 

@@ -57,6 +57,10 @@ def test_a_flag_wins_also_with_a_value_that_is_no() -> None:
         ("read_only", "No", False),
         ("read_only", "off", False),
         ("tool_names", "spec", "spec"),
+        ("tool_names", "Spec", "spec"),
+        ("transport", "HTTP", "http"),
+        ("max_result_chars", "1000", 1000),
+        ("speed", "0.001", 0.001),
         ("log_level", "debug", "debug"),
         ("host", "", "127.0.0.1"),
         ("port", "", 9090),
@@ -78,11 +82,15 @@ def test_a_variable_is_read_as_its_kind(name: str, text: str, value: Any) -> Non
         ("timeout", "soon", "MCP_TASKRUNS_TIMEOUT: 'soon' is not a number"),
         ("timeout", "0", "MCP_TASKRUNS_TIMEOUT: 0.0 is not more than 0"),
         ("timeout", "nan", "MCP_TASKRUNS_TIMEOUT: nan is not more than 0"),
+        ("timeout", "-0.5", "MCP_TASKRUNS_TIMEOUT: -0.5 is not more than 0"),
+        ("stream_seconds", "0", "MCP_TASKRUNS_STREAM_SECONDS: 0.0 is not more than 0"),
+        ("speed", "-1", "MCP_TASKRUNS_SPEED: -1.0 is not more than 0"),
         ("stream_events", "0", "MCP_TASKRUNS_STREAM_EVENTS: 0 is not more than 0"),
         ("max_result_chars", "-5", "MCP_TASKRUNS_MAX_RESULT_CHARS: -5 is not more than 0"),
         ("simulate", "maybe", "MCP_TASKRUNS_SIMULATE: 'maybe' is not yes or no"),
         ("transport", "sse", "MCP_TASKRUNS_TRANSPORT: 'sse' is not one of stdio, http"),
-        ("tool_names", "Spec", "MCP_TASKRUNS_TOOL_NAMES: 'Spec' is not one of prefixed, spec"),
+        ("tool_names", "Specs", "MCP_TASKRUNS_TOOL_NAMES: 'specs' is not one of prefixed, spec"),
+        ("max_result_chars", "999", "MCP_TASKRUNS_MAX_RESULT_CHARS: 999 is less than 1000"),
         (
             "log_level",
             "loud",
@@ -99,23 +107,67 @@ def test_a_wrong_variable_is_named(name: str, text: str, message: str) -> None:
     [
         ("transport", "sse", "--transport: 'sse' is not one of stdio, http"),
         ("port", 65536, "--port: 65536 is not a port"),
+        ("port", -1, "--port: -1 is not a port"),
+        ("speed", 0.0, "--speed: 0.0 is not more than 0"),
+        ("timeout", -0.5, "--timeout: -0.5 is not more than 0"),
+        ("timeout", float("nan"), "--timeout: nan is not more than 0"),
         ("stream_events", 0, "--stream-events: 0 is not more than 0"),
         ("max_result_chars", 0, "--max-result-chars: 0 is not more than 0"),
+        ("max_result_chars", 999, "--max-result-chars: 999 is less than 1000"),
     ],
 )
 def test_a_wrong_flag_is_named(name: str, value: Any, message: str) -> None:
     assert refusal({name: value}) == message
 
 
+@pytest.mark.parametrize("name", ["timeout", "stream_seconds", "speed"])
+def test_a_part_of_one_is_more_than_nothing(name: str) -> None:
+    assert getattr(read({name: 0.5}), name) == 0.5
+    assert getattr(read_settings({}, {PREFIX + name.upper(): "0.5"}), name) == 0.5
+
+
+def test_a_switch_that_is_off_is_no_number() -> None:
+    assert read({"read_only": False}).read_only is False
+
+
 def test_lists_of_flags_are_tuples() -> None:
     assert read({"capabilities": ["a", "b,c"]}).capabilities == ("a", "b,c")
 
 
-@pytest.mark.parametrize("name", ["MCP_TASKRUNS_READONLY", "MCP_TASKRUNS_TOKEN", "MCP_TASKRUNS_"])
-def test_an_unknown_variable_of_ours_is_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MCP_TASKRUNS_READONLY", "MCP_TASKRUNS_READ_ONLY"),
+        ("MCP_TASKRUNS_TOKEN", "MCP_TASKRUNS_TOKENS"),
+        ("MCP_TASKRUNS_PROT", "MCP_TASKRUNS_PORT"),
+        ("MCP_TASKRUNS_PORTS", "MCP_TASKRUNS_PORT"),
+        ("MCP_TASKRUNS_HOSTS", "MCP_TASKRUNS_HOST"),
+    ],
+)
+@pytest.mark.parametrize("text", ["", "1", "tcp://10.0.0.1:9090"])
+def test_a_misspelled_variable_of_ours_is_refused_with_what_may_be_meant(name: str, meant: str, text: str) -> None:
+    assert refusal({}, **{name: text}) == f"{name}: there is no such setting; did you mean {meant}?"
+
+
+def test_an_unknown_variable_of_ours_is_refused_with_all_that_there_are() -> None:
+    name = f"{PREFIX}{'X' * 60}"
     told, _, known = refusal({}, **{name: ""}).partition("; there are ")
     assert told == f"{name}: there is no such setting"
-    assert {"MCP_TASKRUNS_READ_ONLY", "MCP_TASKRUNS_TOKENS"} <= set(known.split(", "))
+    assert known.split(", ") == sorted([variable_of(option) for option in options()] + ["MCP_TASKRUNS_TOKENS"])
+
+
+def test_what_is_set_for_a_service_of_our_name_is_no_setting() -> None:
+    # Kubernetes and Docker set these for a service that is called mcp-taskruns.
+    links = {
+        "MCP_TASKRUNS_SERVICE_HOST": "10.0.0.1",
+        "MCP_TASKRUNS_SERVICE_PORT": "9090",
+        "MCP_TASKRUNS_SERVICE_PORT_HTTP": "9090",
+        "MCP_TASKRUNS_PORT": "tcp://10.0.0.1:9090",
+        "MCP_TASKRUNS_PORT_9090_TCP": "tcp://10.0.0.1:9090",
+        "MCP_TASKRUNS_PORT_9090_TCP_ADDR": "10.0.0.1",
+    }
+    assert read_settings({}, links) == Settings(environment=links)
+    assert read_settings({"port": 5}, links).port == 5
 
 
 def test_the_variables_of_others_are_kept_for_the_calls() -> None:
@@ -160,6 +212,26 @@ def test_an_unknown_variable_of_ours_is_refused_in_an_env_file_too(tmp_path: Pat
     assert "MCP_TASKRUNS_PROT: there is no such setting" in refusal(
         {"env_file": env_file(tmp_path, "MCP_TASKRUNS_PROT=1")}
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("A=1\nno assignment here\n", 2),
+        ("A='open\n", 1),
+        ("# comment\n=5\n", 2),
+        ("A=1\nRENDER API KEY=secret\n", 2),
+    ],
+)
+def test_a_line_of_an_env_file_that_sets_nothing_is_named_without_what_it_says(
+    tmp_path: Path, text: str, line: int
+) -> None:
+    path = env_file(tmp_path, text)
+    assert refusal({"env_file": path}) == f"--env-file {path}: line {line} is not NAME=value"
+
+
+def test_of_two_lines_of_an_env_file_for_one_variable_the_last_wins(tmp_path: Path) -> None:
+    assert read({"env_file": env_file(tmp_path, "A=1\nA=2\nA=\n")}).environment == {"A": "2"}
 
 
 def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

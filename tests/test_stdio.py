@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_taskruns import stdio
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
-from mcp_taskruns.simulator.lifecycle import ManualClock
+from mcp_taskruns.simulator.app import Fault, Simulator
 
 pytestmark = pytest.mark.anyio
 
@@ -85,25 +84,15 @@ class Process:
 
 
 @contextmanager
-def running(environment: dict[str, str] | None = None, *flags: str, **more: Any) -> Iterator[Process]:
+def running(
+    environment: dict[str, str] | None = None, program: Sequence[str] = ("-m", "mcp_taskruns"), **more: Any
+) -> Iterator[Process]:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
-    command = [sys.executable, "-m", "mcp_taskruns", *flags]
-    with subprocess.Popen(command, env=os.environ | (environment or {}), **pipes) as child:
+    with subprocess.Popen([sys.executable, *program], env=os.environ | (environment or {}), **pipes) as child:
         try:
             yield Process(child)
         finally:
             child.kill()
-
-
-@pytest.fixture
-def simulator() -> Simulator:
-    return Simulator(clock=ManualClock())
-
-
-@pytest.fixture
-async def environment(simulator: Simulator) -> AsyncIterator[dict[str, str]]:
-    async with serve(simulator) as origin:
-        yield simulator.environment(origin)
 
 
 def modern(number: int, method: str, **params: Any) -> dict[str, Any]:
@@ -174,8 +163,8 @@ def test_a_line_that_is_no_message_is_answered_and_the_next_is_served() -> None:
 def test_a_message_of_ten_megabytes_is_served() -> None:
     with running() as process:
         process.handshake()
-        process.call(2, "render-list-tasks", cursor="x" * 10_000_000, unknown=1)
-        assert "unknown: is no argument" in process.receive()["result"]["content"][0]["text"]
+        process.call(2, "render-list-tasks", cursor="x" * 10_000_000)
+        assert "Set RENDER_API_KEY" in process.receive()["result"]["content"][0]["text"]
 
 
 def test_input_from_a_file_and_output_to_a_file_are_served(tmp_path: Path) -> None:
@@ -215,15 +204,12 @@ async def test_prints_and_children_do_not_get_into_the_protocol(environment: dic
     )
 
     def play() -> tuple[dict[str, Any], str]:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [sys.executable, "-c", script]
-        with subprocess.Popen(command, env=os.environ | environment, **pipes) as child:
-            process = Process(child)
+        with running(environment, program=["-c", script]) as process:
             process.handshake()
             process.call(2, "render-list-tasks", limit=1)
             answer = process.receive()
-            assert child.stdin
-            child.stdin.close()
+            assert process.child.stdin
+            process.child.stdin.close()
             return answer, process.end()[2]
 
     answer, log = await anyio.to_thread.run_sync(play)
@@ -301,6 +287,61 @@ async def test_the_server_ends_in_time_with_code_0_and_hangs_up(
         for request in simulator.requests:
             with anyio.fail_after(1):
                 await request.hung_up.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+async def test_further_signals_do_not_disturb_the_end(
+    number: signal.Signals, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    def begin(process: Process) -> None:
+        process.handshake()
+        process.call(2, "render-stream-realtime-events-sse", taskRunIds=[RUNNING_RUN])
+
+    def stop(process: Process) -> tuple[int, float, str]:
+        while process.child.poll() is None:
+            process.child.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                process.child.wait(0.02)
+        return process.end()
+
+    with running(environment) as process, anyio.fail_after(30):
+        await anyio.to_thread.run_sync(begin, process)
+        await simulator.wait_for_request(lambda request: "events" in request.path)
+        code, took, log = await anyio.to_thread.run_sync(stop, process)
+    assert (code, log) == (0, "")
+    assert took < 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_a_signal_during_the_start_ends_it_without_an_error(number: signal.Signals) -> None:
+    # The signal comes while the SDK is being imported: the moment is in the program, so no time is waited for.
+    script = (
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == 'yaml': os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['mcp-taskruns']\n"
+        "from mcp_taskruns.__main__ import main\n"
+        "main()"
+    )
+    with running(program=["-c", script]) as process:
+        code, took, log = process.end()
+    assert (code, log) == (0, "")
+    assert took < 5
+
+
+def test_a_process_without_standard_input_is_told_what_is_missing() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m mcp_taskruns <&- >&-",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "mcp-taskruns: there is no standard input or no standard output to serve on\n"
 
 
 def test_the_server_ends_although_its_client_has_stopped_reading() -> None:

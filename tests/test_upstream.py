@@ -13,8 +13,9 @@ import anyio.streams.tls
 import pytest
 
 from mcp_taskruns import upstream as upstream_module
+from mcp_taskruns.core.events import Event
 from mcp_taskruns.core.request import UpstreamRequest
-from mcp_taskruns.core.result import Answer, Event
+from mcp_taskruns.core.result import Answer
 from mcp_taskruns.errors import NotConfigured, UpstreamError
 from mcp_taskruns.upstream import Upstream
 
@@ -101,7 +102,7 @@ async def test_a_request_is_sent_as_it_was_built() -> None:
         await fetch(f"http://127.0.0.1:{port}/v1/a%2Fb%20c?x=1%2C2&x=3", method="POST", content=b'{"n":1}')
         tasks.cancel_scope.cancel()
     lines = received.decode().split("\r\n")
-    assert lines[0] == "POST /v1/a%2Fb%20c?x=1,2&x=3 HTTP/1.1"
+    assert lines[0] == "POST /v1/a%2Fb%20c?x=1%2C2&x=3 HTTP/1.1"
     assert lines[-1] == '{"n":1}'
     headers = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in lines[1:-2]}
     assert headers.pop("user-agent").startswith("mcp-taskruns/")
@@ -111,7 +112,6 @@ async def test_a_request_is_sent_as_it_was_built() -> None:
         "accept": "*/*",
         "accept-encoding": "gzip, deflate",
         "content-length": "7",
-        "content-type": "application/octet-stream",
     }
 
 
@@ -137,11 +137,19 @@ async def test_an_unknown_host_is_told_as_such() -> None:
     assert error.message == "acme could not be reached: the host nobody.invalid is not known"
 
 
-async def test_silence_is_a_timeout() -> None:
+async def test_silence_is_a_timeout_after_which_a_read_may_be_tried_again() -> None:
     async with provider(hangs) as url:
         error = await failure(url, timeout=0.2)
     assert (error.kind, error.message) == ("timeout", "acme did not answer in time")
-    assert "may have been carried out" in error.hint
+    assert (error.hint, error.retryable) == ("Nothing was changed: try again.", True)
+
+
+async def test_silence_after_a_write_leaves_open_whether_it_was_carried_out() -> None:
+    async with provider(hangs) as url:
+        with pytest.raises(UpstreamError) as caught:
+            await fetch(url, timeout=0.2, method="POST", content=b"{}")
+    assert "may have been carried out" in caught.value.hint
+    assert not caught.value.retryable
 
 
 async def test_silence_in_the_middle_of_an_answer_is_a_timeout() -> None:
@@ -213,7 +221,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_told_as_such(tls_server:
 
 
 async def test_an_address_that_cannot_be_called_is_a_matter_of_configuration() -> None:
-    with pytest.raises(NotConfigured, match="not a URL that can be called"):
+    with pytest.raises(NotConfigured, match="its address or the proxy in the environment cannot be used"):
         await fetch("http://[::1/")
 
 
@@ -267,10 +275,12 @@ async def test_events_arrive_one_by_one_and_heartbeats_are_none() -> None:
 async def test_an_error_is_no_event_stream_whatever_it_is_called() -> None:
     headers = "Content-Type: text/event-stream\r\n"
     upstream = Upstream(5)
-    async with provider(answers(b"typecodedetailattr", headers, "406 Not Acceptable")) as url:
-        async with upstream.send(UpstreamRequest("acme", "GET", url, ())) as answer:
-            assert not answer.is_event_stream
-            assert (await answer.read()).status == 406
+    async with (
+        provider(answers(b"typecodedetailattr", headers, "406 Not Acceptable")) as url,
+        upstream.send(UpstreamRequest("acme", "GET", url, ())) as answer,
+    ):
+        assert not answer.is_event_stream
+        assert (await answer.read()).status == 406
     await upstream.aclose()
 
 
@@ -298,6 +308,26 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.setenv("NO_PROXY", "")
         assert (await fetch("http://provider.invalid/v1")).body == b'{"by":"proxy"}'
+
+
+async def test_this_machine_is_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    async with provider(answers(b'{"by":"provider"}')) as url:
+        assert (await fetch(url)).body == b'{"by":"provider"}'
+
+
+async def test_a_host_that_no_proxy_names_is_reached_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "nobody.invalid")
+    assert "nobody.invalid is not known" in (await failure("http://nobody.invalid/")).message
+
+
+async def test_a_proxy_of_another_kind_is_a_matter_of_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(NotConfigured, match="the proxy in the environment cannot be used"):
+        await fetch("http://provider.invalid/")
 
 
 async def test_a_proxy_that_is_down_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

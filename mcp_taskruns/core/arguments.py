@@ -1,8 +1,11 @@
 """Whether arguments fit a tool's input schema, and what is wrong when they do not."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from mcp_taskruns.errors import NotConfigured
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -10,14 +13,27 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 5
 
 
+def _refuse(address: str) -> Any:
+    raise ValueError(f"a schema is not fetched from {address}")
+
+
+_NO_HANDLERS = dict.fromkeys(("", "http", "https", "ftp", "file"), _refuse)
+_WRONG_SCHEMA = (ValueError, TypeError, LookupError, AttributeError, RecursionError, re.error)
+
+
 def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     """A quick test for the schema; what it refuses, `explain_problems` decides."""
     import fastjsonschema  # here, and jsonschema below: neither is needed to start
 
     # Draft 7 is the last that the quick test knows: of later drafts it checks less, and so never too much.
-    check = fastjsonschema.compile(
-        {**schema, "$schema": "http://json-schema.org/draft-07/schema#"}, use_default=False, use_formats=False
-    )
+    definition = {**schema, "$schema": "http://json-schema.org/draft-07/schema#"}
+    try:
+        check = fastjsonschema.compile(definition, handlers=_NO_HANDLERS, use_default=False, use_formats=False)
+    except (fastjsonschema.JsonSchemaDefinitionException, *_WRONG_SCHEMA) as exc:
+        raise NotConfigured(
+            "this tool's input schema is not valid JSON Schema",
+            hint="The server's operator should run `mcp-taskruns check`.",
+        ) from exc
 
     def accepts(arguments: Any) -> bool:
         try:
@@ -49,7 +65,7 @@ def _describe(problem: "ValidationError") -> Iterator[str]:
             known = schema.get("properties", {})
             for name in value:
                 if name not in known:
-                    yield f"{place}.{name}: is no argument of this tool".lstrip(".") + _similar(name, known)
+                    yield f"{place}.{name}: is no argument of this tool".lstrip(".") + _advice(name, known)
         case "type":
             yield f"{place}: must be of type {rule}"
         case "enum":
@@ -58,8 +74,11 @@ def _describe(problem: "ValidationError") -> Iterator[str]:
             yield f"{place}: {problem.message[:200]}"
 
 
-def _similar(name: str, known: Mapping[str, Any]) -> str:
+def _advice(name: str, known: Mapping[str, Any]) -> str:
     from difflib import get_close_matches
 
+    for other, schema in known.items():
+        if name in schema.get("properties", {}):
+            return f"; put it into {other}"
     close = get_close_matches(name.lower(), {other.lower(): other for other in known}, 1)
     return f"; did you mean {next(other for other in known if other.lower() == close[0])}?" if close else ""

@@ -1,12 +1,39 @@
 """What the author of a capability file should know about it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from mcp_taskruns.core.operation import Tool
+from mcp_taskruns.core.compiler import HINTS_BY_METHOD
+from mcp_taskruns.core.operation import ArgumentReference, Location, Operation, Tool
 from mcp_taskruns.core.spec import KNOWN_VERSIONS, Capability, unknown_keys
 
 MAX_DESCRIPTION = 2_048
 """Longer descriptions are cut by some clients."""
+
+
+def check_schemas(tools: Sequence[Tool]) -> Iterator[str]:
+    """What is wrong with the input schemas of tools, as `place: what`: such a tool cannot be called."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    for tool in tools:
+        try:
+            Draft202012Validator.check_schema(tool.input_schema)
+        except SchemaError as exc:
+            yield f"tool {tool.name}: its schema is not valid: {exc.json_path}: {exc.message[:200]}"
+        for address in _remote_references(tool.input_schema):
+            yield f"tool {tool.name}: its schema refers to {address}: only references within it can be followed"
+
+
+def _remote_references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            yield reference
+        for item in schema.values():
+            yield from _remote_references(item)
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from _remote_references(item)
 
 
 def check_capability(capability: Capability, tools: Sequence[Tool]) -> Iterator[str]:
@@ -20,14 +47,29 @@ def check_capability(capability: Capability, tools: Sequence[Tool]) -> Iterator[
     for consumed in capability.capability.consumes:
         if consumed.import_ is not None:
             yield f"capability.consumes: import {consumed.import_!r} is not supported"
+    declared = {key for bind in capability.binds for key in bind.keys}
+    used = {name for tool in tools for variable in tool.operation.credentials() for name in variable.names}
+    known = declared | {name for bind in capability.binds for names in bind.keys.values() for name in names}
+    for name in sorted(used - known):
+        yield f"binds: {name} is used and not declared"
     addresses = {tool.operation.base.variables[0] for tool in tools if _has_no_address(tool)}
     for variable in sorted(addresses):
         yield f"capability.consumes: no usable baseUri: set {variable}"
     for tool in tools:
+        if tool.operation.method not in HINTS_BY_METHOD:
+            yield f"tool {tool.name}: {tool.operation.method} is no HTTP method of this format"
         if tool.operation.unsupported:
             yield f"tool {tool.name}: {tool.operation.unsupported}"
+        for name in _misplaced(tool.operation):
+            yield f"tool {tool.name}: the path has no place for the path parameter {name}: it is not sent"
         if len(tool.description) > MAX_DESCRIPTION:
             yield f"tool {tool.name}: the description has more than {MAX_DESCRIPTION:,} characters"
+
+
+def _misplaced(operation: Operation) -> list[str]:
+    places = {hole.name for hole in operation.path if isinstance(hole, ArgumentReference)}
+    inputs = [parameter.name for parameter in operation.parameters if parameter.location is Location.PATH]
+    return [name for name in inputs if name not in places]
 
 
 def _has_no_address(tool: Tool) -> bool:

@@ -1,9 +1,10 @@
 """Capabilities to tools: every inference about a capability file happens here, once, at start."""
 
 import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from mcp_taskruns.core.operation import (
     ArgumentReference,
     Authentication,
     BaseUri,
+    ConstantTemplate,
     ErrorBody,
     Hints,
     Location,
@@ -67,8 +69,15 @@ def compile_tools(capabilities: Sequence[spec.Capability], *, names: ToolNames =
     tools = list(chain.from_iterable(_compile_capability(capability) for capability in capabilities))
     if names == "spec":
         counts = Counter(tool.spec_name for tool in tools)
+        listed = {tool.name: legal_name(tool.spec_name) for tool in tools if counts[tool.spec_name] == 1}
         tools = [
-            tool if counts[tool.spec_name] > 1 else replace(tool, name=legal_name(tool.spec_name)) for tool in tools
+            replace(
+                tool,
+                name=listed.get(tool.name, tool.name),
+                description=_renamed(tool.description, listed),
+                input_schema=json.loads(_renamed(json.dumps(tool.input_schema), listed)),
+            )
+            for tool in tools
         ]
     return _distinct(tools)
 
@@ -76,7 +85,12 @@ def compile_tools(capabilities: Sequence[spec.Capability], *, names: ToolNames =
 def prefix_of(capability: spec.Capability) -> str:
     """What the names of a capability's tools begin with: the overlay's word, else its first tag, else its file."""
     first_tag = capability.info.tags[0] if capability.info.tags else ""
-    return capability.prefix or _slug(first_tag) or _slug(capability.source.rsplit(".", 1)[0]) or "capability"
+    return (
+        capability.prefix
+        or _slug(first_tag)
+        or _slug(capability.source.partition(" ")[0].rsplit(".", 1)[0])
+        or "capability"
+    )
 
 
 def legal_name(name: str) -> str:
@@ -91,6 +105,11 @@ def legal_name(name: str) -> str:
 def base_uri_variable(prefix: str) -> str:
     """The environment variable that points a capability elsewhere: `RENDER_BASE_URL`."""
     return re.sub(r"[^A-Z0-9]+", "_", prefix.upper()) + "_BASE_URL"
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """Text that speaks of other tools by the names under which they are listed."""
+    return re.sub(r"[a-z][a-z0-9-]+", lambda word: names.get(word.group(), word.group()), text)
 
 
 def _distinct(tools: list[Tool]) -> tuple[Tool, ...]:
@@ -181,10 +200,10 @@ def _compile_operation(
             ignored.add(argument)
             continue
         if declaration.value is not None:
-            constant = _parse(str(declaration.value), _HOLE, capability)
+            constant = _constant(declaration.value, capability)
             parameters.append(Parameter(declaration.name, location, None, constant))
             continue
-        if argument in taken:
+        while argument in taken:
             argument = f"{argument}_{location}"
         taken[argument] = location
         default = Variable(declaration.env) if declaration.env else None
@@ -281,6 +300,23 @@ def _tree(value: Any, capability: spec.Capability) -> Any:
     return parsed[0] if len(parsed) == 1 else (parsed or "")
 
 
+def _constant(value: Any, capability: spec.Capability) -> Any:
+    """A value that is not asked from the caller, with its holes filled from the environment."""
+    if isinstance(value, dict):
+        return {name: _constant(item, capability) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_constant(item, capability) for item in value]
+    return _parse_constant(value, capability) if isinstance(value, str) else value
+
+
+def _parse_constant(text: str, capability: spec.Capability) -> ConstantTemplate:
+    """Text whose names are variables of the environment, also those that no bind declares."""
+    return tuple(
+        Variable((hole.name,)) if isinstance(hole, ArgumentReference) else hole
+        for hole in _parse(text, _HOLE, capability)
+    )
+
+
 def _references(tree: Any) -> Iterator[str]:
     if isinstance(tree, ArgumentReference):
         yield tree.name
@@ -297,8 +333,11 @@ def _parse(text: str, holes: re.Pattern[str], capability: spec.Capability) -> Te
     for match in holes.finditer(text):
         if match.start() > end:
             parts.append(text[end : match.start()])
-        name = next(group for group in match.groups() if group is not None)
-        parts.append(_bound(name, capability) or ArgumentReference(_reference(name) or name))
+        name = match.group(1)
+        if name is None:  # in single braces, where a dot is the name's own
+            parts.append(ArgumentReference(match.group(2)))
+        else:
+            parts.append(_bound(name, capability) or ArgumentReference(_reference(name) or name))
         end = match.end()
     if end < len(text):
         parts.append(text[end:])
@@ -343,22 +382,29 @@ def _authentication(consumed: spec.Consumed, capability: spec.Capability) -> tup
     declared = consumed.authentication or {}
     kind = str(declared.get("type", "none")).lower()
 
-    def template(key: str) -> Template:
-        return _parse(str(declared.get(key, "")), _HOLE, capability)
+    def template(*keys: str) -> ConstantTemplate:
+        return _parse_constant(next((str(declared[key]) for key in keys if declared.get(key)), ""), capability)
 
     match kind:
         case "none":
             return None, None
         case "bearer":
-            return Authentication("bearer", (template("token"),)), None
+            found = Authentication("bearer", (template("token"),))
         case "basic":
-            return Authentication("basic", (template("username"), template("password"))), None
+            found = Authentication("basic", (template("username"), template("password")))
         case "apikey":
-            placement = Location.QUERY if declared.get("placement") == "query" else Location.HEADER
-            name = str(declared.get("key", "Authorization"))
-            return Authentication("apikey", (template("value"),), placement, name), None
+            query = "query" in (declared.get("placement"), declared.get("in"))
+            named = next((key for key in ("header", "name", "key") if declared.get(key)), "name")
+            value = template("value", "key") if named == "header" else template("value")
+            name = str(declared.get(named, ""))
+            found = Authentication(
+                "apikey", (value,) if name else ((),), Location.QUERY if query else Location.HEADER, name
+            )
         case _:
             return None, f"{capability.source} authenticates by {kind}, which this server cannot do"
+    if not all(found.parts):
+        return None, f"{capability.source} authenticates by {kind} and does not say with what"
+    return found, None
 
 
 def _hints(declared: spec.Hints, method: str) -> Hints:

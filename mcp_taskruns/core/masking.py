@@ -6,7 +6,10 @@ Masking by key name misses the secret that a provider echoes inside a message.
 import base64
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from urllib.parse import quote
+
+from mcp_taskruns.core.text import dump, parse
 
 MASK = "[secret]"
 
@@ -26,14 +29,21 @@ class Mask:
         return f"Mask({len(self._forms)} forms)"
 
     def text(self, text: str) -> str:
-        """The text without secrets."""
+        """The text without secrets, also where it is JSON that spells them with escapes."""
+        return self.data(text.encode("utf-8", "replace")).decode() if "\\" in text else self.plain(text)
+
+    def plain(self, text: str) -> str:
+        """Text that is no JSON, or JSON of our own writing, without secrets."""
         for form in self._forms:
             if form in text:
                 text = text.replace(form, MASK)
         return text
 
     def data(self, data: bytes) -> bytes:
-        """The bytes without secrets."""
+        """The bytes without secrets. JSON is rewritten where it has escapes: they can spell a secret in many ways."""
+        if self._forms and b"\\" in data:
+            with suppress(ValueError):
+                data = dump(parse(data)).encode()
         for form in self._forms:
             if (encoded := form.encode()) in data:
                 data = data.replace(encoded, MASK.encode())

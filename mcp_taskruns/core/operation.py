@@ -3,7 +3,7 @@
 All values, decided once at start. Nothing reads a capability file again after them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -36,19 +36,23 @@ class ArgumentReference:
 Template = tuple[str | Variable | ArgumentReference, ...]
 """Text with holes."""
 
+ConstantTemplate = tuple[str | Variable, ...]
+"""Text whose holes are filled from the environment alone."""
+
 
 @dataclass(frozen=True)
 class Parameter:
     """An input parameter: one thing that is sent, and where its value comes from.
 
-    `argument` is the name the caller passes it under, None for a `constant`. `default` names the environment's value
+    `argument` is the name the caller passes it under, None for a `constant`: a template where it is text, else a JSON
+    value. `default` names the environment's value
     for an absent argument. Arrays in a query repeat the name when `explode`, else they are comma-joined.
     """
 
     name: str
     location: Location
     argument: str | None
-    constant: Template | None = None
+    constant: Any = None
     default: Variable | None = None
     explode: bool = True
 
@@ -58,7 +62,7 @@ class Authentication:
     """How a request proves who asks. `parts` are the key's templates: one, or user and password for `basic`."""
 
     kind: Literal["bearer", "basic", "apikey"]
-    parts: tuple[Template, ...]
+    parts: tuple[ConstantTemplate, ...]
     placement: Location = Location.HEADER
     name: str = "Authorization"
 
@@ -103,10 +107,22 @@ class Operation:
     error_body: ErrorBody | None = None
     unsupported: str | None = None
 
-    def variables(self) -> tuple[tuple[str, ...], ...]:
-        """The environment names of its credentials, one tuple of alternatives for each."""
-        parts = self.authentication.parts if self.authentication else ()
-        return tuple(hole.names for template in parts for hole in template if isinstance(hole, Variable))
+    def credentials(self) -> Iterator[Variable]:
+        """What of the environment it sends and must not show.
+
+        Those are the parts of its authentication and the constants beside it; a constant in the path is a name.
+        """
+        parts = list(self.authentication.parts if self.authentication else ())
+        constants = [parameter.constant for parameter in self.parameters if parameter.location is not Location.PATH]
+        return _variables([*parts, *constants, self.body])
+
+
+def _variables(tree: Any) -> Iterator[Variable]:
+    if isinstance(tree, Variable):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from _variables(item)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def _merge_lists(base: list[Any], refinement: list[Any]) -> list[Any]:
     return merged
 
 
-def _identity(item: Any) -> Any:
+def _identity(item: Any) -> str | None:
     if not isinstance(item, Mapping):
         return None
-    return item.get("name", item.get("namespace"))
+    identity = item.get("name", item.get("namespace"))
+    return identity if isinstance(identity, str) else None

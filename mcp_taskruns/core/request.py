@@ -11,6 +11,7 @@ from mcp_taskruns.core.operation import (
     ArgumentReference,
     Authentication,
     BaseUri,
+    ConstantTemplate,
     Location,
     Operation,
     Template,
@@ -20,6 +21,8 @@ from mcp_taskruns.errors import InvalidArguments, NotConfigured
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
+
+A_VALUE = "a value that this call needs"
 
 ABSENT = object()
 """No value was given; None is a value."""
@@ -59,8 +62,10 @@ def build_request(
         raise NotConfigured(operation.unsupported, kind="unsupported", hint="This tool cannot be called.")
     try:
         return _build(operation, arguments, environment)
-    except UnicodeEncodeError as exc:
-        raise InvalidArguments("the arguments hold text that is not valid Unicode (half a surrogate pair)") from exc
+    except (ValueError, RecursionError) as exc:  # half a surrogate pair, NaN, a thousand brackets
+        raise InvalidArguments(
+            "the arguments hold a value that cannot be sent: text or a number without a form"
+        ) from exc
 
 
 def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> UpstreamRequest:
@@ -68,7 +73,7 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
     credentials = list(_credentials(operation.authentication, environment))
     values = _values(operation, arguments, environment)
     query = [*_query(values), *(pair for place, *pair in credentials if place is Location.QUERY)]
-    url = base + _path(operation.path, values)
+    url = base + _path(operation.path, values, environment)
     if query:
         url += ("&" if "?" in url else "?") + "&".join(f"{quote(name, safe='')}={value}" for name, value in query)
     content = _content(operation.body, arguments, environment)
@@ -81,8 +86,8 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
 
 def credential_values(operation: Operation, environment: Mapping[str, str]) -> Iterator[str]:
     """The secrets of the environment that calls of this operation send, in the forms in which they are sent."""
-    for names in operation.variables():
-        yield from (environment[name] for name in names if environment.get(name))
+    for variable in operation.credentials():
+        yield from (environment[name].strip() for name in variable.names if environment.get(name))
     try:
         for _, _, value in _credentials(operation.authentication, environment):
             yield value.rsplit(" ", 1)[-1]
@@ -98,8 +103,12 @@ def _base_uri(base: BaseUri, environment: Mapping[str, str]) -> str:
             hint=f"Set {base.variables[0]} in the server's environment to the provider's base URL.",
         )
     uri = uri.strip().removesuffix("/")
-    parts = urlsplit(uri)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(uri)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or parts.username is not None:
         raise NotConfigured(
             "the provider's address is not a URL",
             hint=f"Set {base.variables[0]} in the server's environment to a URL that begins with https://.",
@@ -130,25 +139,26 @@ def _credentials(
     yield authentication.placement, authentication.name, value
 
 
-def _secret(template: Template, environment: Mapping[str, str]) -> str:
+def _secret(
+    template: ConstantTemplate, environment: Mapping[str, str], called: str = "the provider's credential"
+) -> str:
     text = ""
     for part in template:
         if isinstance(part, str):
             text += part
             continue
-        names = part.names if isinstance(part, Variable) else (part.name,)
-        value = next((environment[name] for name in names if environment.get(name)), "").strip()
+        value = next((environment[name] for name in part.names if environment.get(name)), "").strip()
         if not value:
             raise NotConfigured(
-                "the provider's credential is not set",
-                kind="auth",
-                hint=f"Set {' or '.join(names)} in the server's environment and start it again.",
+                f"{called} is not set",
+                kind="config" if called == A_VALUE else "auth",
+                hint=f"Set {' or '.join(part.names)} in the server's environment and start it again.",
             )
         if not (value.isascii() and value.isprintable()):
             raise NotConfigured(
-                "the provider's credential holds characters that no credential can have",
-                kind="auth",
-                hint=f"Correct {' or '.join(names)} in the server's environment: a line break or a quote too many?",
+                f"{called} holds characters that it cannot have",
+                kind="config" if called == A_VALUE else "auth",
+                hint=f"Correct {' or '.join(part.names)} in the server's environment: a line break too many?",
             )
         text += value
     return text
@@ -158,7 +168,7 @@ def _values(operation: Operation, arguments: Mapping[str, Any], environment: Map
     values: _Values = {}
     for parameter in operation.parameters:
         if parameter.constant is not None:
-            value: Any = _secret(parameter.constant, environment)
+            value: Any = _fill(parameter.constant, {}, environment)
         else:
             value = arguments.get(parameter.argument or parameter.name)
         if value is None and parameter.default is not None:
@@ -175,15 +185,17 @@ def _values(operation: Operation, arguments: Mapping[str, Any], environment: Map
     return values
 
 
-def _path(template: Template, values: _Values) -> str:
+def _path(template: Template, values: _Values, environment: Mapping[str, str]) -> str:
     path = ""
     names: list[str] = []
     for part in template:
         if isinstance(part, str):
             path += part
             continue
-        name = part.name if isinstance(part, ArgumentReference) else part.names[0]
-        found = values.get((Location.PATH, name)) or _Value(name, "", True)
+        if isinstance(part, Variable):
+            found = _Value(part.names[0], _secret((part,), environment, A_VALUE), True)
+        else:
+            found = values.get((Location.PATH, part.name)) or _Value(part.name, "", True)
         text = _text(found.value)
         names.append(found.argument)
         if text in {"", ".", ".."}:
@@ -216,7 +228,7 @@ def _headers(values: _Values) -> Iterator[tuple[str, str]]:
             raise InvalidArguments(f"{found.argument}: may hold printable ASCII only, it is sent as a header")
         if location is Location.HEADER:
             yield name, text
-        elif location is Location.COOKIE:
+        else:
             cookies.append(f"{name}={quote(text, safe='')}")
     if cookies:
         yield "Cookie", "; ".join(cookies)
@@ -227,14 +239,16 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, list):
         return ",".join(map(_text, value))
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # to JSON Schema 5.0 is an integer, to most providers it is not
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _content(body: Any, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> bytes | None:
     value = ABSENT if body is None else _fill(body, arguments, environment)
     if value is ABSENT or (value == {} and isinstance(body, dict)):
         return None
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _fill(tree: Any, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
@@ -242,7 +256,7 @@ def _fill(tree: Any, arguments: Mapping[str, Any], environment: Mapping[str, str
     if isinstance(tree, ArgumentReference):
         return arguments.get(tree.name, ABSENT)
     if isinstance(tree, Variable):
-        return _secret((tree,), environment)
+        return _secret((tree,), environment, A_VALUE)
     if isinstance(tree, dict):
         filled = {name: _fill(item, arguments, environment) for name, item in tree.items()}
         return {name: value for name, value in filled.items() if value is not ABSENT}

@@ -7,7 +7,7 @@ in `model_extra`, so that `check` can name them.
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mcp_taskruns.errors import CapabilityError
 
@@ -100,7 +100,7 @@ class Consumed(Part):
     description: str | None = None
     accept: str | None = None
     error_body: ErrorBody | None = Field(None, alias="errorBody")
-    authentication: dict[str, Any] | None = None
+    authentication: dict[str, Any] | None = Field(None, validation_alias=AliasChoices("authentication", "auth"))
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
     resources: tuple[ConsumedResource, ...] = ()
     import_: str | None = Field(None, alias="import")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.arguments import compile_check, explain_problems
+from mcp_taskruns.errors import NotConfigured
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -40,6 +41,7 @@ WRONG: list[tuple[Any, list[str]]] = [
         ["taskRunId: is required", "taskRunID: is no argument of this tool; did you mean taskRunId?"],
     ),
     ({"taskRunId": "trn-1", "zzz": 1}, ["zzz: is no argument of this tool"]),
+    ({"taskRunId": "trn-1", "task": "a/b"}, ["task: is no argument of this tool; put it into body"]),
 ]
 
 
@@ -70,6 +72,49 @@ def test_defaults_of_the_schema_are_not_filled_in() -> None:
 def test_formats_are_the_providers_to_check() -> None:
     schema = {"type": "object", "properties": {"id": {"type": "string", "format": "uuid"}}}
     assert compile_check(schema)({"id": "trn-1"})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "text"},
+        {"properties": []},
+        {"properties": {"a": 5}},
+        {"properties": {"a": {"pattern": "("}}},
+        {"required": 5},
+        {"enum": 5},
+        {"minimum": "a"},
+        {"$ref": "#/nowhere"},
+        {"$ref": "other.json"},
+        {"$ref": "file:///etc/passwd"},
+        {"$ref": "http://127.0.0.1:9/schema"},
+        {"properties": {"a": {"$ref": "https://schemas.example/a.json"}}},
+        {"items": {"$ref": "ftp://schemas.example/a.json"}},
+    ],
+    ids=str,
+)
+def test_a_schema_that_is_not_valid_or_elsewhere_is_a_call_error(schema: dict[str, Any]) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        compile_check(schema)
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "this tool's input schema is not valid JSON Schema",
+        "retryable": False,
+        "hint": "The server's operator should run `mcp-taskruns check`.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "fits"),
+    [
+        ({"$defs": {"b": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/b"}}}, {"a": 1}, True),
+        ({"$defs": {"b": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/b"}}}, {"a": "x"}, False),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}}, {"a": {"a": {}}}, True),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}}, {"a": {"a": 5}}, False),
+    ],
+)
+def test_a_schema_may_refer_to_its_own_parts(schema: dict[str, Any], arguments: Any, fits: bool) -> None:
+    assert compile_check(schema)(arguments) is fits
 
 
 def test_a_rule_of_a_later_draft_does_not_refuse_what_it_allows() -> None:

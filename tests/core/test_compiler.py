@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.compiler import base_uri_variable, compile_tools, legal_name, prefix_of
-from mcp_taskruns.core.operation import BaseUri, Hints
+from mcp_taskruns.core.operation import BaseUri, ErrorBody, Hints, Variable
 from mcp_taskruns.core.spec import parse_capability
 
 from . import Json, capability, document, inputs, request_of, tool_of
@@ -129,6 +129,11 @@ def test_a_prefix_is_the_overlays_or_the_first_tag_or_the_file(given: Json, pref
     assert prefix_of(parse_capability(document() | given, "things-api.yaml")) == prefix
 
 
+def test_a_prefix_does_not_speak_of_an_overlay() -> None:
+    given = parse_capability({"naftiko": "1"}, "things-api.yaml with overlays/things-api.yaml")
+    assert prefix_of(given) == "things-api"
+
+
 def test_a_prefix_is_never_empty() -> None:
     assert prefix_of(parse_capability({"naftiko": "1"}, "日本.yaml")) == "capability"
 
@@ -166,6 +171,29 @@ def test_with_spec_names_only_colliding_ones_are_prefixed() -> None:
 def test_spec_names_are_those_of_the_file_and_not_the_overlays() -> None:
     (tool,) = compile_tools([capability(tool={"rename": "other"})], names="spec")
     assert tool.name == "do-it"
+
+
+def described(*tools: tuple[str, str], prefix: str) -> Any:
+    given = document() | {"prefix": prefix}
+    given["capability"]["exposes"][0]["tools"] = [
+        {"name": name, "call": "things.op", "description": description} for name, description in tools
+    ]
+    return parse_capability(given, f"{prefix}.yaml")
+
+
+def test_with_spec_names_descriptions_speak_of_tools_by_their_names() -> None:
+    first = described(
+        ("run-it", "First a-list, then wait; not a-run-it-all, nor run-it. See b-list: `a-run-it`."),
+        ("list", "Lists what a-run-it ran."),
+        prefix="a",
+    )
+    second = described(("list", "Lists. Not a-list."), prefix="b")
+    assert {tool.name: tool.description for tool in compile_tools([first, second], names="spec")} == {
+        "run-it": "First a-list, then wait; not a-run-it-all, nor run-it. See b-list: `run-it`.",
+        "a-list": "Lists what run-it ran.",
+        "b-list": "Lists. Not a-list.",
+    }
+    assert compile_tools([first])[1].description == "Lists what a-run-it ran."
 
 
 def test_spec_names_that_are_equal_once_legal_are_numbered() -> None:
@@ -220,6 +248,45 @@ def test_an_undeclared_placeholder_is_a_required_string() -> None:
 
 def test_a_placeholder_that_repeats_is_one_argument() -> None:
     assert tool_of(path="/{a}/{{ a }}").input_schema == schema(["a"], a={"type": "string"})
+
+
+@pytest.mark.parametrize(
+    ("path", "argument"),
+    [
+        ("/{a.b}", "a.b"),
+        ("/{ tools.a }", "tools.a"),
+        ("/{{tools.a}}", "a"),
+        ("/{{a}}", "a"),
+        ("/{{ rest.a.b }}", "a.b"),
+    ],
+)
+def test_a_dot_is_a_references_in_double_braces_and_the_names_own_in_single_ones(path: str, argument: str) -> None:
+    tool = tool_of(path=path)
+    assert tool.input_schema == schema([argument], **{argument: {"type": "string"}})
+    assert request_of(tool, {argument: "7"}).url == "https://api.example/7"
+
+
+def test_a_placeholder_with_a_dot_is_the_input_of_that_name() -> None:
+    tool = tool_of(inputs({"name": "a.b", "in": "path", "type": "integer"}), path="/{a.b}")
+    assert tool.input_schema == schema(["a.b"], **{"a.b": {"type": "integer"}})
+
+
+@pytest.mark.parametrize("path", ["/{{THING_KEY}}", "/{{ env.THING_KEY }}"])
+def test_a_bound_name_in_double_braces_is_not_asked_from_the_caller(path: str) -> None:
+    tool = tool_of(path=path)
+    assert tool.input_schema == schema()
+    assert request_of(tool, {"THING_KEY": "callers"}).url == "https://api.example/key-123456"
+
+
+@pytest.mark.parametrize(
+    ("path", "argument"),
+    [("/{THING_KEY}", "THING_KEY"), ("/{ THING_KEY }", "THING_KEY"), ("/{env.THING_KEY}", "env.THING_KEY")],
+)
+def test_a_bound_name_in_single_braces_is_the_callers(path: str, argument: str) -> None:
+    tool = tool_of(path=path)
+    assert tool.input_schema == schema([argument], **{argument: {"type": "string"}})
+    assert request_of(tool, {argument: "callers"}).url == "https://api.example/callers"
+    assert list(tool.operation.credentials()) == []
 
 
 def test_an_operation_without_inputs_takes_no_arguments() -> None:
@@ -342,6 +409,15 @@ def test_a_suffixed_name_that_an_input_has_already_is_suffixed_again() -> None:
     assert request.url == "https://api.example/p?id=q&id_query=r"
 
 
+def test_a_name_is_suffixed_until_no_other_input_has_it() -> None:
+    declared = [{"name": name, "in": "query"} for name in ("id_header", "id_header_header")]
+    tool = tool_of(inputs(*declared, {"name": "id", "in": "header"}), path="/{id}")
+    assert list(tool.input_schema["properties"]) == ["id", "id_header", "id_header_header", "id_header_header_header"]
+    request = request_of(tool, {"id": "p", "id_header": 1, "id_header_header": 2, "id_header_header_header": 3})
+    assert request.url == "https://api.example/p?id_header=1&id_header_header=2"
+    assert dict(request.headers)["id"] == "3"
+
+
 def test_inner_inputs_refine_outer_ones_field_by_field() -> None:
     given = document(
         inputs({"name": "a", "in": "query", "description": "inner"}),
@@ -414,6 +490,19 @@ def test_an_address_may_have_further_variables() -> None:
 
 
 @pytest.mark.parametrize(
+    ("declared", "compiled"),
+    [
+        (None, None),
+        ({"status": "code", "message": "why"}, ErrorBody("code", "why")),
+        ({"status": "s", "message": "m", "notFound": "No"}, ErrorBody("s", "m", ("No",))),
+        ({"status": "s", "message": "m", "notFound": ["No", "Gone"]}, ErrorBody("s", "m", ("No", "Gone"))),
+    ],
+)
+def test_an_operation_knows_its_providers_error_bodies(declared: Json | None, compiled: ErrorBody | None) -> None:
+    assert tool_of(errorBody=declared).operation.error_body == compiled
+
+
+@pytest.mark.parametrize(
     ("operation", "consumed", "accept"),
     [
         ({}, {}, "application/json, */*;q=0.5"),
@@ -437,6 +526,110 @@ def test_an_unsupported_authentication_is_listed_and_says_so(kind: str) -> None:
     tool = tool_of(path="/{id}", authentication={"type": kind})
     assert tool.operation.unsupported == f"things-api.yaml authenticates by {kind}, which this server cannot do"
     assert tool.input_schema == schema(["id"], id={"type": "string"})
+
+
+@pytest.mark.parametrize(
+    "authentication",
+    [
+        {"type": "bearer"},
+        {"type": "bearer", "token": ""},
+        {"type": "bearer", "token": None},
+        {"type": "basic", "username": "me"},
+        {"type": "basic", "password": "{{env.THING_KEY}}"},
+        {"type": "apikey", "key": "X-Key"},
+        {"type": "apikey", "value": "{{env.THING_KEY}}"},
+        {"type": "apikey", "name": "X-Key", "in": "header", "value": ""},
+        {"type": "apikey", "header": "X-Key"},
+        {"type": "apikey"},
+    ],
+)
+@pytest.mark.parametrize("word", ["authentication", "auth"])
+def test_an_authentication_without_a_credential_is_listed_and_says_so(word: str, authentication: Json) -> None:
+    tool = tool_of(path="/{id}", **{word: authentication})
+    assert tool.operation.unsupported == (
+        f"things-api.yaml authenticates by {authentication['type']} and does not say with what"
+    )
+    assert tool.operation.authentication is None
+    assert tool.input_schema == schema(["id"], id={"type": "string"})
+
+
+@pytest.mark.parametrize("place", [["query"], {"query": 1}, 5, None, "body", "HEADER"], ids=repr)
+@pytest.mark.parametrize("word", ["in", "placement"])
+def test_an_api_key_in_no_place_that_there_is_goes_into_a_header(word: str, place: Any) -> None:
+    tool = tool_of(authentication={"type": "apikey", word: place, "name": "X-Key", "value": "{{env.THING_KEY}}"})
+    assert dict(request_of(tool).headers)["X-Key"] == "key-123456"
+
+
+ANY = "{{env.THING_KEY}}"
+
+
+@pytest.mark.parametrize(
+    ("operation", "consumed", "path"),
+    [
+        ({}, {"authentication": {"type": "bearer", "token": ANY}}, "/"),
+        ({}, {"auth": {"type": "basic", "username": "me", "password": ANY}}, "/"),
+        ({}, {"authentication": {"type": "apikey", "header": "X", "key": f"Token {ANY}"}}, "/"),
+        (inputs({"name": "X-Key", "in": "header", "value": f"v1 {ANY}"}), {}, "/"),
+        (inputs({"name": "key", "in": "query", "value": ANY}), {}, "/"),
+        (inputs({"name": "key", "in": "cookie", "value": ANY}), {}, "/"),
+        ({}, {"inputParameters": [{"name": "X-Key", "in": "header", "value": ANY}]}, "/"),
+        (inputs({"name": "X-Key", "in": "header", "value": ANY}), {}, "/{id}"),
+    ],
+)
+def test_what_is_sent_of_the_environment_beside_the_path_is_a_credential(
+    operation: Json, consumed: Json, path: str
+) -> None:
+    credentials = tool_of(operation, path=path, **consumed).operation.credentials()
+    assert list(credentials) == [Variable(("THING_KEY",))]
+
+
+@pytest.mark.parametrize(
+    ("operation", "consumed"),
+    [
+        ({}, {"authentication": {"type": "bearer", "token": "{{MY_TOKEN}}"}}),
+        ({}, {"authentication": {"type": "basic", "username": "me", "password": "{{ MY_TOKEN }}"}}),
+        ({}, {"authentication": {"type": "apikey", "name": "X-Key", "value": "Token {{MY_TOKEN}}"}}),
+        (inputs({"name": "X-Key", "in": "header", "value": "v1 {{MY_TOKEN}}"}), {}),
+        (inputs({"name": "key", "in": "query", "value": ["{{MY_TOKEN}}"]}), {}),
+        (inputs({"name": "key", "in": "body", "value": {"a": [{"b": "{{MY_TOKEN}}"}]}}), {}),
+        (inputs({"name": "key", "in": "cookie", "value": "{{env.MY_TOKEN}}"}), {}),
+    ],
+)
+def test_a_name_that_no_bind_declares_is_a_variable_of_the_environment_where_no_caller_is_asked(
+    operation: Json, consumed: Json
+) -> None:
+    tool = tool_of({"method": "POST", **operation}, **consumed)
+    assert set(tool.operation.credentials()) == {Variable(("MY_TOKEN",))}
+    assert tool.input_schema == schema()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        inputs({"name": "body", "in": "body", "value": ANY}),
+        inputs({"name": "key", "in": "body", "value": f"v1 {ANY}"}, {"name": "other", "in": "body"}),
+        {"body": {"type": "json", "data": ANY}},
+        {"body": {"type": "json", "data": {"a": [1, {"b": f"v1 {ANY} {{{{x}}}}"}], "c": None}}},
+    ],
+)
+def test_what_is_sent_of_the_environment_in_the_body_is_a_credential(operation: Json) -> None:
+    credentials = tool_of({"method": "POST", **operation}).operation.credentials()
+    assert set(credentials) == {Variable(("THING_KEY",))}
+
+
+@pytest.mark.parametrize(
+    ("operation", "path"),
+    [
+        ({}, "/"),
+        ({}, "/{{THING_KEY}}"),
+        (inputs({"name": "id", "in": "path", "value": ANY}), "/{id}"),
+        (inputs({"name": "id", "in": "path", "value": "{{MY_NAME}}"}), "/{id}"),
+        (inputs({"name": "q", "in": "query", "env": "THING_KEY"}), "/"),
+        (inputs({"name": "q", "in": "query", "value": 5}, {"name": "l", "in": "query", "value": ["a"]}), "/"),
+    ],
+)
+def test_what_names_a_place_or_a_default_is_no_credential(operation: Json, path: str) -> None:
+    assert list(tool_of(operation, path=path).operation.credentials()) == []
 
 
 @pytest.mark.parametrize(

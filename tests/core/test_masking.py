@@ -70,5 +70,47 @@ def test_a_masked_json_document_is_still_json() -> None:
     assert json.loads(Mask([SECRET]).data(body)) == {"said": f"wrong key {MASK}", "n": [1]}
 
 
+@pytest.mark.parametrize(
+    ("written", "masked"),
+    [
+        ('{"said": "\\u006bey-123456"}', f'{{"said":"{MASK}"}}'),
+        ('{"\\u006Bey\\u002d123456": "gr\\u00f6\\u00dfe"}', f'{{"{MASK}":"größe"}}'),
+        ('["a\\/key-123456\\/b", null, 1.5]', f'["a/{MASK}/b",null,1.5]'),
+        # What is no JSON is masked as it stands.
+        ('said \\ key-123456 "', f'said \\ {MASK} "'),
+        ('{"said": "key-123456\\n"', f'{{"said": "{MASK}\\n"'),
+        ('{"said": "key-123456"}', f'{{"said": "{MASK}"}}'),
+    ],
+)
+def test_a_secret_is_masked_however_json_spells_it(written: str, masked: str) -> None:
+    mask = Mask(["key-123456"])
+    assert mask.text(written) == masked
+    assert mask.data(written.encode()) == masked.encode()
+
+
+def test_a_secret_with_escapes_of_its_own_is_masked_in_json_and_beside_it() -> None:
+    mask = Mask([SECRET])
+    assert mask.text(json.dumps({"said": SECRET})) == f'{{"said":"{MASK}"}}'
+    assert mask.text(f"said {SECRET}!") == f"said {MASK}!"
+
+
+def test_text_of_our_own_writing_is_masked_as_it_stands() -> None:
+    mask = Mask([SECRET])
+    text = '{"a": "\\n", "secret": %s}'
+    assert mask.plain(text % json.dumps(SECRET)) == text % f'"{MASK}"'
+    assert mask.plain(f"\\ {SECRET}") == f"\\ {MASK}"
+
+
+def test_without_secrets_json_is_not_rewritten() -> None:
+    assert Mask([]).data(b'{"a": "\\u00f6"}') == b'{"a": "\\u00f6"}'
+    assert Mask([]).text('{"a": "\\u00f6"}') == '{"a": "\\u00f6"}'
+
+
+def test_half_a_surrogate_pair_beside_a_secret_is_a_question_mark() -> None:
+    mask = Mask(["key-123456"])
+    assert mask.text("\\ \ud800 key-123456") == f"\\ ? {MASK}"
+    assert mask.data(b'["\\ud800", "key-123456"]') == f'["?","{MASK}"]'.encode()
+
+
 def test_a_mask_does_not_show_its_secrets() -> None:
     assert "key-123456" not in repr(Mask(["key-123456"]))

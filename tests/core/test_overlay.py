@@ -39,6 +39,15 @@ from mcp_taskruns.errors import CapabilityError
         ),
         pytest.param({"a": [{"name": "x"}]}, {"a": [{"v": 1}]}, {"a": [{"v": 1}]}, id="items without a name replace"),
         pytest.param({"a": ["s"]}, {"a": [{"name": "x"}]}, {"a": ["s", {"name": "x"}]}, id="unnamed items stay"),
+        pytest.param(
+            {"a": [{"name": "x", "v": 1}]}, {"a": [{"name": ["x"]}]}, {"a": [{"name": ["x"]}]}, id="a list is no name"
+        ),
+        pytest.param(
+            {"a": [{"name": {}}]}, {"a": [{"name": "x"}]}, {"a": [{"name": {}}, {"name": "x"}]}, id="nor is {}"
+        ),
+        pytest.param(
+            {"a": [{"name": 5, "v": 1}]}, {"a": [{"name": 5, "w": 2}]}, {"a": [{"name": 5, "w": 2}]}, id="nor a number"
+        ),
     ],
 )
 def test_an_overlay_is_merged(base: Any, overlay: Any, merged: Any) -> None:

@@ -1,12 +1,15 @@
 import base64
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
 from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.masking import MASK, Mask
+from mcp_taskruns.core.operation import Variable
 from mcp_taskruns.core.request import UpstreamRequest, credential_values
 from mcp_taskruns.core.spec import parse_capability
 from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured
@@ -70,8 +73,8 @@ CONTROLS = ["\r\nX-Evil: 1", "\n", "a\rb", "\x00", "a\x00b", "\x1b[31m", "\t", "
 HALVES = ["\ud800", "a\udfffb"]
 
 
-def ids(value: str) -> str:
-    return ascii(value)[:30]
+def ids(value: object) -> str:
+    return "a huge number" if value == 10**5_000 else ascii(value)[:30]
 
 
 @pytest.mark.parametrize("value", NASTY + CONTROLS, ids=ids)
@@ -139,11 +142,47 @@ def test_no_argument_leaves_its_place_in_the_body(value: str) -> None:
     assert body_of(request_of(template, {"a": value})) == {"a": value, "t": f"<{value}>"}
 
 
-@pytest.mark.parametrize("value", HALVES, ids=ids)
+NO_JSON = [float("nan"), float("inf"), float("-inf"), {"deep": [float("nan")]}, [{"deep": float("inf")}], 10**5_000]
+
+
+@pytest.mark.parametrize("value", [*HALVES, *NO_JSON, [HALVES[0]], {HALVES[1]: 1}], ids=ids)
 @pytest.mark.parametrize("place", ["path", "query", "body"])
-def test_half_a_surrogate_pair_is_refused(place: str, value: str) -> None:
+def test_what_has_no_form_in_which_it_is_sent_is_refused(place: str, value: Any) -> None:
     tool = tool_of(inputs({"name": "a", "in": place}), path="/{a}" if place == "path" else "/")
-    with pytest.raises(InvalidArguments, match="not valid Unicode"):
+    with pytest.raises(InvalidArguments) as caught:
+        request_of(tool, {"a": value})
+    assert caught.value.to_json() == {
+        "kind": "validation",
+        "message": "the arguments hold a value that cannot be sent: text or a number without a form",
+        "retryable": False,
+    }
+
+
+@pytest.mark.parametrize("value", NO_JSON, ids=ids)
+@pytest.mark.parametrize("place", ["header", "cookie"])
+def test_a_number_without_a_form_is_refused_in_a_header_too(place: str, value: Any) -> None:
+    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+        request_of(tool_of(inputs({"name": "a", "in": place})), {"a": value})
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}], ids=["lists", "mappings"])
+@pytest.mark.parametrize("place", ["path", "query", "header", "cookie", "body", "template"])
+def test_arguments_that_are_nested_without_end_are_refused(place: str, wrap: Callable[[Any], Any]) -> None:
+    value: Any = []
+    for _ in range(100_000):
+        value = wrap(value)
+    operation: Json = (
+        {"body": {"data": {"t": "<{{a}}>"}}} if place == "template" else inputs({"name": "a", "in": place})
+    )
+    tool = tool_of({"method": "POST", **operation}, path="/{a}" if place == "path" else "/")
+    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+        request_of(tool, {"a": value})
+
+
+@pytest.mark.parametrize("value", [*HALVES, float("nan")], ids=ids)
+def test_what_has_no_form_is_refused_inside_a_body_template(value: Any) -> None:
+    tool = tool_of({"method": "POST", "body": {"type": "json", "data": {"t": "<{{a}}>", "v": "{{a}}"}}})
+    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
         request_of(tool, {"a": value})
 
 
@@ -180,6 +219,7 @@ def body_of(request: UpstreamRequest) -> Any:
         ("/{{ a }}", {"a": "x"}, "https://api.example/x"),
         ("/{a}{b}", {"a": "x", "b": "y"}, "https://api.example/xy"),
         ("/{id}", {"id": 7}, "https://api.example/7"),
+        ("/{id}", {"id": 7.0}, "https://api.example/7"),
         ("/{id}", {"id": True}, "https://api.example/true"),
         ("/{id}", {"id": ["a", "b"]}, "https://api.example/a%2Cb"),
         ("/{id}", {"id": "-._~"}, "https://api.example/-._~"),
@@ -200,6 +240,11 @@ def test_placeholders_are_filled_where_they_stand(path: str, arguments: Json, ur
         ({}, False, "?q=false"),
         ({}, 0, "?q=0"),
         ({}, 1.5, "?q=1.5"),
+        # To JSON Schema these are integers.
+        ({}, 5.0, "?q=5"),
+        ({}, 1e3, "?q=1000"),
+        ({}, -0.0, "?q=0"),
+        ({}, [2.0, -2.5], "?q=2&q=-2.5"),
         ({}, {"a": [1, "ö"]}, "?q=%7B%22a%22%3A%5B1%2C%22%C3%B6%22%5D%7D"),
         ({}, ["a", 2, True], "?q=a&q=2&q=true"),
         ({}, [], ""),
@@ -243,10 +288,18 @@ def test_absent_headers_and_cookies_are_not_sent() -> None:
         (inputs({"name": "body", "in": "body"}), {"body": []}, b"[]"),
         (inputs({"name": "body", "in": "body"}), {"body": "x"}, b'"x"'),
         (inputs({"name": "body", "in": "body"}), {"body": {"a": None}}, b'{"a":null}'),
+        (inputs({"name": "body", "in": "body"}), {"body": {"a": [5.0, 1.5]}}, b'{"a":[5.0,1.5]}'),
         (inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}), {}, None),
         (inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}), {"b": [1]}, b'{"b":[1]}'),
         (inputs({"name": "body", "in": "body"}, {"name": "b", "in": "body"}), {"body": {"c": 1}}, b'{"body":{"c":1}}'),
         (inputs({"name": "a", "in": "body", "value": "x-{{env.THING_KEY}}"}), {}, b'{"a":"x-key-123456"}'),
+        (inputs({"name": "a", "in": "body", "value": ["{{env.THING_KEY}}", 5]}), {}, b'{"a":["key-123456",5]}'),
+        (
+            inputs({"name": "a", "in": "body", "value": {"b": ["<{{THING_KEY}}>", None], "c": {}}}),
+            {},
+            b'{"a":{"b":["<key-123456>",null],"c":{}}}',
+        ),
+        (inputs({"name": "body", "in": "body", "value": {"b": "{{THING_KEY}}"}}), {}, b'{"b":"key-123456"}'),
         (
             {"body": {"type": "json", "data": {"a": "{{a}}", "b": 1, "c": None}}},
             {"a": [1]},
@@ -322,6 +375,10 @@ def test_a_default_that_is_not_set_is_left_out_elsewhere() -> None:
         ("Key {{env.THING_KEY}}!", "Key key-123456!"),
         ("{{THING_KEY}}", "key-123456"),
         ("{{env.UNDECLARED}}", "from the environment"),
+        ("{{UNDECLARED}}", "from the environment"),
+        ("<{{ UNDECLARED }}>", "<from the environment>"),
+        (["{{UNDECLARED}}", "b", 5], "from the environment,b,5"),
+        ({"a": ["{{THING_KEY}}"]}, '{"a":["key-123456"]}'),
         ("{{ env.THING_KEY }}", "key-123456"),
         ("{one brace}", "{one brace}"),
     ],
@@ -343,7 +400,103 @@ def test_a_constant_without_its_variable_is_a_call_error_that_names_it() -> None
     tool = tool_of(inputs({"name": "X-A", "in": "header", "value": "{{env.THING_KEY}}"}))
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {})
-    assert caught.value.hint == "Set THING_KEY in the server's environment and start it again."
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "a value that this call needs is not set",
+        "retryable": False,
+        "hint": "Set THING_KEY in the server's environment and start it again.",
+    }
+
+
+def test_a_constant_that_cannot_be_sent_is_refused_without_showing_it() -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header", "value": "{{env.THING_KEY}}"}))
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {}, {"THING_KEY": "a\r\nX-Evil: 1"})
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "a value that this call needs holds characters that it cannot have",
+        "retryable": False,
+        "hint": "Correct THING_KEY in the server's environment: a line break too many?",
+    }
+
+
+JSON_VALUES: list[tuple[Any, str, bytes]] = [
+    (True, "true", b"true"),
+    (False, "false", b"false"),
+    (0, "0", b"0"),
+    (5, "5", b"5"),
+    (1.5, "1.5", b"1.5"),
+    ("5", "5", b'"5"'),
+    ("true", "true", b'"true"'),
+    ("", "", b'""'),
+    ({"a": 1}, "%7B%22a%22%3A1%7D", b'{"a":1}'),
+]
+
+
+@pytest.mark.parametrize(("value", "text", "json_form"), JSON_VALUES)
+def test_a_constant_keeps_its_json_type(value: Any, text: str, json_form: bytes) -> None:
+    assert request_of(tool_of(inputs({"name": "q", "in": "query", "value": value}))).url.partition("?q=")[2] == text
+    field = request_of(tool_of(inputs({"name": "f", "in": "body", "value": value}, method="POST")))
+    assert field.content == b'{"f":' + json_form + b"}"
+    whole = request_of(tool_of(inputs({"name": "body", "in": "body", "value": value}, method="POST")))
+    assert whole.content == json_form
+
+
+@pytest.mark.parametrize(
+    ("value", "header", "query"),
+    [
+        (True, "true", "?a=true"),
+        (5, "5", "?a=5"),
+        ({"a": 1}, '{"a":1}', "?a=%7B%22a%22%3A1%7D"),
+        (["x", 2], "x,2", "?a=x&a=2"),
+    ],
+)
+def test_a_constant_is_written_as_an_argument_would_be(value: Any, header: str, query: str) -> None:
+    declared = [{"name": "a", "in": place, "value": value} for place in ("header", "query", "path")]
+    constant = request_of(tool_of(inputs(*declared), path="/{a}"))
+    asked = [{"name": "a", "in": place} for place in ("header", "query", "path")]
+    argued = request_of(tool_of(inputs(*asked), path="/{a}"), {"a": value, "a_query": value, "a_header": value})
+    assert constant == argued
+    assert (dict(constant.headers)["a"], constant.url.partition("?")[2]) == (header, query[1:])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "url"),
+    [
+        ("/v1/{{THING_KEY}}/x", "org", "https://api.example/v1/org/x"),
+        ("/v1/{{env.THING_KEY}}.json", "a/b ö", None),
+        ("/v1/{{THING_KEY}}/x", "a/../b?c#d", "https://api.example/v1/a%2F..%2Fb%3Fc%23d/x"),
+        ("/v1/{{env.THING_KEY}}:run", " org\n", "https://api.example/v1/org:run"),
+    ],
+)
+def test_a_bound_name_in_the_path_is_filled_from_the_environment(path: str, value: str, url: str | None) -> None:
+    tool = tool_of(path=path)
+    if url is None:
+        with pytest.raises(NotConfigured, match="a value that this call needs holds characters that it cannot have"):
+            request_of(tool, {}, {"THING_KEY": value})
+    else:
+        assert request_of(tool, {}, {"THING_KEY": value}).url == url
+
+
+def test_a_bound_name_in_the_path_has_its_alternatives() -> None:
+    given = document(path="/{{ORG}}")
+    given["binds"][0]["keys"]["ORG"] = ["FIRST_ORG", "SECOND_ORG"]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert request_of(tool, {}, {"SECOND_ORG": "2"}).url == "https://api.example/2"
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {"ORG": "callers", "FIRST_ORG": "callers"}, {})
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "a value that this call needs is not set",
+        "retryable": False,
+        "hint": "Set FIRST_ORG or SECOND_ORG in the server's environment and start it again.",
+    }
+
+
+@pytest.mark.parametrize("value", [".", ".."])
+def test_the_environment_does_not_leave_its_segment_of_the_path(value: str) -> None:
+    with pytest.raises(InvalidArguments, match=f"^THING_KEY: must be one segment of a path, not '{re.escape(value)}'"):
+        request_of(tool_of(path="/v1/{{THING_KEY}}/x"), {}, {"THING_KEY": value})
 
 
 BASIC = "Basic " + base64.b64encode(b"me:key-123456").decode()
@@ -369,6 +522,17 @@ BASIC = "Basic " + base64.b64encode(b"me:key-123456").decode()
             (),
             "?api%20key=key-123456%26%3D",
         ),
+        # The other spellings of public files
+        (
+            {"type": "apikey", "in": "header", "name": "X-Key", "value": "{{env.THING_KEY}}"},
+            (("X-Key", "key-123456"),),
+            "",
+        ),
+        ({"type": "apikey", "in": "query", "name": "k", "value": "{{env.THING_KEY}}"}, (), "?k=key-123456"),
+        ({"type": "apikey", "name": "X-Key", "value": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
+        ({"type": "apikey", "header": "X-Key", "key": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
+        ({"type": "apikey", "header": "X-Key", "key": "Token {{THING_KEY}}"}, (("X-Key", "Token key-123456"),), ""),
+        ({"type": "apikey", "header": "X-Key", "value": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
     ],
 )
 def test_a_request_proves_who_asks(
@@ -377,6 +541,7 @@ def test_a_request_proves_who_asks(
     request = request_of(tool_of(authentication=authentication))
     assert request.headers == (("Accept", "application/json, */*;q=0.5"), *headers)
     assert request.url == f"https://api.example/things{query}"
+    assert request_of(tool_of(auth=authentication)) == request
 
 
 def test_a_credential_in_the_query_stands_behind_the_arguments() -> None:
@@ -422,7 +587,7 @@ def test_a_missing_credential_names_all_its_alternatives() -> None:
     given = document(authentication=BEARER)
     given["binds"][0]["keys"]["THING_KEY"] = ["A_KEY", "B_KEY", "THING_KEY"]
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
-    assert tool.operation.variables() == (("A_KEY", "B_KEY", "THING_KEY"),)
+    assert list(tool.operation.credentials()) == [Variable(("A_KEY", "B_KEY", "THING_KEY"))]
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {})
     assert caught.value.hint == "Set A_KEY or B_KEY or THING_KEY in the server's environment and start it again."
@@ -444,9 +609,9 @@ def test_a_credential_that_cannot_be_one_is_refused_without_showing_it(value: st
         request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": value})
     assert caught.value.to_json() == {
         "kind": "auth",
-        "message": "the provider's credential holds characters that no credential can have",
+        "message": "the provider's credential holds characters that it cannot have",
         "retryable": False,
-        "hint": "Correct THING_KEY in the server's environment: a line break or a quote too many?",
+        "hint": "Correct THING_KEY in the server's environment: a line break too many?",
     }
 
 
@@ -474,11 +639,25 @@ def test_an_address_of_the_environment_wins(address: str, url: str) -> None:
         ("ftp://other.example", "the provider's address is not a URL"),
         ("file:///etc/passwd", "the provider's address is not a URL"),
         ("https://", "the provider's address is not a URL"),
+        ("https:///path", "the provider's address is not a URL"),
+        ("https://:443", "the provider's address is not a URL"),
+        ("https://[::1", "the provider's address is not a URL"),
+        ("https://[one]/", "the provider's address is not a URL"),
+        ("//other.example", "the provider's address is not a URL"),
+        ("none", "the provider's address is not a URL"),
         ("http://other.example", "not https"),
         ("http://127.0.0.1.other.example", "not https"),
         ("http://localhost.other.example", "not https"),
-        ("http://localhost@other.example", "not https"),
-        ("http://127.0.0.1:80@other.example/", "not https"),
+        ("http://localhost@other.example", "the provider's address is not a URL"),
+        ("http://127.0.0.1:80@other.example/", "the provider's address is not a URL"),
+        ("https://me:key@other.example", "the provider's address is not a URL"),
+        ("https://@other.example", "the provider's address is not a URL"),
+        ("https://other.example:port", "the provider's address is not a URL"),
+        ("https://other.example:99999", "the provider's address is not a URL"),
+        ("https://other.example:0", "the provider's address is not a URL"),
+        ("https://other.example/?q=1", "the provider's address is not a URL"),
+        ("https://other.example?q=1", "the provider's address is not a URL"),
+        ("https://other.example/#x", "the provider's address is not a URL"),
         ("http://10.0.0.1", "not https"),
         ("http://0.0.0.0", "not https"),
     ],
@@ -487,6 +666,7 @@ def test_an_address_that_is_not_safe_is_refused(address: str, message: str) -> N
     with pytest.raises(NotConfigured, match=message) as caught:
         request_of(tool_of(authentication=BEARER), {}, KEY | {"THING_BASE_URL": address})
     assert (caught.value.kind, caught.value.hint.split(" in ")[0]) == ("config", "Set THING_BASE_URL")
+    assert address not in caught.value.message
 
 
 @pytest.mark.parametrize("written", [None, "", "/v1", "https://{host}/v1", "https://${HOST}"])
@@ -567,3 +747,69 @@ def test_the_values_to_mask_are_the_credentials_as_set_and_as_sent(
 ) -> None:
     operation = tool_of(authentication=authentication).operation
     assert list(credential_values(operation, environment)) == values
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        inputs({"name": "X-A", "in": "header", "value": "v1 {{env.THING_KEY}}"}),
+        inputs({"name": "a", "in": "query", "value": "{{env.THING_KEY}}"}),
+        inputs({"name": "a", "in": "cookie", "value": "{{env.THING_KEY}}"}),
+        inputs({"name": "a", "in": "body", "value": "{{env.THING_KEY}}"}),
+        {"body": {"type": "json", "data": {"a": [{"b": "{{env.THING_KEY}}"}]}}},
+    ],
+)
+def test_the_constants_beside_the_path_are_masked(operation: Json) -> None:
+    compiled = tool_of({"method": "POST", **operation}).operation
+    assert set(credential_values(compiled, KEY)) == {"key-123456"}
+    assert list(credential_values(compiled, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "environment"),
+    [
+        ({}, {}),
+        (inputs({"name": "X-K", "in": "header", "value": "{{env.THING_KEY}}"}), {"THING_KEY": " key-123456\n"}),
+        (inputs({"name": "X-K", "in": "header", "value": "{{MY_TOKEN}}"}), {"MY_TOKEN": "key-123456"}),
+        (inputs({"name": "c", "in": "cookie", "value": "{{MY_TOKEN}}"}), {"MY_TOKEN": "key-123456"}),
+        (inputs({"name": "k", "in": "query", "value": ["{{MY_TOKEN}}"]}), {"MY_TOKEN": "key-123456"}),
+        (inputs({"name": "k", "in": "body", "value": {"a": "{{MY_TOKEN}}"}}), {"MY_TOKEN": "key-123456"}),
+    ],
+    ids=["nothing", "stripped", "header", "cookie", "query", "body"],
+)
+def test_what_a_constant_sends_of_the_environment_is_masked(operation: Json, environment: Mapping[str, str]) -> None:
+    tool = tool_of({"method": "POST", **operation})
+    request = request_of(tool, {}, environment)
+    sent = f"{request.url} {request.headers} {request.content!r}"
+    mask = Mask(credential_values(tool.operation, environment))
+    assert ("key-123456" in sent) is (operation != {})
+    assert mask.text(sent) == sent.replace("key-123456", MASK)
+
+
+@pytest.mark.parametrize(
+    ("password", "environment"),
+    [
+        ("{{env.THING_KEY}}", {"THING_KEY": " key-123456\n"}),
+        ("{{MY_PASSWORD}}", {"MY_PASSWORD": "key-123456"}),
+        ("{{env.MY_PASSWORD}}", {"MY_PASSWORD": "key-123456\r\n"}),
+    ],
+    ids=["stripped", "unbound", "not among the keys"],
+)
+def test_a_password_is_masked_as_it_is_sent_and_alone(password: str, environment: Mapping[str, str]) -> None:
+    operation = tool_of(authentication={"type": "basic", "username": "me", "password": password}).operation
+    mask = Mask(credential_values(operation, environment))
+    assert mask.text(f"said key-123456 and {BASIC}") == f"said {MASK} and Basic {MASK}"
+
+
+def test_a_constant_in_the_path_is_a_name_and_not_masked() -> None:
+    tool = tool_of(inputs({"name": "id", "in": "path", "value": "{{env.THING_KEY}}"}), path="/{id}/{{THING_KEY}}")
+    assert request_of(tool).url == "https://api.example/key-123456/key-123456"
+    assert list(credential_values(tool.operation, KEY)) == []
+
+
+def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:
+    given = document(authentication=BEARER)
+    given["binds"][0]["keys"]["THING_KEY"] = ["A_KEY", "THING_KEY", "C_KEY"]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    values = set(credential_values(tool.operation, KEY | {"C_KEY": "other-123456"}))
+    assert values == {"key-123456", "other-123456"}

@@ -4,33 +4,24 @@ document and documentation (docs.dev.runwayml.com).
 """
 
 import json
-import random
 from typing import Any, get_args
 
 import pytest
 
-from mcp_taskruns.core.operation import ErrorBody
+from mcp_taskruns.core.operation import Authentication, BaseUri, ErrorBody, Location, Operation, Parameter, Variable
 from mcp_taskruns.core.result import (
     HINTS,
     MAX_ERROR_MESSAGE,
-    MAX_MESSAGE,
     Answer,
-    Ended,
-    Event,
-    EventFold,
     Outcome,
-    Progress,
-    cut,
-    describe_event,
-    dump,
     fit,
-    one_line,
     provider_error,
     read_answer,
 )
+from mcp_taskruns.core.text import dump
 from mcp_taskruns.errors import Kind, ProviderError
 
-Json = dict[str, Any]
+from . import Json
 
 # Inngest pkg/api/apiv1/cache.go: the cached body comes without its status code.
 INNGEST_ERROR = ErrorBody(status="status", message="error")
@@ -41,6 +32,17 @@ def answer(status: int, media_type: str | None, body: bytes | str, **headers: st
     if media_type is not None:
         named["content-type"] = media_type
     return Answer(status, named, body.encode() if isinstance(body, str) else body)
+
+
+def operation(
+    error_body: ErrorBody | None = None,
+    authentication: Authentication | None = None,
+    parameters: tuple[Parameter, ...] = (),
+) -> Operation:
+    base = BaseUri("https://api.example", ("THING_BASE_URL", "THING_HOST"))
+    return Operation(
+        "op", "thing", "GET", base, ("/",), parameters, authentication=authentication, error_body=error_body
+    )
 
 
 RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running", "ended_at": None}}
@@ -59,9 +61,15 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         (answer(200, "application/json", '"text"'), Outcome(200, '"text"', "text")),
         (answer(200, "application/json", "0"), Outcome(200, "0", 0)),
         # Render and Runway: DELETE is answered 204
-        (answer(204, None, ""), Outcome(204, "Done: the provider answered 204 with no content.")),
+        (
+            answer(204, None, ""),
+            Outcome(204, "Done: the provider answered 204 with no content.", media_type="text/plain"),
+        ),
         # Inngest: DELETE is answered 200, JSON by its type and without content
-        (answer(200, "application/json", ""), Outcome(200, "Done: the provider answered 200 with no content.")),
+        (
+            answer(200, "application/json", ""),
+            Outcome(200, "Done: the provider answered 200 with no content.", media_type="text/plain"),
+        ),
         # Inngest: a cached GET loses its type
         (answer(200, "text/plain; charset=utf-8", json.dumps(RUNNING)), Outcome(200, dump(RUNNING), RUNNING)),
         (answer(200, None, "[1]"), Outcome(200, "[1]", [1])),
@@ -80,7 +88,7 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         (answer(200, "application/jsonl", "\n"), Outcome(200, "[]", [])),
         (
             answer(200, "application/jsonl", ""),
-            Outcome(200, "Done: the provider answered 200 with no content."),
+            Outcome(200, "Done: the provider answered 200 with no content.", media_type="text/plain"),
         ),
         # PostHog: an artifact comes as its own type
         (answer(200, "image/png", b"\x89PNG\xff"), Outcome(200, "", data=b"\x89PNG\xff", media_type="image/png")),
@@ -88,24 +96,24 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
             answer(200, "application/octet-stream", b"{}"),
             Outcome(200, "", data=b"{}", media_type="application/octet-stream"),
         ),
+        # What ends a line for Python stays within a line of JSON
         (
-            answer(200, "application/json", "<html>"),
+            answer(200, "application/jsonl", '{"a":"x\u2028y\u2029z\x85"}\n"\u2028"\nb\x0bc\x0cd\x1ce\rf'),
             Outcome(
                 200,
-                "<html>",
-                media_type="application/json",
-                notes=("The provider called this JSON, and it is not.",),
+                '[{"a":"x\u2028y\u2029z\x85"},"\u2028","b\\u000bc\\fd\\u001ce\\rf"]',
+                [{"a": "x\u2028y\u2029z\x85"}, "\u2028", "b\x0bc\x0cd\x1ce\rf"],
             ),
         ),
     ],
 )
 def test_an_answer_is_read_by_its_type(given: Answer, outcome: Outcome) -> None:
-    assert read_answer(given, None) == outcome
+    assert read_answer(given, operation()) == outcome
 
 
 def failure(given: Answer, error_body: ErrorBody | None = None) -> Json:
     with pytest.raises(ProviderError) as caught:
-        read_answer(given, error_body)
+        read_answer(given, operation(error_body))
     return caught.value.to_json()
 
 
@@ -219,6 +227,17 @@ def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **m
             answer(500, "application/json", '{"error":{"message":"deep"}}'),
             error("unavailable", 500, "deep", retryable=True),
         ),
+        # A path that is no list says nothing of where
+        (
+            answer(404, "application/json", '{"status":404,"error":"Not Found","path":"/api/runs/7"}'),
+            error("not_found", 404, "Not Found"),
+        ),
+        (answer(400, "application/json", '{"path":5,"message":"no"}'), error("validation", 400, "no")),
+        (answer(400, "application/json", '{"path":{"a":1},"message":"no"}'), error("validation", 400, "no")),
+        (
+            answer(400, "application/json", '{"path":["entries",0,"type"],"message":"no"}'),
+            error("validation", 400, "entries.0.type: no"),
+        ),
         (answer(400, "application/json", '["one", "two", "one", ""]'), error("validation", 400, "one - two")),
         (answer(400, "application/json", '{"code":17}'), error("validation", 400, '{"code":17}')),
         (answer(503, None, ""), error("unavailable", 503, "", retryable=True)),
@@ -227,15 +246,82 @@ def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **m
             error("unavailable", 502, "502 Bad Gateway", retryable=True),
         ),
         (answer(500, None, " <!doctype html><p>x"), error("unavailable", 500, "an HTML page", retryable=True)),
-        (
-            answer(302, "text/html", "<title>Found</title>", location="https://evil.example/?key=1"),
-            error("unsupported", 302, "a redirect, which this server does not follow"),
-        ),
-        (answer(304, None, ""), error("unsupported", 304, "a redirect, which this server does not follow")),
+        (answer(500, "text/html", " \n"), error("unavailable", 500, "", retryable=True)),
     ],
 )
 def test_an_error_says_what_the_provider_said(given: Answer, expected: Json) -> None:
     assert failure(given) == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer(302, "text/html", "<title>Found</title>", location="https://evil.example/?key=1"),
+        answer(301, "application/json", '{"message":"moved"}'),
+        answer(304, None, ""),
+        answer(399, None, ""),
+    ],
+)
+def test_a_redirect_is_not_followed_and_says_which_address_to_set(given: Answer) -> None:
+    assert failure(given) == error(
+        "unsupported",
+        given.status,
+        "a redirect, which this server does not follow",
+        hint="Set THING_BASE_URL in the server's environment to the address that it leads to.",
+    )
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/vnd.api+json; charset=utf-8"])
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("<html><title>Sign  in</title>", "Sign in"),
+        ("<p>", "an HTML page"),
+        ('{"data":[{"id":"trn-1"},', '{"data":[{"id":"trn-1"},'),
+        (b'{"a":\xff', '{"a":\ufffd'),
+        ("x" * 1_000, "x" * 200),
+        ("nul", "nul"),
+        (" ", ""),
+    ],
+)
+def test_an_answer_that_is_not_the_json_that_it_should_be_is_an_error(
+    media_type: str, body: str | bytes, shown: str
+) -> None:
+    assert failure(answer(200, media_type, body)) == {
+        "kind": "unavailable",
+        "status": 200,
+        "message": f"the provider's answer was cut off, or is not the JSON that it should be: {shown}",
+        "retryable": False,
+        "hint": "What was asked for may have been carried out: read the current state before trying again.",
+    }
+
+
+KEY_HEADER = Authentication("apikey", ((Variable(("A_KEY", "B_KEY")),),), name="X-Key")
+BASIC = Authentication("basic", ((Variable(("USER_NAME",)),), (Variable(("PASSWORD",)),)))
+TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        (operation(authentication=KEY_HEADER), "A_KEY or B_KEY"),
+        (operation(authentication=BASIC), "USER_NAME, PASSWORD"),
+        (operation(authentication=KEY_HEADER, parameters=TEAM), "A_KEY or B_KEY, TEAM_KEY"),
+        (operation(parameters=TEAM), "TEAM_KEY"),
+    ],
+    ids=["alternatives", "two parts", "constant beside", "constant"],
+)
+def test_a_refused_credential_is_named(asked: Operation, names: str, status: int) -> None:
+    told = provider_error(answer(status, None, ""), None, asked)
+    assert told.hint == f"Check {names} in the server's environment: is it right, and may it do this?"
+
+
+def test_a_credential_is_named_only_where_it_is_what_was_refused() -> None:
+    asked = operation(authentication=KEY_HEADER)
+    statuses = [status for status in range(400, 600) if status not in {401, 403}]
+    told = {provider_error(answer(status, None, ""), None, asked).hint for status in statuses}
+    assert told <= set(HINTS.values())
 
 
 @pytest.mark.parametrize(
@@ -280,10 +366,17 @@ def test_the_status_decides_the_kind_and_whether_to_try_again(status: int, kind:
         ("Wed, 21 Oct 2026 07:28:00 GMT", None),
         ("", None),
         ("soon", None),
+        ("inf", None),
+        ("-inf", None),
+        ("Infinity", None),
+        ("1e999", None),
+        ("nan", None),
     ],
 )
 def test_a_retry_after_is_told_in_seconds_where_it_is_a_number(header: str, seconds: float | None) -> None:
-    assert provider_error(answer(503, None, "", retry_after=header), None).retry_after_s == seconds
+    told = provider_error(answer(503, None, "", retry_after=header), None, operation())
+    assert told.retry_after_s == seconds
+    json.dumps(told.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain; charset=utf-8"])
@@ -316,12 +409,47 @@ def test_an_error_in_the_body_of_a_200_is_an_error(media_type: str, body: str, e
     ],
 )
 def test_a_body_that_only_looks_like_an_error_is_none(body: str) -> None:
-    assert read_answer(answer(200, "application/json", body), INNGEST_ERROR).value == json.loads(body)
+    assert read_answer(answer(200, "application/json", body), operation(INNGEST_ERROR)).value == json.loads(body)
+
+
+# Inngest answers 200 with a status of 500 in the body for a run that it cannot find: pkg/api/apiv1/cache.go, runs.go
+@pytest.mark.parametrize(
+    ("not_found", "body", "expected"),
+    [
+        (
+            ("Unable to load function run",),
+            '{"error":"Unable to load function run: 01HE","data":null,"status":500}',
+            error("not_found", 404, "Unable to load function run: 01HE"),
+        ),
+        (
+            ("No such", "Unable to load"),
+            '{"error":"Unable to load it","status":500}',
+            error("not_found", 404, "Unable to load it"),
+        ),
+        (
+            ("Unable to load",),
+            '{"error":"Being unable: Unable to load","status":500}',
+            error("unavailable", 500, "Being unable: Unable to load", retryable=True),
+        ),
+        ((), '{"error":"Unable","status":500}', error("unavailable", 500, "Unable", retryable=True)),
+        (("no",), '{"error":["no","yes"],"status":400}', error("validation", 400, "no - yes")),
+    ],
+)
+def test_a_message_that_says_there_is_no_such_thing_is_not_found(
+    not_found: tuple[str, ...], body: str, expected: Json
+) -> None:
+    assert failure(answer(200, "application/json", body), ErrorBody("status", "error", not_found)) == expected
+
+
+def test_a_message_that_says_there_is_no_such_thing_is_no_error_without_a_status_of_one() -> None:
+    body = {"error": "Unable to load", "status": 200}
+    given = answer(200, "application/json", dump(body))
+    assert read_answer(given, operation(ErrorBody("status", "error", ("Unable",)))).value == body
 
 
 def test_an_error_in_the_body_is_none_where_the_provider_has_no_such_errors() -> None:
     body = {"error": "told", "status": 500}
-    assert read_answer(answer(200, "application/json", dump(body)), None).value == body
+    assert read_answer(answer(200, "application/json", dump(body)), operation()).value == body
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/json"])
@@ -411,238 +539,3 @@ def test_a_text_is_cut_at_the_limit() -> None:
         "Cut to about 1,000 characters, kept: the text: 1,000 of 3,000 characters. Ask again.",
         "told",
     )
-
-
-def test_an_empty_mapping_and_scalars_are_never_cut() -> None:
-    value: Json = {"empty": {}, "none": None, "yes": True, "number": 1.5, "long": "x" * 1_000}
-    kept, _ = cut(value, 200)
-    assert {name: item for name, item in kept.items() if name != "long"} == {
-        name: item for name, item in value.items() if name != "long"
-    }
-    assert cut({}, 0) == ({}, [])
-
-
-def grown(chance: random.Random, depth: int) -> Any:
-    kind = chance.choice(["text", "number", "list", "list", "dict", "dict"]) if depth else "text"
-    if kind == "text":
-        return "abc déf " * chance.randrange(200)
-    if kind == "number":
-        return chance.choice([None, True, 1.5, chance.randrange(10**6)])
-    items = [grown(chance, depth - 1) for _ in range(chance.randrange(8))]
-    return items if kind == "list" else {f"member{place}": item for place, item in enumerate(items)}
-
-
-@pytest.mark.parametrize("seed", range(60))
-@pytest.mark.parametrize("limit", [500, 2_000, 10_000])
-def test_whatever_is_cut_is_json_about_within_the_limit(seed: int, limit: int) -> None:
-    value = grown(random.Random(seed), 5)
-    kept, notes = cut(value, limit)
-    text = dump(kept)
-    assert json.loads(text) == kept
-    # A string that is cut to nothing still says how much is missing; each cut is a note.
-    assert len(text) <= limit + 24 * len(notes)
-    assert (kept == value) is (notes == [])
-    if len(dump(value)) <= limit:
-        assert kept == value
-
-
-# render 1.5.0 stream_task_runs_events.py: the event is always named task.completed, its data TaskRunDetails
-RENDER_EVENT = {
-    "id": "trn-d1abc2def3ghi4jkl5mn",
-    "taskId": "tsk-d1abc2def3ghi4jkl5mn",
-    "status": "failed",
-    "results": None,
-    "error": "ValueError: no",
-}
-# PostHog products/tasks/backend/models.py and api.py (stream)
-STATE_EVENT = {
-    "type": "task_run_state",
-    "run_id": "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22",
-    "task_id": "0196b7a1-4f3c-7a10-8d5e-2b9c6f1e0a11",
-    "status": "in_progress",
-    "stage": "build",
-    "output": None,
-    "branch": None,
-    "error_message": None,
-    "updated_at": "2026-01-01T00:00:00Z",
-    "completed_at": None,
-}
-
-
-def log_entry(method: str, params: Any) -> Json:
-    notification = {"jsonrpc": "2.0", "method": method, "params": params}
-    return {"type": "notification", "timestamp": "2026-01-31T09:00:00Z", "notification": notification}
-
-
-def update(**fields: Any) -> Json:
-    return log_entry("session/update", {"sessionId": "s", "update": fields})
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "line"),
-    [
-        ("task.completed", RENDER_EVENT, "trn-d1abc2def3ghi4jkl5mn: failed, ValueError: no"),
-        ("task.completed", {"id": "trn-1", "status": "completed", "error": None}, "trn-1: completed"),
-        ("message", STATE_EVENT, "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22: in_progress, build"),
-        (
-            "message",
-            STATE_EVENT | {"status": "failed", "stage": None, "error_message": "No sandbox"},
-            "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22: failed, No sandbox",
-        ),
-        ("message", log_entry("_posthog/console", {"level": "info", "message": "hi"}), "_posthog/console: hi"),
-        (
-            "message",
-            update(sessionUpdate="agent_message_chunk", content={"type": "text", "text": "I look\nat it"}),
-            "session/update: I look at it",
-        ),
-        (
-            "message",
-            update(sessionUpdate="tool_call", title="Read main.py", status="pending"),
-            "session/update: Read main.py",
-        ),
-        ("message", update(sessionUpdate="plan"), "session/update: plan"),
-        ("message", log_entry("_posthog/branch", {"branch": "main"}), '_posthog/branch: {"branch":"main"}'),
-        ("message", log_entry("_posthog/list", [1, 2]), "_posthog/list: [1,2]"),
-        ("message", log_entry("_posthog/none", None), "_posthog/none: null"),
-        ("named", {"notification": {"params": {"text": "x"}}}, "named: x"),
-        (
-            "message",
-            {"type": "permission_request", "requestId": "r1", "toolCall": {}, "options": []},
-            "message: permission_request",
-        ),
-        ("error", {"error": "Stream not available"}, "error: Stream not available"),
-        ("odd", {"x": 1}, "odd: odd"),
-        ("done", "", "done"),
-        ("done", None, "done"),
-        ("message", "[DONE]", "message: [DONE]"),
-        ("message", [1, 2], "message: [1, 2]"),
-        ("message", 0, "message: 0"),
-    ],
-)
-def test_an_event_is_told_in_one_line(name: str, data: Any, line: str) -> None:
-    assert describe_event(name, data) == line
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("message", log_entry("_posthog/console", {"message": "word\r\n\t " * 1_000})),
-        ("n" * 500, {"status": "s" * 500}),
-        ("message", "line\n" * 500),
-        ("message", {"id": "trn", "error": "\u2028x" * 500}),
-    ],
-)
-def test_the_line_of_an_event_is_short(name: str, data: Any) -> None:
-    line = describe_event(name, data)
-    assert (len(line), len(line.splitlines()), line[-1]) == (MAX_MESSAGE, 1, "…")
-
-
-def test_a_line_of_180_characters_is_whole() -> None:
-    assert (one_line("x" * 180), one_line("x" * 181)) == ("x" * 180, "x" * 179 + "…")
-
-
-def fold_of(*events: Event, max_events: int = 100, max_chars: int = 10_000) -> tuple[EventFold, list[Progress | None]]:
-    fold = EventFold(max_events, max_chars)
-    return fold, [fold.add(event) for event in events]
-
-
-def test_every_event_is_progress_and_keep_alives_are_none() -> None:
-    _, told = fold_of(
-        Event('{"status":"queued","id":"r"}', id="1-0"),
-        # PostHog api.py (stream): every 20 s of silence
-        Event('{"type":"keepalive"}', event="keepalive"),
-        Event('{"type":"keepalive"}'),
-        Event("", event="ping"),
-        Event("x", event="heartbeat"),
-        # httpx-sse emits an empty event for a comment once an id was seen
-        Event("", id="1-0"),
-        Event('{"status":"in_progress","id":"r"}', id="2-0"),
-        Event("", event="done"),
-    )
-    assert told == [
-        Progress(1, None, "r: queued"),
-        None,
-        None,
-        None,
-        None,
-        None,
-        Progress(2, None, "r: in_progress"),
-        Progress(3, None, "done"),
-    ]
-
-
-ENDINGS: list[tuple[Ended, str]] = [
-    ("closed", "The provider closed the stream"),
-    ("wait_over", "The time for this call is over and the stream goes on"),
-    ("event_limit", "The bound on events is reached and the stream goes on"),
-    ("error", "The stream broke off"),
-]
-
-
-@pytest.mark.parametrize(("ended", "note"), ENDINGS)
-def test_at_the_end_the_events_are_listed_and_why_there_are_no_more(ended: Ended, note: str) -> None:
-    fold, _ = fold_of(
-        Event('{"a": 1}', id="0", event="task.completed"), Event("text"), Event("null", id="2"), Event("", event="done")
-    )
-    outcome = fold.outcome(ended)
-    events = [
-        {"event": "task.completed", "id": "0", "data": {"a": 1}},
-        {"event": "message", "data": "text"},
-        {"event": "message", "id": "2"},
-        {"event": "done"},
-    ]
-    assert outcome.value == {"ended": ended, "count": 4, "events": events}
-    assert (outcome.status, json.loads(outcome.text), len(outcome.notes)) == (200, outcome.value, 1)
-    assert outcome.notes[0].startswith(note)
-
-
-def test_a_stream_that_goes_on_says_that_nothing_was_cancelled() -> None:
-    fold, _ = fold_of()
-    said = {ended: "Nothing was cancelled." in fold.outcome(ended).notes[0] for ended, _ in ENDINGS}
-    assert said == {"closed": False, "wait_over": True, "event_limit": True, "error": False}
-
-
-def test_the_reason_of_an_end_is_told() -> None:
-    fold, _ = fold_of()
-    assert fold.outcome("error", "connection lost").value == {
-        "ended": "error",
-        "count": 0,
-        "events": [],
-        "reason": "connection lost",
-    }
-
-
-def test_a_fold_is_full_at_its_number_of_events() -> None:
-    fold = EventFold(3, 10_000)
-    seen = []
-    for _ in range(3):
-        assert fold.add(Event("x")) is not None
-        assert fold.add(Event("", event="ping")) is None
-        seen.append(fold.full)
-    assert seen == [False, False, True]
-
-
-def test_a_fold_is_full_before_its_number_of_characters_is_exceeded() -> None:
-    fold, told = fold_of(Event("x" * 400), Event("y" * 600), Event("z"), max_chars=1_000)
-    assert [item is not None for item in told] == [True, True, False]
-    assert (fold.full, fold.outcome("event_limit").value["count"]) == (True, 2)
-
-
-def test_an_event_with_broken_json_is_listed_as_text() -> None:
-    # Render's example of this stream spreads the JSON over lines without "data:": a parser gets its first line only.
-    fold, told = fold_of(Event("{", event="task.completed"))
-    assert told == [Progress(1, None, "task.completed: {")]
-    assert fold.outcome("closed").value["events"] == [{"event": "task.completed", "data": "{"}]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ({"a": [1, "ö", None]}, '{"a":[1,"ö",null]}'),
-        (float("inf"), "null"),
-        ([float("nan")], "[null]"),
-        ("\u2028", '"\u2028"'),
-    ],
-)
-def test_json_is_written_compact_and_valid(value: Any, text: str) -> None:
-    assert dump(value) == text

@@ -66,12 +66,37 @@ def test_unknown_keys_are_found_at_every_depth() -> None:
     given["steps"] = []
     given["capability"]["aggregates"] = []
     given["capability"]["exposes"][0]["tools"][0]["hints"] = {"readonly": True}
-    given["capability"]["consumes"][0]["auth"] = {"type": "bearer"}
+    given["capability"]["consumes"][0]["baseUrl"] = "https://api.example"
     assert list(unknown_keys(parse_capability(given, "f.yaml"))) == [
         "steps",
         "capability.aggregates",
-        "capability.consumes[0].auth",
+        "capability.consumes[0].baseUrl",
         "capability.consumes[0].resources[0].operations[0].retries",
         "capability.consumes[0].resources[0].operations[0].inputParameters[0].colour",
         "capability.exposes[0].tools[0].hints.readonly",
     ]
+
+
+@pytest.mark.parametrize("key", ["authentication", "auth"])
+def test_auth_is_another_word_for_authentication(key: str) -> None:
+    given = document()
+    given["capability"]["consumes"][0][key] = {"type": "bearer"}
+    capability = parse_capability(given, "f.yaml")
+    assert capability.capability.consumes[0].authentication == {"type": "bearer"}
+    assert list(unknown_keys(capability)) == []
+
+
+def test_of_both_words_for_authentication_the_second_is_ignored_and_told() -> None:
+    capability = parse_capability(document(authentication={"type": "basic"}, auth={"type": "bearer"}), "f.yaml")
+    assert capability.capability.consumes[0].authentication == {"type": "basic"}
+    assert list(unknown_keys(capability)) == ["capability.consumes[0].auth"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("No such run", ("No such run",)), (["No run", "Gone"], ("No run", "Gone"))]
+)
+def test_an_error_body_has_one_or_several_messages_for_what_is_not_there(written: Any, read: tuple[str, ...]) -> None:
+    given = document(errorBody={"status": "status", "message": "error", "notFound": written})
+    error_body = parse_capability(given, "f.yaml").capability.consumes[0].error_body
+    assert error_body is not None
+    assert error_body.not_found == read

@@ -7,11 +7,6 @@ from mcp_taskruns.simulator.lifecycle import ManualClock
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 

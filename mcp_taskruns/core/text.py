@@ -1,0 +1,42 @@
+"""JSON and lines of text."""
+
+import json
+import re
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+MAX_LINE = 180
+"""Hosts show about 200 characters of a progress message."""
+
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")  # control characters would reach a terminal
+
+
+def dump(value: Any) -> str:
+    """Compact JSON."""
+    return to_json(value, inf_nan_mode="null").decode()
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of JSON text; raises ValueError for other text. Half a surrogate pair becomes a question mark."""
+    try:
+        return from_json(text, cache_strings="keys")
+    except ValueError:
+        if (b"\\ud" if isinstance(text, bytes) else "\\ud") not in text.lower():  # type: ignore[operator]  # alike
+            raise
+    value = json.loads(text)
+    return from_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), cache_strings="keys")
+
+
+def parse_or_text(text: str) -> Any:
+    """JSON where it is JSON, else the text."""
+    try:
+        return parse(text)
+    except ValueError:
+        return text
+
+
+def one_line(text: str) -> str:
+    """Text as one line of at most 180 characters."""
+    line = _BLANK.sub(" ", text).strip()
+    return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "…"
