@@ -124,7 +124,9 @@ def _env_file(path: str) -> dict[str, str]:
         with open(path, encoding="utf-8") as file:
             for binding in parse_stream(file):
                 if binding.error:
-                    raise SettingsError(f"--env-file {path}: line {binding.original.line} is not NAME=value")
+                    written = binding.original.string
+                    line = binding.original.line + written[: -len(written.lstrip())].count("\n")
+                    raise SettingsError(f"--env-file {path}: line {line} is not NAME=value")
                 if binding.key and binding.value:
                     values[binding.key] = binding.value
             return values

@@ -18,7 +18,7 @@ def _refuse(address: str) -> Any:
 
 
 _NO_HANDLERS = dict.fromkeys(("", "http", "https", "ftp", "file"), _refuse)
-_WRONG_SCHEMA = (ValueError, TypeError, LookupError, AttributeError, RecursionError, re.error)
+_WRONG_SCHEMA = (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError, re.error)
 
 
 def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
@@ -78,7 +78,7 @@ def _advice(name: str, known: Mapping[str, Any]) -> str:
     from difflib import get_close_matches
 
     for other, schema in known.items():
-        if name in schema.get("properties", {}):
+        if isinstance(schema, Mapping) and name in schema.get("properties", {}):
             return f"; put it into {other}"
     close = get_close_matches(name.lower(), {other.lower(): other for other in known}, 1)
     return f"; did you mean {next(other for other in known if other.lower() == close[0])}?" if close else ""

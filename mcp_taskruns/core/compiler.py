@@ -109,7 +109,7 @@ def base_uri_variable(prefix: str) -> str:
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
     """Text that speaks of other tools by the names under which they are listed."""
-    return re.sub(r"[a-z][a-z0-9-]+", lambda word: names.get(word.group(), word.group()), text)
+    return re.sub(r"[a-zA-Z0-9_-]+", lambda word: names.get(word.group(), word.group()), text)
 
 
 def _distinct(tools: list[Tool]) -> tuple[Tool, ...]:

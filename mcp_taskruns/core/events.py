@@ -58,7 +58,7 @@ class EventFold:
         listed = {name: value for name, value in listed.items() if value not in ("", None)}
         room = self._max_chars - self._chars
         if (size := len(dump(listed))) > room:
-            listed = {**listed, "data": cut(data, max(room, MIN_ROOM))[0], "cut": True}
+            listed = {**cut(listed, max(room, MIN_ROOM))[0], "cut": True}
         self._chars += size
         self._events.append(listed)
         self.full = len(self._events) >= self._max_events or self._chars >= self._max_chars

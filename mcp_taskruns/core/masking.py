@@ -53,6 +53,7 @@ class Mask:
 def _forms(secret: str) -> Iterator[str]:
     yield secret
     yield json.dumps(secret)[1:-1]
+    yield dump(secret)[1:-1]
     yield quote(secret, safe="")
     raw = secret.encode()
     for offset in range(3):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,9 @@ from mcp_taskruns.errors import InvalidArguments, NotConfigured
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
+
+_URI = re.compile(r"[!$->@-~]+")
+"""What an address may hold, `?` and `#` aside: a path has to be added to it."""
 
 A_VALUE = "a value that this call needs"
 
@@ -108,7 +112,7 @@ def _base_uri(base: BaseUri, environment: Mapping[str, str]) -> str:
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or parts.query or parts.fragment or parts.username is not None:
+    if not usable or parts.username is not None or not _URI.fullmatch(uri):
         raise NotConfigured(
             "the provider's address is not a URL",
             hint=f"Set {base.variables[0]} in the server's environment to a URL that begins with https://.",

@@ -130,7 +130,7 @@ def provider_error(answer: Answer, value: Any, operation: Operation, status: int
 def _hint(kind: Kind, status: int, operation: Operation) -> str:
     if 300 <= status < 400:
         return f"Set {operation.base.variables[0]} in the server's environment to the address that it leads to."
-    names = [" or ".join(variable.names) for variable in operation.credentials()]
+    names = dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials())
     if kind == "auth" and names:
         return f"Check {', '.join(names)} in the server's environment: is it right, and may it do this?"
     return HINTS[kind]

@@ -24,8 +24,11 @@ def parse(text: str | bytes) -> Any:
     except ValueError:
         if (b"\\ud" if isinstance(text, bytes) else "\\ud") not in text.lower():  # type: ignore[operator]  # alike
             raise
-    value = json.loads(text)
-    return from_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), cache_strings="keys")
+    try:
+        written = json.dumps(json.loads(text), ensure_ascii=False)
+    except RecursionError as exc:
+        raise ValueError("too deep") from exc
+    return from_json(written.encode("utf-8", "replace"), cache_strings="keys")
 
 
 def parse_or_text(text: str) -> Any:

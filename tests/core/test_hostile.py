@@ -1,0 +1,92 @@
+"""What hostile files, answers and settings must not do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.arguments import compile_check, explain_problems
+from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.events import Event, EventFold
+from mcp_taskruns.core.masking import MASK, Mask
+from mcp_taskruns.core.result import Answer, provider_error, read_answer
+from mcp_taskruns.core.spec import parse_capability
+from mcp_taskruns.core.text import parse
+from mcp_taskruns.errors import NotConfigured, SettingsError
+from mcp_taskruns.settings import read_settings
+from tests.core import document, inputs, request_of, tool_of
+
+DEEP = "[" * 100_000 + '"\\ud800"' + "]" * 100_000
+
+
+def test_deep_json_with_half_a_surrogate_pair_is_no_crash() -> None:
+    with pytest.raises(ValueError, match="deep"):
+        parse(DEEP)
+
+
+def test_nor_for_a_mask() -> None:
+    Mask(["key-123456"]).data(DEEP.encode())
+
+
+def test_nor_for_an_answer() -> None:
+    read_answer(Answer(200, {"content-type": "text/plain"}, DEEP.encode()), tool_of().operation)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://a b.example", "https://a\n.example", "https://a.example\t/v1", "https://a.exam\x00ple",
+     "https://a.example/a b", "https://a.example/#", "https://a.example/?"],
+)  # fmt: skip
+def test_an_address_to_which_no_path_can_be_added_is_refused(address: str) -> None:
+    with pytest.raises(NotConfigured):
+        request_of(tool_of(), {}, {"THING_BASE_URL": address})
+
+
+@pytest.mark.parametrize("reference", ["gopher://x", "urn:x:y", "data:,x"])
+def test_a_reference_of_another_scheme_is_a_call_error(reference: str) -> None:
+    with pytest.raises(NotConfigured):
+        compile_check({"$ref": reference})
+
+
+def test_a_property_that_is_true_is_no_crash() -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {"b": True}, "additionalProperties": False}
+    assert explain_problems({"properties": {"body": schema}}, {"body": {"zz": 1}}) == [
+        "body.zz: is no argument of this tool"
+    ]
+
+
+def test_a_line_of_an_env_file_is_told_by_its_own_number(tmp_path: Path) -> None:
+    path = tmp_path / "keys.env"
+    path.write_text("A=1\n\n\nno assignment\n")
+    with pytest.raises(SettingsError, match="line 4 "):
+        read_settings({"env_file": str(path)}, {})
+
+
+def test_a_credential_that_is_sent_twice_is_named_once() -> None:
+    tool = tool_of(
+        inputs({"name": "X-K", "in": "header", "value": "{{env.THING_KEY}}"}),
+        authentication={"type": "bearer", "token": "{{env.THING_KEY}}"},
+    )
+    assert provider_error(Answer(401, {}, b""), None, tool.operation).hint.startswith("Check THING_KEY in ")
+
+
+@pytest.mark.parametrize("event", [Event("", event="n" * 5_000), Event("", event="done", id="i" * 5_000)])
+def test_an_event_is_cut_also_in_its_name_and_id(event: Event) -> None:
+    fold = EventFold(10, 1_000)
+    fold.add(event)
+    assert len(fold.outcome("event_limit").text) < 1_500
+    assert "data" not in fold.outcome("event_limit").value["events"][0]
+
+
+@pytest.mark.parametrize("name", ["list_tasks", "listTasks", "List"])
+def test_with_spec_names_every_legal_name_is_found_in_a_description(name: str) -> None:
+    given = document(tool={"name": name})
+    given["capability"]["exposes"][0]["tools"].append(
+        {"name": "b", "call": "things.op", "description": f"See thing-{name}."}
+    )
+    tools = compile_tools([parse_capability(given, "f.yaml")], names="spec")
+    assert tools[1].description == f"See {name}."
+
+
+def test_a_secret_with_a_quote_and_an_umlaut_is_masked_in_compact_json() -> None:
+    assert Mask(['a"ü123456']).data(b'{"k":"a\\"\\u00fc123456"}') == f'{{"k":"{MASK}"}}'.encode()
