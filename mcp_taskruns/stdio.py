@@ -156,6 +156,7 @@ class _Reader(_Closing):
             logger.error("message dropped: longer than %d bytes", MAX_MESSAGE_BYTES)
             self._partial.clear()
             self._dropping = True
+            lines.append(b"too long")  # which is answered as what is no message
         self._waiting.extend(line for line in lines if line.strip())
         if self._waiting:
             self._arrived.set()

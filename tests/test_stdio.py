@@ -368,14 +368,15 @@ class TestReader:
             seen = [item async for item in reader]
             assert [item.message.id for item in seen if not isinstance(item, Exception)] == [1, 2]  # type: ignore[union-attr]  # requests
 
-    async def test_a_line_over_the_bound_is_dropped_and_the_next_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_line_over_the_bound_is_refused_and_the_next_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stdio, "MAX_MESSAGE_BYTES", 100)
         reader = stdio._Reader()
-        for _ in range(5):
+        for _ in range(2):
             reader.data_received(b"x" * 90)
         reader.data_received(b'x\n{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
         reader.end()
-        seen = [item async for item in reader]
-        assert len(seen) == 1
+        refused, served = [item async for item in reader]
+        assert isinstance(refused, Exception)
+        assert not isinstance(served, Exception)
         with pytest.raises(anyio.EndOfStream):
             await reader.receive()

@@ -1,15 +1,12 @@
 """Capabilities to tools: every inference about a capability file happens here, once, at start."""
 
-import hashlib
-import json
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
 from mcp_taskruns.core import spec
+from mcp_taskruns.core.naming import base_uri_variable, distinct, legal_name, list_by_spec_names, prefix_of, title_of
 from mcp_taskruns.core.operation import (
     ArgumentReference,
     Authentication,
@@ -24,11 +21,17 @@ from mcp_taskruns.core.operation import (
     Tool,
     Variable,
 )
+from mcp_taskruns.core.templates import (
+    PLACEHOLDER,
+    parse_constant,
+    parse_template,
+    parse_tree,
+    parse_value,
+    reference_of,
+    references_of,
+)
 
 ToolNames = Literal["prefixed", "spec"]
-
-MAX_NAME = 64
-"""One longer name hides every tool of the server in some clients; the same holds for other characters."""
 
 OWN_HEADERS = frozenset({"authorization", "host", "content-length", "content-type", "accept"})
 """Headers that the server sets itself: not shown to the caller, dropped when passed."""
@@ -49,10 +52,6 @@ HINTS_BY_METHOD = {
 
 TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object"})
 
-_PLACEHOLDER = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|\{\s*([^{}]+?)\s*\}")
-_HOLE = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}")
-_REFERENCE = re.compile(r"^[\w-]+\.(.+)$")
-
 
 @dataclass(frozen=True)
 class _Argument:
@@ -68,62 +67,8 @@ def compile_tools(capabilities: Sequence[spec.Capability], *, names: ToolNames =
     """All tools of the capabilities, in file order, with legal and distinct names."""
     tools = list(chain.from_iterable(_compile_capability(capability) for capability in capabilities))
     if names == "spec":
-        counts = Counter(tool.spec_name for tool in tools)
-        listed = {tool.name: legal_name(tool.spec_name) for tool in tools if counts[tool.spec_name] == 1}
-        tools = [
-            replace(
-                tool,
-                name=listed.get(tool.name, tool.name),
-                description=_renamed(tool.description, listed),
-                input_schema=json.loads(_renamed(json.dumps(tool.input_schema), listed)),
-            )
-            for tool in tools
-        ]
-    return _distinct(tools)
-
-
-def prefix_of(capability: spec.Capability) -> str:
-    """What the names of a capability's tools begin with: the overlay's word, else its first tag, else its file."""
-    first_tag = capability.info.tags[0] if capability.info.tags else ""
-    return (
-        capability.prefix
-        or _slug(first_tag)
-        or _slug(capability.source.partition(" ")[0].rsplit(".", 1)[0])
-        or "capability"
-    )
-
-
-def legal_name(name: str) -> str:
-    """`name` as every client accepts it: letters, digits, `_` and `-`, at most 64; cut names keep a digest."""
-    legal = re.sub(r"[^a-zA-Z0-9_-]+", "-", name).strip("-") or "tool"
-    if len(legal) <= MAX_NAME:
-        return legal
-    digest = hashlib.sha256(legal.encode()).hexdigest()[:8]
-    return f"{legal[: MAX_NAME - 9]}-{digest}"
-
-
-def base_uri_variable(prefix: str) -> str:
-    """The environment variable that points a capability elsewhere: `RENDER_BASE_URL`."""
-    return re.sub(r"[^A-Z0-9]+", "_", prefix.upper()) + "_BASE_URL"
-
-
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """Text that speaks of other tools by the names under which they are listed."""
-    return re.sub(r"[a-zA-Z0-9_-]+", lambda word: names.get(word.group(), word.group()), text)
-
-
-def _distinct(tools: list[Tool]) -> tuple[Tool, ...]:
-    taken: set[str] = set()
-    named: list[Tool] = []
-    for tool in tools:
-        name, number = tool.name, 1
-        while name in taken:
-            number += 1
-            ending = f"-{number}"
-            name = tool.name[: MAX_NAME - len(ending)] + ending
-        taken.add(name)
-        named.append(tool if name == tool.name else replace(tool, name=name))
-    return tuple(named)
+        tools = list_by_spec_names(tools)
+    return distinct(tools)
 
 
 def _compile_capability(capability: spec.Capability) -> Iterator[Tool]:
@@ -155,7 +100,7 @@ def _compile_tool(
         name=legal_name(f"{prefix}-{tool.rename or tool.name}"),
         spec_name=tool.name,
         prefix=prefix,
-        title=tool.label or _title(tool.rename or tool.name),
+        title=tool.label or title_of(tool.rename or tool.name),
         description=described,
         hints=_hints(tool.hints, operation.method),
         input_schema=_input_schema(arguments),
@@ -176,7 +121,7 @@ def _missing_operation(capability: spec.Capability, tool: spec.ExposedTool, pref
 
 
 def _from_with(name: str, value: Any) -> _Argument:
-    reference = _reference(value)
+    reference = reference_of(value)
     return _Argument(reference or name, spec.InputParameter(name=name), Location.QUERY, False)
 
 
@@ -188,19 +133,19 @@ def _compile_operation(
     resource: spec.ConsumedResource,
     declared: spec.ConsumedOperation,
 ) -> tuple[Operation, list[_Argument], frozenset[str]]:
-    path = _parse(declared.path if declared.path is not None else resource.path, _PLACEHOLDER, capability)
+    path = parse_template(declared.path if declared.path is not None else resource.path, PLACEHOLDER, capability)
     inputs = _merged_inputs(consumed, resource, declared, path)
     taken: dict[str, Location] = {}
     parameters: list[Parameter] = []
     arguments: list[_Argument] = []
     ignored: set[str] = set()
     for declaration, location in inputs:
-        argument = _reference(tool.with_.get(declaration.name)) or declaration.name
+        argument = reference_of(tool.with_.get(declaration.name)) or declaration.name
         if location is Location.HEADER and declaration.name.lower() in OWN_HEADERS:
             ignored.add(argument)
             continue
         if declaration.value is not None:
-            constant = _constant(declaration.value, capability)
+            constant = parse_value(declaration.value, capability)
             parameters.append(Parameter(declaration.name, location, None, constant))
             continue
         while argument in taken:
@@ -283,81 +228,10 @@ def _body(
     kind = template.get("type", "json") if isinstance(template, dict) else "text"
     if kind != "json" or not isinstance(template, dict):
         return None, [], f"{capability.source} has a body template of type {kind}, which this server cannot send"
-    tree = _tree(template.get("data"), capability)
-    names = dict.fromkeys(_references(tree))
+    tree = parse_tree(template.get("data"), capability)
+    names = dict.fromkeys(references_of(tree))
     arguments = [_Argument(name, spec.InputParameter(name=name), Location.BODY, False) for name in names]
     return tree, arguments, None
-
-
-def _tree(value: Any, capability: spec.Capability) -> Any:
-    if isinstance(value, dict):
-        return {name: _tree(item, capability) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_tree(item, capability) for item in value]
-    if not isinstance(value, str):
-        return value
-    parsed = _parse(value, _HOLE, capability)
-    return parsed[0] if len(parsed) == 1 else (parsed or "")
-
-
-def _constant(value: Any, capability: spec.Capability) -> Any:
-    """A value that is not asked from the caller, with its holes filled from the environment."""
-    if isinstance(value, dict):
-        return {name: _constant(item, capability) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_constant(item, capability) for item in value]
-    return _parse_constant(value, capability) if isinstance(value, str) else value
-
-
-def _parse_constant(text: str, capability: spec.Capability) -> ConstantTemplate:
-    """Text whose names are variables of the environment, also those that no bind declares."""
-    return tuple(
-        Variable((hole.name,)) if isinstance(hole, ArgumentReference) else hole
-        for hole in _parse(text, _HOLE, capability)
-    )
-
-
-def _references(tree: Any) -> Iterator[str]:
-    if isinstance(tree, ArgumentReference):
-        yield tree.name
-    elif isinstance(tree, dict):
-        yield from chain.from_iterable(map(_references, tree.values()))
-    elif isinstance(tree, list | tuple):
-        yield from chain.from_iterable(map(_references, tree))
-
-
-def _parse(text: str, holes: re.Pattern[str], capability: spec.Capability) -> Template:
-    """Text with its holes: bound names become variables of the environment, other names the caller's arguments."""
-    parts: list[str | Variable | ArgumentReference] = []
-    end = 0
-    for match in holes.finditer(text):
-        if match.start() > end:
-            parts.append(text[end : match.start()])
-        name = match.group(1)
-        if name is None:  # in single braces, where a dot is the name's own
-            parts.append(ArgumentReference(match.group(2)))
-        else:
-            parts.append(_bound(name, capability) or ArgumentReference(_reference(name) or name))
-        end = match.end()
-    if end < len(text):
-        parts.append(text[end:])
-    return tuple(parts)
-
-
-def _bound(name: str, capability: spec.Capability) -> Variable | None:
-    for bind in capability.binds:
-        key = name.removeprefix(f"{bind.namespace}.")
-        if key in bind.keys:
-            return Variable(bind.keys[key])
-        if key != name:
-            return Variable((key,))  # in a bind's namespace, but not among its keys: the name is all we know
-    return None
-
-
-def _reference(value: Any) -> str | None:
-    """The argument that `tools.x`, `rest.x` or `namespace.x` refers to."""
-    match = _REFERENCE.match(value) if isinstance(value, str) else None
-    return match.group(1) if match else None
 
 
 def _base_uri(consumed: spec.Consumed, prefix: str) -> BaseUri:
@@ -383,7 +257,7 @@ def _authentication(consumed: spec.Consumed, capability: spec.Capability) -> tup
     kind = str(declared.get("type", "none")).lower()
 
     def template(*keys: str) -> ConstantTemplate:
-        return _parse_constant(next((str(declared[key]) for key in keys if declared.get(key)), ""), capability)
+        return parse_constant(next((str(declared[key]) for key in keys if declared.get(key)), ""), capability)
 
     match kind:
         case "none":
@@ -441,11 +315,3 @@ def _property(argument: _Argument) -> dict[str, Any]:
     if declared.description:
         schema["description"] = declared.description
     return schema | (declared.json_schema or {})
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _title(name: str) -> str:
-    return name.replace("-", " ").replace("_", " ").strip().capitalize()

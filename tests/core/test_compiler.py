@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.compiler import base_uri_variable, compile_tools, legal_name, prefix_of
+from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.naming import base_uri_variable, legal_name, prefix_of
 from mcp_taskruns.core.operation import BaseUri, ErrorBody, Hints, Variable
 from mcp_taskruns.core.spec import parse_capability
 

@@ -1,0 +1,83 @@
+"""Names of tools: legal everywhere, distinct, and the same whatever else is served."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mcp_taskruns.core import spec
+from mcp_taskruns.core.operation import Tool
+
+MAX_NAME = 64
+"""One longer name hides every tool of the server in some clients; the same holds for other characters."""
+
+
+def prefix_of(capability: spec.Capability) -> str:
+    """What the names of a capability's tools begin with: the overlay's word, else its first tag, else its file."""
+    first_tag = capability.info.tags[0] if capability.info.tags else ""
+    return (
+        capability.prefix
+        or _slug(first_tag)
+        or _slug(capability.source.partition(" ")[0].rsplit(".", 1)[0])
+        or "capability"
+    )
+
+
+def legal_name(name: str) -> str:
+    """`name` as every client accepts it: letters, digits, `_` and `-`, at most 64; cut names keep a digest."""
+    legal = re.sub(r"[^a-zA-Z0-9_-]+", "-", name).strip("-") or "tool"
+    if len(legal) <= MAX_NAME:
+        return legal
+    digest = hashlib.sha256(legal.encode()).hexdigest()[:8]
+    return f"{legal[: MAX_NAME - 9]}-{digest}"
+
+
+def base_uri_variable(prefix: str) -> str:
+    """The environment variable that points a capability elsewhere: `RENDER_BASE_URL`."""
+    return re.sub(r"[^A-Z0-9]+", "_", prefix.upper()) + "_BASE_URL"
+
+
+def title_of(name: str) -> str:
+    """A tool's name as a title, for one that has no label."""
+    return name.replace("-", " ").replace("_", " ").strip().capitalize()
+
+
+def list_by_spec_names(tools: Sequence[Tool]) -> list[Tool]:
+    """Tools under their files' own names where those are unique, also where descriptions speak of them."""
+    counts = Counter(tool.spec_name for tool in tools)
+    listed = {tool.name: legal_name(tool.spec_name) for tool in tools if counts[tool.spec_name] == 1}
+    return [
+        replace(
+            tool,
+            name=listed.get(tool.name, tool.name),
+            description=_renamed(tool.description, listed),
+            input_schema=json.loads(_renamed(json.dumps(tool.input_schema), listed)),
+        )
+        for tool in tools
+    ]
+
+
+def distinct(tools: Sequence[Tool]) -> tuple[Tool, ...]:
+    """Tools of which no two have one name: of two that do, the later is numbered."""
+    taken: set[str] = set()
+    named: list[Tool] = []
+    for tool in tools:
+        name, number = tool.name, 1
+        while name in taken:
+            number += 1
+            ending = f"-{number}"
+            name = tool.name[: MAX_NAME - len(ending)] + ending
+        taken.add(name)
+        named.append(tool if name == tool.name else replace(tool, name=name))
+    return tuple(named)
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """Text that speaks of other tools by the names under which they are listed."""
+    return re.sub(r"[a-zA-Z0-9_-]+", lambda word: names.get(word.group(), word.group()), text)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
