@@ -52,8 +52,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, CapabilityError) as exc:
         say(f"mcp-taskruns: {exc}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
@@ -152,7 +150,7 @@ def _hint_words(tool: Tool) -> str:
 def _call(settings: Settings, parsed: dict[str, Any]) -> int:
     try:
         arguments = json.loads(parsed["arguments"])
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise SettingsError(f"the arguments are not JSON: {exc}") from exc
     if not isinstance(arguments, dict):
         raise SettingsError("the arguments must be a JSON object, such as '{\"limit\": 5}'")

@@ -91,7 +91,12 @@ class Gateway:
     def _finish(self, tool: Tool, outcome: Outcome) -> Outcome:
         """The outcome within its bound, and masked once more: what was decoded since may spell a secret anew."""
         fitted = fit(outcome, self._settings.max_result_chars, _advice(tool))
-        return replace(fitted, text=self.mask.plain(fitted.text), media_type=self.mask.plain(fitted.media_type))
+        return replace(
+            fitted,
+            text=self.mask.plain(fitted.text),
+            media_type=self.mask.plain(fitted.media_type),
+            notes=tuple(map(self.mask.plain, fitted.notes)),
+        )
 
     def _open_upstream(self) -> "Upstream":
         if self._upstream is None:

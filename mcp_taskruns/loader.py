@@ -44,6 +44,8 @@ def capability_files(folders: Sequence[str | Path]) -> list[Path]:
     """
     files: list[Path] = []
     for folder in _folders(folders):
+        if not folder.exists():
+            raise CapabilityError(str(folder), "", "there is no such file or folder")
         found = [folder] if folder.is_file() else sorted(_yaml_files(folder))
         if not found:
             raise CapabilityError(str(folder), "", "no capability files (*.yaml) here")

@@ -126,8 +126,10 @@ def _binary(name: str, data: bytes, media_type: str) -> dict[str, Any]:
 
 def _instructions(tools: Sequence[Tool]) -> str:
     providers = ", ".join(dict.fromkeys(tool.prefix for tool in tools))
+    prefixed = all(tool.name.startswith(f"{tool.prefix}-") for tool in tools)
+    named = "; each tool's name begins with its provider" if prefixed else ""
     return (
-        f"Tools to start, watch and cancel long-running task runs ({providers}); each tool's name begins with its "
-        "provider. Starting a run returns at once with its id: read or stream the run to see how it goes on. Streams "
-        "report progress and return within a minute; a run goes on when a call ends. Cancelling tools act at once."
+        f"Tools to start, watch and cancel long-running task runs ({providers}){named}. "
+        "Starting a run returns at once with its id: read or stream the run to see how it goes on. Streams report "
+        "progress and return within a minute; a run goes on when a call ends. Cancelling tools act at once."
     )

@@ -87,7 +87,8 @@ def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     environment = dict(environ)
     env_file = flags.get("env_file") or environ.get(f"{PREFIX}ENV_FILE")
     if env_file:
-        environment = _env_file(env_file) | environment
+        # A variable that is set to nothing is not set: configurations have one for each key.
+        environment |= {name: value for name, value in _env_file(env_file).items() if not environ.get(name)}
     values: dict[str, Any] = {}
     for option in options():
         given = flags.get(option.name)
@@ -174,8 +175,8 @@ def _checked(option: Field[Any], value: Any, name: str) -> Any:
         if not 0 <= value <= 65_535:
             raise SettingsError(f"{name}: {value} is not a port")
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        if not value > 0:
-            raise SettingsError(f"{name}: {value} is not more than 0")
+        if not 0 < value < float("inf"):
+            raise SettingsError(f"{name}: {value} is not a number of more than 0")
         if value < option.metadata["least"]:
             raise SettingsError(f"{name}: {value} is less than {option.metadata['least']}")
     return tuple(value) if isinstance(value, list) else value

@@ -151,7 +151,8 @@ class _Reader(_Closing):
             if self._dropping:
                 self._dropping = False
                 del lines[0]
-        self._partial += rest
+        if not self._dropping:
+            self._partial += rest
         if len(self._partial) > MAX_MESSAGE_BYTES:
             logger.error("message dropped: longer than %d bytes", MAX_MESSAGE_BYTES)
             self._partial.clear()
@@ -167,7 +168,10 @@ class _Reader(_Closing):
         self.end()
 
     def end(self) -> None:
-        """No more input will come."""
+        """No more input will come; a last line needs no line break."""
+        if self._partial.strip():
+            self._waiting.append(bytes(self._partial))
+            self._partial.clear()
         self._ended = True
         self._arrived.set()
 

@@ -228,5 +228,5 @@ def _translate(exc: Exception, request: UpstreamRequest) -> UpstreamError:
 
 
 _FURTHER: dict[type[Any], str] = {
-    aiohttp.ClientConnectorCertificateError: " For an authority of your own set SSL_CERT_FILE.",
+    aiohttp.ClientConnectorCertificateError: " An authority of your own has to be trusted by the machine.",
 }

@@ -168,6 +168,18 @@ async def test_a_secret_in_a_content_type_is_masked(simulator: Simulator, enviro
     assert (await call(open_gateway(environment), "render-list-tasks", {})).media_type == "application/[secret]"
 
 
+async def test_a_file_that_holds_no_secret_is_passed_on_byte_for_byte(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    written = '{\n  "a": "x\\ny",\n  "pi": 1.10\n}'
+    headers = {"Content-Type": "application/octet-stream"}
+    simulator.fail_next("posthog", Fault(status=200, headers=headers, body=written))
+    ids = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
+    arguments = ids | {"body": {"storage_path": "x"}}
+    outcome = await call(open_gateway(environment), "posthog-download-artifact-through-backend", arguments)
+    assert outcome.data == written.encode()
+
+
 async def test_json_that_is_cut_off_is_an_error(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(status=200, headers=JSON, body='[{"task":{"id":"tsk'))
     with pytest.raises(ProviderError, match="cut off, or is not the JSON that it should be") as caught:
@@ -311,6 +323,19 @@ async def test_a_stream_that_goes_on_says_with_which_argument(environment: dict[
     second = await call(open_gateway(environment, stream_events=2), "posthog-stream-task-run", again)
     ids = [event["id"] for event in first.value["events"] + second.value["events"]]
     assert len(set(ids)) == 4
+
+
+async def test_all_events_up_to_the_bound_on_characters_are_listed_and_the_last_one_is_named(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    frames = "".join(f'id: {number}-0\ndata: {{"type":"notification","text":"{"x" * 60}"}}\n\n' for number in range(99))
+    simulator.fail_next("posthog", Fault(status=200, headers=EVENTS, body=frames))
+    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
+    outcome = await call(open_gateway(environment, max_result_chars=2_000), "posthog-stream-task-run", arguments)
+    listed = json.loads(outcome.text)
+    assert listed["count"] == len(listed["events"]) > 10
+    assert outcome.notes[0].endswith(f'Call again with Last-Event-ID "{listed["events"][-1]["id"]}" for what follows.')
+    assert len(outcome.text) <= 2_000
 
 
 async def test_stopping_ends_calls_under_way_with_an_error(simulator: Simulator, environment: dict[str, str]) -> None:

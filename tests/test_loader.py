@@ -147,7 +147,8 @@ def test_a_folder_without_capability_files_is_refused(tmp_path: Path, there: boo
         folder.mkdir()
     with pytest.raises(CapabilityError) as caught:
         load_tools([folder])
-    assert str(caught.value) == f"{folder}: no capability files (*.yaml) here"
+    reason = "no capability files (*.yaml) here" if there else "there is no such file or folder"
+    assert str(caught.value) == f"{folder}: {reason}"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from mcp_taskruns import mcp_adapter
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.errors import CallError
 from mcp_taskruns.gateway import Gateway
+from mcp_taskruns.loader import load_tools
 from mcp_taskruns.mcp_adapter import build_server, render_error, render_outcome
+from mcp_taskruns.settings import Settings
 from tests.doors import Era, open_gateway
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +40,14 @@ async def test_the_server_says_who_it_is_and_how_to_use_it() -> None:
         assert client.instructions
         assert "(render)" in client.instructions
         assert len(client.instructions) < 600
+
+
+async def test_without_prefixes_the_server_does_not_speak_of_them() -> None:
+    tools = load_tools([], names="spec")
+    gateway = Gateway(tools, Settings())
+    async with Client(build_server(gateway), mode="legacy") as client:
+        assert client.instructions
+        assert "name begins with" not in client.instructions
 
 
 async def test_what_nobody_foresaw_is_a_tool_error_without_internals(

@@ -331,6 +331,23 @@ def test_a_signal_during_the_start_ends_it_without_an_error(number: signal.Signa
     assert took < 5
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("flags", [(), ("serve", "--simulate"), ("serve", "--transport", "http", "--port", "0")])
+def test_repeated_signals_at_any_moment_of_the_start_end_it_without_an_error(
+    flags: tuple[str, ...], number: signal.Signals
+) -> None:
+    with running(program=["-m", "mcp_taskruns", *flags]) as process:
+        process.send(INITIALIZE)
+        while process.child.poll() is None:
+            process.child.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                process.child.wait(0.02)
+        code, _, log = process.end()
+    # A signal before the interpreter runs our first line is the kernel's to answer.
+    assert code in {0, -number}
+    assert "Traceback" not in log or code == -number
+
+
 def test_a_process_without_standard_input_is_told_what_is_missing() -> None:
     done = subprocess.run(
         f"{sys.executable} -m mcp_taskruns <&- >&-",
@@ -358,6 +375,12 @@ def test_the_server_ends_although_its_client_has_stopped_reading() -> None:
 class TestReader:
     """What a line is, whatever the pieces in which it arrives."""
 
+    async def test_a_last_line_needs_no_line_break(self) -> None:
+        reader = stdio._Reader()
+        reader.data_received(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
+        reader.end()
+        assert len([item async for item in reader]) == 1
+
     async def test_lines_are_the_same_however_they_are_split(self) -> None:
         data = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n\r\n{"jsonrpc":"2.0","id":2,"method":"ping"}\r\n'
         for place in range(len(data) + 1):
@@ -371,7 +394,7 @@ class TestReader:
     async def test_a_line_over_the_bound_is_refused_and_the_next_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stdio, "MAX_MESSAGE_BYTES", 100)
         reader = stdio._Reader()
-        for _ in range(2):
+        for _ in range(9):
             reader.data_received(b"x" * 90)
         reader.data_received(b'x\n{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
         reader.end()

@@ -200,8 +200,8 @@ async def test_an_answer_larger_than_the_bound_is_refused(monkeypatch: pytest.Mo
 
 async def test_plain_text_where_tls_is_expected_is_told_as_such() -> None:
     async with provider(hangs) as url:
-        error = await failure(url.replace("http:", "https:"), timeout=1)
-    assert error.kind in {"unavailable", "timeout"}
+        error = await failure(url.replace("http:", "https:"), timeout=0.5)
+    assert "could not be reached" in error.message
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_told_as_such(tls_server: ssl.SSLContext) -> None:
@@ -217,7 +217,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_told_as_such(tls_server:
         error = await failure(f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/")
         tasks.cancel_scope.cancel()
     assert error.message.startswith("no secure connection to acme at 127.0.0.1:")
-    assert "SSL_CERT_FILE" in error.hint
+    assert error.hint.endswith("An authority of your own has to be trusted by the machine.")
 
 
 async def test_an_address_that_cannot_be_called_is_a_matter_of_configuration() -> None:

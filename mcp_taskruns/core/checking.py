@@ -42,28 +42,46 @@ def check_capability(capability: Capability, tools: Sequence[Tool]) -> Iterator[
         yield f"naftiko: version {capability.naftiko} is not known here; known are {', '.join(sorted(KNOWN_VERSIONS))}"
     for place in unknown_keys(capability):
         yield f"{place}: this key is not known and is ignored"
+    yield from _check_consumed(capability)
+    for exposed in capability.capability.exposes:
+        if exposed.type not in {"mcp", "rest"}:
+            yield f"capability.exposes: {exposed.type} is not supported"
     if not tools:
         yield "capability.exposes: no MCP tools"
+    yield from _check_variables(capability, tools)
+    for tool in tools:
+        yield from (f"tool {tool.name}: {problem}" for problem in _check_tool(tool))
+
+
+def _check_consumed(capability: Capability) -> Iterator[str]:
+    names: list[str] = []
     for consumed in capability.capability.consumes:
+        names += [f"{consumed.namespace}.{one.name}" for resource in consumed.resources for one in resource.operations]
         if consumed.import_ is not None:
             yield f"capability.consumes: import {consumed.import_!r} is not supported"
-    declared = {key for bind in capability.binds for key in bind.keys}
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"operation {name}: is there {names.count(name)} times; a call is of the one that its `with` fits"
+
+
+def _check_variables(capability: Capability, tools: Sequence[Tool]) -> Iterator[str]:
+    known = {name for bind in capability.binds for key, names in bind.keys.items() for name in (key, *names)}
     used = {name for tool in tools for variable in tool.operation.credentials() for name in variable.names}
-    known = declared | {name for bind in capability.binds for names in bind.keys.values() for name in names}
     for name in sorted(used - known):
         yield f"binds: {name} is used and not declared"
     addresses = {tool.operation.base.variables[0] for tool in tools if _has_no_address(tool)}
     for variable in sorted(addresses):
         yield f"capability.consumes: no usable baseUri: set {variable}"
-    for tool in tools:
-        if tool.operation.method not in HINTS_BY_METHOD:
-            yield f"tool {tool.name}: {tool.operation.method} is no HTTP method of this format"
-        if tool.operation.unsupported:
-            yield f"tool {tool.name}: {tool.operation.unsupported}"
-        for name in _misplaced(tool.operation):
-            yield f"tool {tool.name}: the path has no place for the path parameter {name}: it is not sent"
-        if len(tool.description) > MAX_DESCRIPTION:
-            yield f"tool {tool.name}: the description has more than {MAX_DESCRIPTION:,} characters"
+
+
+def _check_tool(tool: Tool) -> Iterator[str]:
+    if tool.operation.method not in HINTS_BY_METHOD:
+        yield f"{tool.operation.method} is no HTTP method of this format"
+    if tool.operation.unsupported:
+        yield tool.operation.unsupported
+    for name in _misplaced(tool.operation):
+        yield f"the path has no place for the path parameter {name}: it is not sent"
+    if len(tool.description) > MAX_DESCRIPTION:
+        yield f"the description has more than {MAX_DESCRIPTION:,} characters"
 
 
 def _misplaced(operation: Operation) -> list[str]:

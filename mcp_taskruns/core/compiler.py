@@ -53,6 +53,9 @@ HINTS_BY_METHOD = {
 TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object"})
 
 
+_Found = tuple[spec.Consumed, spec.ConsumedResource, spec.ConsumedOperation]
+
+
 @dataclass(frozen=True)
 class _Argument:
     """One property of a tool's input schema, before it is written."""
@@ -72,15 +75,31 @@ def compile_tools(capabilities: Sequence[spec.Capability], *, names: ToolNames =
 
 
 def _compile_capability(capability: spec.Capability) -> Iterator[Tool]:
-    operations: dict[str, tuple[spec.Consumed, spec.ConsumedResource, spec.ConsumedOperation]] = {}
+    operations: dict[str, list[_Found]] = {}
     for consumed in capability.capability.consumes:
         for resource in consumed.resources:
             for operation in resource.operations:
-                operations.setdefault(f"{consumed.namespace}.{operation.name}", (consumed, resource, operation))
+                operations.setdefault(f"{consumed.namespace}.{operation.name}", []).append(
+                    (consumed, resource, operation)
+                )
     for exposed in capability.capability.exposes:
         if exposed.type == "mcp":
             for tool in exposed.tools:
-                yield _compile_tool(capability, tool, operations.get(tool.call))
+                yield _compile_tool(capability, tool, _called(tool, operations.get(tool.call, [])))
+
+
+def _called(tool: spec.ExposedTool, candidates: Sequence[_Found]) -> _Found | None:
+    """Of several operations of one name the only one whose inputs are those of `with`, else the first."""
+    fitting = [found for found in candidates if _fits(tool, found)]
+    return fitting[0] if len(fitting) == 1 else next(iter(candidates), None)
+
+
+def _fits(tool: spec.ExposedTool, found: _Found) -> bool:
+    _, resource, operation = found
+    path = operation.path if operation.path is not None else resource.path
+    placeholders = {double or single for double, single in PLACEHOLDER.findall(path)}
+    declared = {item.name for item in (*resource.input_parameters, *operation.input_parameters) if item.value is None}
+    return set(tool.with_) | placeholders == declared | placeholders
 
 
 def _compile_tool(

@@ -10,7 +10,10 @@ from mcp_taskruns.core.text import dump, one_line, parse_or_text
 MIN_ROOM = 200
 """Characters that the last event gets at least, of what the bound leaves it."""
 
-_KEEP_ALIVE = frozenset({"keepalive", "keep-alive", "ping", "heartbeat"})
+ENVELOPE = 400
+"""Characters of an outcome beside its whole events: how it ended, and what a cut event may take over its room."""
+
+_KEEP_ALIVE = ("keepalive", "keep-alive", "ping", "heartbeat")
 _TOLD = ("status", "state", "stage", "message", "error", "error_message")
 
 
@@ -44,7 +47,7 @@ class EventFold:
     def __init__(self, max_events: int, max_chars: int) -> None:
         self.full = False
         self._max_events = max_events
-        self._max_chars = max_chars
+        self._max_chars = max_chars - ENVELOPE
         self._chars = 0
         self._events: list[dict[str, Any]] = []
 
@@ -57,7 +60,7 @@ class EventFold:
         listed = {"event": event.event, "id": event.id, "data": data}
         listed = {name: value for name, value in listed.items() if value not in ("", None)}
         room = self._max_chars - self._chars
-        if (size := len(dump(listed))) > room:
+        if (size := len(dump(listed)) + 1) > room:
             listed = {**cut(listed, max(room, MIN_ROOM))[0], "cut": True}
         self._chars += size
         self._events.append(listed)

@@ -40,10 +40,11 @@ class Mask:
         return text
 
     def data(self, data: bytes) -> bytes:
-        """The bytes without secrets. JSON is rewritten where it has escapes: they can spell a secret in many ways."""
+        """The bytes without secrets. JSON is written anew where its escapes spell one, which they can in many ways."""
         if self._forms and b"\\" in data:
             with suppress(ValueError):
-                data = dump(parse(data)).encode()
+                spelled = dump(parse(data)).encode()
+                data = spelled if any(form.encode() in spelled for form in self._forms) else data
         for form in self._forms:
             if (encoded := form.encode()) in data:
                 data = data.replace(encoded, MASK.encode())

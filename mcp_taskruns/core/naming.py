@@ -20,7 +20,7 @@ def prefix_of(capability: spec.Capability) -> str:
     return (
         capability.prefix
         or _slug(first_tag)
-        or _slug(capability.source.partition(" ")[0].rsplit(".", 1)[0])
+        or _slug(capability.source.partition(" with overlays/")[0].rsplit(".", 1)[0])
         or "capability"
     )
 

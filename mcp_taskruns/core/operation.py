@@ -45,8 +45,8 @@ class Parameter:
     """An input parameter: one thing that is sent, and where its value comes from.
 
     `argument` is the name the caller passes it under, None for a `constant`: a template where it is text, else a JSON
-    value. `default` names the environment's value
-    for an absent argument. Arrays in a query repeat the name when `explode`, else they are comma-joined.
+    value. `default` names the environment's value for an absent argument. Arrays in a query repeat the name when
+    `explode`, else they are comma-joined.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """A provider's answer to what the caller is told: an outcome or an error."""
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -102,7 +103,7 @@ def read_answer(answer: Answer, operation: Operation) -> Outcome:
         return _json_outcome(answer, value, operation)
     if answer.media_type in {"application/jsonl", "application/x-ndjson", "application/json-lines"}:
         return _lines_outcome(answer)
-    if answer.media_type.startswith("text/") or not answer.media_type:
+    if _is_text(answer.media_type):
         value = _json(answer)  # Inngest's cached answers are JSON under text/plain
         if isinstance(value, dict | list):
             return _json_outcome(answer, value, operation)
@@ -173,6 +174,10 @@ def _text_outcome(answer: Answer) -> Outcome:
     return Outcome(answer.status, text, media_type=answer.media_type or "text/plain")
 
 
+def _is_text(media_type: str) -> bool:
+    return not media_type or media_type.startswith("text/") or media_type.endswith(("xml", "yaml", "javascript"))
+
+
 def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
@@ -180,7 +185,7 @@ def _is_json(media_type: str) -> bool:
 def _json(answer: Answer) -> Any:
     """The body as JSON, or None where it is not."""
     try:
-        return parse(answer.body)
+        return parse(answer.body.removeprefix(codecs.BOM_UTF8))
     except ValueError:
         return None
 

@@ -74,13 +74,12 @@ def parse_template(text: str, holes: re.Pattern[str], capability: spec.Capabilit
 
 
 def _bound(name: str, capability: spec.Capability) -> Variable | None:
-    for bind in capability.binds:
-        key = name.removeprefix(f"{bind.namespace}.")
+    keys = [(bind, name.removeprefix(f"{bind.namespace}.")) for bind in capability.binds]
+    for bind, key in keys:
         if key in bind.keys:
             return Variable(bind.keys[key])
-        if key != name:
-            return Variable((key,))  # in a bind's namespace, but not among its keys: the name is all we know
-    return None
+    # In a bind's namespace, but not among its keys: the name is all we know.
+    return next((Variable((key,)) for _, key in keys if key != name), None)
 
 
 def reference_of(value: Any) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.events import MIN_ROOM, Ended, Event, EventFold, Progress, describe_event
+from mcp_taskruns.core.events import ENVELOPE, MIN_ROOM, Ended, Event, EventFold, Progress, describe_event
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.text import MAX_LINE, dump
 
@@ -205,17 +205,17 @@ def test_a_fold_is_full_at_its_number_of_events() -> None:
 @pytest.mark.parametrize(
     ("events", "full"),
     [
-        # Beside the text, JSON takes 29 characters, with an id 38.
-        pytest.param([Event("x" * 970)], [False], id="one character less"),
-        pytest.param([Event("x" * 971)], [True], id="to the character"),
-        pytest.param([Event("x" * 962, id="0")], [True], id="with its id"),
-        pytest.param([Event("", event="n" * 988)], [True], id="with its name"),
-        pytest.param([Event("x" * 470), Event("y" * 471)], [False, False], id="two that fit"),
-        pytest.param([Event("x" * 470), Event("y" * 472)], [False, True], id="two to the character"),
+        # Beside the text, JSON takes 29 characters and a comma, with an id 38 and a comma.
+        pytest.param([Event("x" * 969)], [False], id="one character less"),
+        pytest.param([Event("x" * 970)], [True], id="to the character"),
+        pytest.param([Event("x" * 961, id="0")], [True], id="with its id"),
+        pytest.param([Event("", event="n" * 987)], [True], id="with its name"),
+        pytest.param([Event("x" * 470), Event("y" * 469)], [False, False], id="two that fit"),
+        pytest.param([Event("x" * 470), Event("y" * 470)], [False, True], id="two to the character"),
     ],
 )
 def test_a_fold_is_full_at_its_number_of_characters_of_json(events: list[Event], full: list[bool]) -> None:
-    fold = EventFold(100, 1_000)
+    fold = EventFold(100, 1_000 + ENVELOPE)
     told = [(fold.add(event) is not None, fold.full) for event in events]
     assert told == [(True, place) for place in full]
 
@@ -224,7 +224,7 @@ def test_the_event_that_exceeds_the_bound_is_cut_and_its_progress_is_told_whole(
     fold, told = fold_of(
         Event("short", id="1"),
         Event(json.dumps({"id": "trn-1", "status": "failed", "results": ["x" * 50] * 100}), id="2"),
-        max_chars=1_000,
+        max_chars=1_000 + ENVELOPE,
     )
     assert told == [Progress(1, None, "message: short"), Progress(2, None, "trn-1: failed")]
     first, last = fold.outcome("event_limit").value["events"]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.arguments import compile_check, explain_problems
+from mcp_taskruns.core.checking import check_capability
 from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.events import Event, EventFold
 from mcp_taskruns.core.masking import MASK, Mask
@@ -90,3 +91,50 @@ def test_with_spec_names_every_legal_name_is_found_in_a_description(name: str) -
 
 def test_a_secret_with_a_quote_and_an_umlaut_is_masked_in_compact_json() -> None:
     assert Mask(['a"ü123456']).data(b'{"k":"a\\"\\u00fc123456"}') == f'{{"k":"{MASK}"}}'.encode()
+
+
+@pytest.mark.parametrize("kind", ['["a"]', '{"a":1}', "null", "5"])
+def test_an_event_of_any_type_is_taken_in(kind: str) -> None:
+    assert EventFold(10, 1_000).add(Event(f'{{"type":{kind}}}')) is not None
+
+
+def test_of_operations_of_one_name_the_one_that_fits_is_called() -> None:
+    given = document(tool={"with": {"body": "tools.body"}})
+    consumed = given["capability"]["consumes"][0]
+    operation = consumed["resources"][0]["operations"][0]
+    batch = {**operation, "method": "POST", "inputParameters": [{"name": "body", "in": "body", "type": "object"}]}
+    consumed["resources"].append({"name": "batch", "path": "/batch", "operations": [batch]})
+    tool = compile_tools([parse_capability(given, "f.yaml")])[0]
+    assert tool.operation.path == ("/batch",)
+    assert "there 2 times" in str(list(check_capability(parse_capability(given, "f.yaml"), [tool])))
+
+
+def test_each_bind_of_one_namespace_is_read() -> None:
+    given = document(authentication={"type": "bearer", "token": "{{env.B_KEY}}"})
+    given["binds"] = [{"namespace": "env", "keys": {"A": "A"}}, {"namespace": "env", "keys": {"B_KEY": "REAL_B"}}]
+    tool = compile_tools([parse_capability(given, "f.yaml")])[0]
+    assert [variable.names for variable in tool.operation.credentials()] == [("REAL_B",)]
+
+
+@pytest.mark.parametrize("media_type", ["application/xml", "image/svg+xml", "application/yaml"])
+def test_text_of_any_media_type_is_text(media_type: str) -> None:
+    outcome = read_answer(Answer(200, {"content-type": media_type}, b"a: <b>"), tool_of().operation)
+    assert (outcome.text, outcome.data) == ("a: <b>", None)
+
+
+def test_json_may_begin_with_a_byte_order_mark() -> None:
+    answer = Answer(200, {"content-type": "application/json"}, b'\xef\xbb\xbf{"a":1}')
+    assert read_answer(answer, tool_of().operation).value == {"a": 1}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0])
+def test_a_number_without_end_is_no_setting(value: float) -> None:
+    with pytest.raises(SettingsError, match="is not a number of more than 0"):
+        read_settings({"timeout": value}, {})
+
+
+def test_a_variable_that_is_set_to_nothing_does_not_hide_the_env_files(tmp_path: Path) -> None:
+    path = tmp_path / "keys.env"
+    path.write_text("RENDER_API_KEY=rnd_fromfile\n")
+    settings = read_settings({"env_file": str(path)}, {"RENDER_API_KEY": ""})
+    assert settings.environment["RENDER_API_KEY"] == "rnd_fromfile"
