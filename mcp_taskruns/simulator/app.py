@@ -293,6 +293,8 @@ async def serve(simulator: Simulator, host: str = "127.0.0.1", port: int = 0) ->
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=512) as listener:
+        # Inherited by its connections, for which asyncio does not see to it: an answer would wait for 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A dropped connection is an error to uvicorn, here it is ordered: its loggers are silenced.
         config = uvicorn.Config(
             simulator.app,
