@@ -138,3 +138,11 @@ def test_a_variable_that_is_set_to_nothing_does_not_hide_the_env_files(tmp_path:
     path.write_text("RENDER_API_KEY=rnd_fromfile\n")
     settings = read_settings({"env_file": str(path)}, {"RENDER_API_KEY": ""})
     assert settings.environment["RENDER_API_KEY"] == "rnd_fromfile"
+
+
+def test_a_kind_of_exposure_that_is_not_served_is_named() -> None:
+    given = document()
+    given["capability"]["exposes"].append({"type": "skill", "namespace": "s"})
+    capability = parse_capability(given, "f.yaml")
+    warnings = list(check_capability(capability, compile_tools([capability])))
+    assert "capability.exposes: skill is not supported" in warnings
