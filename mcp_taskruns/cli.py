@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -170,6 +169,8 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
         try:
             outcome = await gateway.call(name, arguments, report)
         except UnknownTool:
+            from difflib import get_close_matches  # for this alone
+
             close = get_close_matches(name, gateway.tools, 1)
             advice = f"did you mean {close[0]}?" if close else "`mcp-taskruns tools` lists them"
             raise SettingsError(f"there is no tool {name!r} among those chosen; {advice}") from None
