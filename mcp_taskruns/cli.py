@@ -160,8 +160,8 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
     from mcp_taskruns.app import build_gateway, configure_logging, simulated
 
     async def report(progress: Progress) -> None:
-        total = f"/{progress.total:g}" if progress.total else ""
-        say(f"[{progress.progress:g}{total}] {progress.message}", file=sys.stderr)
+        share = f"{progress.progress / progress.total:4.0%}  " if progress.total else ""
+        say(share + progress.message, file=sys.stderr)
 
     async with simulated(settings) as effective:
         gateway = build_gateway(effective)
@@ -175,8 +175,7 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
             advice = f"did you mean {close[0]}?" if close else "`mcp-taskruns tools` lists them"
             raise SettingsError(f"there is no tool {name!r} among those chosen; {advice}") from None
         except CallError as exc:
-            line = f"{exc.message}. {exc.hint}" if exc.hint else exc.message
-            say(gateway.mask.text(f"{line}\n{dump(exc.to_json())}"), file=sys.stderr)
+            say(gateway.mask.text(f"{exc.to_line()}\n{dump(exc.to_json())}"), file=sys.stderr)
             return 1
         finally:
             await gateway.aclose()

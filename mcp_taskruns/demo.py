@@ -18,16 +18,21 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.exceptions import MCPError
 
 from mcp_taskruns import __version__
+from mcp_taskruns.app import until_signalled
+from mcp_taskruns.simulator.app import Simulator, serve
 
+ARGUMENTS = ["-m", "mcp_taskruns"]
 SPEED = 2
+INTERRUPTED = 130  # as shells say it of a command that was ended by Ctrl-C
 STEP_SECONDS, DEMO_SECONDS = 25, 90
 READING_SECONDS = 1  # what a person at a terminal gets before the next step begins
-RUNWAY_SECONDS = 5 / SPEED  # "Consumers should not expect updates more frequent than once every five seconds"
-INNGEST_SECONDS = 3 / SPEED  # for which it answers from a cache
-RENDER_TASKS: dict[str, list[int]] = {"pipeline": [3, 4], "flaky": [], "square": [12], "fail": []}
+TICK_SECONDS = 0.5
+RENDER_TASKS: dict[str, list[int]] = {"square": [12], "flaky": [], "fail": []}
+RENDER_RUN = "trn-d5im0000000000000001"
 RUNWAY_TASK = {"id": "17f20503-6c24-4c16-946b-35dbbce2af2f"}
 INNGEST_RUN = {"runId": "01JZDEM0RVN000000000000002"}
-POSTHOG_RUN = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
+POSTHOG_TASK = {"task_id": "22222222-2222-4222-8222-222222222222"}
+CUT_AFTER = 5  # events
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32"}
 KEYS = {
@@ -102,12 +107,12 @@ class Screen:
             self._say()
         self.bar = None
 
-    async def hold_bar(self, fraction: float, text: str, seconds: float) -> None:
-        """Draw the bar and wait, while it counts the seconds."""
-        end = anyio.current_time() + seconds
-        while (left := end - anyio.current_time()) > 0:
-            self.draw_bar(fraction, text)
-            await anyio.sleep(min(left, 0.5))
+    async def keep_time(self) -> None:
+        """Count the seconds on the bar, until cancelled."""
+        while True:
+            await anyio.sleep(TICK_SECONDS)
+            if self.bar is not None and self.is_live:
+                self.draw_bar(*self.bar)
 
     def _paint(self, text: str, style: str) -> str:
         return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self._is_coloured and text and style else text
@@ -115,22 +120,35 @@ class Screen:
 
 @dataclass(frozen=True)
 class Stage:
-    """What each step has: the connected client, and the screen."""
+    """What each step has: the connected client, the providers that it reaches, and the screen."""
 
     client: Client
+    simulator: Simulator
     screen: Screen
 
     async def call(self, tool: str, arguments: dict[str, Any], on_progress: ProgressFnT | None = None) -> Any:
-        """What a tool answers, its JSON or the text in its place; told on the screen, unless that would end a bar."""
-        if not self.screen.bar:
-            self.screen.line(f"   > {tool} {json.dumps(arguments, separators=(',', ':'))}", "dim")
-        if on_progress:
-            await on_progress(0, None, None)
-        result = await self.client.call_tool(tool, arguments, progress_callback=on_progress)
+        """What a tool answers, its JSON or the text in its place; the call is told on the screen."""
+        self.screen.line(f"   > {tool} {json.dumps(arguments, separators=(',', ':'))}", "dim")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.screen.keep_time)
+            result = await self.client.call_tool(tool, arguments, progress_callback=on_progress)
+            tasks.cancel_scope.cancel()
         text = next((block.text for block in result.content if isinstance(block, types.TextContent)), "")
         if result.is_error:
             raise StepFailed(text)
         return json.loads(text) if text[:1] in ("{", "[") else text
+
+    def bar(self, names: dict[str, str] | None = None) -> ProgressFnT:
+        """Draws progress as a bar; runs are called by their `names`."""
+
+        async def draw(progress: float, total: float | None, message: str | None) -> None:
+            told = message or ""
+            for run_id, name in (names or {}).items():
+                told = told.replace(run_id, name)
+            share = progress / total if total else 0.0
+            self.screen.draw_bar(share, f"{share:>4.0%}  {told}" if total else told)
+
+        return draw
 
 
 async def list_tools(stage: Stage) -> None:
@@ -139,56 +157,64 @@ async def list_tools(stage: Stage) -> None:
     stage.screen.tell(f"{len(tools)} tools: {', '.join(f'{count} {name}' for name, count in counted.items())}")
 
 
-async def follow_runs(stage: Stage) -> None:
+async def start_and_wait(stage: Stage) -> None:
+    body = {"task": "demo-workflow/pipeline", "input": [3, 4]}
+    run = await stage.call("render-run-task", {"wait_seconds": 20, "body": body}, stage.bar())
+    expect_state(run, "succeeded")
+    stage.screen.draw_bar(1.0, f"{run['run_id']}: {run['state']}")
+    told = f"pipeline of {body['input']}: {run['state']}, result {run['result']}, {run['polls']} poll"
+    stage.screen.tell(told, "green")
+
+
+async def wait_for_several(stage: Stage) -> None:
     names: dict[str, str] = {}
     for task, given in RENDER_TASKS.items():
         started = await stage.call("render-run-task", {"body": {"task": f"demo-workflow/{task}", "input": given}})
         names[started["id"]] = task
-
-    async def show_event(progress: float, total: float | None, message: str | None) -> None:
-        run_id, _, said = (message or "").partition(": ")
-        stage.screen.draw_bar(progress / len(names), f"{progress:g}/{len(names)}  {names.get(run_id, run_id)} {said}")
-
-    followed = {"taskRunIds": list(names)}
-    streamed = await stage.call("render-stream-realtime-events-sse", followed, show_event)
-    for run in (event["data"] for event in streamed["events"]):
-        told = run.get("error") or f"{json.dumps(run['results'])}, attempts: {len(run['attempts'])}"
-        stage.screen.line(f"   {names[run['id']]:<9} {run['status']:<10} {told}", "red" if run.get("error") else "")
-    run = await stage.call("render-retrieve-task-run", {"taskRunId": followed["taskRunIds"][0]})
-    stage.screen.tell(f"pipeline of {run['input']}: {run['status']}, results {run['results']}", "green")
+    waited = await stage.call("render-wait-for-run", {"taskRunId": list(names), "until": "all"}, stage.bar(names))
+    for run in waited["runs"]:
+        told = run["error"] or json.dumps(run["result"])
+        style = "red" if run["error"] else ""
+        stage.screen.line(f"   {names[run['run_id']]:<8} {run['state']:<10} {told}", style)
 
 
 async def wait_for_video(stage: Stage) -> None:
-    tool = "runway-retrieve-task-status-and-output"
-    task = await stage.call(tool, RUNWAY_TASK)
-    while task["status"] in ("PENDING", "THROTTLED", "RUNNING"):
-        progress = task.get("progress", 0.0)
-        await stage.screen.hold_bar(progress, f"{progress:>4.0%}  {task['status']}", RUNWAY_SECONDS)
-        task = await stage.call(tool, RUNWAY_TASK)
-    if task["status"] != "SUCCEEDED":
-        raise StepFailed(f"the task has ended as {task['status']}")
-    stage.screen.draw_bar(1.0, "100%  SUCCEEDED")
-    stage.screen.line(f"   {task['cost']['credits']} credits, {task['output'][0]}", "green")
+    task = await stage.call("runway-wait-for-run", RUNWAY_TASK, stage.bar({RUNWAY_TASK["id"]: "video"}))
+    expect_state(task, "succeeded")
+    stage.screen.line(f"   {task['polls']} polls, {task['result'][0]}", "green")
 
 
-async def cancel_run(stage: Stage) -> None:
-    before = await stage.call("inngest-get-function-run-status", INNGEST_RUN)
-    stage.screen.tell(f"before: {before['data']['status']}")
-    stage.screen.tell(await stage.call("inngest-cancel-function-run", INNGEST_RUN))
-    await anyio.sleep(INNGEST_SECONDS)
-    after = await stage.call("inngest-get-function-run-status", INNGEST_RUN)
-    stage.screen.tell(f"after: {after['data']['status']}", "green")
+async def cancel_runs(stage: Stage) -> None:
+    cancelled = await stage.call("inngest-cancel-function-run", INNGEST_RUN)
+    stage.screen.tell(f"{cancelled['state_before']}, then {cancelled['state']}: {cancelled['next']}", "green")
+    ended = await stage.call("render-cancel-task-run", {"taskRunId": RENDER_RUN})
+    stage.screen.tell(f"{ended['state']}: {ended['next']}", "green")
 
 
-async def read_log(stage: Stage) -> None:
-    entries = await stage.call("posthog-get-task-run-logs", POSTHOG_RUN)
-    stage.screen.tell(f"{len(entries)} entries, the last five:")
-    for entry in entries[-5:]:
-        said = entry["notification"]["params"]
-        said = {**said, **said.get("update", {}), **said.get("update", {}).get("content", {})}
-        kind = said.get("sessionUpdate") or entry["notification"]["method"].rpartition("/")[2]
-        words = [said[key] for key in ("message", "text", "title", "toolCallId", "status", "stopReason") if key in said]
-        stage.screen.line(f"   {entry['timestamp'][11:19]}  {kind:<16}  {' '.join(words)}")
+async def survive_a_cut(stage: Stage) -> None:
+    made = await stage.call("posthog-create-task-run", {**POSTHOG_TASK, "body": {"environment": "cloud"}})
+    run = {**POSTHOG_TASK, "id": made["id"]}
+    await stage.call("posthog-start-task-run", run)
+    told = 0
+
+    async def show_event(progress: float, total: float | None, message: str | None) -> None:
+        nonlocal told
+        told += 1
+        stage.screen.line(f"   {(message or '').replace(made['id'], 'run')}")
+        if told == CUT_AFTER:
+            stage.simulator.cut_connections("posthog")
+            stage.screen.line("   -- the connection to the provider is cut --", "red")
+
+    followed = await stage.call("posthog-stream-task-run", run, show_event)
+    ids = [event["id"] for event in followed["events"]]
+    if len(ids) != len(set(ids)) or followed["ended"] != "terminal":
+        raise StepFailed("the stream did not survive the cut")
+    stage.screen.tell(f"{len(ids)} events, each once; the run has {followed['runs'][made['id']]}", "green")
+
+
+def expect_state(run: dict[str, Any], state: str) -> None:
+    if run["state"] != state:
+        raise StepFailed(f"the run is {run['state']}: {run['error']}")
 
 
 async def misspell_argument(stage: Stage) -> None:
@@ -202,27 +228,33 @@ async def misspell_argument(stage: Stage) -> None:
 
 STEPS: tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...] = (
     ("What a model finds", list_tools),
-    ("Start four Render task runs and wait for all of them", follow_runs),
+    ("Start a Render task and wait for its result, in one call", start_and_wait),
+    ("Wait for several runs at once", wait_for_several),
     ("Wait for a video that Runway is making", wait_for_video),
-    ("Cancel an Inngest run", cancel_run),
-    ("Read the log of a PostHog agent", read_log),
+    ("Cancel a run, and one that has ended already", cancel_runs),
+    ("Follow a PostHog agent over a connection that breaks", survive_a_cut),
     ("What a model reads when its call is wrong", misspell_argument),
 )
 
 
 async def show(say: Callable[..., None]) -> int:
-    """Show the demo with `say`, which is print or like it; the exit code is 0, or 1 when a step failed."""
+    """Show the demo with `say`, which is print or like it; the exit code is 0, 1 when a step failed, 130 on Ctrl-C."""
     screen = Screen(say)
-    arguments = ["-m", "mcp_taskruns", "serve", "--simulate", "--speed", str(SPEED)]
     screen.line(f"mcp-taskruns {__version__}: start, watch and cancel long-running tasks over MCP", "bold")
     screen.tell(f"The providers are simulated, {SPEED} times as fast: no key is used, nothing leaves this machine.")
     screen.tell("What you see is an MCP client; it starts the server as any host does:")
-    screen.line(f"   $ python {' '.join(arguments)}", "dim")
+    screen.line(f"   $ python {' '.join(ARGUMENTS)}", "dim")
+    code = INTERRUPTED
     try:
-        with anyio.fail_after(DEMO_SECONDS):
-            # The server inherits PATH, HOME and the like, and nothing else: no key, no setting, no proxy.
-            async with Client(stdio_client(StdioServerParameters(command=sys.executable, args=arguments))) as client:
-                code = await show_steps(Stage(client, screen))
+        with until_signalled(), anyio.fail_after(DEMO_SECONDS):
+            simulator = Simulator(speed=SPEED)
+            async with serve(simulator) as origin:
+                # The server inherits PATH, HOME and the like, and nothing else: no key, no setting, no proxy.
+                command = StdioServerParameters(
+                    command=sys.executable, args=ARGUMENTS, env=simulator.environment(origin)
+                )
+                async with Client(stdio_client(command)) as client:
+                    code = await show_steps(Stage(client, simulator, screen))
     except* (MCPError, OSError, TimeoutError) as group:
         code = 1
         screen.tell(f"The server cannot be reached: {group.exceptions[0]!r}", "red")

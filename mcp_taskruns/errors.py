@@ -76,6 +76,10 @@ class CallError(TaskRunsError):
         self.retryable = retryable
         self.retry_after_s = retry_after_s
 
+    def to_line(self) -> str:
+        """The message and what to do, for people."""
+        return f"{self.message.removesuffix('.')}. {self.hint}" if self.hint else self.message
+
     def to_json(self) -> dict[str, Any]:
         """The error as an object, without what is not known."""
         known = {

@@ -1,8 +1,7 @@
 """The one way from a tool's name and arguments to an outcome."""
 
-import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -10,24 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from mcp_taskruns.cancelling import cancel_run, find_cancel
 from mcp_taskruns.core.arguments import compile_check, explain_problems
-from mcp_taskruns.core.events import Ended, Event, EventFold, Progress
-from mcp_taskruns.core.masking import Mask
-from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.request import UpstreamRequest, build_request, credential_values
-from mcp_taskruns.core.result import Outcome, fit, read_answer
+from mcp_taskruns.core.lifecycles import UNTIL, WAIT_SECONDS
+from mcp_taskruns.core.operation import Lifecycle, Tool
+from mcp_taskruns.core.request import credential_values, path_arguments
+from mcp_taskruns.core.result import Outcome, fit
+from mcp_taskruns.core.runs import runs_in_answer, state_line
+from mcp_taskruns.core.text import parse
 from mcp_taskruns.errors import InvalidArguments, SettingsError, UnknownTool, UpstreamError
+from mcp_taskruns.exchange import Exchange
+from mcp_taskruns.following import follow, follow_answer
+from mcp_taskruns.reporting import Report, reporting
 from mcp_taskruns.settings import Settings
+from mcp_taskruns.starting import start_run
+from mcp_taskruns.waiting import total_of, wait_for_runs
 
 if TYPE_CHECKING:
-    from mcp_taskruns.upstream import Upstream, UpstreamAnswer
-
-Report = Callable[[Progress], Awaitable[None]]
-"""What a caller gives to be told of progress while a call runs."""
+    from mcp_taskruns.upstream import UpstreamAnswer
 
 _PAGING = frozenset({"limit", "offset", "cursor", "page", "after"})
-
-logger = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -37,28 +38,38 @@ class Gateway:
         self.tools = {tool.name: tool for tool in _chosen(tools, settings)}
         self._settings = settings
         self._accepts: dict[str, Callable[[Any], bool]] = {}
-        self._upstream: Upstream | None = None
         self._running: set[anyio.CancelScope] = set()
         secrets = (credential_values(tool.operation, settings.environment) for tool in tools)
-        self.mask = Mask(chain(settings.tokens, *secrets))
+        self.exchange = Exchange(settings, chain(settings.tokens, *secrets))
+        self.mask = self.exchange.mask
 
     async def call(self, name: str, arguments: Mapping[str, Any], report: Report) -> Outcome:
         """Run one call; an event stream is followed, with one report per event.
 
         Raises UnknownTool for a name that is not among the tools, CallError for whatever the caller should read.
         """
+        tool, passed = self.prepare(name, arguments)
+        with self.under_way():
+            return self.finish(tool, await self._run(tool, passed, report))
+
+    def prepare(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, dict[str, Any]]:
+        """The tool of this name and the arguments that are sent, checked. Raises UnknownTool and CallError."""
         tool = self.tools.get(name)
         if tool is None:
             raise UnknownTool(name)
-        passed = self._check(tool, arguments)
-        request = build_request(tool.operation, passed, self._settings.environment)
+        return tool, self._check(tool, arguments)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """A block that `stop` ends with an UpstreamError."""
         with anyio.CancelScope() as scope:
             self._running.add(scope)
             try:
-                return self._finish(tool, await self._run(tool, request, report))
+                yield
             finally:
                 self._running.discard(scope)
-        raise UpstreamError("this server is stopping", hint="The run at the provider goes on.", retryable=True)
+        if scope.cancelled_caught:
+            raise UpstreamError("this server is stopping", hint="The run at the provider goes on.", retryable=True)
 
     def stop(self) -> None:
         """End the calls under way; the runs at the providers go on."""
@@ -67,67 +78,75 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Hang up on the providers."""
-        if self._upstream is not None:
-            upstream, self._upstream = self._upstream, None
-            await upstream.aclose()
+        await self.exchange.aclose()
 
-    async def _run(self, tool: Tool, request: UpstreamRequest, report: Report) -> Outcome:
-        upstream = self._open_upstream()
-        began = anyio.current_time()
-        try:
-            with anyio.fail_after(self._settings.timeout) as bound:
-                async with upstream.send(request) as answer:
-                    if answer.is_event_stream:
-                        bound.deadline = float("inf")  # a stream has bounds of its own
-                        return await self._follow(tool, answer, report)
-                    whole = await answer.read()
-        except TimeoutError as exc:
-            from mcp_taskruns.upstream import timed_out
+    async def _run(self, tool: Tool, passed: Mapping[str, Any], report: Report) -> Outcome:
+        lifecycle = tool.runs
+        if lifecycle is None:
+            return await self._forward(tool, passed, report)
+        if tool.waits:
+            return await self._wait(tool, lifecycle, passed, report)
+        if tool.operation.name in lifecycle.starts:
+            return await self._start(tool, lifecycle, passed, report)
+        cancel = find_cancel(tool, passed)
+        if cancel is not None:
+            return await cancel_run(self.exchange, lifecycle, cancel, passed, report)
+        outcome = await self._forward(tool, passed, report)
+        line = state_line(runs_in_answer(lifecycle, tool.operation.name, outcome.value))
+        return replace(outcome, notes=(line, *outcome.notes)) if line else outcome
 
-            raise timed_out(request, self._settings.timeout) from exc
-        logger.debug("answered tool=%s status=%d seconds=%.3f", tool.name, whole.status, anyio.current_time() - began)
-        return read_answer(replace(whole, body=self.mask.data(whole.body)), tool.operation)
+    async def _forward(self, tool: Tool, passed: Mapping[str, Any], report: Report) -> Outcome:
+        seconds = self._seconds(tool, passed)
+        if tool.operation.is_stream:
+            return await follow(self.exchange, tool, passed, report, seconds=seconds)
 
-    def _finish(self, tool: Tool, outcome: Outcome) -> Outcome:
-        """The outcome within its bound, and masked once more: what was decoded since may spell a secret anew."""
-        fitted = fit(outcome, self._settings.max_result_chars, _advice(tool))
-        return replace(
-            fitted,
-            text=self.mask.plain(fitted.text),
-            media_type=self.mask.plain(fitted.media_type),
-            notes=tuple(map(self.mask.plain, fitted.notes)),
-        )
+        async def go_on(answer: "UpstreamAnswer") -> Outcome:
+            return await follow_answer(self.exchange, tool, passed, answer, report, seconds=seconds)
 
-    def _open_upstream(self) -> "Upstream":
-        if self._upstream is None:
-            # The HTTP client takes 150 ms to import: paid by the first call, not by the start.
-            from mcp_taskruns.upstream import Upstream
+        return await self.exchange.fetch(tool.operation, passed, go_on)
 
-            self._upstream = Upstream(self._settings.timeout)
-        return self._upstream
+    async def _wait(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> Outcome:
+        ids = passed[lifecycle.read.id]
+        several = isinstance(ids, list)
+        run_ids = list(dict.fromkeys(ids)) if several else [ids]
+        others = path_arguments(tool.operation, passed)
+        async with reporting(report, total_of(lifecycle, len(run_ids))) as reporter:
+            return await wait_for_runs(
+                self.exchange,
+                lifecycle,
+                others,
+                run_ids,
+                reporter,
+                seconds=self._seconds(tool, passed),
+                until=passed.get(UNTIL, "all"),
+                several=several,
+            )
 
-    async def _follow(self, tool: Tool, answer: "UpstreamAnswer", report: Report) -> Outcome:
+    async def _start(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> Outcome:
+        seconds = self._seconds(tool, passed) if WAIT_SECONDS in passed else None
+        if seconds is not None:
+            self.check_start(tool, lifecycle)
+        return await start_run(self.exchange, tool, lifecycle, passed, report, seconds=seconds)
+
+    def check_start(self, tool: Tool, lifecycle: Lifecycle) -> None:
+        """Raise InvalidArguments where starting the run takes a tool that the operator does not serve."""
+        then = lifecycle.starts[tool.operation.name].then
+        if then is not None and then.tool not in self.tools:
+            raise InvalidArguments(
+                f"{WAIT_SECONDS}: {tool.name} cannot wait here, because {then.tool} is not served",
+                hint=f"Leave out {WAIT_SECONDS}. Nothing was sent.",
+            )
+
+    def _seconds(self, tool: Tool, passed: Mapping[str, Any]) -> float:
+        """How long this call may follow or wait."""
         settings = self._settings
-        fold = EventFold(settings.stream_events, settings.max_result_chars)
-        ended: Ended = "closed"
-        reason = ""
-        with anyio.move_on_after(settings.stream_seconds) as wait:
-            try:
-                # Bytes bound what a stream may send before an event is whole.
-                async with aclosing(answer.events(8 * settings.max_result_chars)) as events:
-                    async for event in events:
-                        progress = fold.add(Event(*map(self.mask.text, (event.data, event.event, event.id))))
-                        if progress is not None:
-                            await report(replace(progress, message=self.mask.text(progress.message)))
-                        if fold.full:
-                            ended = "event_limit"
-                            break
-            except UpstreamError as exc:
-                ended, reason = "error", exc.message
-        if wait.cancelled_caught:
-            ended = "wait_over"
-        resume = next((name for name in tool.input_schema["properties"] if name.lower() == "last-event-id"), "")
-        return fold.outcome(ended, reason, resume)
+        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.own else None
+        return min(settings.wait_seconds if wanted is None else float(wanted), settings.max_wait_seconds)
+
+    def finish(self, tool: Tool, outcome: Outcome) -> Outcome:
+        """The outcome within its bound and without secrets, as an object too where the tool says what it returns."""
+        fitted = self.exchange.mask_outcome(fit(outcome, self._settings.max_result_chars, _advice(tool)))
+        return replace(fitted, structured=parse(fitted.text)) if tool.output_schema is not None else fitted
 
     def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are sent: without nulls and without what the server sets itself."""

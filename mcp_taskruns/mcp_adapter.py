@@ -8,7 +8,6 @@ from typing import Any
 
 from mcp import MCPError, types
 from mcp.server.caching import CacheHint
-from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 
 from mcp_taskruns import __version__
@@ -18,6 +17,7 @@ from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.text import dump
 from mcp_taskruns.errors import CallError, UnknownTool
 from mcp_taskruns.gateway import Gateway
+from mcp_taskruns.mcp_tasks import Context, Tasks
 
 MAX_BINARY_BYTES = 5_000_000
 """Larger content would not fit a model's context, and breaks some hosts."""
@@ -27,11 +27,10 @@ _LIST_CACHE = CacheHint(ttl_ms=300_000, scope="public")
 
 logger = logging.getLogger(__name__)
 
-Context = ServerRequestContext[None, Any]
-
 
 def build_server(gateway: Gateway) -> Server[None]:
     """An MCP server whose tools are the gateway's."""
+    tasks = Tasks(gateway, render_outcome)
     listed = {"resultType": "complete", "tools": [list_tool(tool) for tool in gateway.tools.values()]}
 
     @asynccontextmanager
@@ -48,8 +47,10 @@ def build_server(gateway: Gateway) -> Server[None]:
         async def report(progress: Progress) -> None:
             await context.session.report_progress(progress.progress, progress.total, progress.message)
 
+        arguments = params.arguments or {}
         try:
-            return render_outcome(params.name, await gateway.call(params.name, params.arguments or {}, report))
+            task = await tasks.start(context, params.name, arguments)
+            return task or render_outcome(params.name, await gateway.call(params.name, arguments, report))
         except UnknownTool as exc:
             # The specification wants a protocol error here, not a tool error: the model did not choose this name.
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}") from exc
@@ -74,6 +75,7 @@ def build_server(gateway: Gateway) -> Server[None]:
     # result type, which 2026 clients need, for older ones.
     server.add_request_handler("tools/list", types.PaginatedRequestParams, list_tools)
     server.add_request_handler("tools/call", types.CallToolRequestParams, call_tool)
+    tasks.register(server)
     return server
 
 
@@ -85,6 +87,7 @@ def list_tool(tool: Tool) -> dict[str, Any]:
         "title": tool.title,
         "description": tool.description,
         "inputSchema": tool.input_schema,
+        **({} if tool.output_schema is None else {"outputSchema": tool.output_schema}),
         "annotations": {
             "readOnlyHint": hints.read_only,
             "destructiveHint": hints.destructive,
@@ -95,17 +98,16 @@ def list_tool(tool: Tool) -> dict[str, Any]:
 
 
 def render_outcome(name: str, outcome: Outcome) -> dict[str, Any]:
-    """The result of a call: the answer in the first block, what else there is to say in a second."""
+    """The result of a call: the answer in the first block, then each thing that there is to say beside it."""
     blocks = [_text(outcome.text) if outcome.data is None else _binary(name, outcome.data, outcome.media_type)]
-    if outcome.notes:
-        blocks.append(_text("\n".join(outcome.notes)))
-    return {"resultType": "complete", "content": blocks, "isError": False}
+    blocks += map(_text, outcome.notes)
+    result = {"resultType": "complete", "content": blocks, "isError": False}
+    return result if outcome.structured is None else {**result, "structuredContent": outcome.structured}
 
 
 def render_error(error: CallError, gateway: Gateway) -> dict[str, Any]:
     """A tool error: a line for people, then the same as JSON. Text only: some hosts drop anything else."""
-    line = f"{error.message}. {error.hint}" if error.hint else error.message
-    text = gateway.mask.text(f"{line}\n{dump(error.to_json())}")
+    text = gateway.mask.text(f"{error.to_line()}\n{dump(error.to_json())}")
     return {"resultType": "complete", "content": [_text(text)], "isError": True}
 
 
@@ -129,7 +131,8 @@ def _instructions(tools: Sequence[Tool]) -> str:
     prefixed = all(tool.name.startswith(f"{tool.prefix}-") for tool in tools)
     named = "; each tool's name begins with its provider" if prefixed else ""
     return (
-        f"Tools to start, watch and cancel long-running task runs ({providers}){named}. "
-        "Starting a run returns at once with its id: read or stream the run to see how it goes on. Streams report "
-        "progress and return within a minute; a run goes on when a call ends. Cancelling tools act at once."
+        f"Tools to start, watch, wait for and cancel long-running task runs ({providers}){named}. "
+        "Starting a run returns at once with its id, or with its result when wait_seconds is passed. To wait for a run "
+        "call wait-for-run, which reports progress and returns within a minute, and again while it says timed_out; do "
+        "not poll. A run goes on when a call ends. Cancelling tools act at once."
     )

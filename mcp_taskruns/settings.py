@@ -53,8 +53,11 @@ class Settings:
     )
     env_file: str = _option("", "file of NAME=value lines to add to the environment; set variables win", LISTING)
     timeout: float = _option(60.0, "seconds for one request to a provider, streams apart", CALLING)
-    stream_seconds: float = _option(45.0, "seconds to follow an event stream; many clients give up at 60", CALLING)
-    stream_events: int = _option(1_000, "events to follow at most in one call", CALLING)
+    wait_seconds: float = _option(
+        45.0, "seconds to follow or wait, if a call says none; many clients give up at 60", CALLING
+    )
+    max_wait_seconds: float = _option(600.0, "seconds to follow or wait at most, whatever a call says", CALLING)
+    stream_events: int = _option(10_000, "events to follow at most in one call", CALLING)
     max_result_chars: int = _option(
         50_000, "characters of a result; longer ones are cut by whole items", CALLING, least=1_000
     )

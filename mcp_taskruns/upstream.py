@@ -3,8 +3,9 @@
 import os
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -24,13 +25,17 @@ from httpx_sse import EventSource
 
 from mcp_taskruns import __version__
 from mcp_taskruns.core.events import Event
+from mcp_taskruns.core.lines import Block, BlockReader
 from mcp_taskruns.core.request import LOOPBACK, UpstreamRequest
 from mcp_taskruns.core.result import Answer
 from mcp_taskruns.errors import Kind, NotConfigured, UpstreamError
 
 MAX_CONNECTIONS = 100
+MAX_STREAMS = 400
 MAX_BODY_BYTES = 32_000_000
 CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 75.0
+"""A stream that brings not even a keep-alive for so long is dead: PostHog sends one every 20 s, Render every 25 s."""
 
 _HEADERS = (
     ("User-Agent", f"mcp-taskruns/{__version__}"),
@@ -42,9 +47,10 @@ _HEADERS = (
 class UpstreamAnswer:
     """An answer whose status and headers have arrived and whose body has not been read."""
 
-    def __init__(self, response: httpx.Response, request: UpstreamRequest) -> None:
+    def __init__(self, response: httpx.Response, request: UpstreamRequest, hang_up: Callable[[], None]) -> None:
         self._response = response
         self._request = request
+        self.hang_up = hang_up
 
     @property
     def is_event_stream(self) -> bool:
@@ -57,16 +63,19 @@ class UpstreamAnswer:
         body = b"".join([chunk async for chunk in self._chunks(MAX_BODY_BYTES)])
         return Answer(self._response.status_code, dict(self._response.headers), body)
 
-    async def events(self, max_bytes: int) -> AsyncGenerator[Event, None]:
-        """The events as they arrive. Raises UpstreamError when the stream breaks off or outgrows `max_bytes`."""
-        bounded = httpx.Response(
-            200, headers={"content-type": "text/event-stream"}, stream=_Stream(self._chunks(max_bytes))
-        )
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The events as they arrive, also those that only carry an id.
+
+        Raises UpstreamError when the stream breaks off, or when it is none.
+        """
+        blocks = _Blocks(self._chunks(inf), BlockReader(self._request.provider))
+        bounded = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=blocks)
         async with aclosing(EventSource(bounded).aiter_sse()) as events:
             async for event in events:
-                yield Event(event.data, event.event, event.id)
+                retry_s = None if event.retry is None else event.retry / 1000
+                yield Event(event.data, event.event, event.id, blocks.last.has_id, retry_s, blocks.last.is_cut)
 
-    async def _chunks(self, limit: int) -> AsyncIterator[bytes]:
+    async def _chunks(self, limit: float) -> AsyncIterator[bytes]:
         """The body, decoded and bounded."""
         size = 0
         try:
@@ -91,30 +100,53 @@ class _Stream(httpx.AsyncByteStream):
         return self._chunks
 
 
-class Upstream:
-    """One HTTP client for the process: at most 100 connections, no redirects, no cookies.
+class _Blocks(httpx.AsyncByteStream):
+    """An event stream block by block, so that what is decoded next is of `last`."""
 
-    The connections are aiohttp's; httpx decodes what they bring. `timeout` bounds in seconds how long a provider may
+    def __init__(self, chunks: AsyncIterator[bytes], reader: BlockReader) -> None:
+        self._chunks = chunks
+        self._reader = reader
+        self.last = Block(b"", False, False)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            for block in self._reader.feed(chunk):
+                self.last = block
+                yield block.data
+        self._reader.end()
+
+
+class Upstream:
+    """One HTTP client for the process: no redirects, no cookies, at most 100 connections and 400 for streams.
+
+    Streams have connections of their own, so that they leave room for whoever asks how a run stands. The connections
+    are aiohttp's; httpx decodes what they bring. `timeout` bounds in seconds how long a provider may
     be silent; who sends bounds how long it may take in all.
     """
 
     def __init__(self, timeout: float) -> None:
         tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authorities that the machine trusts
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
+        self._session, self._streams = (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=limit, ssl=tls),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+            for limit in (MAX_CONNECTIONS, MAX_STREAMS)
         )
         self._timeout = aiohttp.ClientTimeout(
             connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout
         )
-        self._stream_timeout = aiohttp.ClientTimeout(connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout))
+        self._stream_timeout = aiohttp.ClientTimeout(
+            connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=SILENCE_SECONDS
+        )
         self._proxies = getproxies()
 
     async def aclose(self) -> None:
         """Close all connections, within a second."""
         with anyio.move_on_after(1, shield=True):
             await self._session.close()
+            await self._streams.close()
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest) -> AsyncIterator[UpstreamAnswer]:
@@ -124,7 +156,7 @@ class Upstream:
         """
         streams = any(name == "Accept" and value.startswith("text/event-stream") for name, value in request.headers)
         try:
-            response = await self._session.request(
+            response = await (self._streams if streams else self._session).request(
                 request.method,
                 yarl.URL(request.url, encoded=True),  # or it would be rewritten: `%2C` to `,`
                 headers=[*_HEADERS, *request.headers],
@@ -143,7 +175,8 @@ class Upstream:
             ) from exc
         try:
             body = _Stream(response.content.iter_any())
-            yield UpstreamAnswer(httpx.Response(response.status, headers=response.raw_headers, stream=body), request)
+            read = httpx.Response(response.status, headers=response.raw_headers, stream=body)
+            yield UpstreamAnswer(read, request, response.close)
         finally:
             if response.content.at_eof():
                 response.release()

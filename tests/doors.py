@@ -2,13 +2,13 @@
 
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, TextIO
 
 import anyio
 import uvicorn
-from mcp.client import Client
+from mcp.client import Client, ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from starlette.types import ASGIApp
 
@@ -31,19 +31,24 @@ def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
 
 @asynccontextmanager
 async def open_client(
-    door: Door, era: Era, environment: Mapping[str, str], errors: TextIO = sys.stderr
+    door: Door,
+    era: Era,
+    environment: Mapping[str, str],
+    errors: TextIO = sys.stderr,
+    extensions: Sequence[ClientExtension] = (),
 ) -> AsyncIterator[Client]:
     """A connected client; `errors` gets the log of a server that is a process of its own."""
     if door == "memory":
-        async with Client(build_server(open_gateway(environment)), mode=era) as client:
+        server = build_server(open_gateway(environment))
+        async with Client(server, mode=era, extensions=extensions) as client:
             yield client
     elif door == "stdio":
         command = StdioServerParameters(command=sys.executable, args=["-m", "mcp_taskruns"], env=dict(environment))
-        async with Client(stdio_client(command, errlog=errors), mode=era) as client:
+        async with Client(stdio_client(command, errlog=errors), mode=era, extensions=extensions) as client:
             yield client
     else:
         app = build_http_app(open_gateway(environment), Settings())
-        async with listening(app) as origin, Client(f"{origin}/mcp", mode=era) as client:
+        async with listening(app) as origin, Client(f"{origin}/mcp", mode=era, extensions=extensions) as client:
             yield client
 
 
@@ -51,6 +56,8 @@ async def open_client(
 async def listening(app: ASGIApp) -> AsyncIterator[str]:
     """The app on a loopback port; yields its origin."""
     with socket.create_server(("127.0.0.1", 0)) as server_socket:
+        # Inherited by its connections: an answer in two parts would wait for 40 ms.
+        server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = uvicorn.Server(
             uvicorn.Config(app, http="h11", log_config=None, access_log=False, timeout_graceful_shutdown=1)
         )

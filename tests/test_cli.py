@@ -30,9 +30,9 @@ def mcp_taskruns(*arguments: str, **environment: str) -> subprocess.CompletedPro
 def test_tools_are_a_table(capsys: Captured) -> None:
     assert run(["tools"]) == 0
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 31
+    assert len(out.splitlines()) == 35
     assert re.search(r"^render-cancel-task-run +destructive +Render: cancel task run$", out, re.MULTILINE)
-    assert err == "31 tools\n"
+    assert err == "35 tools\n"
 
 
 def test_tools_as_json_are_what_mcp_lists(capsys: Captured) -> None:
@@ -59,8 +59,12 @@ def test_a_call_prints_progress_and_notes_on_standard_error() -> None:
     arguments = '{"taskRunIds": ["trn-d5im0000000000000001"]}'
     done = mcp_taskruns("call", "render-stream-realtime-events-sse", arguments, "--simulate", "--speed", "10")
     assert done.returncode == 0
-    assert done.stderr.startswith("[1] trn-d5im0000000000000001: completed\n")
-    assert json.loads(done.stdout)["ended"] == "closed"
+    assert done.stderr == (
+        "100%  trn-d5im0000000000000001: succeeded\n"
+        "Run trn-d5im0000000000000001: succeeded (completed).\n"
+        "All runs that were followed have ended.\n"
+    )
+    assert json.loads(done.stdout)["ended"] == "terminal"
 
 
 def test_a_call_writes_binary_content_as_it_is() -> None:

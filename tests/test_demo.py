@@ -55,25 +55,32 @@ def piped() -> str:
 
 @pytest.mark.timeout(110)
 def test_the_demo_shows_the_main_job_of_each_provider(piped: str) -> None:
-    assert "31 tools: 3 Inngest, 19 PostHog, 7 Render, 2 Runway\n" in piped
-    assert re.findall(r"[█░]{24}  (\d/4.*)\n", piped) == [
-        "0/4",
-        "1/4  fail failed, ValueError: no such customer",
-        "2/4  square completed",
-        "3/4  flaky completed",
-        "4/4  pipeline completed",
+    assert "35 tools: 4 Inngest, 20 PostHog, 8 Render, 3 Runway\n" in piped
+    assert re.search(r"[░]{24}  started trn-\w+: queued\n", piped)
+    assert "pipeline of [3, 4]: succeeded, result [25], 1 poll\n" in piped
+    assert re.findall(r"[█░]{24} +([1-9]\d*%  (?:fail|square|flaky):.*)\n", piped) == [
+        "33%  fail: failed, ValueError: no such customer",
+        "67%  square: succeeded",
+        "100%  flaky: succeeded",
     ]
-    assert "pipeline of [3, 4]: completed, results [25]\n" in piped
-    assert "before: Running\n" in piped
-    assert "after: Cancelled\n" in piped
-    assert re.search(r"\d\d:\d\d:\d\d  console +Pushed branch fix/retry-loop\n", piped)
+    assert "running, then canceled: The run was cancelled.\n" in piped
+    assert "succeeded: The run had already succeeded: nothing was cancelled.\n" in piped
     assert "taskRunID: is no argument of this tool; did you mean taskRunId?;" in piped
 
 
 @pytest.mark.timeout(110)
+def test_a_stream_that_is_cut_shows_every_event_once(piped: str) -> None:
+    shown = piped[piped.index("6/7") : piped.index("7/7")]
+    before, after = shown.split("-- the connection to the provider is cut --\n")
+    assert before.count("console: Provisioning sandbox\n") == 1
+    assert [after.count(line) for line in ("Running tests\n", "Pushed branch", "run: succeeded")] == [1, 1, 1]
+    assert "17 events, each once; the run has succeeded\n" in after
+
+
+@pytest.mark.timeout(110)
 def test_the_bar_of_the_video_follows_its_real_progress_to_the_end(piped: str) -> None:
-    bars = [(len(full), int(told)) for full, told in re.findall(r"   (█*)░*  +(\d+)%", piped)]
-    assert len(bars) >= 4
+    bars = [(len(full), int(told)) for full, told in re.findall(r"   (█*)░*  +(\d+)%  video", piped)]
+    assert len(bars) >= 3
     assert bars == sorted(bars)
     assert [length for length, _ in bars] == pytest.approx([told * 24 / 100 for _, told in bars], abs=1)
     assert bars[-1] == (24, 100)
@@ -95,20 +102,22 @@ def test_the_configuration_it_ends_with_names_every_credential_there_is(piped: s
 
 
 def test_a_step_that_fails_is_named_and_ends_the_demo() -> None:
-    done = run_changed("demo.INNGEST_RUN = {'runId': 'nope'}; demo.STEPS = demo.STEPS[3:]")
+    done = run_changed("demo.INNGEST_RUN = {'runId': 'nope'}; demo.STEPS = demo.STEPS[4:]")
     assert done.returncode == 1
-    assert "Step 1 failed (Cancel an Inngest run): the provider answered 400" in " ".join(done.stdout.split())
+    told = "Step 1 failed (Cancel a run, and one that has ended already): the provider answered 400"
+    assert told in " ".join(done.stdout.split())
     assert "2/3" not in done.stdout
 
 
 def test_a_step_that_hangs_is_given_up() -> None:
     done = run_changed("demo.STEP_SECONDS = 0.2; demo.STEPS = demo.STEPS[1:]")
     assert done.returncode == 1
-    assert "failed (Start four Render task runs and wait for all of them): over 0.2 s" in " ".join(done.stdout.split())
+    told = "failed (Start a Render task and wait for its result, in one call): over 0.2 s"
+    assert told in " ".join(done.stdout.split())
 
 
 def test_a_server_that_does_not_start_is_a_failure_too() -> None:
-    done = run_changed("demo.SPEED = 0")
+    done = run_changed("demo.ARGUMENTS = ['-c', 'pass']")
     assert done.returncode == 1
     assert "The server cannot be reached" in done.stdout
     assert "claude mcp add" not in done.stdout
@@ -121,14 +130,16 @@ def test_a_server_that_does_not_start_is_a_failure_too() -> None:
     ids=["as it is", "NO_COLOR and ASCII"],
 )
 def test_on_a_terminal_the_bar_is_drawn_in_place(changes: dict[str, str], blocks: str, is_coloured: bool) -> None:
-    shown = "".join(run_on_terminal("demo.SPEED = 20; demo.STEPS = demo.STEPS[1:2]", changes))
+    shown = "".join(run_on_terminal("demo.SPEED = 20; demo.STEPS = demo.STEPS[2:3]", changes))
     assert ("\x1b[" in shown) == is_coloured
     plain = re.sub(r"\x1b\[\d*m", "", shown)
     frames = next(line for line in plain.split("\r\n") if "\r" in line).split("\r")[1:]
     # Each covers the one before, and none reaches the margin, where terminals begin a new line.
     assert {len(frame) for frame in frames} == {57}
-    assert [frame.count(blocks[0]) for frame in frames] == [0, 5, 10, 14, 19]
-    assert [frame.count(blocks[1]) for frame in frames] == [19, 14, 9, 5, 0]
+    full = [frame.count(blocks[0]) for frame in frames]
+    assert full == sorted(full)
+    assert set(full) == {0, 6, 13, 19}
+    assert [frame.count(blocks[1]) for frame in frames] == [19 - drawn for drawn in full]
 
 
 def run_on_terminal(statements: str, changes: dict[str, str]) -> Iterator[str]:
@@ -161,7 +172,7 @@ def test_ctrl_c_ends_the_demo_and_its_server_without_a_traceback(tmp_path: Path)
     ) as process:
         assert process.stdout
         for line in process.stdout:
-            if "0/4" in line:
+            if "0%" in line:
                 break
         process.send_signal(signal.SIGINT)
         # The server inherits standard error: its end is read only when both have ended.

@@ -69,7 +69,7 @@ async def test_the_example_configuration_works_as_it_stands() -> None:
         command=sys.executable, args=["-m", "mcp_taskruns"], env=server["env"] | {"PATH": os.environ["PATH"]}
     )
     async with Client(command) as client:
-        assert len((await client.list_tools()).tools) == 31
+        assert len((await client.list_tools()).tools) == 35
         result = await client.call_tool("render-list-tasks", {})
     assert "Set RENDER_API_KEY" in str(result.content)
 

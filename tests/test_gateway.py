@@ -20,7 +20,6 @@ from mcp_taskruns.errors import (
 )
 from mcp_taskruns.gateway import Gateway
 from mcp_taskruns.simulator.app import Fault, Simulator
-from mcp_taskruns.simulator.lifecycle import ManualClock
 from tests.doors import open_gateway
 
 pytestmark = pytest.mark.anyio
@@ -145,20 +144,20 @@ async def test_a_secret_is_masked_however_json_spells_it(
 
 
 async def test_a_secret_in_any_field_of_an_event_is_masked(simulator: Simulator, environment: dict[str, str]) -> None:
-    environment["RENDER_API_KEY"] = ODD_KEY
-    body = f'id: {ODD_KEY}\nevent: {ODD_KEY}\ndata: {{"id":"{SPELLINGS[3]}","status":"{SPELLINGS[1]}"}}\n\n'
-    simulator.fail_next("render", Fault(status=200, headers=EVENTS, body=body))
+    body = f'id: {ODD_KEY}\nevent: {ODD_KEY}\ndata: {{"note":"{SPELLINGS[3]}","status":"{SPELLINGS[1]}"}}\n\n'
+    simulator.fail_next("posthog", Fault(status=200, headers=EVENTS, body=body))
     told: list[str] = []
 
     async def report(progress: Progress) -> None:
         told.append(progress.message)
 
-    gateway = open_gateway(environment)
+    gateway = open_gateway(environment | {"POSTHOG_API_KEY": ODD_KEY})
+    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     with anyio.fail_after(10):
-        outcome = await gateway.call("render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]}, report)
+        outcome = await gateway.call("posthog-stream-task-run", arguments, report)
     await gateway.aclose()
     assert told == ["[secret]: [secret]"]
-    data = {"id": "[secret]", "status": "[secret]"}
+    data = {"note": "[secret]", "status": "[secret]"}
     assert outcome.value["events"] == [{"event": "[secret]", "id": "[secret]", "data": data}]
 
 
@@ -210,132 +209,6 @@ async def test_a_long_answer_is_cut_with_advice_on_how_to_get_the_rest(environme
     assert len(outcome.text) <= 1_000
     assert outcome.notes[0].startswith("Cut to about 1,000 characters, kept: the list:")
     assert outcome.notes[0].endswith("For the rest call again with other values of cursor, limit.")
-
-
-async def test_each_event_is_reported_as_it_arrives(simulator: Simulator, environment: dict[str, str]) -> None:
-    gateway = open_gateway(environment)
-    told: list[Progress] = []
-    first = anyio.Event()
-
-    async def report(progress: Progress) -> None:
-        told.append(progress)
-        first.set()
-
-    outcomes: list[Outcome] = []
-
-    async def follow() -> None:
-        arguments = {"taskRunIds": [COMPLETED_RUN, RUNNING_RUN]}
-        outcomes.append(await gateway.call("render-stream-realtime-events-sse", arguments, report))
-
-    clock = simulator.clock
-    assert isinstance(clock, ManualClock)
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(follow)
-            await first.wait()
-            assert [progress.progress for progress in told] == [1]
-            clock.advance(10_000)
-    await gateway.aclose()
-    assert [(progress.progress, progress.message) for progress in told] == [
-        (1, f"{COMPLETED_RUN}: completed"),
-        (2, f"{RUNNING_RUN}: completed"),
-    ]
-    assert outcomes[0].value["ended"] == "closed"
-    assert [event["data"]["id"] for event in outcomes[0].value["events"]] == [COMPLETED_RUN, RUNNING_RUN]
-
-
-async def test_following_ends_when_its_time_is_over_and_hangs_up(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
-    gateway = open_gateway(environment, stream_seconds=0.2)
-    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
-    assert outcome.value == {"ended": "wait_over", "count": 0, "events": []}
-    with anyio.fail_after(1):
-        await simulator.requests[0].hung_up.wait()
-
-
-async def test_following_ends_at_the_bound_on_events(environment: dict[str, str]) -> None:
-    gateway = open_gateway(environment, stream_events=2)
-    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
-    outcome = await call(gateway, "posthog-stream-task-run", arguments)
-    assert (outcome.value["ended"], outcome.value["count"]) == ("event_limit", 2)
-
-
-async def test_a_stream_that_breaks_off_keeps_what_was_received(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
-    simulator.fail_next(
-        "render",
-        Fault(
-            status=200,
-            headers={"Content-Type": "text/event-stream"},
-            body='data: {"id":"trn-1","status":"failed"}\n\n' + ": ping\n\n" * 20,
-            cut=True,
-        ),
-    )
-    arguments = {"taskRunIds": [RUNNING_RUN]}
-    outcome = await call(open_gateway(environment), "render-stream-realtime-events-sse", arguments)
-    assert outcome.value["ended"] == "error"
-    assert outcome.value["events"] == [{"event": "message", "data": {"id": "trn-1", "status": "failed"}}]
-    assert "broke off" in outcome.value["reason"]
-
-
-async def test_a_stream_without_line_ends_is_bounded(simulator: Simulator, environment: dict[str, str]) -> None:
-    simulator.fail_next(
-        "render", Fault(status=200, headers={"Content-Type": "text/event-stream"}, body="data: " + "x" * 100_000)
-    )
-    gateway = open_gateway(environment, max_result_chars=1_000)
-    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
-    assert outcome.value == {
-        "ended": "error",
-        "count": 0,
-        "events": [],
-        "reason": "render sent more than 8,000 bytes",
-    }
-
-
-async def test_an_event_that_is_too_long_is_cut_and_kept(simulator: Simulator, environment: dict[str, str]) -> None:
-    long = json.dumps({"id": "trn-1", "status": "completed", "results": ["x" * 3_000]})
-    simulator.fail_next("render", Fault(status=200, headers=EVENTS, body=f"data: {long}\n\n" * 2))
-    gateway = open_gateway(environment, max_result_chars=1_000)
-    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
-    assert (outcome.value["ended"], outcome.value["count"]) == ("event_limit", 1)
-    event = outcome.value["events"][0]
-    assert event["cut"]
-    assert (event["data"]["id"], event["data"]["status"]) == ("trn-1", "completed")
-    assert len(outcome.text) <= 1_100
-
-
-async def test_a_stream_is_silent_for_as_long_as_it_is_followed(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
-    gateway = open_gateway(environment, timeout=0.1, stream_seconds=0.5)
-    outcome = await call(gateway, "render-stream-realtime-events-sse", {"taskRunIds": [RUNNING_RUN]})
-    assert outcome.value["ended"] == "wait_over"
-
-
-async def test_a_stream_that_goes_on_says_with_which_argument(environment: dict[str, str]) -> None:
-    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
-    first = await call(open_gateway(environment, stream_events=2), "posthog-stream-task-run", arguments)
-    last = first.value["events"][-1]["id"]
-    assert first.notes[0].endswith(f'Call again with Last-Event-ID "{last}" for what follows.')
-    again = arguments | {"Last-Event-ID": last}
-    second = await call(open_gateway(environment, stream_events=2), "posthog-stream-task-run", again)
-    ids = [event["id"] for event in first.value["events"] + second.value["events"]]
-    assert len(set(ids)) == 4
-
-
-async def test_all_events_up_to_the_bound_on_characters_are_listed_and_the_last_one_is_named(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
-    frames = "".join(f'id: {number}-0\ndata: {{"type":"notification","text":"{"x" * 60}"}}\n\n' for number in range(99))
-    simulator.fail_next("posthog", Fault(status=200, headers=EVENTS, body=frames))
-    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
-    outcome = await call(open_gateway(environment, max_result_chars=2_000), "posthog-stream-task-run", arguments)
-    listed = json.loads(outcome.text)
-    assert listed["count"] == len(listed["events"]) > 10
-    assert outcome.notes[0].endswith(f'Call again with Last-Event-ID "{listed["events"][-1]["id"]}" for what follows.')
-    assert len(outcome.text) <= 2_000
 
 
 async def test_stopping_ends_calls_under_way_with_an_error(simulator: Simulator, environment: dict[str, str]) -> None:

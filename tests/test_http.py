@@ -56,7 +56,7 @@ async def post(settings: Settings, **headers: str) -> httpx.Response:
 async def test_tools_are_listed_to_who_asks_on_loopback() -> None:
     answer = await post(Settings())
     assert answer.status_code == 200
-    assert len(answer.json()["result"]["tools"]) == 31
+    assert len(answer.json()["result"]["tools"]) == 35
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ async def test_health_is_told_to_everyone() -> None:
     async with listening(app) as origin, httpx.AsyncClient() as client:
         answer = (await client.get(f"{origin}/health")).json()
     assert answer["status"] == "ok"
-    assert 0 < answer["tools"] < 31
+    assert 0 < answer["tools"] < 35
 
 
 async def test_health_is_told_on_this_machine_only() -> None:
@@ -129,11 +129,11 @@ async def test_health_is_told_on_this_machine_only() -> None:
 async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_provider(
     era: Any, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    told: list[tuple[float, str | None]] = []
+    told: list[tuple[float, float | None, str | None]] = []
     first = anyio.Event()
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        told.append((progress, message))
+        told.append((progress, total, message))
         first.set()
 
     arguments = {"taskRunIds": ["trn-d5im0000000000000001", RUNNING_RUN]}
@@ -152,7 +152,7 @@ async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_
                 tasks.cancel_scope.cancel()
             with anyio.fail_after(1):
                 await simulator.requests[0].hung_up.wait()
-    assert told == [(1, "trn-d5im0000000000000001: completed")]
+    assert told == [(1, 2, "trn-d5im0000000000000001: succeeded")]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 async def test_all_tools_are_listed_with_all_four_hints(era: Era) -> None:
     async with Client(build_server(open_gateway({})), mode=era) as client:
         tools = (await client.list_tools()).tools
-    assert len(tools) == 31
+    assert len(tools) == 35
     for tool in tools:
         assert tool.title
         assert tool.annotations
@@ -66,11 +66,11 @@ async def test_what_nobody_foresaw_is_a_tool_error_without_internals(
         assert "call failed tool=render-list-tasks" in caplog.text
 
 
-def test_an_answer_is_one_text_block_and_notes_are_another() -> None:
+def test_an_answer_is_one_text_block_and_each_note_is_another() -> None:
     rendered = render_outcome("t", Outcome(200, '{"a":1}', {"a": 1}, notes=("One.", "Two.")))
     assert rendered == {
         "resultType": "complete",
-        "content": [{"type": "text", "text": '{"a":1}'}, {"type": "text", "text": "One.\nTwo."}],
+        "content": [{"type": "text", "text": text} for text in ('{"a":1}', "One.", "Two.")],
         "isError": False,
     }
 

@@ -83,7 +83,8 @@ def test_a_variable_is_read_as_its_kind(name: str, text: str, value: Any) -> Non
         ("timeout", "0", "MCP_TASKRUNS_TIMEOUT: 0.0 is not a number of more than 0"),
         ("timeout", "nan", "MCP_TASKRUNS_TIMEOUT: nan is not a number of more than 0"),
         ("timeout", "-0.5", "MCP_TASKRUNS_TIMEOUT: -0.5 is not a number of more than 0"),
-        ("stream_seconds", "0", "MCP_TASKRUNS_STREAM_SECONDS: 0.0 is not a number of more than 0"),
+        ("wait_seconds", "0", "MCP_TASKRUNS_WAIT_SECONDS: 0.0 is not a number of more than 0"),
+        ("max_wait_seconds", "0", "MCP_TASKRUNS_MAX_WAIT_SECONDS: 0.0 is not a number of more than 0"),
         ("speed", "-1", "MCP_TASKRUNS_SPEED: -1.0 is not a number of more than 0"),
         ("stream_events", "0", "MCP_TASKRUNS_STREAM_EVENTS: 0 is not a number of more than 0"),
         ("max_result_chars", "-5", "MCP_TASKRUNS_MAX_RESULT_CHARS: -5 is not a number of more than 0"),
@@ -120,7 +121,7 @@ def test_a_wrong_flag_is_named(name: str, value: Any, message: str) -> None:
     assert refusal({name: value}) == message
 
 
-@pytest.mark.parametrize("name", ["timeout", "stream_seconds", "speed"])
+@pytest.mark.parametrize("name", ["timeout", "wait_seconds", "max_wait_seconds", "speed"])
 def test_a_part_of_one_is_more_than_nothing(name: str) -> None:
     assert getattr(read({name: 0.5}), name) == 0.5
     assert getattr(read_settings({}, {PREFIX + name.upper(): "0.5"}), name) == 0.5

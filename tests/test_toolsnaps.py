@@ -21,6 +21,7 @@ from mcp_taskruns.mcp_adapter import list_tool
 
 SNAPS = Path(__file__).parent / "toolsnaps"
 TOOLS = load_tools([])
+BY_NAME = {tool.name: tool for tool in TOOLS}
 LISTED = {tool.name: list_tool(tool) for tool in TOOLS}
 
 every_tool = pytest.mark.parametrize("name", LISTED)
@@ -49,12 +50,12 @@ def test_no_snapshot_is_left_of_a_tool_that_is_gone() -> None:
 
 
 def test_every_provider_has_all_its_tools() -> None:
-    assert Counter(tool.prefix for tool in TOOLS) == {"render": 7, "inngest": 3, "posthog": 19, "runway": 2}
+    assert Counter(tool.prefix for tool in TOOLS) == {"render": 8, "inngest": 4, "posthog": 20, "runway": 3}
 
 
 def test_names_are_distinct_and_every_client_takes_them() -> None:
     assert [name for name in LISTED if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)] == []
-    assert len(LISTED) == len(TOOLS) == 31
+    assert len(LISTED) == len(TOOLS) == 35
 
 
 def sentences(text: str) -> list[str]:
@@ -124,6 +125,33 @@ def test_an_input_schema_is_a_plain_object(name: str) -> None:
 
 
 @every_tool
+def test_only_a_tool_that_waits_says_what_it_returns(name: str) -> None:
+    schema = LISTED[name].get("outputSchema")
+    assert (schema is not None) is BY_NAME[name].waits
+    if schema is not None:
+        Draft202012Validator.check_schema(schema)
+        assert set(schema["required"]) <= set(schema["properties"])
+
+
+def test_every_provider_has_a_tool_that_waits_and_calls_what_reads_a_run() -> None:
+    reading = {
+        "inngest": "inngest-get-function-run-status",
+        "posthog": "posthog-retrieve-task-run",
+        "render": "render-retrieve-task-run",
+        "runway": "runway-retrieve-task-status-and-output",
+    }
+    waiting = {tool.prefix: tool for tool in TOOLS if tool.waits}
+    assert {prefix: tool.name for prefix, tool in waiting.items()} == {name: f"{name}-wait-for-run" for name in reading}
+    assert {prefix: tool.operation for prefix, tool in waiting.items()} == {
+        prefix: BY_NAME[name].operation for prefix, name in reading.items()
+    }
+    assert all(
+        BY_NAME[name].input_schema["required"] == waiting[prefix].input_schema["required"]
+        for prefix, name in reading.items()
+    )
+
+
+@every_tool
 def test_every_argument_is_described(name: str) -> None:
     properties = LISTED[name]["inputSchema"]["properties"]
     assert [argument for argument, schema in properties.items() if not schema.get("description")] == []
@@ -147,7 +175,7 @@ def test_every_array_says_what_is_in_it(name: str) -> None:
 
 def test_the_list_of_tools_is_small() -> None:
     text = json.dumps(list(LISTED.values()), separators=(",", ":"), ensure_ascii=False)
-    assert len(text.encode()) < 32_000
+    assert len(text.encode()) < 38_000
 
 
 def unprefixed(tool: Tool) -> str:

@@ -1,11 +1,12 @@
 """Capabilities to tools: every inference about a capability file happens here, once, at start."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Literal
 
 from mcp_taskruns.core import spec
+from mcp_taskruns.core.lifecycles import own_arguments, wait_tools, with_lifecycles
 from mcp_taskruns.core.naming import base_uri_variable, distinct, legal_name, list_by_spec_names, prefix_of, title_of
 from mcp_taskruns.core.operation import (
     ArgumentReference,
@@ -68,10 +69,20 @@ class _Argument:
 
 def compile_tools(capabilities: Sequence[spec.Capability], *, names: ToolNames = "prefixed") -> tuple[Tool, ...]:
     """All tools of the capabilities, in file order, with legal and distinct names."""
-    tools = list(chain.from_iterable(_compile_capability(capability) for capability in capabilities))
-    if names == "spec":
-        tools = list_by_spec_names(tools)
-    return distinct(tools)
+    compiled = [tuple(_compile_capability(capability)) for capability in capabilities]
+    groups = [
+        (*group, *wait_tools(capability, group)) for capability, group in zip(capabilities, compiled, strict=True)
+    ]
+    tools = list(chain.from_iterable(groups))
+    named = distinct(list_by_spec_names(tools) if names == "spec" else tools)
+    listed = {tool.name: shown.name for tool, shown in zip(tools, named, strict=True)}
+    left = iter(named)
+    return tuple(
+        chain.from_iterable(
+            with_lifecycles(capability, list(islice(left, len(group))), listed)
+            for capability, group in zip(capabilities, groups, strict=True)
+        )
+    )
 
 
 def _compile_capability(capability: spec.Capability) -> Iterator[Tool]:
@@ -108,12 +119,14 @@ def _compile_tool(
     found: tuple[spec.Consumed, spec.ConsumedResource, spec.ConsumedOperation] | None,
 ) -> Tool:
     prefix = prefix_of(capability)
+    own: dict[str, Any] = {}
     if found is None:
         operation = _missing_operation(capability, tool, prefix)
         arguments = [_from_with(name, value) for name, value in tool.with_.items()]
         ignored: frozenset[str] = frozenset()
     else:
         operation, arguments, ignored = _compile_operation(capability, tool, prefix, *found)
+        own = own_arguments(found[0], operation.name, is_stream=operation.is_stream)
     described = tool.description or (found[2].description if found else None) or tool.name
     return Tool(
         name=legal_name(f"{prefix}-{tool.rename or tool.name}"),
@@ -122,9 +135,10 @@ def _compile_tool(
         title=tool.label or title_of(tool.rename or tool.name),
         description=described,
         hints=_hints(tool.hints, operation.method),
-        input_schema=_input_schema(arguments),
+        input_schema=_input_schema(arguments, own),
         operation=operation,
         ignored=ignored,
+        own=frozenset(own) - {argument.name for argument in arguments},
     )
 
 
@@ -313,10 +327,11 @@ def _hints(declared: spec.Hints, method: str) -> Hints:
     )
 
 
-def _input_schema(arguments: list[_Argument]) -> dict[str, Any]:
+def _input_schema(arguments: list[_Argument], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The provider's arguments, and our own where they leave room for them."""
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {argument.name: _property(argument) for argument in arguments},
+        "properties": {**own, **{argument.name: _property(argument) for argument in arguments}},
         "additionalProperties": False,
     }
     required = [argument.name for argument in arguments if argument.required]

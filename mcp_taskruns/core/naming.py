@@ -52,11 +52,16 @@ def list_by_spec_names(tools: Sequence[Tool]) -> list[Tool]:
         replace(
             tool,
             name=listed.get(tool.name, tool.name),
-            description=_renamed(tool.description, listed),
-            input_schema=json.loads(_renamed(json.dumps(tool.input_schema), listed)),
+            description=renamed(tool.description, listed),
+            input_schema=json.loads(renamed(json.dumps(tool.input_schema), listed)),
         )
         for tool in tools
     ]
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Text that speaks of other tools by the names under which they are listed."""
+    return re.sub(r"[a-zA-Z0-9_-]+", lambda word: names.get(word.group(), word.group()), text)
 
 
 def distinct(tools: Sequence[Tool]) -> tuple[Tool, ...]:
@@ -72,11 +77,6 @@ def distinct(tools: Sequence[Tool]) -> tuple[Tool, ...]:
         taken.add(name)
         named.append(tool if name == tool.name else replace(tool, name=name))
     return tuple(named)
-
-
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """Text that speaks of other tools by the names under which they are listed."""
-    return re.sub(r"[a-zA-Z0-9_-]+", lambda word: names.get(word.group(), word.group()), text)
 
 
 def _slug(text: str) -> str:

@@ -88,6 +88,12 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
     return UpstreamRequest(operation.provider, operation.method, url, tuple(headers), content)
 
 
+def path_arguments(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the arguments of one operation those that stand in the path of another on the same resource."""
+    names = {parameter.argument for parameter in operation.parameters if parameter.location is Location.PATH}
+    return {name: value for name, value in arguments.items() if name in names}
+
+
 def credential_values(operation: Operation, environment: Mapping[str, str]) -> Iterator[str]:
     """The secrets of the environment that calls of this operation send, in the forms in which they are sent."""
     for variable in operation.credentials():

@@ -70,7 +70,8 @@ class Outcome:
     """What a call returned, before an adapter renders it.
 
     `text` is compact JSON for a JSON `value`, else the text as it came. `data` is binary content, of `media_type`.
-    `notes` are sentences for the reader that are no part of the answer.
+    `notes` are sentences for the reader that are no part of the answer. `structured` is the answer as an object, for
+    tools that say what they return.
     """
 
     status: int
@@ -79,6 +80,12 @@ class Outcome:
     data: bytes | None = None
     media_type: str = "application/json"
     notes: tuple[str, ...] = ()
+    structured: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, value: Any, *notes: str) -> "Outcome":
+        """A value of our own making; empty notes are none."""
+        return cls(200, dump(value), value, notes=tuple(note for note in notes if note))
 
 
 def read_answer(answer: Answer, operation: Operation) -> Outcome:

@@ -90,8 +90,73 @@ class ErrorBody(Part):
     not_found: Names = Field((), alias="notFound")
 
 
+class RunCall(Part):
+    """An operation on one run, and the argument that is the run's id."""
+
+    operation: str
+    id: str = ""
+
+
+class RunShape(Part):
+    """Paths to the parts of a run in a JSON value."""
+
+    id: str = ""
+    state: str = ""
+    stage: str = ""
+    progress: str = ""
+    result: str = ""
+    error: Names = ()
+    started: str = ""
+
+
+class RunStream(Part):
+    """The operation whose events tell of runs, its argument `ids` which; `shape` says what stands elsewhere there."""
+
+    operation: str
+    ids: str
+    when: dict[str, Any] = {}
+    shape: RunShape = RunShape()
+    arguments: dict[str, Any] = {}
+    untold: Names = ()
+
+
+class RunStart(Part):
+    """An operation that makes or starts runs."""
+
+    operation: str
+    key: str = ""
+    then: RunCall | None = None
+    when: dict[str, Any] = {}
+
+
+class RunCancel(Part):
+    """An operation that cancels a run, when its arguments fulfil `when`."""
+
+    operation: str
+    id: str = ""
+    when: dict[str, Any] = {}
+    guard: str = ""
+
+
+class Runs(Part):
+    """How a run lives at a provider. An overlay word."""
+
+    read: RunCall
+    stream: RunStream | None = None
+    start: tuple[RunStart, ...] = ()
+    cancel: tuple[RunCancel, ...] = ()
+    found: dict[str, str] = {}
+    shape: RunShape
+    states: dict[str, Names]
+    interval: float = Field(5.0, gt=0)
+    cached: float = Field(0.0, ge=0)
+    forgotten: bool = False
+    lifetime: float | None = Field(None, gt=0)
+    advice: dict[str, str] = {}
+
+
 class Consumed(Part):
-    """The provider's side. `baseUriEnv`, `accept` and `errorBody` are overlay words."""
+    """The provider's side. `baseUriEnv`, `accept`, `errorBody` and `runs` are overlay words."""
 
     type: str = "http"
     namespace: Text = ""
@@ -100,6 +165,7 @@ class Consumed(Part):
     description: str | None = None
     accept: str | None = None
     error_body: ErrorBody | None = Field(None, alias="errorBody")
+    runs: Runs | None = None
     authentication: dict[str, Any] | None = Field(None, validation_alias=AliasChoices("authentication", "auth"))
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
     resources: tuple[ConsumedResource, ...] = ()

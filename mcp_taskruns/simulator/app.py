@@ -101,6 +101,7 @@ class Simulator:
         self.requests: list[RecordedRequest] = []
         self._arrival = Change()
         self._faults: dict[str, deque[Fault]] = {provider.name: deque() for provider in self._providers}
+        self.open: dict[str, set[anyio.CancelScope]] = {provider.name: set() for provider in self._providers}
         mounts = [Mount(f"/{provider.name}", routes=provider.routes()) for provider in self._providers]
         self.app = Starlette(
             routes=[
@@ -120,6 +121,13 @@ class Simulator:
         if provider not in self._faults:
             raise ValueError(f"unknown provider {provider!r}; one of {', '.join(self._faults)}")
         self._faults[provider].append(fault)
+
+    def cut_connections(self, provider: str) -> int:
+        """Drop the connections on which answers of `provider` are under way, such as streams; how many there were."""
+        scopes = list(self.open[provider])
+        for scope in scopes:
+            scope.cancel()
+        return len(scopes)
 
     async def wait_for_request(self, wanted: Callable[[RecordedRequest], bool]) -> RecordedRequest:
         """The first recorded request that is wanted, now or when it arrives."""
@@ -224,11 +232,15 @@ class _Observer:
                 await send(message)
 
             group.start_soon(watch_client)
-            if fault:
-                with anyio.move_on_after(fault.delay):
-                    await gone.wait()
-            if not gone.is_set():
-                await (_faulty(fault) or self._app)(scope, receive_again, send_on)
+            self._simulator.open[provider].add(group.cancel_scope)
+            try:
+                if fault:
+                    with anyio.move_on_after(fault.delay):
+                        await gone.wait()
+                if not gone.is_set():
+                    await (_faulty(fault) or self._app)(scope, receive_again, send_on)
+            finally:
+                self._simulator.open[provider].discard(group.cancel_scope)
             group.cancel_scope.cancel()
 
 

@@ -1,0 +1,113 @@
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.operation import EACH, Condition, Path
+from mcp_taskruns.core.paths import fulfils, parse_path, set_at, value_at, values_at
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("", ()),
+        ("$", ()),
+        ("$.", ()),
+        ("id", ("id",)),
+        ("$.id", ("id",)),
+        ("$.data.run_id", ("data", "run_id")),
+        ("body.idempotencyKey", ("body", "idempotencyKey")),
+        ("X-Run-Id", ("X-Run-Id",)),
+        ("$[*]", (EACH,)),
+        ("$[*].taskRun", (EACH, "taskRun")),
+        ("results[*]", ("results", EACH)),
+        ("$.a[*].b[*].c", ("a", EACH, "b", EACH, "c")),
+        ("a[*][*]", ("a", EACH, EACH)),
+        ("0.1", ("0", "1")),
+    ],
+)
+def test_a_path_is_read_as_its_steps(text: str, path: Path) -> None:
+    assert parse_path(text) == path
+
+
+@pytest.mark.parametrize(
+    "text", ["a..b", "a.", "$..a", "$$.a", "a b", "a[0]", "a[", "a[*", "a.[*]", "[?(@.a)]", "a['b']", "a,b", "*", "a/b"]
+)
+def test_what_is_no_path_is_refused_by_its_text(text: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole message is compared
+        parse_path(text)
+    assert str(caught.value) == f"{text!r} is not a path such as $.data.id or $[*].run"
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "found"),
+    [
+        ({"a": 1}, "$", [{"a": 1}]),
+        (None, "$", [None]),
+        ({"a": {"b": 1}}, "a.b", [1]),
+        ({"a": {"b": None}}, "a.b", [None]),
+        ({"a": {}}, "a.b", []),
+        ({"a": None}, "a.b", []),
+        ({"a": "text"}, "a.b", []),
+        ("text", "a", []),
+        ([{"a": 1}], "a", []),
+        ([1, 2], "$[*]", [1, 2]),
+        ([], "$[*]", []),
+        ({"a": 1}, "$[*]", []),
+        ("text", "$[*]", []),
+        ([{"a": 1}, {"b": 2}, None, {"a": 3}], "$[*].a", [1, 3]),
+        ({"results": [{"id": 1}, {"id": 2}]}, "results[*].id", [1, 2]),
+        ({"a": [{"b": [1, 2]}, {"b": []}, {"b": [3]}]}, "a[*].b[*]", [1, 2, 3]),
+    ],
+)
+def test_all_that_stands_at_a_path_is_found_in_order_and_nothing_else(value: Any, text: str, found: list[Any]) -> None:
+    assert list(values_at(value, parse_path(text))) == found
+    assert value_at(value, parse_path(text)) == next(iter(found), None)
+
+
+def test_at_no_path_there_is_nothing() -> None:
+    assert value_at({"a": 1}, None) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "made"),
+    [
+        ({}, "a", {"a": "new"}),
+        ({"a": 1}, "a", {"a": "new"}),
+        ({"a": 1}, "b", {"a": 1, "b": "new"}),
+        ({"body": {"task": "t"}}, "body.key", {"body": {"task": "t", "key": "new"}}),
+        ({}, "body.key", {"body": {"key": "new"}}),
+        ({"body": None}, "body.key", {"body": {"key": "new"}}),
+        ({"body": [1]}, "body.key", {"body": {"key": "new"}}),
+        ({"x": 1}, "a.b.c", {"x": 1, "a": {"b": {"c": "new"}}}),
+    ],
+)
+def test_a_value_is_set_in_a_copy(value: dict[str, Any], text: str, made: dict[str, Any]) -> None:
+    before = repr(value)
+    assert set_at(value, parse_path(text), "new") == made
+    assert repr(value) == before
+
+
+STATUS = parse_path("body.status")
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "fulfilled"),
+    [
+        ((), {}, True),
+        ((), None, True),
+        (((STATUS, ("cancelled",)),), {"body": {"status": "cancelled"}}, True),
+        (((STATUS, ("cancelled",)),), {"body": {"status": "failed"}}, False),
+        (((STATUS, ("cancelled",)),), {"body": {}}, False),
+        (((STATUS, ("cancelled",)),), "text", False),
+        (((STATUS, ("cancelled", "failed")),), {"body": {"status": "failed"}}, True),
+        (((STATUS, ("cancelled",)), (("b",), (1,))), {"body": {"status": "cancelled"}, "b": 1}, True),
+        (((STATUS, ("cancelled",)), (("b",), (1,))), {"body": {"status": "cancelled"}, "b": 2}, False),
+        (((STATUS, ("cancelled",)), (("b",), (1,))), {"body": {"status": "x"}, "b": 1}, False),
+        (((("a",), (None,)),), {}, True),
+        (((("a",), ("x",)),), {"a": ["x"]}, False),
+    ],
+)
+def test_a_condition_is_fulfilled_when_one_of_its_values_stands_at_each_path(
+    condition: Condition, value: Any, fulfilled: bool
+) -> None:
+    assert fulfils(value, condition) is fulfilled
