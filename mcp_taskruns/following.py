@@ -25,7 +25,7 @@ MAX_RECONNECTS = 5
 MAX_BACKOFF_SECONDS = 10.0
 """The longest wait before connecting again, where the server does not say how long."""
 
-MAX_REMEMBERED = 10_000
+MAX_REMEMBERED = 4_000
 """Events that are known again after a reconnection, of those that a server tells anew in spite of the last id."""
 
 SETTLE_SECONDS = 2.0

@@ -1264,12 +1264,12 @@ class Flood:
 
 
 class Traced(Flood):
-    """Measures the memory that the last fifth of the events takes."""
+    """Measures the memory that the last four fifths of the events take."""
 
     grown = peak = 0
 
     async def __call__(self, connection: Connection) -> None:
-        count, self.count = self.count, self.count * 4 // 5
+        count, self.count = self.count, self.count // 5
         await connection.open()
         await self.send(connection)
         self.count = count
@@ -1280,16 +1280,16 @@ class Traced(Flood):
         await connection.end()
 
 
-async def test_at_full_speed_memory_stays_flat_over_a_hundred_thousand_events() -> None:
-    flood = Traced(100_000)
+async def test_at_full_speed_memory_stays_flat() -> None:
+    flood = Traced(25_000)  # through a real door it is a hundred thousand: test_long_streams.py
     async with provider(flood) as posthog:
         call = Call(open_gateway(posthog.environment, stream_events=1_000_000))
         with anyio.fail_after(50):
             await call.run(POSTHOG, {**IDS, "wait_seconds": 500})
         await call.gateway.aclose()
     assert call.value["ended"] == "closed"
-    assert "of 100,000 events" in call.outcome.notes[-1]
-    assert stands_for(call.lines) == 100_000
+    assert "of 25,000 events" in call.outcome.notes[-1]
+    assert stands_for(call.lines) == 25_000
     # Twenty thousand events are 4 MB as text, more than 20 as objects; 2 MB are on their way between the two sockets.
     assert flood.grown < 3_000_000
     assert flood.peak < 5_000_000

@@ -1,16 +1,15 @@
 """Cancelling honestly: what had ended already is not cancelled, and what became of the rest is told."""
 
 import json
-from typing import Any
 
 import anyio
 import pytest
 from mcp.types import CallToolResult, TextContent
 
 from mcp_taskruns.simulator.app import Fault, Simulator
-from tests.clock import DRIVEN, LoopClock, pass_time
+from tests.clock import pass_time
 from tests.doors import Door, Era, open_client
-from tests.test_waiting import (
+from tests.runs.driver import (
     HONEST,
     INNGEST_CANCELLED,
     INNGEST_COMPLETED,
@@ -57,16 +56,6 @@ GOING_ON: dict[str, tuple[str, Arguments]] = {
     "posthog by command": ("posthog-send-command-agent-server", {"task_id": TASK, "id": POSTHOG_RUNNING, **COMMAND}),
     "runway": ("runway-cancel-delete-task", {"id": RUNWAY_THROTTLED}),
 }
-
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return DRIVEN
-
-
-@pytest.fixture
-async def simulator() -> Simulator:
-    return Simulator(clock=LoopClock())
 
 
 def methods(simulator: Simulator) -> list[str]:

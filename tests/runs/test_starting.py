@@ -11,9 +11,9 @@ from mcp.types import TextContent
 
 from mcp_taskruns.errors import InvalidArguments
 from mcp_taskruns.simulator.app import Fault, Simulator, serve
-from tests.clock import DRIVEN, LoopClock, pass_time, settle
+from tests.clock import LoopClock, pass_time, settle
 from tests.doors import Door, Era, open_client
-from tests.test_waiting import (
+from tests.runs.driver import (
     HONEST,
     PATIENCE,
     POSTHOG_COMPLETED,
@@ -39,16 +39,6 @@ SLOW: Arguments = {"body": {"task": "demo-workflow/slow", "input": []}}
 CLOUD: Arguments = {"task_id": TASK, "body": {"environment": "cloud"}}
 NEW = "trn-d5im0000000000000005"
 """The first run that is started at the simulated Render."""
-
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return DRIVEN
-
-
-@pytest.fixture
-async def simulator() -> Simulator:
-    return Simulator(clock=LoopClock())
 
 
 def keys_sent(simulator: Simulator) -> list[str]:
