@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import anyio
 
 from mcp_taskruns import __version__
-from mcp_taskruns.core.checking import check_capability, check_schemas
 from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.events import Progress
 from mcp_taskruns.core.operation import Tool
@@ -205,6 +204,8 @@ def _check(settings: Settings, parsed: dict[str, Any]) -> int:
 
 
 def _check_file(path: Path, settings: Settings) -> bool:
+    from mcp_taskruns.core.checking import check_capability, check_schemas  # a server has no use for it
+
     try:
         capability = load_capability(path, overlays=not settings.no_overlays)
     except CapabilityError as exc:

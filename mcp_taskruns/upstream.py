@@ -125,15 +125,9 @@ class Upstream:
     """
 
     def __init__(self, timeout: float) -> None:
-        tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authorities that the machine trusts
-        self._session, self._streams = (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=limit, ssl=tls),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-            for limit in (MAX_CONNECTIONS, MAX_STREAMS)
-        )
+        self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authorities that the machine trusts
+        self._session = self._open_session(MAX_CONNECTIONS)
+        self._streams: aiohttp.ClientSession | None = None
         self._timeout = aiohttp.ClientTimeout(
             connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout
         )
@@ -146,7 +140,8 @@ class Upstream:
         """Close all connections, within a second."""
         with anyio.move_on_after(1, shield=True):
             await self._session.close()
-            await self._streams.close()
+            if self._streams is not None:
+                await self._streams.close()
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest) -> AsyncIterator[UpstreamAnswer]:
@@ -156,7 +151,7 @@ class Upstream:
         """
         streams = any(name == "Accept" and value.startswith("text/event-stream") for name, value in request.headers)
         try:
-            response = await (self._streams if streams else self._session).request(
+            response = await (self._open_streams() if streams else self._session).request(
                 request.method,
                 yarl.URL(request.url, encoded=True),  # or it would be rewritten: `%2C` to `,`
                 headers=[*_HEADERS, *request.headers],
@@ -182,6 +177,18 @@ class Upstream:
                 response.release()
             else:
                 response.close()
+
+    def _open_streams(self) -> aiohttp.ClientSession:
+        if self._streams is None:
+            self._streams = self._open_session(MAX_STREAMS)
+        return self._streams
+
+    def _open_session(self, limit: int) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=limit, ssl=self._tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
 
     def _proxy_for(self, url: str) -> str | None:
         """The environment's proxy; never for this machine, where credentials may be sent in clear."""
