@@ -1060,7 +1060,7 @@ async def test_what_comes_slowly_after_the_end_of_a_run_is_listed_as_long_as_it_
     async def script(connection: Connection) -> None:
         await connection.open(state("completed", 1))
         for number in range(2, 7):
-            await anyio.sleep(1)
+            await anyio.sleep(1)  # of the driven clock
             await connection.send(entry(number))
         await connection.end()
 
@@ -1081,7 +1081,7 @@ async def test_a_run_that_is_resumed_after_its_end_is_followed_on() -> None:
 
     async def script(connection: Connection) -> None:
         await connection.open(again)
-        await anyio.sleep(10)
+        await anyio.sleep(10)  # of the driven clock
         await connection.send(state("failed", 4))
         await connection.end()
 
@@ -1108,7 +1108,7 @@ async def test_a_connection_that_is_dead_without_a_word_is_made_anew() -> None:
 
 async def test_a_server_that_is_slow_to_answer_is_no_reason_for_silence() -> None:
     async def script(connection: Connection) -> None:
-        await anyio.sleep(25)
+        await anyio.sleep(25)  # of the driven clock
         await connection.open(state("completed", 1))
         await connection.end()
 
@@ -1123,7 +1123,7 @@ async def test_a_server_that_is_slow_to_answer_is_no_reason_for_silence() -> Non
 async def test_connections_that_hold_for_a_while_are_no_failures() -> None:
     async def script(connection: Connection) -> None:
         await connection.open(": ping\n\n")
-        await anyio.sleep(11)
+        await anyio.sleep(11)  # of the driven clock
 
     scripts = [*[script] * 8, sends(state("completed", 1))]
     async with (
