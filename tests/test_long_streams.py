@@ -4,19 +4,22 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
-from mcp.types import TextContent
+from mcp.client import Client
+from mcp.types import CallToolResult, TextContent
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.doors import Door, Era, listening, open_client
+from tests.test_http import running, wait_until_listening
 
 EVENTS = 1_000
 PER_SECOND = 50
@@ -124,19 +127,34 @@ def request(wait_seconds: float) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode() + b"\n"
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory of another process is read from /proc")
+NEEDS_PROC = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory of another process is read from /proc"
+)
+
+
+def flooded(origin: str) -> dict[str, str]:
+    """The environment of a server whose PostHog is at `origin`, and which follows it for as long as it sends."""
+    return {
+        "POSTHOG_BASE_URL": origin,
+        "POSTHOG_API_KEY": "phx_simulated",
+        "POSTHOG_PROJECT_ID": "1",
+        "MCP_TASKRUNS_STREAM_EVENTS": "1000000",
+    }
+
+
+def stands_for(messages: Iterable[str]) -> int:
+    """How many events the notifications stand for, by their own word."""
+    counts = [re.match(r"(\d+) events, the last: ", message) for message in messages]
+    return sum(int(count[1]) if count else 1 for count in counts)
+
+
+@NEEDS_PROC
 @pytest.mark.parametrize("reads", [True, False], ids=["a client that reads", "a client that does not"])
 async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory(reads: bool) -> None:
     flood = Flood(100_000)
     lines: list[bytes] = []
     async with listening(flood.app) as origin:
-        environment = {
-            **os.environ,
-            "POSTHOG_BASE_URL": origin,
-            "POSTHOG_API_KEY": "phx_simulated",
-            "POSTHOG_PROJECT_ID": "1",
-            "MCP_TASKRUNS_STREAM_EVENTS": "1000000",
-        }
+        environment = {**os.environ, **flooded(origin)}
         async with await anyio.open_process([sys.executable, "-m", "mcp_taskruns"], env=environment) as process:
             assert process.stdin
             assert process.stdout
@@ -154,7 +172,39 @@ async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory(reads: bool)
                 assert resident_mib(process.pid) - before < 15
             process.kill()
     if reads:
-        messages = [json.loads(line)["params"]["message"] for line in lines[:-1]]
-        counts = [re.match(r"(\d+) events, the last: ", message) for message in messages]
-        assert sum(int(count[1]) if count else 1 for count in counts) == 100_000
+        assert stands_for(json.loads(line)["params"]["message"] for line in lines[:-1]) == 100_000
         assert flood.sent == 100_000
+
+
+@NEEDS_PROC
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory_over_http(era: Era) -> None:
+    flood = Flood(100_000)
+    told: list[str] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message or "")
+
+    async with listening(flood.app) as origin:
+        with running(flooded(origin)) as server, anyio.fail_after(100):
+            url = await anyio.to_thread.run_sync(wait_until_listening, server)
+            async with Client(f"{url}/mcp", mode=era) as client, anyio.create_task_group() as tasks:
+                results: list[CallToolResult] = []
+
+                async def call() -> None:
+                    arguments = {**IDS, "wait_seconds": 90}
+                    tool = "posthog-stream-task-run"
+                    results.append(await client.call_tool(tool, arguments, progress_callback=on_progress))
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(call)
+                await flood.under_way.wait()
+                before = resident_mib(server.pid)
+                await anyio.sleep_forever()
+            assert resident_mib(server.pid) - before < 15
+    block = results[0].content[0]
+    assert isinstance(block, TextContent)
+    listed = [event["data"] for event in json.loads(block.text)["events"]]
+    assert listed == [entry(number) for number in range(len(listed))]
+    assert len(listed) > 100
+    assert stands_for(told) == 100_000
