@@ -123,7 +123,8 @@ class Gateway:
             )
 
     async def _start(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> Outcome:
-        seconds = self._seconds(tool, passed) if WAIT_SECONDS in passed else None
+        wants_end = WAIT_SECONDS in passed and WAIT_SECONDS in tool.own
+        seconds = self._seconds(tool, passed) if wants_end else None
         if seconds is not None:
             self.check_start(tool, lifecycle)
         return await start_run(self.exchange, tool, lifecycle, passed, report, seconds=seconds)
