@@ -170,6 +170,7 @@ def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
     from starlette.routing import Route
 
     from mcp_taskruns.mcp_adapter import build_server
+    from mcp_taskruns.stdio import MAX_MESSAGE_BYTES
 
     if settings.host not in LOOPBACK and not (settings.tokens or settings.insecure):
         raise SettingsError(
@@ -193,6 +194,7 @@ def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
     app: ASGIApp = build_server(gateway).streamable_http_app(
         streamable_http_path="/mcp",
         host=settings.host,
+        max_request_body_size=MAX_MESSAGE_BYTES,  # files of up to 30 MiB, in base64
         transport_security=security,
         custom_starlette_routes=[Route("/health", health)],
     )

@@ -36,8 +36,8 @@ async def cancel_run(
     """
     run_id = arguments[cancel.call.id]
     others = path_arguments(lifecycle.read.operation, arguments)
-    async with reporting(report):
-        before = await read_run(exchange, lifecycle, others, run_id)
+    async with reporting(report) as reporter:
+        before = await read_run(exchange, lifecycle, others, run_id, tell=reporter.note)
         read_at = anyio.current_time()
         is_forced = bool(cancel.guard and arguments.get(cancel.guard))
         # What has ended in a state that we do not know would be deleted, where there is a guard against that.
@@ -46,7 +46,7 @@ async def cancel_run(
         if (before.state.is_terminal or is_doubtful) and not is_forced:
             return _outcome(lifecycle, before, before, was_accepted=False, guard=cancel.guard, beside=beside)
         try:
-            answer = await exchange.fetch(cancel.call.operation, arguments)
+            answer = await exchange.fetch(cancel.call.operation, arguments, tell=reporter.note)
         except ProviderError:
             with suppress(CallError):
                 after = await read_run(exchange, lifecycle, others, run_id, was_known=True)

@@ -84,7 +84,7 @@ async def events_of(
                 pause = backoff(fruitless, MAX_BACKOFF_SECONDS) if retry_s is None else retry_s
                 await anyio.sleep(failure.retry_after_s or pause)
                 try:
-                    opening = exchange.open_stream(operation, arguments, last_event_id=last_id)
+                    opening = exchange.open_stream(operation, arguments, last_event_id=last_id, has_place=True)
                     answer = await connection.enter_async_context(opening)
                     replay.reconnect()
                     break
@@ -123,7 +123,7 @@ async def follow(
         async def go_on(answer: "UpstreamAnswer") -> Outcome:
             return await _follow(exchange, tool, arguments, answer, runs, reporter, seconds)
 
-        return await exchange.fetch(tool.operation, arguments, go_on)
+        return await exchange.fetch(tool.operation, arguments, go_on, tell=reporter.note)
 
 
 async def follow_answer(

@@ -11,22 +11,32 @@ import anyio
 
 from mcp_taskruns.cancelling import cancel_run, find_cancel
 from mcp_taskruns.core.arguments import compile_check, explain_problems
-from mcp_taskruns.core.lifecycles import UNTIL, WAIT_SECONDS
-from mcp_taskruns.core.operation import Lifecycle, Tool
+from mcp_taskruns.core.cutting import cut
+from mcp_taskruns.core.lifecycles import UNTIL, WAIT_SECONDS, fits_answer
+from mcp_taskruns.core.logs import show_log
+from mcp_taskruns.core.operation import Lifecycle, Operation, Tool
+from mcp_taskruns.core.pages import Page, read_page, show_page
+from mcp_taskruns.core.refinements import ALL_PAGES
 from mcp_taskruns.core.request import credential_values, path_arguments
 from mcp_taskruns.core.result import Outcome, fit
 from mcp_taskruns.core.runs import runs_in_answer, state_line
 from mcp_taskruns.core.text import parse
+from mcp_taskruns.core.uploads import take_files
 from mcp_taskruns.errors import InvalidArguments, SettingsError, UnknownTool, UpstreamError
 from mcp_taskruns.exchange import Exchange
 from mcp_taskruns.following import follow, follow_answer
-from mcp_taskruns.reporting import Report, reporting
+from mcp_taskruns.paging import read_pages
+from mcp_taskruns.reporting import Report, Reporter, reporting
 from mcp_taskruns.settings import Settings
 from mcp_taskruns.starting import start_run
+from mcp_taskruns.uploading import upload_files
 from mcp_taskruns.waiting import total_of, wait_for_runs
 
 if TYPE_CHECKING:
     from mcp_taskruns.upstream import UpstreamAnswer
+
+MAX_STRUCTURED = 20_000
+"""Characters of the object beside the text: a large answer should not be sent twice, whole."""
 
 _PAGING = frozenset({"limit", "offset", "cursor", "page", "after"})
 
@@ -96,14 +106,39 @@ class Gateway:
         return replace(outcome, notes=(line, *outcome.notes)) if line else outcome
 
     async def _forward(self, tool: Tool, passed: Mapping[str, Any], report: Report) -> Outcome:
+        operation = tool.operation
         seconds = self._seconds(tool, passed)
-        if tool.operation.is_stream:
+        if operation.is_stream:
             return await follow(self.exchange, tool, passed, report, seconds=seconds)
+        if operation.upload is not None:
+            passed, files = take_files(operation.upload, passed)
+            if any(files):
+                self._check(tool, passed)  # the sizes of the files
+                return await upload_files(self.exchange, operation, operation.upload, passed, files, report)
+        if operation.paging is not None and ALL_PAGES in tool.own and passed.get(ALL_PAGES):
+            async with reporting(report) as reporter:
+                pages = read_pages(self.exchange, operation, operation.paging, passed, reporter, seconds=seconds)
+                return self._shown(operation, passed, *await pages)
 
         async def go_on(answer: "UpstreamAnswer") -> Outcome:
             return await follow_answer(self.exchange, tool, passed, answer, report, seconds=seconds)
 
-        return await self.exchange.fetch(tool.operation, passed, go_on)
+        if operation.is_file:
+            return await self.exchange.fetch(operation, passed, tell=Reporter(report).note)
+        if operation.timeout_s is not None:
+            async with reporting(report) as reporter:
+                return await self.exchange.fetch(operation, passed, go_on, tell=reporter.note)
+        reporter = Reporter(report)
+        outcome = await self.exchange.fetch(operation, passed, go_on, tell=reporter.note)
+        page = None if operation.paging is None else read_page(operation.paging, passed, outcome)
+        return self._shown(operation, passed, outcome, page)
+
+    def _shown(self, operation: Operation, passed: Mapping[str, Any], outcome: Outcome, page: Page | None) -> Outcome:
+        """Lists and logs as they are shown: as much as there is room for, and how to get the rest."""
+        limit = self._settings.max_result_chars
+        if operation.log is not None:
+            return show_log(outcome, operation.log, passed, limit, page)
+        return show_page(outcome, page, limit)
 
     async def _wait(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> Outcome:
         ids = passed[lifecycle.read.id]
@@ -146,8 +181,28 @@ class Gateway:
 
     def finish(self, tool: Tool, outcome: Outcome) -> Outcome:
         """The outcome within its bound and without secrets, as an object too where the tool says what it returns."""
-        fitted = self.exchange.mask_outcome(fit(outcome, self._settings.max_result_chars, _advice(tool)))
-        return replace(fitted, structured=parse(fitted.text)) if tool.output_schema is not None else fitted
+        fitted = fit(outcome, self._settings.max_result_chars, _advice(tool))
+        masked = self.exchange.mask_outcome(fitted)
+        schema = tool.output_schema
+        if schema is None:
+            return masked
+        if masked.text != fitted.text and masked.media_type == "application/json":
+            masked = replace(masked, value=parse(masked.text))
+        return replace(masked, structured=self._structured(tool, schema, masked))
+
+    def _structured(self, tool: Tool, schema: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+        """The outcome as an object that fits the tool's output schema: strict clients refuse anything else.
+
+        What does not fit, because a provider changed its answers, is there as text.
+        """
+        value: Any = outcome.value if outcome.media_type == "application/json" else None
+        if not (tool.waits or fits_answer(schema, value)):
+            return {"text": outcome.text}
+        if tool.waits or len(outcome.text) <= MAX_STRUCTURED:
+            found: dict[str, Any] = value
+            return found
+        kept, missing = cut(value, MAX_STRUCTURED, len(outcome.text))
+        return {**kept, "cut": f"{'; '.join(missing)}. The text of the result has more."}
 
     def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are sent: without nulls and without what the server sets itself."""

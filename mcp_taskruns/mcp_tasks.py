@@ -182,7 +182,10 @@ class Tasks:
         value = wait_value(handle.lifecycle, watch, elapsed_s=elapsed, polls=1)
         outcome = Outcome.of(value, state_line([reading]))
         result = self._render(handle.tool.name, self._gateway.finish(handle.tool, outcome))
-        return {**result, "isError": reading.state is RunState.FAILED}
+        if reading.state is not RunState.FAILED:
+            return result
+        # Errors are text only: strict clients would check an object against the tool's schema.
+        return {**{name: part for name, part in result.items() if name != "structuredContent"}, "isError": True}
 
     def _write_id(self, handle: Handle) -> str:
         told = dump([handle.tool.name, handle.run_id, handle.others, handle.created]).encode()

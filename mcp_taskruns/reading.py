@@ -9,7 +9,8 @@ import anyio
 from mcp_taskruns.core.operation import Lifecycle, RunState
 from mcp_taskruns.core.runs import Reading, runs_in_answer
 from mcp_taskruns.errors import CallError, ProviderError
-from mcp_taskruns.exchange import Exchange
+from mcp_taskruns.exchange import MAX_RETRIES, Exchange
+from mcp_taskruns.limits import Tell, silent
 
 MAX_AT_ONCE = 8
 """How many runs are read side by side: the other calls need connections too."""
@@ -18,7 +19,14 @@ GONE = "the provider does not know this run any more: it was cancelled or delete
 
 
 async def read_run(
-    exchange: Exchange, lifecycle: Lifecycle, arguments: Mapping[str, Any], run_id: str, *, was_known: bool = False
+    exchange: Exchange,
+    lifecycle: Lifecycle,
+    arguments: Mapping[str, Any],
+    run_id: str,
+    *,
+    was_known: bool = False,
+    tell: Tell = silent,
+    max_retries: int = MAX_RETRIES,
 ) -> Reading:
     """The run as its provider tells it now.
 
@@ -27,7 +35,9 @@ async def read_run(
     """
     read = lifecycle.read
     try:
-        outcome = await exchange.fetch(read.operation, {**arguments, read.id: run_id})
+        outcome = await exchange.fetch(
+            read.operation, {**arguments, read.id: run_id}, tell=tell, max_retries=max_retries
+        )
     except ProviderError as exc:
         if exc.kind == "not_found" and was_known and lifecycle.is_forgotten:
             return Reading(run_id, RunState.CANCELED, "not found", error=GONE)
@@ -50,7 +60,7 @@ async def read_runs(
     *,
     were_known: bool = False,
 ) -> list[Reading]:
-    """Several runs at once. Raises the first CallError."""
+    """Several runs at once. Raises the first CallError: who reads again and again tries again by that."""
     readings: list[Reading] = []
     failures: list[CallError] = []
     places = anyio.Semaphore(MAX_AT_ONCE)
@@ -58,7 +68,9 @@ async def read_runs(
     async def read(run_id: str) -> None:
         async with places:
             try:
-                readings.append(await read_run(exchange, lifecycle, arguments, run_id, was_known=were_known))
+                readings.append(
+                    await read_run(exchange, lifecycle, arguments, run_id, was_known=were_known, max_retries=0)
+                )
             except CallError as exc:
                 if len(asked) > 1:
                     exc.message = f"{run_id}: {exc.message}"

@@ -30,7 +30,7 @@ class Reporter:
     A caller that does not take a notification holds up the next one, and with it whoever reports.
     """
 
-    def __init__(self, report: Report, total: float | None) -> None:
+    def __init__(self, report: Report, total: float | None = None) -> None:
         self._report = report
         self._total = total
         self._lock = anyio.Lock()
@@ -50,6 +50,10 @@ class Reporter:
         else:
             self._pooled += 1
             self._pool_filled.set()
+
+    async def note(self, line: str) -> None:
+        """Something is to be said that brings the call no further."""
+        await self.tell(line, self._value)
 
     async def beat(self) -> None:
         """Give signs of life, and what was pooled, until cancelled."""

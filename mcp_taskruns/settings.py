@@ -51,6 +51,8 @@ class Settings:
     tool_names: Literal["prefixed", "spec"] = _option(
         "prefixed", "names with the provider's prefix, or as in the files", LISTING, ("prefixed", "spec")
     )
+    no_rate_limits: bool = _option(False, "do not keep to the rates that the providers publish", CALLING)
+    reveal_secrets: bool = _option(False, "show what capabilities redact in answers, such as sandbox tokens", CALLING)
     env_file: str = _option("", "file of NAME=value lines to add to the environment; set variables win", LISTING)
     timeout: float = _option(60.0, "seconds for one request to a provider, streams apart", CALLING)
     wait_seconds: float = _option(

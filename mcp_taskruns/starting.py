@@ -13,14 +13,10 @@ from mcp_taskruns.core.request import path_arguments
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.runs import Reading, Watch, describe_run, runs_in_answer, state_line, wait_value
 from mcp_taskruns.core.text import dump
-from mcp_taskruns.errors import CallError, UpstreamError
-from mcp_taskruns.exchange import Exchange, backoff
+from mcp_taskruns.errors import CallError
+from mcp_taskruns.exchange import Exchange
 from mcp_taskruns.reporting import Report, Reporter, reporting
 from mcp_taskruns.waiting import total_of, wait_for_runs
-
-MAX_TRIES = 3
-PASSING = frozenset({429, 502, 503, 504})
-"""Refusals that a moment later may be none."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +76,20 @@ async def launch(
         arguments = set_at(arguments, start.key, f"mcp-{uuid4()}")
     outcome = await _send(exchange, tool, arguments, start, reporter)
     found = runs_in_answer(lifecycle, tool.operation.name, outcome.value)
-    made = found[0].run_id if found else ""
+    run_id = arguments.get(lifecycle.read.id) or (found[0].run_id if found else "")
     # A call that names the run starts that one, whatever else its answer tells of.
-    started = Started(outcome, arguments.get(lifecycle.read.id, made), found, value_at(arguments, start.key))
+    found = [reading for reading in found if reading.run_id.lower() == run_id.lower()]
+    started = Started(outcome, run_id, found, value_at(arguments, start.key))
     if is_whole and started.run_id:
         told = describe_run(started.reading) if started.reading else started.run_id
         await reporter.tell(f"started {told}", 0)
-        await _start_what_was_made(exchange, start, arguments, outcome.value, started.run_id)
+        await _start_what_was_made(exchange, start, arguments, outcome.value, started.run_id, reporter)
     return started
 
 
 def noted(started: Started, *more: str) -> Outcome:
     """The provider's answer, with what there is to say of it."""
-    notes = [*started.outcome.notes, state_line(started.found), *more]
+    notes = [state_line(started.found), *started.outcome.notes, *more]
     if started.key is not None:
         notes.append(f'Idempotency key: "{started.key}". Repeating the call with it starts no second run.')
     return replace(started.outcome, notes=tuple(note for note in notes if note))
@@ -102,34 +99,33 @@ async def _send(
     exchange: Exchange, tool: Tool, arguments: Mapping[str, Any], start: RunStart, reporter: Reporter
 ) -> Outcome:
     """Send the call, with a key as often as it takes: the provider starts one run whatever arrived before."""
-    give_up_at = anyio.current_time() + exchange.settings.timeout
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            return await exchange.fetch(tool.operation, arguments)
-        except CallError as exc:
-            if start.key is None or not (isinstance(exc, UpstreamError) or exc.status in PASSING):
-                raise
-            pause = exc.retry_after_s or backoff(tries)
-            if tries == MAX_TRIES or anyio.current_time() + pause > give_up_at:
-                key = f"{'.'.join(start.key)} {dump(value_at(arguments, start.key))}"
-                exc.hint = f"To try again pass {key}: with it no second run is started."
-                exc.retryable = True
-                raise
-            await reporter.tell(f"{exc.message}; trying again with the same key", 0)
-            await anyio.sleep(pause)
+    if start.key is None:
+        return await exchange.fetch(tool.operation, arguments, tell=reporter.note)
+    try:
+        return await exchange.fetch(tool.operation, arguments, tell=reporter.note, repeatable=True)
+    except CallError as exc:
+        if exc.retryable:
+            key = f"{'.'.join(start.key)} {dump(value_at(arguments, start.key))}"
+            unsent = f"{exc.hint} " if exc.hint.startswith("Nothing was sent") else ""
+            exc.hint = f"{unsent}To try again pass {key}: with it no second run is started."
+        raise
 
 
 async def _start_what_was_made(
-    exchange: Exchange, start: RunStart, arguments: Mapping[str, Any], made: Any, run_id: str
+    exchange: Exchange,
+    start: RunStart,
+    arguments: Mapping[str, Any],
+    made: Any,
+    run_id: str,
+    reporter: Reporter,
 ) -> None:
     """Where making a run does not start it, start it."""
     then = start.then
     if then is None or not fulfils(made, start.when):
         return
     try:
-        await exchange.fetch(then.operation, {**path_arguments(then.operation, arguments), then.id: run_id})
+        named = {**path_arguments(then.operation, arguments), then.id: run_id}
+        await exchange.fetch(then.operation, named, tell=reporter.note)
     except CallError as exc:
         # Whatever the reason, to repeat the call would create another run.
         raise CallError(

@@ -3,7 +3,8 @@
 import os
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from math import inf
 from typing import Any
@@ -15,10 +16,21 @@ import truststore
 
 # aiohttp's list of signals is made in C++, whose library takes 1 MB, for lists that stay empty here.
 os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")
-# Where rich is installed, httpx imports its command line with it: 3 MB and 60 ms that a server has no use for.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None is how an import is refused
+# Where rich is installed, httpx imports its command line with it: 3 MB and 60 ms that a server has no use for. Nobody
+# speaks WebSocket here.
+for _name in ("httpx._main", "aiohttp._websocket.reader_c", "aiohttp._websocket.mask"):
+    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # None is how an import is refused
 
+TLS = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts the authorities that the machine trusts."""
+
+# At import aiohttp makes a context for connections that name none: 2 MB of authorities, and 30 ms. It gets ours.
+_create_default_context = ssl.create_default_context
+ssl.create_default_context = lambda: TLS  # type: ignore[assignment, misc]
 import aiohttp
+
+ssl.create_default_context = _create_default_context
+
 import httpx
 import yarl
 from httpx_sse import EventSource
@@ -26,14 +38,15 @@ from httpx_sse import EventSource
 from mcp_taskruns import __version__
 from mcp_taskruns.core.events import Event
 from mcp_taskruns.core.lines import Block, BlockReader
-from mcp_taskruns.core.request import LOOPBACK, UpstreamRequest
+from mcp_taskruns.core.refusals import hint_after_sending
+from mcp_taskruns.core.request import LOOPBACK, File, UpstreamRequest
 from mcp_taskruns.core.result import Answer
 from mcp_taskruns.errors import Kind, NotConfigured, UpstreamError
 
-MAX_CONNECTIONS = 100
-MAX_STREAMS = 400
 MAX_BODY_BYTES = 32_000_000
 CONNECT_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 4.0
+"""Many servers close a connection that was idle for 5 seconds: one that is about to be closed is not used again."""
 SILENCE_SECONDS = 75.0
 """A stream that brings not even a keep-alive for so long is dead: PostHog sends one every 20 s, Render every 25 s."""
 
@@ -61,7 +74,7 @@ class UpstreamAnswer:
     async def read(self) -> Answer:
         """The whole answer. Raises UpstreamError when it does not arrive whole or is larger than 32 MB."""
         body = b"".join([chunk async for chunk in self._chunks(MAX_BODY_BYTES)])
-        return Answer(self._response.status_code, dict(self._response.headers), body)
+        return Answer(self._response.status_code, dict(self._response.headers), body, time.time())
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The events as they arrive, also those that only carry an id.
@@ -117,31 +130,25 @@ class _Blocks(httpx.AsyncByteStream):
 
 
 class Upstream:
-    """One HTTP client for the process: no redirects, no cookies, at most 100 connections and 400 for streams.
+    """One HTTP client for the process: no redirects, no cookies, no bound on connections but its callers'.
 
-    Streams have connections of their own, so that they leave room for whoever asks how a run stands. The connections
-    are aiohttp's; httpx decodes what they bring. `timeout` bounds in seconds how long a provider may
-    be silent; who sends bounds how long it may take in all.
+    The connections are aiohttp's; httpx decodes what they bring. What must not arrive twice goes over a connection that
+    is new: one that the provider has closed meanwhile would leave open whether it arrived. `timeout` bounds in seconds
+    how long a provider may be silent; who sends bounds how long it may take in all.
     """
 
     def __init__(self, timeout: float) -> None:
-        self._tls = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authorities that the machine trusts
-        self._session = self._open_session(MAX_CONNECTIONS)
-        self._streams: aiohttp.ClientSession | None = None
-        self._timeout = aiohttp.ClientTimeout(
-            connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout
-        )
-        self._stream_timeout = aiohttp.ClientTimeout(
-            connect=timeout, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=SILENCE_SECONDS
-        )
+        self._session = self._open_session(keep_alive=True)
+        self._unrepeated: aiohttp.ClientSession | None = None
+        self._timeout = timeout
         self._proxies = getproxies()
 
     async def aclose(self) -> None:
         """Close all connections, within a second."""
         with anyio.move_on_after(1, shield=True):
             await self._session.close()
-            if self._streams is not None:
-                await self._streams.close()
+            if self._unrepeated is not None:
+                await self._unrepeated.close()
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest) -> AsyncIterator[UpstreamAnswer]:
@@ -150,8 +157,9 @@ class Upstream:
         Raises UpstreamError when no answer arrives, NotConfigured when the way to the provider cannot be used.
         """
         streams = any(name == "Accept" and value.startswith("text/event-stream") for name, value in request.headers)
+        silence = SILENCE_SECONDS if streams else request.patience_s or self._timeout
         try:
-            response = await (self._open_streams() if streams else self._session).request(
+            response = await (self._session if request.repeatable else self._open_unrepeated()).request(
                 request.method,
                 yarl.URL(request.url, encoded=True),  # or it would be rewritten: `%2C` to `,`
                 headers=[*_HEADERS, *request.headers],
@@ -159,7 +167,9 @@ class Upstream:
                 allow_redirects=False,
                 skip_auto_headers=["Content-Type"],
                 proxy=self._proxy_for(request.url),
-                timeout=self._stream_timeout if streams else self._timeout,
+                timeout=aiohttp.ClientTimeout(
+                    connect=self._timeout, sock_connect=min(CONNECT_SECONDS, self._timeout), sock_read=silence
+                ),
             )
         except aiohttp.ClientError as exc:
             raise _translate(exc, request) from exc
@@ -178,17 +188,21 @@ class Upstream:
             else:
                 response.close()
 
-    def _open_streams(self) -> aiohttp.ClientSession:
-        if self._streams is None:
-            self._streams = self._open_session(MAX_STREAMS)
-        return self._streams
+    def _open_unrepeated(self) -> aiohttp.ClientSession:
+        if self._unrepeated is None:
+            self._unrepeated = self._open_session(keep_alive=False)
+        return self._unrepeated
 
-    def _open_session(self, limit: int) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limit, ssl=self._tls),
+    def _open_session(self, *, keep_alive: bool) -> aiohttp.ClientSession:
+        lasting: Any = {"keepalive_timeout": KEEP_ALIVE_SECONDS} if keep_alive else {"force_close": True}
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=TLS, **lasting),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
+        # aiohttp sends a DELETE again whose connection broke, and has no public word against it.
+        session._retry_connection = False
+        return session
 
     def _proxy_for(self, url: str) -> str | None:
         """The environment's proxy; never for this machine, where credentials may be sent in clear."""
@@ -202,8 +216,6 @@ class Upstream:
 
 
 UNSENT_HINT = "Nothing was sent: is the provider up, and the address in the server's environment right?"
-READ_HINT = "Nothing was changed: try again."
-WRITE_HINT = "The request may have been carried out: read the current state before trying again."
 
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], Kind, bool, str], ...] = (
     # the first that fits: what was raised, its kind, whether nothing was sent, what happened
@@ -244,28 +256,45 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], Kind, bool, str], ...] = (
 
 def timed_out(request: UpstreamRequest, seconds: float) -> UpstreamError:
     """The error of a call whose time is over."""
-    reads = request.method in {"GET", "HEAD"}
     return UpstreamError(
         f"{request.provider} did not answer within {seconds:g} s",
         kind="timeout",
-        hint=READ_HINT if reads else WRITE_HINT,
-        retryable=reads,
+        hint=_after_sending(request),
+        retryable=request.repeatable,
     )
+
+
+def _after_sending(request: UpstreamRequest) -> str:
+    return hint_after_sending(reads=request.method in {"GET", "HEAD"}, repeatable=request.repeatable)
+
+
+def encode_form(fields: Mapping[str, Any], file: File) -> tuple[str, bytes]:
+    """A form with a file as its last field, multipart/form-data: its content type, and itself."""
+    sent = {"file": (file.name, file.content, file.media_type or "application/octet-stream")}
+    encoded = httpx.Request("POST", "https://storage.invalid/", data=dict(fields), files=sent)
+    return encoded.headers["content-type"], encoded.read()
 
 
 def _translate(exc: Exception, request: UpstreamRequest) -> UpstreamError:
     kind, unsent, message = next(
         (kind, unsent, message) for types, kind, unsent, message in _CAUSES if isinstance(exc, types)
     )
-    reads = request.method in {"GET", "HEAD"}
-    hint = UNSENT_HINT if unsent else READ_HINT if reads else WRITE_HINT
+    hint = UNSENT_HINT if unsent else _after_sending(request)
     return UpstreamError(
         message.format(provider=request.provider, host=urlsplit(request.url).netloc),
         kind=kind,
         hint=hint + _FURTHER.get(type(exc), ""),
-        retryable=unsent or reads,
+        retryable=(unsent or request.repeatable) and not isinstance(exc, _LASTING),
     )
 
+
+_LASTING = (
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ClientConnectorSSLError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ClientHttpProxyError,
+)
+"""What trying again does not mend."""
 
 _FURTHER: dict[type[Any], str] = {
     aiohttp.ClientConnectorCertificateError: " An authority of your own has to be trusted by the machine.",

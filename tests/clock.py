@@ -5,6 +5,7 @@
 
 import asyncio
 
+import aiohttp.connector
 import anyio
 
 from mcp_taskruns.simulator.lifecycle import Clock
@@ -21,6 +22,9 @@ class DrivenLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return super().time() + self.ahead
 
+
+# By which aiohttp tells how long a connection was idle.
+aiohttp.connector.monotonic = lambda: asyncio.get_running_loop().time()  # type: ignore[attr-defined]
 
 DRIVEN = ("asyncio", {"loop_factory": DrivenLoop})
 

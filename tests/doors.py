@@ -36,15 +36,16 @@ async def open_client(
     environment: Mapping[str, str],
     errors: TextIO = sys.stderr,
     extensions: Sequence[ClientExtension] = (),
+    command: Sequence[str] = ("-m", "mcp_taskruns"),
 ) -> AsyncIterator[Client]:
-    """A connected client; `errors` gets the log of a server that is a process of its own."""
+    """A connected client; `errors` gets the log of a server that is a process of its own, and `command` starts it."""
     if door == "memory":
         server = build_server(open_gateway(environment))
         async with Client(server, mode=era, extensions=extensions) as client:
             yield client
     elif door == "stdio":
-        command = StdioServerParameters(command=sys.executable, args=["-m", "mcp_taskruns"], env=dict(environment))
-        async with Client(stdio_client(command, errlog=errors), mode=era, extensions=extensions) as client:
+        process = StdioServerParameters(command=sys.executable, args=list(command), env=dict(environment))
+        async with Client(stdio_client(process, errlog=errors), mode=era, extensions=extensions) as client:
             yield client
     else:
         app = build_http_app(open_gateway(environment), Settings())

@@ -50,9 +50,9 @@ def test_spec_names_are_those_of_the_files(capsys: Captured) -> None:
 
 
 def test_a_call_prints_the_result_and_nothing_else_on_standard_output() -> None:
-    done = mcp_taskruns("call", "render-list-tasks", '{"limit": 1}', "--simulate")
+    done = mcp_taskruns("call", "render-retrieve-task", '{"taskId": "tsk-d5im0000000000000001"}', "--simulate")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)[0]["task"]["name"] == "square"
+    assert json.loads(done.stdout)["name"] == "square"
 
 
 def test_a_call_prints_progress_and_notes_on_standard_error() -> None:
@@ -65,6 +65,14 @@ def test_a_call_prints_progress_and_notes_on_standard_error() -> None:
         "All runs that were followed have ended.\n"
     )
     assert json.loads(done.stdout)["ended"] == "terminal"
+
+
+@pytest.mark.parametrize(("flags", "token"), [([], r"\[redacted\]"), (["--reveal-secrets"], r"[\w-]+\.[\w-]+\.[\w-]+")])
+def test_a_call_shows_a_token_to_who_asks_for_secrets_alone(flags: list[str], token: str) -> None:
+    run = '{"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}'
+    done = mcp_taskruns("call", "posthog-get-sandbox-connection-token", run, "--simulate", *flags)
+    assert done.returncode == 0
+    assert re.fullmatch(token, json.loads(done.stdout)["token"])
 
 
 def test_a_call_writes_binary_content_as_it_is() -> None:
@@ -185,6 +193,17 @@ def test_help_knows_each_command_and_flag(capsys: Captured) -> None:
         for option in options():
             if command in option.metadata["commands"]:
                 assert flag_of(option) in told
+
+
+@pytest.mark.parametrize("name", ["no_rate_limits", "reveal_secrets"])
+def test_what_only_calls_need_is_no_flag_of_a_command_that_calls_nobody(name: str) -> None:
+    parser = build_parser()
+    flag = f"--{name.replace('_', '-')}"
+    for command in (["serve"], ["call", "render-list-tasks"]):
+        assert getattr(parser.parse_args([*command, flag]), name) is True
+    for command in (["tools"], ["check"], ["simulate"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args([*command, flag])
 
 
 def test_output_to_a_reader_that_leaves_is_no_error() -> None:

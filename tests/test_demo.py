@@ -130,7 +130,7 @@ def test_a_server_that_does_not_start_is_a_failure_too() -> None:
     ids=["as it is", "NO_COLOR and ASCII"],
 )
 def test_on_a_terminal_the_bar_is_drawn_in_place(changes: dict[str, str], blocks: str, is_coloured: bool) -> None:
-    shown = "".join(run_on_terminal("demo.SPEED = 20; demo.STEPS = demo.STEPS[2:3]", changes))
+    shown = "".join(run_on_terminal("demo.SPEED = 8; demo.STEPS = demo.STEPS[2:3]", changes))
     assert ("\x1b[" in shown) == is_coloured
     plain = re.sub(r"\x1b\[\d*m", "", shown)
     frames = next(line for line in plain.split("\r\n") if "\r" in line).split("\r")[1:]

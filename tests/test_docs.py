@@ -15,7 +15,11 @@ from mcp.client.stdio import StdioServerParameters
 from mcp_taskruns import demo
 from mcp_taskruns.cli import COMMANDS, build_parser
 from mcp_taskruns.core.operation import Tool
+from mcp_taskruns.exchange import MAX_RETRIES
+from mcp_taskruns.gateway import MAX_STRUCTURED
+from mcp_taskruns.limits import MAX_AT_ONCE, MAX_STREAMS
 from mcp_taskruns.loader import load_tools
+from mcp_taskruns.paging import MAX_PAGES
 from mcp_taskruns.settings import flag_of, options, variable_of
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +43,41 @@ def test_each_command_line_in_the_readme_is_one_that_the_program_takes() -> None
     for line in lines:
         words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", line)]
         build_parser().parse_args(words)
+
+
+SENTENCES = " ".join(README.split())
+
+
+def test_the_rates_in_the_readme_are_those_that_are_kept() -> None:
+    per = {60: "a minute", 3600: "an hour"}
+    of = {True: " reads", False: " writes", None: ""}
+    kept = {
+        tool.prefix: [
+            (f"{rate.calls:,}{of[rate.of_reads]}", per[round(rate.seconds)]) for rate in tool.operation.limits.rates
+        ]
+        for tool in load_tools([])
+    }
+    assert kept == {
+        "inngest": [],
+        "posthog": [("480", "a minute"), ("4,800", "an hour")],
+        "render": [("400 reads", "a minute"), ("30 writes", "a minute")],
+        "runway": [],
+    }
+    assert "(Render: 400 reads and 30 writes a minute; PostHog: 480 calls a minute and 4,800 an hour)" in SENTENCES
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        f"at most {MAX_AT_ONCE} requests and {MAX_STREAMS} streams open at each provider",
+        f"one of more than {MAX_STRUCTURED:,} characters with its long members `cut`",
+        f"in the time of a wait, and {MAX_PAGES} at most",
+        "three times at most",
+    ],
+)
+def test_the_bounds_in_the_readme_are_those_of_the_code(bound: str) -> None:
+    assert MAX_RETRIES == 3
+    assert bound in SENTENCES
 
 
 def environment_names(tool: Tool) -> set[str]:

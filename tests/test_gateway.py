@@ -171,7 +171,7 @@ async def test_a_file_that_holds_no_secret_is_passed_on_byte_for_byte(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     written = '{\n  "a": "x\\ny",\n  "pi": 1.10\n}'
-    headers = {"Content-Type": "application/octet-stream"}
+    headers = {"Content-Type": "application/zip"}
     simulator.fail_next("posthog", Fault(status=200, headers=headers, body=written))
     ids = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     arguments = ids | {"body": {"storage_path": "x"}}
@@ -207,8 +207,8 @@ async def test_a_long_answer_is_cut_with_advice_on_how_to_get_the_rest(environme
     outcome = await call(gateway, "render-list-tasks", {})
     assert 0 < len(json.loads(outcome.text)) < 6
     assert len(outcome.text) <= 1_000
-    assert outcome.notes[0].startswith("Cut to about 1,000 characters, kept: the list:")
-    assert outcome.notes[0].endswith("For the rest call again with other values of cursor, limit.")
+    assert outcome.notes[0].startswith(f"{len(json.loads(outcome.text))} items; there are more: for the next page pass")
+    assert outcome.notes[1].startswith("Cut to about 1,000 characters, kept: the list:")
 
 
 async def test_stopping_ends_calls_under_way_with_an_error(simulator: Simulator, environment: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,7 +17,16 @@ from mcp_taskruns.gateway import Gateway
 from mcp_taskruns.loader import load_tools
 from mcp_taskruns.mcp_adapter import build_server, render_error, render_outcome
 from mcp_taskruns.settings import Settings
-from tests.doors import Era, open_gateway
+from mcp_taskruns.simulator.app import Fault, Simulator
+from tests.doors import Era, open_client, open_gateway
+from tests.runs.driver import (
+    INNGEST_COMPLETED,
+    POSTHOG_COMPLETED,
+    RENDER_COMPLETED,
+    RUNWAY_SUCCEEDED,
+    TASK,
+    answering,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +74,75 @@ async def test_what_nobody_foresaw_is_a_tool_error_without_internals(
     assert "the server failed; its log says why" in str(result.content)
     with caplog.at_level(logging.ERROR):
         assert "call failed tool=render-list-tasks" in caplog.text
+
+
+READS_OF_A_RUN = {
+    "render-retrieve-task-run": {"taskRunId": RENDER_COMPLETED},
+    "inngest-get-function-run-status": {"runId": INNGEST_COMPLETED},
+    "posthog-retrieve-task-run": {"task_id": TASK, "id": POSTHOG_COMPLETED},
+    "runway-retrieve-task-status-and-output": {"id": RUNWAY_SUCCEEDED},
+}
+
+
+async def accepted(client: Client, tool: str, arguments: Mapping[str, Any]) -> tuple[list[str], Any]:
+    """The text blocks of a result and its structured content, which the client has found to fit the output schema."""
+    result = await client.call_tool(tool, dict(arguments))
+    assert not result.is_error
+    return [block.text for block in result.content if isinstance(block, TextContent)], result.structured_content
+
+
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_an_answer_about_one_run_is_an_object_too(era: Era, environment: dict[str, str]) -> None:
+    async with open_client("memory", era, environment) as client:
+        for tool, arguments in READS_OF_A_RUN.items():
+            texts, structured = await accepted(client, tool, arguments)
+            assert isinstance(structured, dict)
+            assert structured == json.loads(texts[0])
+
+
+async def test_what_is_redacted_in_the_text_is_redacted_in_the_object(environment: dict[str, str]) -> None:
+    async with open_client("memory", "auto", environment) as client:
+        _, structured = await accepted(client, "posthog-retrieve-task-run", READS_OF_A_RUN["posthog-retrieve-task-run"])
+    assert structured["log_url"] == "[redacted]"
+    assert structured["status"] == "completed"
+
+
+OTHER_SHAPES = {
+    "an array": answering([{"id": RENDER_COMPLETED, "status": "completed"}]),
+    "an id that is a number": answering({"id": 5, "status": "completed"}),
+    "a state that is an object": answering({"id": RENDER_COMPLETED, "status": {"name": "completed"}}),
+    "a text": Fault(200, {"Content-Type": "text/plain"}, "completed"),
+    "nothing": Fault(204, {}, ""),
+}
+
+
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+@pytest.mark.parametrize("answer", OTHER_SHAPES)
+async def test_an_answer_of_another_shape_than_was_listed_is_an_object_with_its_text(
+    answer: str, era: Era, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", OTHER_SHAPES[answer])
+    async with open_client("memory", era, environment) as client:
+        texts, structured = await accepted(client, "render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
+    assert structured == {"text": texts[0]}
+
+
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_a_long_run_is_whole_in_the_text_and_cut_in_the_object(
+    era: Era, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    run = {"id": RENDER_COMPLETED, "status": "completed", "results": ["x" * 300] * 100}
+    simulator.fail_next("render", answering(run))
+    async with open_client("memory", era, environment) as client:
+        texts, structured = await accepted(client, "render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
+    assert json.loads(texts[0]) == run
+    assert texts[1:] == [f"Run {RENDER_COMPLETED}: succeeded (completed)."]
+    assert set(structured) == {*run, "cut"}
+    assert (structured["id"], structured["status"]) == (run["id"], run["status"])
+    kept = len(structured["results"])
+    assert structured["results"] == run["results"][:kept]
+    assert structured["cut"] == f"results: {kept} of 100 items. The text of the result has more."
+    assert 15_000 < len(json.dumps(structured)) < 20_500
 
 
 def test_an_answer_is_one_text_block_and_each_note_is_another() -> None:

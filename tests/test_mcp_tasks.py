@@ -138,6 +138,7 @@ async def test_a_run_is_driven_to_its_end_as_a_task(
             ended = await get(client, task.task_id)
     assert ended.status == "completed"
     assert (ended.result or {})["isError"] is False
+    assert (ended.result or {})["structuredContent"] == first_json(ended.result)
     assert first_json(ended.result) | {"elapsed_seconds": 0} == {
         "provider": "render",
         "run_id": "trn-d5im0000000000000005",
@@ -181,6 +182,7 @@ async def test_a_run_that_fails_is_a_task_that_completed_with_an_error(
         advance(simulator, 10)
         ended = await get(client, task.task_id)
     assert (ended.status, ended.error, (ended.result or {})["isError"]) == ("completed", None, True)
+    assert "structuredContent" not in (ended.result or {})
     assert first_json(ended.result)["error"] == "ValueError: no such customer"
 
 
@@ -325,7 +327,7 @@ async def test_a_provider_that_cannot_answer_leaves_the_task_open(
     key = environment["RENDER_API_KEY"] = "rnd_planted_7c1e5b"
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
-        simulator.fail_next("render", Fault(status=503, body=f"down, {key}"))
+        simulator.fail_next("render", Fault(status=503, headers={"Retry-After": "3600"}, body=f"down, {key}"))
         with pytest.raises(MCPError, match=r"answered 503: down, \[secret\]") as caught:
             await get(client, task.task_id)
         assert caught.value.code == types.INTERNAL_ERROR

@@ -533,7 +533,7 @@ def test_the_input_schema_lets_a_documented_call_through(pinned: Pinned) -> None
         (
             "render-run-task",
             {"body": {"task": "a/b", "input": 5}},
-            ["body.input: 5 is not valid under any of the given schemas"],
+            ["body.input: must be of type array or object"],
         ),
         ("render-run-task", {}, ["body: is required"]),
         # Render API reference: Pagination: limit is 1 to 100
@@ -590,15 +590,15 @@ def test_the_accept_argument_of_the_render_file_is_dropped() -> None:
 # inngest pkg/api/apiv1: a run that does not exist is a status of 500 in the body of a 200, see cache.go
 @pytest.mark.parametrize("tool", [name for name in TOOLS if name.startswith("inngest-")])
 @pytest.mark.parametrize(
-    ("message", "kind", "status"),
+    ("message", "kind"),
     [
-        ("Unable to load function run: 01HXYZ8K3V5QWERTY6ABCDEFGH", "not_found", 404),
-        ("Unable to query jobs", "unavailable", 500),
+        ("Unable to load function run: 01HXYZ8K3V5QWERTY6ABCDEFGH", "not_found"),
+        ("Unable to query jobs", "unavailable"),
     ],
 )
-def test_a_run_that_inngest_cannot_load_is_not_found(tool: str, message: str, kind: str, status: int) -> None:
+def test_a_run_that_inngest_cannot_load_is_not_found(tool: str, message: str, kind: str) -> None:
     body = json.dumps({"error": message, "data": None, "status": 500}).encode()
     with pytest.raises(ProviderError) as caught:
         read_answer(Answer(200, {"content-type": "application/json"}, body), TOOLS[tool].operation)
-    assert (caught.value.kind, caught.value.status) == (kind, status)
-    assert caught.value.message == f"the provider answered {status}: {message}"
+    assert (caught.value.kind, caught.value.status) == (kind, 500)
+    assert caught.value.message == f"the provider answered 500: {message}"

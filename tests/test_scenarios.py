@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from mcp.client import Client
 from mcp.types import CallToolResult, TextContent
 
+from mcp_taskruns import exchange
 from mcp_taskruns.simulator.app import Simulator, serve
 from tests.doors import Door, Era, open_client
 
@@ -118,11 +119,11 @@ STEPS = [
         run(IN_PROGRESS, body={"jsonrpc": "2.0", "method": "user_message", "params": {"content": "go on"}, "id": 1}),
         r'"queued":true',
     ),
-    Step("posthog-get-sandbox-connection-token", run(IN_PROGRESS), r'^\{"token":"'),
-    Step("posthog-get-task-run-logs", run(COMPLETED), r'^\[\{"type":"notification"'),
+    Step("posthog-get-sandbox-connection-token", run(IN_PROGRESS), r'^\{"token":"\[redacted\]"\}$'),
+    Step("posthog-get-task-run-logs", run(COMPLETED), r"(?s)^2\S*Z \w.*\n2\S*Z agent message: The tests pass"),
     Step("posthog-relay-run-message-slack", run(IN_PROGRESS, body={"text": "hi"}), r'"status":"accepted"'),
     Step("posthog-resume-task-run-cloud", run(FAILED), rf'"id":"{FAILED}"'),
-    Step("posthog-get-filtered-task-run-session", run(COMPLETED, limit=3), r'^\[\{"type":"notification"'),
+    Step("posthog-get-filtered-task-run-session", run(COMPLETED, limit=3), r"^2\S*Z \w.*\n2\S*Z .*\n2\S*Z \w[^\n]*$"),
     Step("posthog-set-run-output", run(IN_PROGRESS, body={"output": {"summary": "done"}}), r'"summary":"done"'),
     Step("posthog-start-task-run", run(NOT_STARTED), rf'"id":"{TASK}"'),
     Step("posthog-stream-task-run", run(COMPLETED), r'^\{"ended":"terminal",'),
@@ -172,8 +173,8 @@ def text_of(result: CallToolResult) -> str:
 async def test_each_tool_returns_the_answer_of_its_provider(door: Door, era: Era, simulated: dict[str, str]) -> None:
     with anyio.fail_after(50):
         async with open_client(door, era, simulated) as client:
-            listed = {tool.name for tool in (await client.list_tools()).tools}
-            assert listed == {step.tool for step in STEPS}
+            listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+            assert set(listed) == {step.tool for step in STEPS}
             results: dict[str, Any] = {}
             for step in STEPS:
                 arguments = step.arguments
@@ -183,6 +184,8 @@ async def test_each_tool_returns_the_answer_of_its_provider(door: Door, era: Era
                 text = text_of(result)
                 assert not result.is_error, f"{step.tool}: {text}"
                 assert re.search(step.expected, text), f"{step.tool}: {text[:300]}"
+                says_what_it_returns = listed[step.tool].output_schema is not None
+                assert result.structured_content == (json.loads(text) if says_what_it_returns else None)
                 if text.startswith("{"):
                     results[step.tool] = json.loads(text)
 
@@ -218,9 +221,16 @@ def planted_in(text: str) -> list[str]:
     return [value for value in PLANTED.values() if len(value) > 10 and value in text]
 
 
-async def errors_and_log(environment: dict[str, str], door: Door = "stdio") -> tuple[dict[str, str], str]:
+AS_IT_IS = ("-m", "mcp_taskruns")
+AT_ONCE = ("-c", "from mcp_taskruns import __main__, exchange; exchange.backoff = lambda *_: 0.0; __main__.main()")
+"""A server that does not wait before it tries again."""
+
+
+async def errors_and_log(
+    environment: dict[str, str], door: Door, command: Sequence[str] = AS_IT_IS
+) -> tuple[dict[str, str], str]:
     with tempfile.TemporaryFile("w+") as errors, anyio.fail_after(50):
-        async with open_client(door, "legacy", environment, errors) as client:
+        async with open_client(door, "legacy", environment, errors, command=command) as client:
             texts = await call_all(client)
         errors.seek(0)
         return texts, errors.read()
@@ -248,10 +258,11 @@ async def test_a_missing_key_is_told_with_the_variable_to_set(door: Door, simula
 
 
 @pytest.mark.parametrize("door", ["stdio", "http"])
-async def test_a_provider_that_is_down_is_told_as_such(door: Door) -> None:
+async def test_a_provider_that_is_down_is_told_as_such(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "backoff", lambda *_: 0.0)
     nobody = "http://127.0.0.1:9"  # the discard port: nothing listens there
     addresses = {f"{name}_BASE_URL": nobody for name in VARIABLES.values()}
-    texts, log = await errors_and_log(PLANTED | addresses, door)
+    texts, log = await errors_and_log(PLANTED | addresses, door, AT_ONCE)
     for tool, text in texts.items():
         assert f"{tool.partition('-')[0]} could not be reached: 127.0.0.1:9 refused the connection" in text
         assert '"retryable":true' in text

@@ -22,6 +22,12 @@ def test_without_flags_and_variables_all_is_default() -> None:
     assert (Settings().transport, Settings().host, Settings().port) == ("stdio", "127.0.0.1", 9090)
 
 
+def test_rates_are_kept_and_secrets_are_hidden_unless_somebody_says_otherwise() -> None:
+    assert (read().no_rate_limits, read().reveal_secrets) == (False, False)
+    assert read({"no_rate_limits": True}) == Settings(no_rate_limits=True)
+    assert read({"reveal_secrets": True}) == Settings(reveal_secrets=True)
+
+
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
     assert read().port == 9090
     assert read(MCP_TASKRUNS_PORT="1").port == 1
@@ -56,6 +62,10 @@ def test_a_flag_wins_also_with_a_value_that_is_no() -> None:
         ("read_only", "false", False),
         ("read_only", "No", False),
         ("read_only", "off", False),
+        ("no_rate_limits", "1", True),
+        ("no_rate_limits", "no", False),
+        ("reveal_secrets", "true", True),
+        ("reveal_secrets", "0", False),
         ("tool_names", "spec", "spec"),
         ("tool_names", "Spec", "spec"),
         ("transport", "HTTP", "http"),

@@ -61,7 +61,7 @@ async def hangs(_: anyio.abc.SocketStream) -> None:
 
 async def fetch(url: str, *, timeout: float = 5, method: str = "GET", content: bytes | None = None) -> Answer:
     upstream = Upstream(timeout)
-    request = UpstreamRequest("acme", method, url, (("X-Mine", "1"),), content)
+    request = UpstreamRequest("acme", method, url, (("X-Mine", "1"),), content, repeatable=method == "GET")
     try:
         with anyio.fail_after(10):
             async with upstream.send(request) as answer:
@@ -112,6 +112,7 @@ async def test_a_request_is_sent_as_it_was_built() -> None:
         "accept": "*/*",
         "accept-encoding": "gzip, deflate",
         "content-length": "7",
+        "connection": "close",  # nobody knows whether what is sent over one that was kept has arrived
     }
 
 

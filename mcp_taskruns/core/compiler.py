@@ -22,6 +22,7 @@ from mcp_taskruns.core.operation import (
     Tool,
     Variable,
 )
+from mcp_taskruns.core.refinements import Refinements, refined_arguments
 from mcp_taskruns.core.templates import (
     PLACEHOLDER,
     parse_constant,
@@ -54,7 +55,14 @@ HINTS_BY_METHOD = {
 TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object"})
 
 
-_Found = tuple[spec.Consumed, spec.ConsumedResource, spec.ConsumedOperation]
+@dataclass(frozen=True)
+class _Found:
+    """An operation where it stands."""
+
+    consumed: spec.Consumed
+    resource: spec.ConsumedResource
+    operation: spec.ConsumedOperation
+    refinements: Refinements
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,11 @@ def compile_tools(capabilities: Sequence[spec.Capability], *, names: ToolNames =
 def _compile_capability(capability: spec.Capability) -> Iterator[Tool]:
     operations: dict[str, list[_Found]] = {}
     for consumed in capability.capability.consumes:
+        refinements = Refinements(capability.source, consumed)
         for resource in consumed.resources:
             for operation in resource.operations:
-                operations.setdefault(f"{consumed.namespace}.{operation.name}", []).append(
-                    (consumed, resource, operation)
-                )
+                found = _Found(consumed, resource, operation, refinements)
+                operations.setdefault(f"{consumed.namespace}.{operation.name}", []).append(found)
     for exposed in capability.capability.exposes:
         if exposed.type == "mcp":
             for tool in exposed.tools:
@@ -106,18 +114,14 @@ def _called(tool: spec.ExposedTool, candidates: Sequence[_Found]) -> _Found | No
 
 
 def _fits(tool: spec.ExposedTool, found: _Found) -> bool:
-    _, resource, operation = found
+    resource, operation = found.resource, found.operation
     path = operation.path if operation.path is not None else resource.path
     placeholders = {double or single for double, single in PLACEHOLDER.findall(path)}
     declared = {item.name for item in (*resource.input_parameters, *operation.input_parameters) if item.value is None}
     return set(tool.with_) | placeholders == declared | placeholders
 
 
-def _compile_tool(
-    capability: spec.Capability,
-    tool: spec.ExposedTool,
-    found: tuple[spec.Consumed, spec.ConsumedResource, spec.ConsumedOperation] | None,
-) -> Tool:
+def _compile_tool(capability: spec.Capability, tool: spec.ExposedTool, found: _Found | None) -> Tool:
     prefix = prefix_of(capability)
     own: dict[str, Any] = {}
     if found is None:
@@ -125,9 +129,10 @@ def _compile_tool(
         arguments = [_from_with(name, value) for name, value in tool.with_.items()]
         ignored: frozenset[str] = frozenset()
     else:
-        operation, arguments, ignored = _compile_operation(capability, tool, prefix, *found)
-        own = own_arguments(found[0], operation.name, is_stream=operation.is_stream)
-    described = tool.description or (found[2].description if found else None) or tool.name
+        operation, arguments, ignored = _compile_operation(capability, tool, prefix, found)
+        own = own_arguments(found.consumed, operation.name, is_stream=operation.is_stream)
+        own |= refined_arguments(found.operation)
+    described = tool.description or (found.operation.description if found else None) or tool.name
     return Tool(
         name=legal_name(f"{prefix}-{tool.rename or tool.name}"),
         spec_name=tool.name,
@@ -159,13 +164,9 @@ def _from_with(name: str, value: Any) -> _Argument:
 
 
 def _compile_operation(
-    capability: spec.Capability,
-    tool: spec.ExposedTool,
-    prefix: str,
-    consumed: spec.Consumed,
-    resource: spec.ConsumedResource,
-    declared: spec.ConsumedOperation,
+    capability: spec.Capability, tool: spec.ExposedTool, prefix: str, found: _Found
 ) -> tuple[Operation, list[_Argument], frozenset[str]]:
+    consumed, resource, declared, refinements = found.consumed, found.resource, found.operation, found.refinements
     path = parse_template(declared.path if declared.path is not None else resource.path, PLACEHOLDER, capability)
     inputs = _merged_inputs(consumed, resource, declared, path)
     taken: dict[str, Location] = {}
@@ -205,6 +206,16 @@ def _compile_operation(
         authentication=authentication,
         error_body=_error_body(consumed.error_body),
         unsupported=unsupported or problem,
+        errors=refinements.errors(declared.name),
+        limits=refinements.limits,
+        repeatable=declared.repeatable,
+        timeout_s=declared.timeout,
+        redactions=refinements.redactions(declared),
+        paging=refinements.paging(declared.paging),
+        log=refinements.log(declared.log),
+        upload=refinements.upload(declared.upload),
+        remarks=refinements.remarks(declared),
+        is_file=declared.file,
     )
     return operation, arguments, frozenset(ignored)
 
@@ -274,7 +285,7 @@ def _base_uri(consumed: spec.Consumed, prefix: str) -> BaseUri:
 
 
 def _error_body(declared: spec.ErrorBody | None) -> ErrorBody | None:
-    return ErrorBody(declared.status, declared.message, declared.not_found) if declared else None
+    return ErrorBody(declared.status, declared.message) if declared else None
 
 
 def _accept(consumed: spec.Consumed, operation: spec.ConsumedOperation) -> str:

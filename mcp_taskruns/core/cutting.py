@@ -14,20 +14,21 @@ MARK = 30
 """What `… (1,234 more)` and the quotes take."""
 
 
-def cut(value: Any, limit: int) -> tuple[Any, list[str]]:
+def cut(value: Any, limit: int, size: int | None = None) -> tuple[Any, list[str]]:
     """`value` with whole items left out until its JSON has at most `limit` characters, and what was kept of what.
 
-    A limit of fewer than about a hundred characters may be exceeded by what cannot be smaller.
+    `size` is how many it has, where that is known. A limit of fewer than about a hundred characters may be exceeded by
+    what cannot be smaller.
     """
     notes: list[str] = []
-    kept = _cut(value, limit, "", notes)
+    kept = _cut(value, limit, "", notes, len(dump(value)) if size is None else size)
     if len(notes) > MAX_NOTES:
         notes[MAX_NOTES:] = [f"and {len(notes) - MAX_NOTES:,} more"]
     return kept, notes
 
 
-def _cut(value: Any, budget: int, place: str, notes: list[str]) -> Any:
-    if len(dump(value)) <= budget:
+def _cut(value: Any, budget: int, place: str, notes: list[str], size: int) -> Any:
+    if size <= budget:
         return value
     if isinstance(value, str):
         return _cut_text(value, budget, place, notes)
@@ -35,7 +36,7 @@ def _cut(value: Any, budget: int, place: str, notes: list[str]) -> Any:
         return _cut_list(value, budget, place, notes)
     if isinstance(value, dict):
         return _cut_members(value, budget, place, notes)
-    notes.append(f"{place or 'the value'}: a number of {len(dump(value)):,} digits is left out")
+    notes.append(f"{place or 'the value'}: a number of {size:,} digits is left out")
     return None
 
 
@@ -54,7 +55,7 @@ def _cut_list(items: list[Any], budget: int, place: str, notes: list[str]) -> li
         size = len(dump(item)) + 1
         if size > left:
             if not kept and left >= MIN_SHARE:
-                kept.append(_cut(item, left, f"{place}[{index}]", notes))
+                kept.append(_cut(item, left, f"{place}[{index}]", notes, size - 1))
             break
         kept.append(item)
         left -= size
@@ -75,8 +76,9 @@ def _cut_members(members: dict[str, Any], budget: int, place: str, notes: list[s
         if size > left:
             break
         left -= size
-        room = size - len(dump(name)) - 2
-        kept[name] = item if sizes[name] <= size else _cut(item, room, f"{place}.{name[:MIN_SHARE]}".lstrip("."), notes)
+        named = len(dump(name)) + 2
+        inner = f"{place}.{name[:MIN_SHARE]}".lstrip(".")
+        kept[name] = _cut(item, size - named, inner, notes, sizes[name] - named)
     if len(kept) < len(members):
         notes.append(f"{place or 'the object'}: {len(kept):,} of {len(members):,} members")
     return kept

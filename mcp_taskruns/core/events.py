@@ -8,7 +8,7 @@ from mcp_taskruns.core.cutting import cut
 from mcp_taskruns.core.operation import Lifecycle
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.runs import Watch, describe_run, run_in_event, state_line
-from mcp_taskruns.core.text import dump, one_line, parse_or_text
+from mcp_taskruns.core.text import MAX_LINE, dump, one_line, parse_or_text
 
 MIN_ROOM = 200
 """Characters that an event gets at least before it is cut."""
@@ -223,19 +223,23 @@ _ENDINGS: dict[Ended, str] = {
 }
 
 
-def describe_event(name: str, data: Any) -> str:
-    """One line, of at most 180 characters, that tells a person what an event says."""
+def describe_event(name: str, data: Any, limit: int = MAX_LINE) -> str:
+    """One line, of at most so many characters, that tells a person what an event says."""
+    return one_line(_describe(name, data), limit)
+
+
+def _describe(name: str, data: Any) -> str:
     if not isinstance(data, dict):
-        return one_line(f"{name}: {data}" if data not in ("", None) else name)
+        return f"{name}: {data}" if name and data not in ("", None) else str(data or name)
     inner = data.get("notification")
     if isinstance(inner, dict):
-        return one_line(_describe_entry(str(inner.get("method", name)), inner.get("params")))
+        return _describe_entry(str(inner.get("method", name)), inner.get("params"))
     asked = data.get("toolCall")
     if isinstance(asked, dict) and asked.get("title"):
-        return one_line(f"{_words(data.get('type') or name)}: {asked['title']}")
+        return f"{_words(data.get('type') or name)}: {asked['title']}"
     subject = data.get("id") or data.get("run_id") or data.get("type") or name
     told = [str(data[key]) for key in _TOLD if data.get(key)]
-    return one_line(f"{subject}: {', '.join(told)}" if told else f"{name}: {subject}")
+    return f"{subject}: {', '.join(told)}" if told else f"{name}: {subject}" if name else str(subject)
 
 
 def _describe_entry(method: str, params: Any) -> str:

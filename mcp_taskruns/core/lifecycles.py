@@ -1,6 +1,6 @@
 """The `runs` of an overlay to the life cycle of a provider's runs, and to what its tools get of that."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from mcp_taskruns.core.operation import (
     RunStream,
     Tool,
 )
-from mcp_taskruns.core.paths import parse_path
+from mcp_taskruns.core.paths import parse_condition, parse_path
 from mcp_taskruns.core.runs import WAIT_SCHEMA
 from mcp_taskruns.errors import CapabilityError
 
@@ -110,7 +110,50 @@ def with_lifecycles(capability: spec.Capability, tools: Sequence[Tool], listed: 
             about |= {lifecycle.stream.operation.name} if lifecycle.stream else set()
             lifecycles |= dict.fromkeys(about, lifecycle)
     for tool in tools:
-        yield replace(tool, runs=lifecycles.get(tool.operation.name))
+        runs = lifecycles.get(tool.operation.name)
+        schema = tool.output_schema or (_answer_schema(runs, tool) if runs else None)
+        yield replace(tool, runs=runs, output_schema=schema)
+
+
+def _answer_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
+    """The schema of an answer that is about one run: where the run's id and state stand, if it has them.
+
+    It forbids nothing and requires nothing: providers change their answers, and strict clients refuse what does not
+    fit. `text` is what is there instead of an answer that does not.
+    """
+    operation = tool.operation.name
+    cancels = any(cancel.call.operation == tool.operation and not cancel.when for cancel in lifecycle.cancels)
+    place = lifecycle.found.get(operation)
+    schema: dict[str, Any] = {"type": "object", "properties": {}}
+    if cancels:
+        _declare(schema, ("run_id",))
+        _declare(schema, ("state",))
+        schema["properties"]["cancelled"] = {"type": "boolean"}
+    elif place is not None and EACH not in place:
+        _declare(schema, (*place, *lifecycle.shape.id))
+        _declare(schema, (*place, *lifecycle.shape.state))
+    if not schema["properties"]:
+        return None
+    schema["properties"]["text"] = {"type": "string"}
+    return schema
+
+
+_TYPES: Mapping[str, type] = {"string": str, "boolean": bool}
+
+
+def fits_answer(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether an answer has the types that its schema declares, which is all that such a schema does."""
+    if "properties" not in schema:
+        return isinstance(value, _TYPES[schema["type"]])
+    return isinstance(value, dict) and all(
+        fits_answer(part, value[name]) for name, part in schema["properties"].items() if name in value
+    )
+
+
+def _declare(schema: dict[str, Any], path: Path) -> None:
+    for name in path:
+        schema = schema.setdefault("properties", {}).setdefault(name, {})
+    schema["type"] = "string"
 
 
 def _compile(place: "_Place", runs: spec.Runs, listed: Mapping[str, str]) -> Lifecycle:
@@ -222,16 +265,16 @@ class _Place:
         return path
 
     def path(self, text: str, key: str) -> Path:
+        return self._read(parse_path, text, key)
+
+    def _read(self, read: Callable[[Any], Path], written: Any, key: str) -> Path:
         try:
-            return parse_path(text)
+            return read(written)
         except ValueError as exc:
             raise self.wrong(key, str(exc)) from exc
 
     def condition(self, when: Mapping[str, Any], key: str) -> Condition:
-        return tuple(
-            (self.path(path, key), tuple(wanted) if isinstance(wanted, list) else (wanted,))
-            for path, wanted in when.items()
-        )
+        return self._read(parse_condition, when, key)
 
     def shape(self, shape: spec.RunShape, key: str) -> RunShape | None:
         if not (shape.id and shape.state):

@@ -1,20 +1,43 @@
 """Secrets masked by value: whatever a text holds, it does not hold a credential.
 
-Masking by key name misses the secret that a provider echoes inside a message.
+Masking by key name misses the secret that a provider echoes inside a message. Secrets that the provider makes are not
+known before: those are redacted where they stand.
 """
 
 import base64
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
+from mcp_taskruns.core.operation import Path
+from mcp_taskruns.core.paths import changed_at, path_text
 from mcp_taskruns.core.text import dump, parse
 
 MASK = "[secret]"
 
+REDACTED = "[redacted]"
+
 MIN_SECRET = 6
 """Shorter values are words: masking them would garble answers and hide nothing."""
+
+
+def redact(value: Any, places: Iterable[Path]) -> tuple[Any, list[str]]:
+    """A JSON value without what stands at these places, and which of them held something."""
+    redacted: list[str] = []
+    for place in places:
+        found = False
+
+        def hide(secret: Any) -> Any:
+            nonlocal found
+            found = found or secret not in (None, "")
+            return secret if secret in (None, "") else REDACTED
+
+        value = changed_at(value, place, hide)
+        if found:
+            redacted.append(path_text(place))
+    return value, redacted
 
 
 class Mask:
@@ -42,13 +65,24 @@ class Mask:
     def data(self, data: bytes) -> bytes:
         """The bytes without secrets. JSON is written anew where its escapes spell one, which they can in many ways."""
         if self._forms and b"\\" in data:
-            with suppress(ValueError):
-                spelled = dump(parse(data)).encode()
-                data = spelled if any(form.encode() in spelled for form in self._forms) else data
+            try:
+                data = self._spelled(data)
+            except ValueError:
+                data = b"\n".join(map(self._line, data.split(b"\n")))  # JSON lines, perhaps
         for form in self._forms:
             if (encoded := form.encode()) in data:
                 data = data.replace(encoded, MASK.encode())
         return data
+
+    def _line(self, line: bytes) -> bytes:
+        with suppress(ValueError):
+            return self._spelled(line) if b"\\" in line else line
+        return line
+
+    def _spelled(self, data: bytes) -> bytes:
+        """JSON without escapes where these spell a secret. Raises ValueError for what is no JSON."""
+        spelled = dump(parse(data)).encode()
+        return spelled if any(form.encode() in spelled for form in self._forms) else data
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -1,14 +1,14 @@
 """Names of tools: legal everywhere, distinct, and the same whatever else is served."""
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from mcp_taskruns.core import spec
-from mcp_taskruns.core.operation import Tool
+from mcp_taskruns.core.operation import Operation, Tool
 
 MAX_NAME = 64
 """One longer name hides every tool of the server in some clients; the same holds for other characters."""
@@ -53,10 +53,26 @@ def list_by_spec_names(tools: Sequence[Tool]) -> list[Tool]:
             tool,
             name=listed.get(tool.name, tool.name),
             description=renamed(tool.description, listed),
-            input_schema=json.loads(renamed(json.dumps(tool.input_schema), listed)),
+            input_schema=_renamed_schema(tool.input_schema, listed),
+            operation=_renamed_in(tool.operation, listed),
         )
         for tool in tools
     ]
+
+
+def _renamed_schema(schema: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(schema, Mapping):
+        return {name: _renamed_schema(part, names) for name, part in schema.items()}
+    if isinstance(schema, list):
+        return [_renamed_schema(part, names) for part in schema]
+    return renamed(schema, names) if isinstance(schema, str) else schema
+
+
+def _renamed_in(operation: Operation, listed: Mapping[str, str]) -> Operation:
+    rules = tuple(replace(rule, hint=renamed(rule.hint, listed)) for rule in operation.errors)
+    upload = operation.upload and replace(operation.upload, advice=renamed(operation.upload.advice, listed))
+    remarks = tuple((when, renamed(says, listed)) for when, says in operation.remarks)
+    return replace(operation, errors=rules, upload=upload, remarks=remarks)
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

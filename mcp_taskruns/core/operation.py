@@ -3,10 +3,22 @@
 All values, decided once at start. Nothing reads a capability file again after them.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
+
+from mcp_taskruns.errors import Kind
+
+EACH = object()
+"""The step of a path that goes to every item of a list."""
+
+Path = tuple[Any, ...]
+"""Where something stands in a JSON value: names of members, and `EACH`. The empty path is the value itself."""
+
+Condition = tuple[tuple[Path, tuple[Any, ...]], ...]
+"""Paths and, for each, the values of which one has to stand there."""
 
 
 class Location(StrEnum):
@@ -77,14 +89,94 @@ class BaseUri:
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """The members that make a JSON answer an error, whatever its HTTP status.
-
-    A message that begins with one of `not_found` means that there is no such thing, whatever its status.
-    """
+    """The members that make a JSON answer an error, whatever its HTTP status."""
 
     status: str
     message: str
-    not_found: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ErrorRule:
+    """What a provider's error means, when it has one of the statuses, fulfils `when` and its words match `says`.
+
+    No statuses and no `says` are any. `kind` and `hint` replace what the status alone would say, `retryable` what the
+    kind would; a hint's holes, `{name}`, are filled with the groups of `says`.
+    """
+
+    status: frozenset[int] = frozenset()
+    when: Condition = ()
+    says: re.Pattern[str] | None = None
+    kind: Kind | None = None
+    hint: str = ""
+    retryable: bool | None = None
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many calls a provider takes in any so many seconds: of reads, of writes, or of both (None)."""
+
+    calls: int
+    seconds: float
+    of_reads: bool | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a provider is asked by one process: calls at once (None: as many as by default), and how often."""
+
+    concurrency: int | None = None
+    rates: tuple[Rate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Paging:
+    """How a list goes on after a page.
+
+    `items` leads to the list, `limit` is the argument for its length, which is `size` by default and `max_size` at
+    most. The next page is asked for by `cursor`, an argument that takes what stands at `next` in the last item, or by
+    `offset`, an argument that takes a number of items. `more` leads to what is there when there are more, `total` to
+    how many there are, `unfiltered` to how many there were without filters; each may be a header's name. Without `more`
+    a page that is full may not be the last.
+    """
+
+    items: Path
+    limit: str
+    size: int
+    max_size: int
+    cursor: str = ""
+    next: Path = ()
+    offset: str = ""
+    more: Path | str | None = None
+    total: Path | str | None = None
+    unfiltered: Path | str | None = None
+
+
+@dataclass(frozen=True)
+class EntryLog:
+    """A list of log entries: where each tells its time, and its type (the first of several places that has one)."""
+
+    time: Path
+    types: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Files that are sent to where an answer says.
+
+    `files` leads to the files in the arguments, each with members for its `content`, the content's `encoding` and its
+    `size`, which is ours to fill in; `prepared` to what the answer tells of each, in the same order, and `form` in that
+    to the presigned form: `{url, fields}`.
+    """
+
+    files: Path
+    content: str
+    encoding: str
+    size: str
+    name: str
+    media_type: str
+    prepared: Path
+    form: str
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +184,10 @@ class Operation:
     """One HTTP method on a resource of a provider.
 
     `path` is text with placeholders. `body` is a tree of JSON values and references, None for no body.
-    `unsupported` says why the operation cannot be called, when it cannot.
+    `unsupported` says why the operation cannot be called, when it cannot. `repeatable` says whether calling it twice is
+    like calling it once, where its method does not. `redactions` are places in its answer whose values are secrets.
+    `timeout_s` is how long an answer may take, where that is longer than usual. `remarks` are said of answers that
+    fulfil their conditions. `is_file`: what it answers is a file of somebody's, passed on as it is.
     """
 
     name: str
@@ -106,6 +201,16 @@ class Operation:
     authentication: Authentication | None = None
     error_body: ErrorBody | None = None
     unsupported: str | None = None
+    errors: tuple[ErrorRule, ...] = field(default=(), hash=False)
+    limits: Limits = Limits()
+    repeatable: bool | None = None
+    timeout_s: float | None = None
+    redactions: tuple[Path, ...] = ()
+    paging: Paging | None = None
+    log: EntryLog | None = None
+    upload: Upload | None = None
+    remarks: tuple[tuple[Condition, str], ...] = field(default=(), hash=False)
+    is_file: bool = False
 
     @property
     def is_stream(self) -> bool:
@@ -114,8 +219,16 @@ class Operation:
 
     @property
     def is_safe(self) -> bool:
-        """Whether calling it twice is like calling it once for sure: RFC 9110 section 9.2.1."""
+        """Whether its method only reads: RFC 9110 section 9.2.1."""
         return self.method in {"GET", "HEAD", "OPTIONS"}
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether calling it twice is like calling it once. Not so what its method alone calls idempotent.
+
+        To cancel what has ended may be an error, or delete it.
+        """
+        return self.is_safe if self.repeatable is None else self.repeatable
 
     def credentials(self) -> Iterator[Variable]:
         """What of the environment it sends and must not show.
@@ -160,16 +273,6 @@ class RunState(StrEnum):
     def is_terminal(self) -> bool:
         """Whether the run has ended: it will not leave this state."""
         return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED}
-
-
-EACH = object()
-"""The step of a path that goes to every item of a list."""
-
-Path = tuple[Any, ...]
-"""Where something stands in a JSON value: names of members, and `EACH`. The empty path is the value itself."""
-
-Condition = tuple[tuple[Path, tuple[Any, ...]], ...]
-"""Paths and, for each, the values of which one has to stand there."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Places in JSON values, in the part of JSONPath that overlays need: `$.data.id`, `$[*].taskRun`, `results[*]`."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mcp_taskruns.core.operation import EACH, Condition, Path
@@ -22,6 +22,18 @@ def parse_path(text: str) -> Path:
         steps.append(EACH if match.group(2) else match.group(1))
         place = match.end()
     return tuple(steps)
+
+
+def path_text(path: Path) -> str:
+    """A path as it is written, without the leading `$.`."""
+    return "".join("[*]" if step is EACH else f".{step}" for step in path).lstrip(".")
+
+
+def parse_condition(when: Mapping[str, Any]) -> Condition:
+    """Paths with a value, or a list of values of which one has to stand there. Raises ValueError for no path."""
+    return tuple(
+        (parse_path(path), tuple(wanted) if isinstance(wanted, list) else (wanted,)) for path, wanted in when.items()
+    )
 
 
 def values_at(value: Any, path: Path) -> Iterator[Any]:
@@ -46,6 +58,17 @@ def set_at(value: Mapping[str, Any], path: Path, new: Any) -> dict[str, Any]:
     inner = value.get(path[0])
     below = inner if isinstance(inner, Mapping) else {}
     return {**value, path[0]: set_at(below, path[1:], new) if path[1:] else new}
+
+
+def changed_at(value: Any, path: Path, change: Callable[[Any], Any]) -> Any:
+    """A copy of the value in which all that stands at a path is what `change` makes of it."""
+    if not path:
+        return change(value)
+    if path[0] is EACH:
+        return [changed_at(item, path[1:], change) for item in value] if isinstance(value, list) else value
+    if isinstance(value, Mapping) and path[0] in value:
+        return {**value, path[0]: changed_at(value[path[0]], path[1:], change)}
+    return value
 
 
 def fulfils(value: Any, condition: Condition) -> bool:

@@ -18,13 +18,15 @@ from mcp_taskruns.core.operation import (
     Template,
     Variable,
 )
-from mcp_taskruns.errors import InvalidArguments, NotConfigured
+from mcp_taskruns.errors import InvalidArguments, NotConfigured, UpstreamError
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 _URI = re.compile(r"[!$->@-~]+")
 """What an address may hold, `?` and `#` aside: a path has to be added to it."""
+
+_VISIBLE = re.compile(r"[!-~]+")
 
 A_VALUE = "a value that this call needs"
 
@@ -46,13 +48,28 @@ _Values = dict[tuple[Location, str], _Value]
 
 @dataclass(frozen=True)
 class UpstreamRequest:
-    """What is sent to the provider. Headers and URL may hold credentials, so neither is in the repr."""
+    """What is sent to the provider. Headers and URL may hold credentials, so neither is in the repr.
+
+    `repeatable`: sending it twice is like sending it once. `patience_s`: how long the provider may be silent before it
+    answers, where that is longer than usual.
+    """
 
     provider: str
     method: str
     url: str = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     content: bytes | None = field(default=None, repr=False)
+    repeatable: bool = False
+    patience_s: float | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be sent."""
+
+    name: str
+    media_type: str
+    content: bytes = field(repr=False)
 
 
 def build_request(
@@ -85,7 +102,37 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
     headers += [(name, value) for place, name, value in credentials if place is Location.HEADER]
     if content is not None:
         headers.append(("Content-Type", "application/json"))
-    return UpstreamRequest(operation.provider, operation.method, url, tuple(headers), content)
+    return UpstreamRequest(
+        operation.provider,
+        operation.method,
+        url,
+        tuple(headers),
+        content,
+        repeatable=operation.is_repeatable,
+        patience_s=operation.timeout_s,
+    )
+
+
+def build_form_request(provider: str, url: str, content_type: str, content: bytes) -> UpstreamRequest:
+    """The request that sends a form to an address that a provider gave. Raises UpstreamError for one that is unsafe."""
+    if not (_is_address(url) and _is_private(url) and _VISIBLE.fullmatch(url)):
+        raise UpstreamError(f"the address of {provider} cannot be used: it is no https URL", hint="Nothing was sent.")
+    return UpstreamRequest(provider, "POST", url, (("Content-Type", content_type),), content, repeatable=True)
+
+
+def _is_address(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    return bool(usable) and parts.username is None
+
+
+def _is_private(uri: str) -> bool:
+    """Whether nobody on the way reads what is sent there."""
+    parts = urlsplit(uri)
+    return parts.scheme == "https" or parts.hostname in LOOPBACK
 
 
 def path_arguments(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,17 +160,12 @@ def _base_uri(base: BaseUri, environment: Mapping[str, str]) -> str:
             hint=f"Set {base.variables[0]} in the server's environment to the provider's base URL.",
         )
     uri = uri.strip().removesuffix("/")
-    try:
-        parts = urlsplit(uri)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or parts.username is not None or not _URI.fullmatch(uri):
+    if not _is_address(uri) or not _URI.fullmatch(uri):
         raise NotConfigured(
             "the provider's address is not a URL",
             hint=f"Set {base.variables[0]} in the server's environment to a URL that begins with https://.",
         )
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+    if not _is_private(uri):
         raise NotConfigured(
             "the provider's address is not https, and credentials are sent in clear only to this machine",
             hint=f"Set {base.variables[0]} in the server's environment to an address that begins with https://.",

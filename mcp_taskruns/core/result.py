@@ -2,62 +2,35 @@
 
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from typing import Any
 
 from mcp_taskruns.core.cutting import cut
+from mcp_taskruns.core.masking import redact
 from mcp_taskruns.core.operation import Operation
+from mcp_taskruns.core.paths import fulfils
+from mcp_taskruns.core.refusals import hint_after_sending, plain_message, provider_error
 from mcp_taskruns.core.text import dump, parse, parse_or_text
-from mcp_taskruns.errors import Kind, ProviderError
+from mcp_taskruns.errors import ProviderError
 
-MAX_ERROR_MESSAGE = 2_000
+JSON_LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/json-lines"})
 
-KIND_BY_STATUS: dict[int, Kind] = {
-    400: "validation",
-    401: "auth",
-    402: "usage_limit",
-    403: "auth",
-    404: "not_found",
-    405: "unsupported",
-    406: "unsupported",
-    408: "timeout",
-    409: "conflict",
-    410: "not_found",
-    413: "validation",
-    415: "unsupported",
-    422: "validation",
-    429: "rate_limited",
-    501: "unsupported",
-    504: "timeout",
-}
-
-RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-HINTS: dict[Kind, str] = {
-    "auth": "Check the credential in the server's environment: is it right, and may it do this?",
-    "not_found": "Check the ids: list what exists, or it may have been deleted.",
-    "validation": "Change the arguments as the message says.",
-    "rate_limited": "Wait before the next call to this provider.",
-    "conflict": "Read the current state first.",
-    "usage_limit": "The account's limit is reached: calling again does not help.",
-    "unavailable": "The provider has a problem: try again later.",
-    "timeout": "The provider took too long: read the current state before trying again.",
-    "unsupported": "The provider does not do this: another tool may.",
-    "config": "The server's settings need mending.",
-}
-
-_WHITE = re.compile(r"\s+")
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+"""What no text holds; an escape character may stand in a log."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer of the provider: status, its headers with lower-case names, its decoded body."""
+    """A whole answer of the provider: status, its headers with lower-case names, its decoded body.
+
+    `received_at` is when it came, in seconds since 1970.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    received_at: float = 0.0
 
     @property
     def media_type(self) -> str:
@@ -71,7 +44,7 @@ class Outcome:
 
     `text` is compact JSON for a JSON `value`, else the text as it came. `data` is binary content, of `media_type`.
     `notes` are sentences for the reader that are no part of the answer. `structured` is the answer as an object, for
-    tools that say what they return.
+    tools that say what they return. `headers` are those of the answer, with lower-case names.
     """
 
     status: int
@@ -81,6 +54,11 @@ class Outcome:
     media_type: str = "application/json"
     notes: tuple[str, ...] = ()
     structured: dict[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def noted(self, *notes: str) -> "Outcome":
+        """The outcome with further notes, before those that it has; empty ones are none."""
+        return replace(self, notes=(*filter(None, notes), *self.notes))
 
     @classmethod
     def of(cls, value: Any, *notes: str) -> "Outcome":
@@ -88,70 +66,68 @@ class Outcome:
         return cls(200, dump(value), value, notes=tuple(note for note in notes if note))
 
 
-def read_answer(answer: Answer, operation: Operation) -> Outcome:
-    """The outcome of an answer, whole.
+def read_answer(answer: Answer, operation: Operation, *, reveal: bool = False) -> Outcome:
+    """The outcome of an answer, whole, without what the operation's `redactions` name, unless to `reveal` that.
 
     Raises ProviderError for an HTTP status of 300 and over, for a body that the operation's `error_body` makes an
     error, and for JSON that is cut off.
     """
     if answer.status >= 300:
-        raise provider_error(answer, _json(answer), operation)
-    if not answer.body:
+        raise _error(answer, _json(answer), operation)
+    if not answer.body and (operation.is_file or answer.media_type not in JSON_LINES):
         told = f"Done: the provider answered {answer.status} with no content."
         return Outcome(answer.status, told, media_type="text/plain")
+    if operation.is_file:
+        return _file_outcome(answer)
     if _is_json(answer.media_type):
         value = _json(answer)
         if value is None and answer.body.strip() != b"null":
             raise ProviderError(
-                f"the provider's answer was cut off, or is not the JSON that it should be: {_plain(answer)[:200]}",
+                "the provider's answer was cut off, or is not the JSON that it should be: "
+                + plain_message(answer.body, answer.media_type)[:200],
                 status=answer.status,
-                hint="What was asked for may have been carried out: read the current state before trying again.",
+                hint=hint_after_sending(reads=operation.is_safe, repeatable=operation.is_repeatable),
+                retryable=operation.is_repeatable,
             )
-        return _json_outcome(answer, value, operation)
-    if answer.media_type in {"application/jsonl", "application/x-ndjson", "application/json-lines"}:
+        return _json_outcome(answer, value, operation, reveal=reveal)
+    if answer.media_type in JSON_LINES:
         return _lines_outcome(answer)
     if _is_text(answer.media_type):
         value = _json(answer)  # Inngest's cached answers are JSON under text/plain
         if isinstance(value, dict | list):
-            return _json_outcome(answer, value, operation)
+            return _json_outcome(answer, value, operation, reveal=reveal)
         return _text_outcome(answer)
-    return Outcome(answer.status, "", data=answer.body, media_type=answer.media_type)
+    return _file_outcome(answer)
 
 
-def provider_error(answer: Answer, value: Any, operation: Operation, status: int | None = None) -> ProviderError:
-    """The error that an answer is; `value` its JSON body or None, `status` the one it tells in the body."""
-    status = status or answer.status
-    kind = KIND_BY_STATUS.get(status, "validation" if 400 <= status < 500 else "unavailable")
-    said = _error_message(value) or _plain(answer)
-    if 300 <= status < 400:
-        kind, said = "unsupported", "a redirect, which this server does not follow"
-    return ProviderError(
-        f"the provider answered {status}: {said}" if said else f"the provider answered {status}",
-        kind=kind,
-        status=status,
-        retryable=status in RETRYABLE,
-        retry_after_s=_seconds(answer.headers.get("retry-after")),
-        hint=_hint(kind, status, operation),
-    )
+def _file_outcome(answer: Answer) -> Outcome:
+    """A file as text where it is that, or looks so and nobody said what it is."""
+    kind = answer.media_type
+    if kind.endswith("/octet-stream") and _looks_like_text(answer.body):
+        kind = "text/plain"
+    if _is_text(kind) or _is_json(kind) or kind in JSON_LINES:
+        # Not as JSON: that would be cut by its items, and not be the file any more.
+        return replace(_text_outcome(answer), media_type=kind if kind.startswith("text/") else "text/plain")
+    return Outcome(answer.status, "", data=answer.body, media_type=kind)
 
 
-def _hint(kind: Kind, status: int, operation: Operation) -> str:
-    if 300 <= status < 400:
-        return f"Set {operation.base.variables[0]} in the server's environment to the address that it leads to."
-    names = dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials())
-    if kind == "auth" and names:
-        return f"Check {', '.join(names)} in the server's environment: is it right, and may it do this?"
-    return HINTS[kind]
+def _error(answer: Answer, value: Any, operation: Operation, status: int | None = None) -> ProviderError:
+    """The error that an answer is; `value` its JSON body or None, `status` the one that it tells in the body."""
+    plain = plain_message(answer.body, answer.media_type)
+    return provider_error(status or answer.status, answer.headers, value, plain, operation, answer.received_at)
 
 
-def _json_outcome(answer: Answer, value: Any, operation: Operation) -> Outcome:
+def _json_outcome(answer: Answer, value: Any, operation: Operation, *, reveal: bool) -> Outcome:
     error_body = operation.error_body
     if error_body and isinstance(value, dict) and value.get(error_body.message):
         told = value.get(error_body.status)
         if isinstance(told, int) and told >= 400:
-            missing = str(value[error_body.message]).startswith(error_body.not_found or ("\0",))
-            raise provider_error(answer, value, operation, 404 if missing else told)
-    return Outcome(answer.status, dump(value), value)
+            raise _error(answer, value, operation, told)
+    value, redacted = redact(value, () if reveal else operation.redactions)
+    notes = [says for when, says in operation.remarks if fulfils(value, when)]
+    if redacted:
+        notes.append(f"Redacted: {', '.join(redacted)}. The server shows such secrets with --reveal-secrets.")
+    return Outcome(answer.status, dump(value), value, notes=tuple(notes), headers=answer.headers)
 
 
 def fit(outcome: Outcome, limit: int, advice: str = "") -> Outcome:
@@ -162,18 +138,22 @@ def fit(outcome: Outcome, limit: int, advice: str = "") -> Outcome:
     if len(outcome.text) <= limit:
         return outcome
     if outcome.media_type == "application/json":
-        kept, missing = cut(outcome.value, limit)
+        kept, missing = cut(outcome.value, limit, len(outcome.text))
         text, told = dump(kept), "; ".join(missing)
     else:
-        text, told = outcome.text[:limit], f"the text: {limit:,} of {len(outcome.text):,} characters"
+        kept, text, told = (
+            outcome.value,
+            outcome.text[:limit],
+            f"the text: {limit:,} of {len(outcome.text):,} characters",
+        )
     note = f"Cut to about {limit:,} characters, kept: {told}. {advice}".strip()
-    return replace(outcome, text=text, notes=(note, *outcome.notes))
+    return replace(outcome, text=text, value=kept, notes=(note, *outcome.notes))
 
 
 def _lines_outcome(answer: Answer) -> Outcome:
     lines = answer.body.decode("utf-8", "replace").split("\n")
     value = [parse_or_text(line) for line in lines if line.strip()]
-    return Outcome(answer.status, dump(value), value)
+    return Outcome(answer.status, dump(value), value, headers=answer.headers)
 
 
 def _text_outcome(answer: Answer) -> Outcome:
@@ -183,6 +163,14 @@ def _text_outcome(answer: Answer) -> Outcome:
 
 def _is_text(media_type: str) -> bool:
     return not media_type or media_type.startswith("text/") or media_type.endswith(("xml", "yaml", "javascript"))
+
+
+def _looks_like_text(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return not _BINARY.search(body)
 
 
 def _is_json(media_type: str) -> bool:
@@ -195,45 +183,3 @@ def _json(answer: Answer) -> Any:
         return parse(answer.body.removeprefix(codecs.BOM_UTF8))
     except ValueError:
         return None
-
-
-def _error_message(value: Any) -> str:
-    """The words of an error body, in the shapes that providers use."""
-    return one_message(" - ".join(dict.fromkeys(_error_words(value))))
-
-
-def _error_words(value: Any) -> Iterator[str]:
-    if isinstance(value, str) and value:
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _error_words(item)
-    elif isinstance(value, dict):
-        path = value.get("path")
-        where = value.get("attr") or (".".join(map(str, path)) if isinstance(path, list) else "")
-        for key in ("message", "error", "detail", "title", "error_description", "errors", "issues"):
-            for words in _error_words(value.get(key)):
-                yield f"{where}: {words}" if where else words
-
-
-def one_message(text: str) -> str:
-    """An error's text within its bound."""
-    return text if len(text) <= MAX_ERROR_MESSAGE else text[:MAX_ERROR_MESSAGE] + "…"
-
-
-def _plain(answer: Answer) -> str:
-    """What a body that is no known error shape says, without a page's markup."""
-    text = answer.body[: 4 * MAX_ERROR_MESSAGE].decode("utf-8", "replace").strip()
-    if text and (answer.media_type == "text/html" or text[:1] == "<"):
-        title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
-        return _WHITE.sub(" ", title.group(1)).strip() if title else "an HTML page"
-    return one_message(text)
-
-
-def _seconds(text: str | None) -> float | None:
-    """A Retry-After in seconds; one that is a date is left out, for a model has no clock."""
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        return None
-    return max(seconds, 0.0) if isfinite(seconds) else None

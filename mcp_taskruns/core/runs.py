@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from math import isnan
 from typing import Any, Literal
 
 from mcp_taskruns.core.operation import Lifecycle, Path, RunShape, RunState
 from mcp_taskruns.core.paths import fulfils, value_at, values_at
-from mcp_taskruns.core.text import dump, one_line
+from mcp_taskruns.core.text import dump, one_line, read_moment
 
 Until = Literal["all", "any"]
 
@@ -148,11 +148,8 @@ def poll_interval(lifecycle: Lifecycle, age_s: float) -> float:
 
 def age_of(reading: Reading, now: datetime) -> float:
     """The seconds since a run began, by the provider's own word; 0 where it does not say."""
-    try:
-        began = datetime.fromisoformat(reading.started)
-    except ValueError:
-        return 0.0
-    return max((now - (began if began.tzinfo else began.replace(tzinfo=UTC))).total_seconds(), 0.0)
+    began = read_moment(reading.started)
+    return 0.0 if began is None else max((now - began).total_seconds(), 0.0)
 
 
 def describe_run(reading: Reading) -> str:

@@ -5,11 +5,11 @@ in `model_extra`, so that `check` can name them.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.errors import CapabilityError, Kind
 
 KNOWN_VERSIONS = frozenset({"1.0.0-alpha1", "1.0.0-alpha2"})
 
@@ -19,7 +19,7 @@ def _text(value: Any) -> Any:
 
 
 def _list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | int) else value
 
 
 Text = Annotated[str, BeforeValidator(_text)]
@@ -55,8 +55,51 @@ class OutputParameter(Part):
     mapping: str | None = None
 
 
+class Paging(Part):
+    """How a list goes on after a page. An overlay word."""
+
+    items: str = "$"
+    limit: str = "limit"
+    size: int = Field(gt=0)
+    max_size: int | None = Field(None, gt=0, alias="maxSize")
+    cursor: str = ""
+    next: str = ""
+    offset: str = ""
+    more: str = ""
+    total: str = ""
+    unfiltered: str = ""
+
+
+class EntryLog(Part):
+    """A list of log entries. An overlay word."""
+
+    time: str
+    type: Names = ()
+
+
+class Upload(Part):
+    """Files that are sent to where the answer says. An overlay word."""
+
+    files: str
+    content: str = "content"
+    encoding: str = "content_encoding"
+    size: str = "size"
+    name: str = "name"
+    media_type: str = Field("content_type", alias="mediaType")
+    prepared: str
+    form: str
+    advice: str = ""
+
+
+class Remark(Part):
+    """What is to be said of an answer that has these marks. An overlay word."""
+
+    when: dict[str, Any] = {}
+    says: str
+
+
 class ConsumedOperation(Part):
-    """One HTTP method of a resource. `accept` is an overlay word."""
+    """One HTTP method of a resource. What follows `outputParameters` are overlay words, and `accept`."""
 
     name: Text
     method: str = "GET"
@@ -67,6 +110,14 @@ class ConsumedOperation(Part):
     body: Any = None
     output_raw_format: str | None = Field(None, alias="outputRawFormat")
     output_parameters: tuple[OutputParameter, ...] = Field((), alias="outputParameters")
+    repeatable: bool | None = None
+    timeout: float | None = Field(None, gt=0)
+    redact: Names = ()
+    paging: Paging | None = None
+    log: EntryLog | None = None
+    upload: Upload | None = None
+    remarks: tuple[Remark, ...] = ()
+    file: bool = False
 
 
 class ConsumedResource(Part):
@@ -80,14 +131,37 @@ class ConsumedResource(Part):
 
 
 class ErrorBody(Part):
-    """The members of a JSON answer that make it an error, whatever the HTTP status. An overlay word.
-
-    Messages that begin with one of `notFound` mean that there is no such thing, whatever the status.
-    """
+    """The members of a JSON answer that make it an error, whatever the HTTP status. An overlay word."""
 
     status: str
     message: str
-    not_found: Names = Field((), alias="notFound")
+
+
+class ErrorRule(Part):
+    """What an error means that has these marks. An overlay word."""
+
+    operations: Names = ()
+    status: Annotated[tuple[int, ...], BeforeValidator(_list)] = ()
+    when: dict[str, Any] = {}
+    says: str = ""
+    kind: Kind | None = None
+    hint: str = ""
+    retryable: bool | None = None
+
+
+class Rate(Part):
+    """So many calls in so many seconds."""
+
+    calls: int = Field(gt=0)
+    per: float = Field(gt=0)
+    of: Literal["reads", "writes", "all"] = "all"
+
+
+class Limits(Part):
+    """How much the provider may be asked. An overlay word."""
+
+    concurrency: int | None = Field(None, gt=0)
+    rates: tuple[Rate, ...] = ()
 
 
 class RunCall(Part):
@@ -153,10 +227,11 @@ class Runs(Part):
     forgotten: bool = False
     lifetime: float | None = Field(None, gt=0)
     advice: dict[str, str] = {}
+    redact: Names = ()
 
 
 class Consumed(Part):
-    """The provider's side. `baseUriEnv`, `accept`, `errorBody` and `runs` are overlay words."""
+    """The provider's side. `baseUriEnv`, `accept`, `errorBody`, `errors`, `limits` and `runs` are overlay words."""
 
     type: str = "http"
     namespace: Text = ""
@@ -165,6 +240,8 @@ class Consumed(Part):
     description: str | None = None
     accept: str | None = None
     error_body: ErrorBody | None = Field(None, alias="errorBody")
+    errors: tuple[ErrorRule, ...] = ()
+    limits: Limits | None = None
     runs: Runs | None = None
     authentication: dict[str, Any] | None = Field(None, validation_alias=AliasChoices("authentication", "auth"))
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")

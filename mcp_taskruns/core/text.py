@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -39,7 +40,16 @@ def parse_or_text(text: str) -> Any:
         return text
 
 
-def one_line(text: str) -> str:
-    """Text as one line of at most 180 characters."""
+def one_line(text: str, limit: int = MAX_LINE) -> str:
+    """Text as one line of at most so many characters."""
     line = _BLANK.sub(" ", text).strip()
-    return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "…"
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def read_moment(text: Any) -> datetime | None:
+    """The moment that a text of ISO 8601 names, in UTC where it names no zone; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

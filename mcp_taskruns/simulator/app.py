@@ -89,11 +89,12 @@ class Simulator:
 
     Other processes use `POST /simulator/faults` ({provider, status, headers, body, delay, cut}) and
     `GET /simulator/requests`. There is no authentication for those and no TLS: it is meant for the loopback interface.
+    `render` is made by its caller where it is to have rate limits; it should go by the same `clock`.
     """
 
-    def __init__(self, *, speed: float = 1.0, clock: Clock | None = None) -> None:
+    def __init__(self, *, speed: float = 1.0, clock: Clock | None = None, render: Render | None = None) -> None:
         self.clock = clock or Clock(speed)
-        self.render = Render(self.clock)
+        self.render = render or Render(self.clock)
         self.inngest = Inngest(self.clock)
         self.posthog = PostHog(self.clock)
         self.runway = Runway(self.clock)

@@ -119,7 +119,8 @@ class Inngest:
     - 01JZDEM0RVN000000000000005: sleepy, cancelled
 
     Keys that begin with `signkey-` are taken, on v2 also `sk-inn-api-`, unless they contain `wrong`. Events, bulk
-    cancellations, metadata, traces, reruns, branch environments and rate limits are not simulated.
+    cancellations, metadata, traces, reruns, branch environments, rate limits, the statuses before Running and other
+    filters of v2's list than status and functionId are not simulated.
     """
 
     name = "inngest"

@@ -66,13 +66,15 @@ class PostHog:
     and task `22222222-2222-4222-8222-222222222222`, without schema and runs. A started cloud run is queued, in progress
     after one simulated second and completed after ten.
 
-    Keys: whatever begins with `phx_` and does not contain `wrong`. `phx_readonly` has task:read alone, `phx_overlimit`
-    is over its usage limit, `phx_throttled` is let in every two simulated seconds.
+    Keys: whatever begins with `phx_` and does not contain `wrong`; a wrong one that contains `403` is refused so, and
+    not with 401. `phx_readonly` has task:read alone, `phx_overlimit` is over its usage limit, `phx_throttled` is let in
+    every two simulated seconds. `phx_outage` finds broken what lies behind the API: 502 of resume_in_cloud, 503 of
+    relay_message, and an error event in place of what a stream would have to wait for.
 
     What it does NOT do: run an agent, keep anything between processes, count calls against PostHog's rate limits,
-    check that GitHub, Slack or a sandbox exist, delete what is old, wait the 600 s of a slow agent, fail on its own
-    (502 of resume_in_cloud, 503 of relay_message, a broken stream), or know what its source has that the 19 operations
-    do not (cancel, stream_token, set_summary, ...). Of json_schema it checks type, required and properties.
+    check that GitHub, Slack or a sandbox exist, delete what is old, wait the 600 s of a slow agent, end a stream that
+    has lasted too long, or know what its source has that the 19 operations do not (cancel, stream_token, set_summary,
+    ...). Of json_schema it checks type, required and properties.
     """
 
     name = "posthog"

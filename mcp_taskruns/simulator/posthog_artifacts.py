@@ -1,7 +1,6 @@
 """The files of a run: uploaded in a body or straight to storage, listed in the run's manifest, read back."""
 
 import base64
-import binascii
 import re
 from typing import Any
 
@@ -72,7 +71,7 @@ async def _upload(world: World, call: Call) -> Response:
         try:
             is_base64 = given["content_encoding"] == "base64"
             content = base64.b64decode(given["content"], validate=True) if is_base64 else given["content"].encode()
-        except binascii.Error as exc:
+        except ValueError as exc:
             raise invalid("invalid_input", "Invalid base64 artifact content", attr) from exc
         if len(content) > MAX_SIZE:
             raise invalid("invalid_input", _size_error(given["name"]), attr)

@@ -84,6 +84,10 @@ class Key:
         return self.text == "phx_throttled"
 
     @property
+    def is_in_outage(self) -> bool:
+        return self.text == "phx_outage"
+
+    @property
     def is_over_limit(self) -> bool:
         return self.text == "phx_overlimit"
 
@@ -96,7 +100,8 @@ def read_key(request: Request) -> Key:
         raise refusal(401, "authentication_error", "not_authenticated", detail)
     if not text.startswith("phx_") or "wrong" in text:
         detail = "Personal API key found in request Authorization header is invalid."
-        raise refusal(401, "authentication_error", "authentication_failed", detail)
+        # Where session authentication is listed first, Django REST framework makes a 403 of it.
+        raise refusal(403 if "403" in text else 401, "authentication_error", "authentication_failed", detail)
     return Key(text)
 
 

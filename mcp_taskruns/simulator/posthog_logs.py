@@ -87,8 +87,13 @@ def _unread(run: Run, last: tuple[int, int]) -> list[StreamEntry]:
     return run.stream[first:]
 
 
-async def _events(world: World, run: Run, last: tuple[int, int] | None, *, from_latest: bool) -> AsyncIterator[bytes]:
-    """Entries after `last` as they come, keepalives while none do; ends without a word when the run has ended."""
+async def _events(
+    world: World, run: Run, last: tuple[int, int] | None, *, from_latest: bool, is_cut: bool
+) -> AsyncIterator[bytes]:
+    """Entries after `last` as they come, keepalives while none do; ends without a word when the run has ended.
+
+    `is_cut`: with an error in place of the first wait.
+    """
     opened = idle_since = world.clock.now()
     while True:
         world.settle()
@@ -106,6 +111,9 @@ async def _events(world: World, run: Run, last: tuple[int, int] | None, *, from_
         # Sending takes its time: look again before waiting for what may have come meanwhile.
         if unread:
             continue
+        if is_cut:
+            yield _frame({"error": "Connection lost to task run stream"}, name="error")
+            return
         now = world.clock.now()
         if not run.stream and now >= opened + WAIT_FOR_STREAM_SECONDS:
             yield _frame({"error": "Stream not available"}, name="error")
@@ -129,7 +137,8 @@ def _next_look(run: Run, opened: float, idle_since: float) -> float:
 async def _stream(world: World, call: Call) -> Response:
     last_id = call.request.headers.get("last-event-id")
     from_latest = not last_id and call.request.query_params.get("start") == "latest"
-    events = _events(world, call.run, _parse_id(last_id) if last_id else None, from_latest=from_latest)
+    last = _parse_id(last_id) if last_id else None
+    events = _events(world, call.run, last, from_latest=from_latest, is_cut=call.key.is_in_outage)
     headers = {**_NO_CACHE, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
     return StreamingResponse(events, headers=headers)
 

@@ -203,6 +203,10 @@ async def _resume(world: World, call: Call) -> Response:
     _require_quota(call)
     if run.is_active_in_cloud:
         raise business_error(400, "Run is already active in cloud")
+    if call.key.is_in_outage:
+        # All else of the run is put back (products/tasks/backend `resume_task_run_in_cloud`).
+        world.change_run(run, {"error_message": "Failed to start cloud workflow"})
+        raise business_error(502, "Failed to start cloud workflow")
     run.environment, run.completed_at, run.error_message = "cloud", None, None
     run.stream.clear()
     world.play(run, cloud_script())
@@ -298,6 +302,8 @@ async def _relay(world: World, call: Call) -> Response:
     """Posts nowhere; only a seeded run has a Slack thread."""
     if call.run.status in TERMINAL or not call.run.in_slack or not call.body["text"].strip():
         return JSONResponse({"status": "skipped"})
+    if call.key.is_in_outage:
+        raise business_error(503, "Failed to queue Slack relay")
     return JSONResponse({"status": "accepted", "relay_id": f"relay-{world.new_id()}"})
 
 

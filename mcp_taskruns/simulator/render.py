@@ -28,7 +28,7 @@ from mcp_taskruns.simulator.render_runs import (
     Task,
     find_task,
 )
-from mcp_taskruns.simulator.wire import ALL_METHODS, Json, has_key, values
+from mcp_taskruns.simulator.wire import ALL_METHODS, Json, has_key, key_of, values
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -71,22 +71,35 @@ class Render:
     - trn-d5im0000000000000003: slow, canceled
     - trn-d5im0000000000000004: slow, running, and still for nine minutes
 
-    Any key that begins with `rnd_` is taken unless it contains `wrong`. Rate limits (documented: 400 reads, 30 writes
-    a minute) are off unless asked for. There are no run logs, metrics, workflow versions to create or flows; results
-    do not come from running anything; a paused run and the status `succeeded`, announced for completed, never occur.
+    Any key that begins with `rnd_` is taken unless it contains `wrong`; the refusal is plain text, for one that also
+    contains `json` the documented JSON. Rate limits (documented: 400 reads, 30 writes a minute) are off unless asked
+    for; then every answer tells where they stand. There are no run logs, metrics, workflow versions to create or flows;
+    results do not come from running anything; a paused run and the status `succeeded`, announced for completed, never
+    occur, and neither do limits of size, plan or permission (403).
     """
 
     name = "render"
 
     def __init__(
-        self, clock: Clock, *, reads_per_minute: int | None = None, writes_per_minute: int | None = None
+        self,
+        clock: Clock,
+        *,
+        reads_per_minute: int | None = None,
+        writes_per_minute: int | None = None,
+        resets_at_epoch: bool = False,
     ) -> None:
+        """Limits are counted by the minute of the clock.
+
+        Ratelimit-Reset is documented as seconds of the epoch (`resets_at_epoch`), but the documentation's own example
+        shows seconds from now.
+        """
         self._clock = clock
         self._change = Change()
         self._numbers = count(1)
         self._runs: dict[str, Run] = {}
         self._keys: dict[tuple[str, str], tuple[float, str]] = {}
         self._limits = {"read": reads_per_minute, "write": writes_per_minute}
+        self._resets_at_epoch = resets_at_epoch
         self._spent: dict[str, tuple[float, int]] = {}
         self._start(TASKS_BY_NAME["square"], [12], began=-3600.0)
         self._start(TASKS_BY_NAME["fail"], {"customer": "cus_404"}, began=-1800.0)
@@ -118,29 +131,35 @@ class Render:
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
             if not has_key(request, "rnd_"):
+                if "json" in key_of(request):
+                    return refusal(401, "Unauthorized", id="err-simulated")
                 # Plain text: SDK changelog 0.6.1 repairs a client that took every 401 for JSON.
                 return PlainTextResponse("Unauthorized", 401)
-            return self._over_limit(request) or await endpoint(request)
+            is_over, limits = self._spend(request)
+            response = refusal(429, "rate limit exceeded") if is_over else await endpoint(request)
+            response.headers.update(limits)
+            return response
 
         return answer
 
-    def _over_limit(self, request: Request) -> Response | None:
+    def _spend(self, request: Request) -> tuple[bool, dict[str, str]]:
+        """Count a request: whether it is over the limit, and the headers that tell where the limit stands."""
         kind = "read" if request.method in ("GET", "HEAD") else "write"
         limit = self._limits[kind]
         if limit is None:
-            return None
-        minute, second = divmod(self._clock.now(), 60)
+            return False, {}
+        now = self._clock.now()
+        minute = now // 60
         counted, spent = self._spent.get(kind, (minute, 0))
         spent = spent + 1 if counted == minute else 1
         self._spent[kind] = (minute, spent)
-        if spent <= limit:
-            return None
-        response = refusal(429, "rate limit exceeded")
-        # Documented as epoch seconds; the documentation's own example shows seconds from now, as here.
-        response.headers["Ratelimit-Limit"] = str(limit)
-        response.headers["Ratelimit-Remaining"] = "0"
-        response.headers["Ratelimit-Reset"] = str(math.ceil(60 - second))
-        return response
+        end = (minute + 1) * 60
+        reset = self._clock.moment(end).timestamp() if self._resets_at_epoch else end - now
+        return spent > limit, {
+            "Ratelimit-Limit": str(limit),
+            "Ratelimit-Remaining": str(max(limit - spent, 0)),
+            "Ratelimit-Reset": str(math.ceil(reset)),
+        }
 
     async def _wrong_method(self, _: Request) -> Response:
         return refusal(405, "method not allowed")

@@ -181,6 +181,9 @@ class Run:
         }
         if attempts:
             shown["startedAt"] = attempts[0]["startedAt"]
+        if self.parent:
+            # The attempt of the parent that spawned it: no task here that has subtasks is retried.
+            shown["parentTaskAttempt"] = 0
         if step.ended:
             shown["completedAt"] = clock.timestamp(self.began + step.at)
         return shown

@@ -3,6 +3,7 @@
 Written from the official SDK (runwayml 5.24.0), Runway's OpenAPI document and docs.dev.runwayml.com.
 """
 
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mcp_taskruns.simulator.lifecycle import Clock, Step, Timeline
-from mcp_taskruns.simulator.wire import ALL_METHODS, Json, has_key
+from mcp_taskruns.simulator.wire import ALL_METHODS, Json, has_key, key_of
 
 VERSION = "2024-11-06"
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 CREDITS = 25
+# How far apart the calls of the key key_throttled must be, in simulated seconds.
+THROTTLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ class Runway:
     - 47f20503-…: throttled, and stays so
     - 57f20503-…: cancelled, but not by DELETE, after which a task cannot be fetched any more
 
-    Keys that begin with `key_` are taken unless they contain `wrong`. Output URLs are new with every GET, but lead
-    nowhere and do not expire; daily limits, refunds and previews are not simulated.
+    Keys that begin with `key_` are taken unless they contain `wrong`; `key_throttled` is let in every two simulated
+    seconds. Output URLs are new with every GET, but lead nowhere and do not expire; daily limits, refunds, previews and
+    failures without a code are not simulated.
     """
 
     name = "runway"
@@ -72,6 +76,7 @@ class Runway:
         self._tasks = {task.id: task for task in TASKS}
         self._began = {task.id: task.began for task in TASKS}
         self._signed = 0
+        self._throttled_until = 0.0
 
     def environment(self, origin: str) -> dict[str, str]:
         return {"RUNWAY_BASE_URL": f"{origin}/runway/v1", "RUNWAYML_API_SECRET": "key_simulated"}
@@ -95,11 +100,23 @@ class Runway:
             return bad_request("invalid_value", ["header", "X-Runway-Version"], f"Expected version {VERSION}")
         if not has_key(request, "key_"):
             return refusal(401, "You did not provide a valid API key.")
+        if key_of(request) == "key_throttled" and (refused := self._throttle()):
+            return refused
         task_id = request.path_params["task"]
         if not UUID4.fullmatch(task_id):
             return bad_request("invalid_format", ["params", "id"], "Invalid UUID")
         task = self._tasks.get(task_id.lower())
         return await operation(task) if task else refusal(404, "Could not find a task with that ID")
+
+    def _throttle(self) -> Response | None:
+        """Whether it is too early for another call."""
+        now = self._clock.now()
+        if now >= self._throttled_until:
+            self._throttled_until = now + THROTTLE_SECONDS
+            return None
+        response = refusal(429, "Too many requests")
+        response.headers["Retry-After"] = str(math.ceil(self._throttled_until - now))
+        return response
 
     async def _get(self, task: Task) -> Response:
         now = self._clock.now()

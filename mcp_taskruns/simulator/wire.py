@@ -10,10 +10,16 @@ Json: TypeAlias = Any
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
+def key_of(request: Request) -> str:
+    """The bearer key, empty where there is none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
 def has_key(request: Request, *prefixes: str) -> bool:
     """Whether the request carries a key we take: any that looks like the provider's, unless it says it is wrong."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and token.startswith(prefixes) and "wrong" not in token
+    key = key_of(request)
+    return key.startswith(prefixes) and "wrong" not in key
 
 
 def values(request: Request, name: str) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from mcp_taskruns.core.arguments import compile_check, explain_problems
 from mcp_taskruns.errors import NotConfigured
+from mcp_taskruns.loader import load_tools
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -34,7 +35,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ({"taskRunId": "trn-1", "body": {}}, ["body.task: is required", "body.input: is required"]),
     (
         {"taskRunId": "trn-1", "body": {"task": "a/b", "input": 5}},
-        ["body.input: 5 is not valid under any of the given schemas"],
+        ["body.input: must be of type array or object"],
     ),
     (
         {"taskRunID": "trn-1"},
@@ -69,9 +70,66 @@ def test_defaults_of_the_schema_are_not_filled_in() -> None:
     assert arguments == {}
 
 
-def test_formats_are_the_providers_to_check() -> None:
-    schema = {"type": "object", "properties": {"id": {"type": "string", "format": "uuid"}}}
-    assert compile_check(schema)({"id": "trn-1"})
+@pytest.mark.parametrize(
+    ("format_", "value", "fits"),
+    [
+        # RFC 9562 section 4
+        ("uuid", "17f20503-6c24-4c16-946b-35dbbce2af2f", True),
+        ("uuid", "17F20503-6C24-4C16-946B-35DBBCE2AF2F", True),
+        ("uuid", "17f205036c244c16946b35dbbce2af2f", False),
+        ("uuid", "17f20503-6c24-4c16-946b-35dbbce2af2f\n", False),
+        ("uuid", "trn-1", False),
+        # RFC 3339 section 5.6; PostHog takes times without seconds
+        ("date-time", "2026-01-31T09:00:00Z", True),
+        ("date-time", "2026-01-31T09:00:00.123+02:00", True),
+        ("date-time", "2026-01-31T09:00Z", True),
+        ("date-time", "2026-01-31", False),
+        ("date-time", "2026-01-31T09:00:00", True),
+        ("date-time", "yesterday", False),
+        ("date-time", "2026-01-31T09:00:00Z\n", False),
+        ("date-time", "2026-01-31t09:00:00z", True),
+        ("date-time", "2026-01-31 09:00:00-05:00", True),
+        # Of the right form, and yet no moment
+        ("date-time", "2026-13-01T09:00:00Z", False),
+        ("date-time", "2026-02-30T09:00:00Z", False),
+        ("date-time", "2026-01-31T25:00:00Z", False),
+        ("date-time", "2026-01-31T09:61:00Z", False),
+        # What other formats mean is the provider's to say
+        ("uri", "no address", True),
+        ("email", "nobody", True),
+        ("uuid", 5, True),
+    ],
+)
+def test_a_format_that_is_known_is_checked(format_: str, value: Any, fits: bool) -> None:
+    schema = {"type": "object", "properties": {"id": {"format": format_}}}
+    problems = explain_problems(schema, {"id": value})
+    assert (problems == []) is fits
+    if fits and format_ in {"uuid", "date-time"}:
+        assert compile_check(schema)({"id": value})
+    if not fits:
+        assert not compile_check(schema)({"id": value})
+        assert problems == [f"id: {value!r} is not a {format_!r}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "problems"),
+    [
+        ({"x": 5}, ["x: must be of type string or array"]),
+        ({"x": []}, ["x: [] should be non-empty"]),
+        ({"x": [1]}, ["x[0]: must be of type string"]),
+        ({"y": {}}, ["y: needs size or content"]),
+        ({"y": {"size": 1}}, []),
+    ],
+)
+def test_of_several_schemas_the_one_that_was_meant_is_told(value: Any, problems: list[str]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "x": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+            "y": {"type": "object", "anyOf": [{"required": ["size"]}, {"required": ["content"]}]},
+        },
+    }
+    assert explain_problems(schema, value) == problems
 
 
 @pytest.mark.parametrize(
@@ -120,3 +178,91 @@ def test_a_schema_may_refer_to_its_own_parts(schema: dict[str, Any], arguments: 
 def test_a_rule_of_a_later_draft_does_not_refuse_what_it_allows() -> None:
     schema = {"type": "object", "properties": {"pair": {"type": "array", "prefixItems": [{"type": "string"}]}}}
     assert compile_check(schema)({"pair": ["a", 1]})
+
+
+TOOLS = {tool.name: tool.input_schema for tool in load_tools([])}
+RUN = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
+FILE = {"name": "a.md", "type": "output"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "problems"),
+    [
+        ("render-run-task", {"body": {"task": "a/b", "input": []}}, []),
+        (
+            "render-run-task",
+            {"body": {"task": "a/b", "input": "[5]"}},
+            ["body.input: must be of type array or object"],
+        ),
+        (
+            "render-list-task-runs",
+            {"limit": 0, "all_pages": "yes"},
+            ["all_pages: must be of type boolean", "limit: 0 is less than the minimum of 1"],
+        ),
+        ("runway-retrieve-task-status-and-output", {"id": "task-1"}, ["id: 'task-1' is not a 'uuid'"]),
+        ("posthog-retrieve-task-run", RUN | {"id": "run-1"}, ["id: 'run-1' is not a 'uuid'"]),
+        ("posthog-retrieve-task-run", RUN | {"project_id": 12345}, []),
+        ("posthog-retrieve-task-run", RUN | {"project_id": "12345"}, []),
+        ("posthog-retrieve-task-run", RUN | {"project_id": True}, ["project_id: must be of type integer or string"]),
+        # An id that is none is told as such, and not as no list of ids.
+        ("render-wait-for-run", {"taskRunId": ["trn-1", "trn-2"]}, []),
+        ("render-wait-for-run", {"taskRunId": 5}, ["taskRunId: must be of type string or array"]),
+        ("render-wait-for-run", {"taskRunId": []}, ["taskRunId: [] should be non-empty"]),
+        ("render-wait-for-run", {"taskRunId": ["trn-1", 5]}, ["taskRunId[1]: must be of type string"]),
+        ("posthog-prepare-direct-uploads-task-run", RUN | {"body": {"artifacts": [FILE | {"size": 1}]}}, []),
+        ("posthog-prepare-direct-uploads-task-run", RUN | {"body": {"artifacts": [FILE | {"content": "a"}]}}, []),
+        (
+            "posthog-prepare-direct-uploads-task-run",
+            RUN | {"body": {"artifacts": [FILE | {"size": 1}, FILE]}},
+            ["body.artifacts[1]: needs size or content"],
+        ),
+        (
+            "posthog-prepare-direct-uploads-task-run",
+            RUN | {"body": {"artifacts": [{"name": "a.md", "content": 5}]}},
+            ["body.artifacts[0].type: is required", "body.artifacts[0].content: must be of type string"],
+        ),
+        ("posthog-update-task-run", RUN | {"body": {"branch": None}}, []),
+        ("posthog-update-task-run", RUN | {"body": {"branch": 5}}, ["body.branch: must be of type string or null"]),
+        ("posthog-create-task-run", {"task_id": RUN["task_id"], "body": {"branch": "main"}}, []),
+        (
+            "posthog-send-command-agent-server",
+            RUN | {"body": {"jsonrpc": "2.0", "method": "cancel", "id": []}},
+            ["body.id: must be of type string or number or null"],
+        ),
+        (
+            "posthog-get-filtered-task-run-session",
+            RUN | {"after": "yesterday"},
+            ["after: 'yesterday' is not a 'date-time'"],
+        ),
+        (
+            "posthog-get-task-run-logs",
+            RUN | {"since": "2026-01-31", "last": 0, "types": "tool_call"},
+            [
+                "last: 0 is less than the minimum of 1",
+                "since: '2026-01-31' is not a 'date-time'",
+                "types: must be of type array",
+            ],
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_of_a_shipped_tool_is_told_so_that_they_can_be_mended(
+    tool: str, arguments: Any, problems: list[str]
+) -> None:
+    assert compile_check(TOOLS[tool])(arguments) is (problems == [])
+    assert explain_problems(TOOLS[tool], arguments) == problems
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "place"),
+    [
+        # At most 10000 and 255 characters: PostHog products/tasks/backend/serializers.py
+        ("posthog-relay-run-message-slack", RUN | {"body": {"text": "x" * 10_001}}, "body.text"),
+        ("posthog-create-task-run", {"task_id": RUN["task_id"], "body": {"branch": "x" * 256}}, "body.branch"),
+    ],
+)
+def test_of_a_text_that_is_too_long_the_rule_is_told_and_not_the_text(tool: str, arguments: Any, place: str) -> None:
+    assert not compile_check(TOOLS[tool])(arguments)
+    (problem,) = explain_problems(TOOLS[tool], arguments)
+    assert problem.startswith(f"{place}: ")
+    assert "too long" in problem
+    assert len(problem) < 300

@@ -495,8 +495,6 @@ def test_an_address_may_have_further_variables() -> None:
     [
         (None, None),
         ({"status": "code", "message": "why"}, ErrorBody("code", "why")),
-        ({"status": "s", "message": "m", "notFound": "No"}, ErrorBody("s", "m", ("No",))),
-        ({"status": "s", "message": "m", "notFound": ["No", "Gone"]}, ErrorBody("s", "m", ("No", "Gone"))),
     ],
 )
 def test_an_operation_knows_its_providers_error_bodies(declared: Json | None, compiled: ErrorBody | None) -> None:

@@ -24,6 +24,14 @@ def test_what_fits_exactly_is_left_as_it_is(value: Any) -> None:
     assert cut(value, len(dump(value))) == (value, [])
 
 
+@pytest.mark.parametrize("limit", [50, 200, 1_000])
+def test_a_value_of_known_length_is_cut_as_one_whose_length_has_to_be_found(limit: int) -> None:
+    value = {"id": 1, "items": [{"text": "x" * 300}] * 5, "number": 10**400}
+    assert cut(value, limit, len(dump(value))) == cut(value, limit)
+    assert cut([value], limit, len(dump([value]))) == cut([value], limit)
+    assert cut(value, len(dump(value)), len(dump(value))) == (value, [])
+
+
 @pytest.mark.parametrize("limit", [0, 1])
 @pytest.mark.parametrize("value", [{}, []], ids=repr)
 def test_what_is_empty_cannot_be_smaller(value: Any, limit: int) -> None:

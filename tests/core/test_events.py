@@ -104,6 +104,14 @@ def update(**fields: Any) -> Json:
         ("message", "[DONE]", "message: [DONE]"),
         ("message", [1, 2], "message: [1, 2]"),
         ("message", 0, "message: 0"),
+        # An entry of a log has no name
+        ("", "text", "text"),
+        ("", 7, "7"),
+        ("", None, ""),
+        ("", {"x": 1}, ""),
+        ("", {"type": "odd"}, "odd"),
+        ("", {"type": "odd", "status": "open"}, "odd: open"),
+        ("", log_entry("_posthog/console", {"level": "info", "message": "hi"}), "console: hi"),
     ],
 )
 def test_an_event_is_told_in_one_line(name: str, data: Any, line: str) -> None:
@@ -125,6 +133,7 @@ def test_an_event_is_told_in_one_line(name: str, data: Any, line: str) -> None:
 def test_the_line_of_an_event_is_short(name: str, data: Any) -> None:
     line = describe_event(name, data)
     assert (len(line), line.isprintable(), line[-1]) == (MAX_LINE, True, "…")
+    assert describe_event(name, data, 50) == line[:49] + "…"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from mcp_taskruns.core.checking import check_capability
 from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.events import Event, EventFold
 from mcp_taskruns.core.masking import MASK, Mask
-from mcp_taskruns.core.result import Answer, provider_error, read_answer
+from mcp_taskruns.core.result import Answer, read_answer
 from mcp_taskruns.core.spec import parse_capability
 from mcp_taskruns.core.text import parse
-from mcp_taskruns.errors import NotConfigured, SettingsError
+from mcp_taskruns.errors import NotConfigured, ProviderError, SettingsError
 from mcp_taskruns.settings import read_settings
 from tests.core import document, inputs, request_of, tool_of
 
@@ -68,7 +68,9 @@ def test_a_credential_that_is_sent_twice_is_named_once() -> None:
         inputs({"name": "X-K", "in": "header", "value": "{{env.THING_KEY}}"}),
         authentication={"type": "bearer", "token": "{{env.THING_KEY}}"},
     )
-    assert provider_error(Answer(401, {}, b""), None, tool.operation).hint.startswith("Check THING_KEY in ")
+    with pytest.raises(ProviderError) as caught:
+        read_answer(Answer(401, {}, b""), tool.operation)
+    assert caught.value.hint.startswith("Check THING_KEY in ")
 
 
 @pytest.mark.parametrize("event", [Event("", event="n" * 5_000), Event("", event="done", id="i" * 5_000)])

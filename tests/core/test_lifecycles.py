@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mcp_taskruns.core.compiler import ToolNames, compile_tools
-from mcp_taskruns.core.lifecycles import MAX_RUNS
+from mcp_taskruns.core.lifecycles import MAX_RUNS, fits_answer
 from mcp_taskruns.core.operation import (
     EACH,
     Lifecycle,
@@ -293,7 +293,9 @@ def test_one_tool_more_waits_for_a_run() -> None:
     assert list(tools)[-1] == "thing-wait-for-run"
     assert (wait.spec_name, wait.prefix, wait.title) == ("wait-for-run", "thing", "Thing: wait for run")
     assert wait.operation == read.operation
-    assert (wait.output_schema, read.output_schema) == (WAIT_SCHEMA, None)
+    assert wait.output_schema == WAIT_SCHEMA
+    told = {name: {"type": "string"} for name in ("id", "status", "text")}
+    assert read.output_schema == {"type": "object", "properties": told}
     hints = wait.hints
     assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (True, False, True, True)
     assert wait.description == (
@@ -592,3 +594,127 @@ def test_advice_names_only_tools_that_are_listed(names: ToolNames) -> None:
     }
     assert {word for word in advised if word.count("-") > 1} <= listed
     assert advised & listed
+
+
+TEXT = {"type": "string"}
+
+
+def answer(**properties: Any) -> Json:
+    """The schema of an answer with these members, or with what there is in place of one."""
+    return {"type": "object", "properties": {**properties, "text": TEXT}}
+
+
+RUN = {"id": TEXT, "status": TEXT}
+CANCELLED = {"run_id": TEXT, "state": TEXT, "cancelled": {"type": "boolean"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("get", answer(**RUN)),
+        ("make", answer(**RUN)),
+        ("begin", answer(**RUN)),
+        ("end", answer(**CANCELLED)),
+        # What it answers with is not said, and it cancels with some arguments alone.
+        ("change", None),
+        # Several runs, events, and what is about no run
+        ("list", None),
+        ("follow", None),
+        ("things", None),
+    ],
+)
+def test_an_answer_about_one_run_has_a_schema_that_says_where_its_id_and_state_stand(
+    name: str, schema: Json | None
+) -> None:
+    assert compiled()[f"thing-{name}"].output_schema == schema
+
+
+def test_a_run_that_stands_inside_of_an_answer_is_described_there() -> None:
+    tools = compiled(RUNS | {"found": {"get": "$.data.run", "change": "$"}})
+    assert tools["thing-get"].output_schema == answer(data={"properties": {"run": {"properties": RUN}}})
+    assert tools["thing-change"].output_schema == answer(**RUN)
+
+
+def test_an_id_that_stands_beside_the_run_s_state_is_described_where_it_stands() -> None:
+    shape = {"id": "meta.id", "state": "meta.status"}
+    assert compiled(RUNS | {"shape": shape})["thing-get"].output_schema == answer(meta={"properties": RUN})
+
+
+@pytest.mark.parametrize("name", ["make", "begin"])
+def test_what_a_start_returns_that_waited_fits_the_schema_of_its_answer(name: str) -> None:
+    schema: Json = dict(compiled()[f"thing-{name}"].output_schema or {})
+    waited = {"provider": "thing", "run_id": "r", "state": "succeeded", "terminal": True, "result": [1], "next": ""}
+    assert fits_answer(schema, waited)
+    assert Draft202012Validator(schema).is_valid(waited)
+
+
+def test_the_shipped_tools_that_answer_about_one_run_say_so() -> None:
+    # Where runs stand: render 1.5.0 TaskRun; inngest pkg/api/apiv1 (data); PostHog TaskRunDetailSerializer, and for
+    # start the Task with its latest_run; Runway's Task
+    assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.waits} == {
+        "render-run-task": answer(**RUN),
+        "render-retrieve-task-run": answer(**RUN),
+        "render-cancel-task-run": answer(**CANCELLED),
+        "inngest-get-function-run-status": answer(data={"properties": {"run_id": TEXT, "status": TEXT}}),
+        "inngest-cancel-function-run": answer(**CANCELLED),
+        "posthog-create-task-run": answer(**RUN),
+        "posthog-start-task-run": answer(latest_run={"properties": RUN}),
+        "posthog-resume-task-run-cloud": answer(**RUN),
+        "posthog-retrieve-task-run": answer(**RUN),
+        "posthog-update-task-run": answer(**RUN),
+        "posthog-append-log-entries": answer(**RUN),
+        "posthog-set-run-output": answer(**RUN),
+        "runway-retrieve-task-status-and-output": answer(**RUN),
+        "runway-cancel-delete-task": answer(**CANCELLED),
+    }
+    waiting = [tool.name for tool in SHIPPED if tool.waits]
+    assert waiting == [f"{prefix}-wait-for-run" for prefix in ("inngest", "posthog", "render", "runway")]
+    assert all(tool.output_schema == WAIT_SCHEMA for tool in SHIPPED if tool.waits)
+
+
+@pytest.mark.parametrize("tool", [tool for tool in SHIPPED if tool.output_schema], ids=lambda tool: tool.name)
+def test_an_output_schema_forbids_nothing_and_only_that_of_our_own_answer_requires_anything(tool: Tool) -> None:
+    schema: Json = dict(tool.output_schema or {})
+    Draft202012Validator.check_schema(schema)
+    assert schema["type"] == "object"
+    assert "additionalProperties" not in str(schema)
+    assert not {"anyOf", "oneOf", "allOf", "not", "$ref"} & set(schema)
+    if not tool.waits:
+        assert "required" not in str(schema)
+        assert schema["properties"]["text"] == TEXT
+        assert Draft202012Validator(schema).is_valid({})
+        assert Draft202012Validator(schema).is_valid({"text": "whatever", "newer": [1], "id": "run"})
+
+
+DATA = answer(data={"properties": {"run_id": TEXT, "status": TEXT}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "fits"),
+    [
+        (answer(**RUN), {"id": "r", "status": "running", "output": {"a": [1]}, "newer": None}, True),
+        (answer(**RUN), {}, True),
+        (answer(**RUN), {"id": "r"}, True),
+        (answer(**RUN), {"id": 5, "status": "running"}, False),
+        (answer(**RUN), {"id": "r", "status": None}, False),
+        (answer(**RUN), {"id": "r", "text": ["a"]}, False),
+        (answer(**RUN), [], False),
+        (answer(**RUN), "text", False),
+        (answer(**RUN), None, False),
+        (answer(**CANCELLED), {"run_id": "r", "state": "canceled", "cancelled": True}, True),
+        (answer(**CANCELLED), {"run_id": "r", "state": "canceled", "cancelled": "yes"}, False),
+        (answer(**CANCELLED), {"cancelled": 1}, False),
+        (DATA, {"data": {"run_id": "r", "status": "Running"}, "metadata": {}}, True),
+        (DATA, {"data": {}}, True),
+        (DATA, {"data": {"run_id": None}}, False),
+        (DATA, {"data": {"status": 5}}, False),
+    ],
+)
+def test_what_fits_a_schema_is_told_as_json_schema_does(schema: Json, value: Any, fits: bool) -> None:
+    assert fits_answer(schema, value) is fits
+    assert Draft202012Validator(schema).is_valid(value) is fits
+
+
+@pytest.mark.parametrize("value", [None, "text", [], 5])
+def test_where_an_object_belongs_nothing_else_fits(value: Any) -> None:
+    assert not fits_answer(DATA, {"data": value})

@@ -1,11 +1,13 @@
 import base64
 import json
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from mcp_taskruns.core.masking import MASK, Mask
+from mcp_taskruns.core.masking import MASK, REDACTED, Mask, redact
+from mcp_taskruns.core.paths import parse_path
 
 SECRET = 'phx_A/b+c="%\\d'
 
@@ -114,3 +116,55 @@ def test_half_a_surrogate_pair_beside_a_secret_is_a_question_mark() -> None:
 
 def test_a_mask_does_not_show_its_secrets() -> None:
     assert "key-123456" not in repr(Mask(["key-123456"]))
+
+
+URL = "https://bucket.s3.amazonaws.com/log?X-Amz-Signature=abc"
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "shown", "told"),
+    [
+        ({"token": "a.b.c", "id": 1}, ["token"], {"token": REDACTED, "id": 1}, ["token"]),
+        # As PostHog answers: products/tasks/backend/serializers.py, TaskRunDetailSerializer
+        (
+            {"id": "r", "log_url": URL, "state": {"mode": "background", "sandbox_url": URL}},
+            ["log_url", "state.sandbox_connect_token", "state.sandbox_url"],
+            {"id": "r", "log_url": REDACTED, "state": {"mode": "background", "sandbox_url": REDACTED}},
+            ["log_url", "state.sandbox_url"],
+        ),
+        (
+            {"results": [{"log_url": URL}, {"log_url": None}, {}, {"log_url": URL}]},
+            ["results[*].log_url"],
+            {"results": [{"log_url": REDACTED}, {"log_url": None}, {}, {"log_url": REDACTED}]},
+            ["results[*].log_url"],
+        ),
+        # What is no text is as secret.
+        ({"token": {"jwt": "a", "expires": 5}}, ["token"], {"token": REDACTED}, ["token"]),
+        ({"token": 123456}, ["token"], {"token": REDACTED}, ["token"]),
+        ({"tokens": ["a", "b", ""]}, ["tokens[*]"], {"tokens": [REDACTED, REDACTED, ""]}, ["tokens[*]"]),
+        # Where there is nothing to hide, nothing is said.
+        ({"token": ""}, ["token"], {"token": ""}, []),
+        ({"token": None}, ["token"], {"token": None}, []),
+        (
+            {"results": [{"token": "a"}, {"token": ""}]},
+            ["results[*].token"],
+            {"results": [{"token": REDACTED}, {"token": ""}]},
+            ["results[*].token"],
+        ),
+        ({"other": 1}, ["token"], {"other": 1}, []),
+        ({"state": "replaced"}, ["state.token"], {"state": "replaced"}, []),
+        (["token"], ["token"], ["token"], []),
+        (None, ["token"], None, []),
+        ({"token": "a"}, [], {"token": "a"}, []),
+    ],
+)
+def test_what_stands_at_a_place_of_secrets_is_redacted_and_the_place_told(
+    value: Any, places: list[str], shown: Any, told: list[str]
+) -> None:
+    before = repr(value)
+    assert redact(value, map(parse_path, places)) == (shown, told)
+    assert repr(value) == before
+
+
+def test_what_is_redacted_is_told_from_what_is_masked() -> None:
+    assert (REDACTED, MASK) == ("[redacted]", "[secret]")

@@ -3,7 +3,16 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.operation import EACH, Condition, Path
-from mcp_taskruns.core.paths import fulfils, parse_path, set_at, value_at, values_at
+from mcp_taskruns.core.paths import (
+    changed_at,
+    fulfils,
+    parse_condition,
+    parse_path,
+    path_text,
+    set_at,
+    value_at,
+    values_at,
+)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +120,69 @@ def test_a_condition_is_fulfilled_when_one_of_its_values_stands_at_each_path(
     condition: Condition, value: Any, fulfilled: bool
 ) -> None:
     assert fulfils(value, condition) is fulfilled
+
+
+@pytest.mark.parametrize(
+    ("written", "condition"),
+    [
+        ({}, ()),
+        ({"status": "skipped"}, ((("status",), ("skipped",)),)),
+        ({"$.a.b": ["x", "y"], "c": 1}, ((("a", "b"), ("x", "y")), (("c",), (1,)))),
+        ({"ended": None}, ((("ended",), (None,)),)),
+        # An empty list is a value only as one of several: Inngest's jobs of a run that has ended.
+        ({"data": [[]]}, ((("data",), ([],)),)),
+        ({"data": []}, ((("data",), ()),)),
+        ({"error": {"code": 1}}, ((("error",), ({"code": 1},)),)),
+    ],
+)
+def test_a_condition_is_read_as_its_paths_and_values(written: dict[str, Any], condition: Condition) -> None:
+    assert parse_condition(written) == condition
+
+
+@pytest.mark.parametrize("path", ["a..b", "a[0]", "*"])
+def test_a_condition_of_what_is_no_path_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="is not a path"):
+        parse_condition({"a": 1, path: 2})
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ((), ""),
+        (("a",), "a"),
+        (("a", "b"), "a.b"),
+        ((EACH,), "[*]"),
+        ((EACH, "taskRun"), "[*].taskRun"),
+        (("results", EACH, "log_url"), "results[*].log_url"),
+        (("a", EACH, EACH), "a[*][*]"),
+    ],
+)
+def test_a_path_is_written_as_it_is_read(path: Path, text: str) -> None:
+    assert path_text(path) == text
+    assert parse_path(text) == path
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "made"),
+    [
+        (1, "$", [1]),
+        (None, "$", [None]),
+        ({"a": 1, "b": 2}, "a", {"a": [1], "b": 2}),
+        ({"a": None}, "a", {"a": [None]}),
+        ({"a": {"b": 1, "c": 2}, "d": 3}, "a.b", {"a": {"b": [1], "c": 2}, "d": 3}),
+        ([1, 2], "$[*]", [[1], [2]]),
+        ({"r": [{"a": 1}, {"b": 2}, "text", None]}, "r[*].a", {"r": [{"a": [1]}, {"b": 2}, "text", None]}),
+        ([[1], [2, 3]], "$[*][*]", [[[1]], [[2], [3]]]),
+        # Where there is no such place nothing is changed.
+        ({"a": 1}, "b", {"a": 1}),
+        ({"a": 1}, "a.b", {"a": 1}),
+        ({"a": 1}, "a[*]", {"a": 1}),
+        ("text", "a", "text"),
+        (None, "a.b", None),
+        ([], "$[*].a", []),
+    ],
+)
+def test_what_stands_at_a_path_is_changed_in_a_copy(value: Any, text: str, made: Any) -> None:
+    before = repr(value)
+    assert changed_at(value, parse_path(text), lambda found: [found]) == made
+    assert repr(value) == before

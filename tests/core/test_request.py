@@ -10,9 +10,9 @@ import pytest
 from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.masking import MASK, Mask
 from mcp_taskruns.core.operation import Variable
-from mcp_taskruns.core.request import UpstreamRequest, credential_values
+from mcp_taskruns.core.request import UpstreamRequest, build_form_request, credential_values, path_arguments
 from mcp_taskruns.core.spec import parse_capability
-from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured
+from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured, UpstreamError
 
 from . import KEY, Json, document, inputs, request_of, tool_of
 
@@ -716,7 +716,114 @@ def test_a_request_does_not_show_its_secrets() -> None:
         authentication={"type": "apikey", "key": "k", "value": "{{env.THING_KEY}}", "placement": "query"},
     )
     request = request_of(tool, {"body": "said in confidence"})
-    assert repr(request) == "UpstreamRequest(provider='thing', method='POST')"
+    assert repr(request) == "UpstreamRequest(provider='thing', method='POST', repeatable=False)"
+
+
+@pytest.mark.parametrize(
+    ("method", "declared", "repeatable"),
+    [
+        # RFC 9110 section 9.2.1 for what is safe. That a method is idempotent is not enough: to cancel again what has
+        # ended deletes it at Runway (runwayml 5.24 resources/tasks.py).
+        ("GET", None, True),
+        ("HEAD", None, True),
+        ("OPTIONS", None, True),
+        ("POST", None, False),
+        ("PATCH", None, False),
+        ("PUT", None, False),
+        ("DELETE", None, False),
+        ("DELETE", True, True),
+        ("POST", True, True),
+        ("GET", False, False),
+    ],
+)
+def test_a_request_may_be_sent_twice_where_it_only_reads_or_where_its_file_says_so(
+    method: str, declared: bool | None, repeatable: bool
+) -> None:
+    assert request_of(tool_of({"method": method, "repeatable": declared})).repeatable is repeatable
+
+
+def test_a_request_has_the_patience_that_its_file_gives_it() -> None:
+    assert request_of(tool_of({"timeout": 610})).patience_s == 610.0
+    assert request_of(tool_of()).patience_s is None
+
+
+def test_the_arguments_of_a_path_are_those_that_another_operation_on_the_same_thing_takes() -> None:
+    # PostHog: .../tasks/{task_id}/runs/{id}/, whose project the environment may give
+    operation = tool_of(
+        inputs(
+            {"name": "id", "in": "path"},
+            {"name": "limit", "in": "query"},
+            {"name": "X-A", "in": "header"},
+            {"name": "body", "in": "body"},
+            method="POST",
+        ),
+        path="/tasks/{task_id}/runs/{id}/",
+    ).operation
+    arguments = {"id": "r", "task_id": "t", "limit": 1, "X-A": "a", "body": {"id": "other"}, "wait_seconds": 5}
+    assert path_arguments(operation, arguments) == {"id": "r", "task_id": "t"}
+    assert path_arguments(operation, {"id": "r"}) == {"id": "r"}
+
+
+FORM = ("multipart/form-data; boundary=b", b"--b--")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://bucket.s3.amazonaws.com/",
+        "https://s3.example:9000/bucket?x=1#y",
+        # Object storage of a PostHog of one's own, on this machine
+        "http://127.0.0.1:19000/posthog",
+        "http://localhost/posthog",
+        "http://[::1]:19000/",
+    ],
+)
+def test_a_form_is_sent_where_the_provider_says_and_nothing_else_with_it(url: str) -> None:
+    request = build_form_request("thing's storage", url, *FORM)
+    assert request == UpstreamRequest(
+        "thing's storage", "POST", url, (("Content-Type", FORM[0]),), FORM[1], repeatable=True
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bucket.s3.amazonaws.com/",
+        "http://10.0.0.1/",
+        "http://169.254.169.254/latest/meta-data",
+        "ftp://bucket.example/",
+        "file:///etc/passwd",
+        "//bucket.example/",
+        "/bucket",
+        "bucket.example",
+        "None",
+        "",
+        "https://",
+        "https:///path",
+        "https://[::1",
+        "https://me:key@bucket.example/",
+        "https://@bucket.example/",
+        "https://bucket.example:0/",
+        "https://bucket.example:99999/",
+        "https://bucket.example:port/",
+        "http://localhost@bucket.example/",
+        "http://127.0.0.1.bucket.example/",
+    ],
+)
+def test_a_form_is_not_sent_to_an_address_that_is_not_safe(url: str) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        build_form_request("thing's storage", url, *FORM)
+    assert caught.value.to_json() == {
+        "kind": "unavailable",
+        "message": "the address of thing's storage cannot be used: it is no https URL",
+        "retryable": False,
+        "hint": "Nothing was sent.",
+    }
+
+
+def test_a_request_that_sends_a_form_does_not_show_what_is_in_it() -> None:
+    request = build_form_request("storage", "https://s3.example/?sig=secret", "type", b"secret")
+    assert "secret" not in repr(request)
 
 
 @pytest.mark.parametrize(

@@ -90,13 +90,3 @@ def test_of_both_words_for_authentication_the_second_is_ignored_and_told() -> No
     capability = parse_capability(document(authentication={"type": "basic"}, auth={"type": "bearer"}), "f.yaml")
     assert capability.capability.consumes[0].authentication == {"type": "basic"}
     assert list(unknown_keys(capability)) == ["capability.consumes[0].auth"]
-
-
-@pytest.mark.parametrize(
-    ("written", "read"), [("No such run", ("No such run",)), (["No run", "Gone"], ("No run", "Gone"))]
-)
-def test_an_error_body_has_one_or_several_messages_for_what_is_not_there(written: Any, read: tuple[str, ...]) -> None:
-    given = document(errorBody={"status": "status", "message": "error", "notFound": written})
-    error_body = parse_capability(given, "f.yaml").capability.consumes[0].error_body
-    assert error_body is not None
-    assert error_body.not_found == read

@@ -1,10 +1,11 @@
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.text import MAX_LINE, dump, one_line, parse, parse_or_text
+from mcp_taskruns.core.text import MAX_LINE, dump, one_line, parse, parse_or_text, read_moment
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,42 @@ def test_text_that_is_json_is_its_value(text: str, value: Any) -> None:
 )
 def test_a_line_is_one_line_of_at_most_180_characters(text: str, line: str) -> None:
     assert one_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "line"),
+    [("abcde", 5, "abcde"), ("abcdef", 5, "abcd…"), ("a\n\nb c", 5, "a b c"), ("x" * 1_000, 1_000, "x" * 1_000)],
+)
+def test_a_line_may_be_shorter_or_longer(text: str, limit: int, line: str) -> None:
+    assert one_line(text, limit) == line
+
+
+NINE = datetime(2026, 1, 31, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31T09:00:00Z", NINE),
+        ("2026-01-31t09:00:00z", NINE),
+        ("2026-01-31T09:00:00.000000Z", NINE),
+        ("2026-01-31T10:30:00+01:30", NINE),
+        ("2026-01-31 09:00:00+00:00", NINE),
+        # Without a zone: UTC, wherever the server stands
+        ("2026-01-31T09:00:00", NINE),
+        ("2026-01-31", NINE.replace(hour=0)),
+        ("2026-01-31T09:00:00.25Z", NINE.replace(microsecond=250_000)),
+        ("2026-02-30T09:00:00Z", None),
+        ("2026-01-31T25:00:00Z", None),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+        (1_769_850_000, None),
+        ([], None),
+        ({}, None),
+    ],
+)
+def test_a_moment_is_read_where_a_text_names_one(text: Any, moment: datetime | None) -> None:
+    read = read_moment(text)
+    assert read == moment
+    assert read is None or read.tzinfo is not None

@@ -180,6 +180,12 @@ def answering(value: Any, status: int = 200) -> Fault:
 HONEST = Fault()
 """A request that the simulator answers itself."""
 
+TRIES = 4
+"""How often something is sent at most that is safe to send again."""
+
+ALL_TRIES_S = 8
+"""What trying so often takes at most: pauses of up to 1, 2 and 4 seconds."""
+
 
 def timeless(value: dict[str, Any]) -> dict[str, Any]:
     """A wait's value without its seconds, which the machine's own speed is part of."""

@@ -24,7 +24,12 @@ async def origin(simulator: Simulator) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def fast_origin() -> AsyncIterator[str]:
+def fast_simulator() -> Simulator:
     """A simulator in which a thousand seconds pass in one: for the official clients, which cannot move a clock."""
-    async with serve(Simulator(speed=1000)) as origin:
+    return Simulator(speed=1000)
+
+
+@pytest.fixture
+async def fast_origin(fast_simulator: Simulator) -> AsyncIterator[str]:
+    async with serve(fast_simulator) as origin:
         yield origin

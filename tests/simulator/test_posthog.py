@@ -32,6 +32,7 @@ IN_PROGRESS = "cccccccc-cccc-4ccc-8ccc-cccccccccccc"
 FAILED = "dddddddd-dddd-4ddd-8ddd-dddddddddddd"
 RUNS = f"/posthog/api/projects/1/tasks/{TASK}/runs/"
 KEY = {"Authorization": "Bearer phx_simulated"}
+OUTAGE = {"Authorization": "Bearer phx_outage"}
 
 
 @pytest.fixture
@@ -149,17 +150,21 @@ async def test_the_environment_points_at_the_mount(clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("authorization", "code"),
+    ("authorization", "status", "code"),
     [
-        ("", "not_authenticated"),
-        ("Basic cGh4Xw==", "not_authenticated"),
-        ("Bearer phc_project_token", "authentication_failed"),
-        ("Bearer phx_wrong", "authentication_failed"),
+        ("", 401, "not_authenticated"),
+        ("Basic cGh4Xw==", 401, "not_authenticated"),
+        ("Bearer phc_project_token", 401, "authentication_failed"),
+        ("Bearer phx_wrong", 401, "authentication_failed"),
+        # Where the view lists session authentication first: only type and code tell it from a missing scope.
+        ("Bearer phx_wrong_403", 403, "authentication_failed"),
     ],
 )
-async def test_only_a_personal_api_key_is_let_in(client: httpx.AsyncClient, authorization: str, code: str) -> None:
+async def test_only_a_personal_api_key_is_let_in(
+    client: httpx.AsyncClient, authorization: str, status: int, code: str
+) -> None:
     answer = await client.get(RUNS, headers={"Authorization": authorization})
-    assert answer.status_code == 401
+    assert answer.status_code == status
     assert (answer.json()["type"], answer.json()["code"]) == ("authentication_error", code)
 
 
@@ -573,6 +578,16 @@ async def test_a_run_is_resumed_in_the_cloud(client: httpx.AsyncClient, clock: M
     assert (await run_detail(client, run_id))["status"] == "completed"
 
 
+async def test_a_run_that_cannot_be_resumed_stays_as_it_was_but_for_its_error(client: httpx.AsyncClient) -> None:
+    before = await run_detail(client, COMPLETED)
+    answer = await client.post(f"{RUNS}{COMPLETED}/resume_in_cloud/", headers=OUTAGE)
+    assert (answer.status_code, answer.json()) == (502, {"error": "Failed to start cloud workflow"})
+    assert await run_detail(client, COMPLETED) == before | {
+        "error_message": "Failed to start cloud workflow",
+        "updated_at": "2026-01-01T00:00:00.000Z",
+    }
+
+
 async def test_set_output_replaces_the_output_and_completes_a_structured_run(client: httpx.AsyncClient) -> None:
     await client.patch(f"{RUNS}{IN_PROGRESS}/", json={"output": {"old": True}})
     answer = await client.patch(f"{RUNS}{IN_PROGRESS}/set_output/", json={"output": {"summary": "ok"}})
@@ -621,6 +636,20 @@ async def test_a_message_is_relayed_only_from_an_open_run_with_a_thread(
     answer = await client.post(f"{RUNS}{run_id}/relay_message/", json={"text": text})
     assert (answer.status_code, answer.json()["status"]) == (200, status)
     assert ("relay_id" in answer.json()) == (status == "accepted")
+
+
+@pytest.mark.parametrize(
+    ("run_id", "status", "body"),
+    [
+        (IN_PROGRESS, 503, {"error": "Failed to queue Slack relay"}),
+        (COMPLETED, 200, {"status": "skipped"}),
+    ],
+)
+async def test_a_message_that_cannot_be_queued_is_an_error_if_it_was_to_be_queued(
+    client: httpx.AsyncClient, run_id: str, status: int, body: Any
+) -> None:
+    answer = await client.post(f"{RUNS}{run_id}/relay_message/", json={"text": "Done"}, headers=OUTAGE)
+    assert (answer.status_code, answer.json()) == (status, body)
 
 
 async def test_a_message_of_more_than_10000_characters_is_not_relayed(client: httpx.AsyncClient) -> None:
@@ -1106,6 +1135,18 @@ async def test_a_stream_that_does_not_appear_for_120_seconds_is_an_error(app: St
         clock.advance(20)
         assert await stream.until("error") == 'event: error\ndata: {"error": "Stream not available"}'
         assert await stream.next_block() is None
+
+
+async def test_a_stream_that_loses_its_connection_says_so_and_can_be_read_on(
+    app: Starlette, client: httpx.AsyncClient
+) -> None:
+    async with opened(app, f"{RUNS}{IN_PROGRESS}/stream/", **OUTAGE) as stream:
+        told = (await stream.until("permission_request")).split("\n")[0]
+        assert await stream.next_block() == 'event: error\ndata: {"error": "Connection lost to task run stream"}'
+        assert await stream.next_block() is None
+    await client.patch(f"{RUNS}{IN_PROGRESS}/", json={"status": "cancelled"})
+    rest = await client.get(f"{RUNS}{IN_PROGRESS}/stream/", headers=SSE | {"Last-Event-ID": told.removeprefix("id: ")})
+    assert [event["data"]["status"] for event in parse_events(rest.text)] == ["cancelled"]
 
 
 async def test_the_oldest_entries_of_a_long_stream_are_trimmed_without_a_word(

@@ -2,18 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from render import Render as RenderSDK
-from render.client import Client
-from render.client.errors import ClientError, RenderError, ServerError, TaskRunError
-from render.client.types import ListTaskRunsParams
-from render.client.workflows import WorkflowsService
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
@@ -82,20 +76,45 @@ async def test_unknown_paths_and_methods_are_errors_in_json(api: httpx.AsyncClie
     assert ((r := await api.put("/tasks")).status_code, r.json()) == (405, {"message": "method not allowed"})
 
 
-async def test_over_the_limit_the_answer_says_when_to_come_back() -> None:
-    clock = ManualClock()
-    render = Render(clock, reads_per_minute=1, writes_per_minute=30)
-    transport = httpx.ASGITransport(Starlette(routes=[Mount("/render", routes=render.routes())]))
+async def test_a_wrong_key_may_also_be_refused_in_json(api: httpx.AsyncClient) -> None:
+    response = await api.get("/task-runs", headers={"Authorization": "Bearer rnd_wrong_json"})
+    assert (response.status_code, sorted(response.json())) == (401, ["id", "message"])
+
+
+@asynccontextmanager
+async def limited(clock: ManualClock, *, resets_at_epoch: bool = False) -> AsyncIterator[httpx.AsyncClient]:
+    render = Render(clock, reads_per_minute=2, writes_per_minute=30, resets_at_epoch=resets_at_epoch)
+    transport = httpx.ASGITransport(Simulator(clock=clock, render=render).app)
     async with httpx.AsyncClient(transport=transport, base_url="http://simulator/render/v1", headers=KEY) as api:
-        assert (await api.get("/tasks")).status_code == 200
+        yield api
+
+
+def limits(response: httpx.Response) -> tuple[int, str | None, str | None, str | None]:
+    names = ("Ratelimit-Limit", "Ratelimit-Remaining", "Ratelimit-Reset")
+    limit, remaining, reset = (response.headers.get(name) for name in names)
+    return response.status_code, limit, remaining, reset
+
+
+async def test_every_answer_tells_where_the_limit_of_its_kind_stands(clock: ManualClock) -> None:
+    async with limited(clock) as api:
+        assert limits(await api.get("/tasks")) == (200, "2", "1", "60")
         clock.advance(15)
-        refused = await api.get("/tasks")
-        limits = {name: value for name, value in refused.headers.items() if name.startswith("ratelimit-")}
-        assert refused.status_code == 429
-        assert limits == {"ratelimit-limit": "1", "ratelimit-remaining": "0", "ratelimit-reset": "45"}
-        assert (await api.delete(f"/task-runs/{RUNNING}")).status_code == 204
+        assert limits(await api.get("/task-runs/trn-unknown")) == (404, "2", "0", "45")
+        assert limits(await api.get("/tasks")) == (429, "2", "0", "45")
+        assert limits(await api.delete(f"/task-runs/{RUNNING}")) == (204, "30", "29", "45")
         clock.advance(45)
-        assert (await api.get("/tasks")).status_code == 200
+        assert limits(await api.get("/tasks")) == (200, "2", "1", "60")
+
+
+async def test_the_reset_of_a_limit_may_be_told_in_seconds_of_the_epoch(clock: ManualClock) -> None:
+    async with limited(clock, resets_at_epoch=True) as api:
+        clock.advance(15)
+        # The first minute of 2026 ends.
+        assert limits(await api.get("/tasks")) == (200, "2", "1", "1767225660")
+
+
+async def test_without_limits_no_answer_tells_of_any(api: httpx.AsyncClient) -> None:
+    assert limits(await api.get("/tasks")) == (200, None, None, None)
 
 
 # Tasks
@@ -281,6 +300,7 @@ async def test_subtasks_appear_when_they_begin_and_name_parent_and_root(
     clock.advance(3.5)
     child = (await api.get(f"/task-runs/{(await family())[0]}")).json()
     assert (child["parentTaskRunId"], child["rootTaskRunId"], child["results"]) == (root, root, [25])
+    assert child["parentTaskAttempt"] == 0
     assert (await api.get(f"/task-runs/{root}")).json()["results"] == [29]
 
 
@@ -388,48 +408,3 @@ async def test_a_stream_closes_after_30_minutes_without_an_event(
             assert await anext(stream) == "retry: 2000"
             clock.advance(20)
             assert [frame async for frame in stream] == []
-
-
-# The official SDK
-
-
-async def test_the_official_sync_client_accepts_every_answer(fast_origin: str) -> None:
-    def use(sdk: RenderSDK) -> None:
-        started = sdk.workflows.start_task("demo-workflow/slow", {"n": 1}, idempotency_key="k-1")
-        assert sdk.workflows.start_task("demo-workflow/slow", [2], idempotency_key="k-1").id == started.id
-        sdk.workflows.cancel_task_run(started.id)
-        assert sdk.workflows.get_task_run(started.id).status.value == "canceled"
-        listed = sdk.workflows.list_task_runs(ListTaskRunsParams(limit=2, owner_id=[OWNER_ID, "tea-2"]))
-        assert [item.task_run.id for item in listed] == [started.id, RUNNING]
-        assert sdk.workflows.run_task("demo-workflow/pipeline", [6, 8]).results == [100]
-        with pytest.raises(TaskRunError, match="no such customer"):
-            sdk.workflows.run_task("demo-workflow/fail", [])
-        with pytest.raises(ClientError, match="task run not found"):
-            sdk.workflows.get_task_run("trn-unknown")
-        with pytest.raises(ServerError, match="is not active"):
-            sdk.workflows.cancel_task_run(started.id)
-
-    sdk = RenderSDK(token="rnd_x", base_url=f"{fast_origin}/render")
-    with anyio.fail_after(10), sdk.client.internal.get_httpx_client():
-        await anyio.to_thread.run_sync(use, sdk)
-
-
-async def test_the_official_async_client_waits_over_the_stream(fast_origin: str) -> None:
-    client = Client(token="rnd_x", base_url=f"{fast_origin}/render")
-    workflows = WorkflowsService(client)
-    with anyio.fail_after(10):
-        # The SDK opens a client for its calls and leaves closing it to whoever knows that it is there.
-        async with client.internal.get_async_httpx_client():
-            assert (await workflows.run_task("demo-workflow/flaky", [])).results == ["third time lucky"]
-            started = await workflows.start_task("demo-workflow/square", [7])
-            other = await workflows.start_task("demo-workflow/square", [8])
-            events = [event async for event in workflows.task_run_events([started.id, other.id])]
-            assert sorted(event.results[0] for event in events) == [49, 64]
-
-
-async def test_the_official_client_reports_the_plain_text_of_a_refused_key(fast_origin: str) -> None:
-    client = Client(token="rnd_wrong", base_url=f"{fast_origin}/render")
-    with anyio.fail_after(10):
-        async with client.internal.get_async_httpx_client():
-            with pytest.raises(RenderError, match="non-JSON response: Unauthorized"):
-                await WorkflowsService(client).list_task_runs()

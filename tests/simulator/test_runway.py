@@ -3,10 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import anyio
 import httpx
 import pytest
-from runwayml import AsyncRunwayML, AuthenticationError, NotFoundError, RunwayML, TaskFailedError
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
@@ -24,13 +22,6 @@ async def api(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     base_url = "http://simulator/runway/v1"
     async with httpx.AsyncClient(transport=transport, base_url=base_url, headers=KEY | VERSION) as client:
         yield client
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK polls every six seconds, more or less; a test does not wait for that."""
-    monkeypatch.setattr("runwayml.lib.polling.POLL_TIME", 0.01)
-    monkeypatch.setattr("runwayml.lib.polling.POLL_JITTER", 0)
 
 
 def test_the_environment_points_at_the_mount(simulator: Simulator) -> None:
@@ -118,6 +109,16 @@ async def test_a_wrong_key_is_refused(api: httpx.AsyncClient, key: str) -> None:
     assert (response.status_code, list(response.json())) == (401, ["error"])
 
 
+async def test_a_throttled_key_is_told_when_to_come_back(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    headers = {"Authorization": "Bearer key_throttled"}
+    assert (await api.get(f"/tasks/{SUCCEEDED}", headers=headers)).status_code == 200
+    clock.advance(0.5)
+    refused = await api.delete(f"/tasks/{SUCCEEDED}", headers=headers)
+    assert (refused.status_code, refused.headers["Retry-After"], list(refused.json())) == (429, "2", ["error"])
+    clock.advance(2)
+    assert (await api.get(f"/tasks/{SUCCEEDED}", headers=headers)).status_code == 200
+
+
 async def test_other_methods_and_paths_are_errors(api: httpx.AsyncClient) -> None:
     answers = [await api.post(f"/tasks/{DEMO}"), await api.get("/organization"), await api.get(f"/tasks/{DEMO}/")]
     assert [(answer.status_code, list(answer.json())) for answer in answers] == [
@@ -125,35 +126,3 @@ async def test_other_methods_and_paths_are_errors(api: httpx.AsyncClient) -> Non
         (404, ["error"]),
         (404, ["error"]),
     ]
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_the_official_sync_client_waits_for_a_task_and_deletes_it(fast_origin: str) -> None:
-    def use() -> None:
-        with RunwayML(api_key="key_x", base_url=f"{fast_origin}/runway") as sdk:
-            done = sdk.tasks.retrieve(DEMO).wait_for_task_output(timeout=5)
-            assert done.status == "SUCCEEDED"
-            assert done.cost.credits == 25
-            failed = sdk.tasks.retrieve(FAILED)
-            assert failed.status == "FAILED"
-            assert failed.failure_code == "INTERNAL.BAD_OUTPUT.CODE01"
-            sdk.tasks.delete(DEMO)
-            with pytest.raises(NotFoundError):
-                sdk.tasks.retrieve(DEMO)
-        with RunwayML(api_key="key_wrong", base_url=f"{fast_origin}/runway") as sdk, pytest.raises(AuthenticationError):
-            sdk.tasks.retrieve(SUCCEEDED)
-
-    with anyio.fail_after(10):
-        await anyio.to_thread.run_sync(use)
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_the_official_async_client_learns_of_failure(fast_origin: str) -> None:
-    with anyio.fail_after(10):
-        async with AsyncRunwayML(api_key="key_x", base_url=f"{fast_origin}/runway") as sdk:
-            throttled = await sdk.tasks.retrieve(THROTTLED)
-            assert throttled.status == "THROTTLED"
-            for task in (FAILED, CANCELLED):
-                with pytest.raises(TaskFailedError):
-                    await (await sdk.tasks.retrieve(task)).wait_for_task_output(timeout=5)
-            await sdk.tasks.delete(THROTTLED)
