@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from io import BytesIO
 from math import inf
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,6 +45,7 @@ from mcp_taskruns.core.result import Answer
 from mcp_taskruns.errors import Kind, NotConfigured, UpstreamError
 
 MAX_BODY_BYTES = 32_000_000
+MAX_PIECE_BYTES = 1_000_000
 CONNECT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 4.0
 """Many servers close a connection that was idle for 5 seconds: one that is about to be closed is not used again."""
@@ -163,7 +165,7 @@ class Upstream:
                 request.method,
                 yarl.URL(request.url, encoded=True),  # or it would be rewritten: `%2C` to `,`
                 headers=[*_HEADERS, *request.headers],
-                data=request.content,
+                data=_in_pieces(request.content),
                 allow_redirects=False,
                 skip_auto_headers=["Content-Type"],
                 proxy=self._proxy_for(request.url),
@@ -262,6 +264,11 @@ def timed_out(request: UpstreamRequest, seconds: float) -> UpstreamError:
         hint=_after_sending(request),
         retryable=request.repeatable,
     )
+
+
+def _in_pieces(content: bytes | None) -> bytes | BytesIO | None:
+    """A body as aiohttp wants it: a large one at once would hold up the event loop."""
+    return BytesIO(content) if content and len(content) > MAX_PIECE_BYTES else content
 
 
 def _after_sending(request: UpstreamRequest) -> str:

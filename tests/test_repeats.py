@@ -1,5 +1,6 @@
 """What is sent again and what is not, when, and how often: on a driven clock, against the simulated providers."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -401,3 +402,13 @@ async def test_an_upload_to_the_storage_is_tried_again(simulator: Simulator, env
     assert [line.rpartition("/posthog")[2] for line in sent(simulator)].count("/storage/") == 2
     stored = await outside(environment, "GET", f"/posthog/api/projects/1/tasks/{TASK}/runs/{POSTHOG_RUNNING}/")
     assert stored["artifacts"] == []
+
+
+async def test_a_start_whose_answer_cannot_be_read_names_the_key_that_makes_it_safe_to_repeat(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(202, JSON, '{"id":"trn-1","sta'))
+    call = await finished(environment, "render-run-task", REPEATED["render-run-task"], 0)
+    key = json.loads(simulator.requests[-1].body)["idempotencyKey"]
+    assert call.failure.retryable
+    assert call.failure.hint == f'To try again pass body.idempotencyKey "{key}": with it no second run is started.'

@@ -168,3 +168,9 @@ def test_what_stands_at_a_place_of_secrets_is_redacted_and_the_place_told(
 
 def test_what_is_redacted_is_told_from_what_is_masked() -> None:
     assert (REDACTED, MASK) == ("[redacted]", "[secret]")
+
+
+def test_a_secret_that_one_of_several_json_lines_spells_with_escapes_is_masked() -> None:
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in "phx_planted/x")
+    lines = f'{{"a":"\\n"}}\n{{"b":"{spelled}"}}\nno JSON \\ at all\n'.encode()
+    assert Mask(["phx_planted/x"]).data(lines) == b'{"a":"\\n"}\n{"b":"[secret]"}\nno JSON \\ at all\n'

@@ -574,6 +574,30 @@ def test_a_hint_repeats_the_words_that_its_rule_finds(says: str, hint: str, mess
     assert hint_of(says, hint, message, operation(authentication=KEY_HEADER)) == filled
 
 
+@pytest.mark.parametrize(
+    ("body", "says", "hint", "filled"),
+    [
+        # PostHog's TaskRunErrorResponse: products/tasks/backend/serializers.py
+        ({"missing_artifact_ids": ["a1", "a2"]}, "", "Not here: {missing_artifact_ids}.", "Not here: a1, a2."),
+        ({"code": "odd", "detail": "no"}, "", "{code}: {detail}.", "odd: no."),
+        ({"ids": ["a", 5, None, {"b": "c"}, "d"]}, "", "[{ids}]", "[a, d]"),
+        ({"ids": []}, "", "[{ids}]", "[]"),
+        ({"a": 5, "b": None, "c": {"d": "e"}}, "", "{a} {b} {c} {d}", "{a} {b} {c} {d}"),
+        ({"a": "x" * (MAX_GROUP + 1)}, "", "{a}", "x" * MAX_GROUP),
+        ({"a": ["x" * MAX_GROUP, "y"]}, "", "{a}", "x" * MAX_GROUP),
+        (["a"], "", "{a} {0}", "{a} {0}"),
+        ({"a": "{b} {credential}", "b": "c"}, "", "{a}", "{b} {credential}"),
+        # What the rule finds goes before, and what a credential is called is not the provider's to say
+        ({"message": "said", "a": "member"}, r"(?P<a>\w+)", "{a}", "said"),
+        ({"credential": "your password"}, "", "Look at {credential}.", "Look at A_KEY or B_KEY."),
+    ],
+)
+def test_a_hint_repeats_texts_of_the_body(body: Any, says: str, hint: str, filled: str) -> None:
+    rule = ErrorRule(says=re.compile(says), hint=hint)
+    given = answer(403, "application/json", dump(body))
+    assert ruled(given, rule, authentication=KEY_HEADER).hint == filled
+
+
 def test_a_hint_repeats_only_so_many_of_the_providers_words() -> None:
     assert hint_of("(?P<a>x+)", "{a}", "x" * 5_000) == "x" * MAX_GROUP
     assert hint_of("(?P<a>x+)", "{a}", "x" * MAX_GROUP) == "x" * MAX_GROUP
