@@ -95,6 +95,8 @@ class Exchange:
                 if failure is None:
                     raise
                 raise _counted(failure, tries) from None  # what happened, and not that there is no other try
+            if failure is not None and anyio.current_time() >= deadline:
+                raise _counted(failure, tries)
             tries += 1
             try:
                 async with throttle.place(is_stream=operation.is_stream, deadline=deadline, tell=tell):

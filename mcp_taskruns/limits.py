@@ -67,8 +67,17 @@ class Throttle:
     async def place(self, *, is_stream: bool, deadline: float, tell: Tell) -> AsyncIterator[None]:
         """A place among the requests under way. Raises UpstreamError when none becomes free before the deadline."""
         places = self._streams if is_stream else self._places
-        if places.value == 0:
+        if places.value:
+            places.acquire_nowait()
+        else:
             await tell(f"waiting for {self._provider}: too many calls are under way already")
+            await self._wait_for_place(places, deadline)
+        try:
+            yield
+        finally:
+            places.release()
+
+    async def _wait_for_place(self, places: anyio.Semaphore, deadline: float) -> None:
         with anyio.move_on_at(deadline) as bound:
             await places.acquire()
         if bound.cancelled_caught:
@@ -78,10 +87,6 @@ class Throttle:
                 hint="Nothing was sent: try again when others have ended.",
                 retryable=True,
             )
-        try:
-            yield
-        finally:
-            places.release()
 
     async def turn(self, *, reads: bool, deadline: float, tell: Tell) -> None:
         """Wait until the provider takes one more. Raises UpstreamError where no time would be left for its answer."""

@@ -152,6 +152,7 @@ def fits_answer(schema: Mapping[str, Any], value: Any) -> bool:
 
 def _declare(schema: dict[str, Any], path: Path) -> None:
     for name in path:
+        schema["type"] = "object"
         schema = schema.setdefault("properties", {}).setdefault(name, {})
     schema["type"] = "string"
 

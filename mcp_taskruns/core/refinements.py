@@ -139,11 +139,18 @@ def refined_arguments(operation: spec.ConsumedOperation) -> Iterator[tuple[str, 
     if operation.log is None:
         return
     if operation.paging is None:  # else the provider chooses among the entries
-        told = f"Only the last so many entries that fit the rest; default {DEFAULT_LAST}."
-        yield LAST, {"type": "integer", "minimum": 1, "description": told, "examples": [20]}
+        yield (
+            LAST,
+            {"type": "integer", "minimum": 1, "default": DEFAULT_LAST, "description": "How many entries at most."},
+        )
         told = "Only entries after this time."
         example = "2026-01-31T09:00:00Z"
         yield SINCE, {"type": "string", "format": "date-time", "description": told, "examples": [example]}
         told = "Only entries of these types."
-        yield TYPES, {"type": "array", "items": {"type": "string"}, "description": told}
+        examples = [operation.log.examples] if operation.log.examples else []
+        yield (
+            TYPES,
+            {"type": "array", "items": {"type": "string"}, "description": told}
+            | ({"examples": examples} if examples else {}),
+        )
     yield RAW, {"type": "boolean", "description": "Entries as JSON lines, whole, not as a line to read each."}

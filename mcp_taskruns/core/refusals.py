@@ -105,7 +105,7 @@ def provider_error(
             if rule.kind is not None:
                 kind, retryable, hint = rule.kind, rule.kind in PASSING, HINTS[rule.kind]
             retryable = retryable if rule.retryable is None else rule.retryable
-            words = {"credential": variables, **_members(value), **groups}
+            words = {**_members(value), "credential": variables, **groups}
             hint = _filled(rule.hint, words) if rule.hint else hint
             break
     return ProviderError(

@@ -75,6 +75,7 @@ class EntryLog(Part):
 
     time: str
     type: Names = ()
+    examples: tuple[str, ...] = ()
 
 
 class Upload(Part):

@@ -631,13 +631,17 @@ def test_an_answer_about_one_run_has_a_schema_that_says_where_its_id_and_state_s
 
 def test_a_run_that_stands_inside_of_an_answer_is_described_there() -> None:
     tools = compiled(RUNS | {"found": {"get": "$.data.run", "change": "$"}})
-    assert tools["thing-get"].output_schema == answer(data={"properties": {"run": {"properties": RUN}}})
+    assert tools["thing-get"].output_schema == answer(
+        data={"type": "object", "properties": {"run": {"type": "object", "properties": RUN}}}
+    )
     assert tools["thing-change"].output_schema == answer(**RUN)
 
 
 def test_an_id_that_stands_beside_the_run_s_state_is_described_where_it_stands() -> None:
     shape = {"id": "meta.id", "state": "meta.status"}
-    assert compiled(RUNS | {"shape": shape})["thing-get"].output_schema == answer(meta={"properties": RUN})
+    assert compiled(RUNS | {"shape": shape})["thing-get"].output_schema == answer(
+        meta={"type": "object", "properties": RUN}
+    )
 
 
 @pytest.mark.parametrize("name", ["make", "begin"])
@@ -655,10 +659,12 @@ def test_the_shipped_tools_that_answer_about_one_run_say_so() -> None:
         "render-run-task": answer(**RUN),
         "render-retrieve-task-run": answer(**RUN),
         "render-cancel-task-run": answer(**CANCELLED),
-        "inngest-get-function-run-status": answer(data={"properties": {"run_id": TEXT, "status": TEXT}}),
+        "inngest-get-function-run-status": answer(
+            data={"type": "object", "properties": {"run_id": TEXT, "status": TEXT}}
+        ),
         "inngest-cancel-function-run": answer(**CANCELLED),
         "posthog-create-task-run": answer(**RUN),
-        "posthog-start-task-run": answer(latest_run={"properties": RUN}),
+        "posthog-start-task-run": answer(latest_run={"type": "object", "properties": RUN}),
         "posthog-resume-task-run-cloud": answer(**RUN),
         "posthog-retrieve-task-run": answer(**RUN),
         "posthog-update-task-run": answer(**RUN),
@@ -686,7 +692,7 @@ def test_an_output_schema_forbids_nothing_and_only_that_of_our_own_answer_requir
         assert Draft202012Validator(schema).is_valid({"text": "whatever", "newer": [1], "id": "run"})
 
 
-DATA = answer(data={"properties": {"run_id": TEXT, "status": TEXT}})
+DATA = answer(data={"type": "object", "properties": {"run_id": TEXT, "status": TEXT}})
 
 
 @pytest.mark.parametrize(

@@ -314,8 +314,8 @@ RAW = {"type": "boolean", "description": "Entries as JSON lines, whole, not as a
 LAST = {
     "type": "integer",
     "minimum": 1,
-    "description": "Only the last so many entries that fit the rest; default 100.",
-    "examples": [20],
+    "default": 100,
+    "description": "How many entries at most.",
 }
 SINCE = {
     "type": "string",

@@ -170,6 +170,10 @@ from .test_result import INNGEST_ERROR, answer, error, failure, operation, refus
             answer(502, "text/html", "<html><head><TITLE a=b>502 Bad\n  Gateway </TITLE></head><body>…"),
             error("unavailable", 502, "502 Bad Gateway", retryable=True),
         ),
+        (
+            answer(500, "text/html", "\ufeffOops <html><title>Down</title>"),
+            error("unavailable", 500, "Down", retryable=True),
+        ),
         (answer(500, None, " <!doctype html><p>x"), error("unavailable", 500, "an HTML page", retryable=True)),
         (answer(500, "text/html", " \n"), error("unavailable", 500, "", retryable=True)),
         # Amazon S3 API reference: Error responses

@@ -808,6 +808,12 @@ def test_a_form_is_sent_where_the_provider_says_and_nothing_else_with_it(url: st
         "https://bucket.example:port/",
         "http://localhost@bucket.example/",
         "http://127.0.0.1.bucket.example/",
+        # What no address is written with: RFC 3986 section 2
+        "https://bucket.example/a b",
+        "https://bucket.example/\r\nX-A: b",
+        "https://bucket.example/\n",
+        "https://bucket.example/\x00",
+        "https://b\u00fccket.example/",
     ],
 )
 def test_a_form_is_not_sent_to_an_address_that_is_not_safe(url: str) -> None:
