@@ -109,7 +109,7 @@ class Exchange:
                 if wait is None or anyio.current_time() + wait >= deadline:
                     raise _counted(exc, tries) from exc.__cause__
                 failure = exc
-                reason = f"{exc.message}; trying again ({tries} of {max_retries})"
+                reason = f"{exc.message.removesuffix('.')}; trying again ({tries} of {max_retries})"
             await pause(wait, reason, tell)
 
     async def _exchange(

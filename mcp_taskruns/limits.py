@@ -128,7 +128,7 @@ class Throttle:
         return UpstreamError(
             f"{self._provider} takes no more calls of this kind for {ceil(seconds)} s",
             kind="rate_limited",
-            hint="Nothing was sent: wait, or make fewer calls.",
+            hint="Nothing was sent, because this server keeps to the provider's rate: wait, or make fewer calls.",
             retryable=True,
             retry_after_s=round(seconds, 1),
         )

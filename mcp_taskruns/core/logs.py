@@ -12,6 +12,9 @@ from mcp_taskruns.core.refinements import DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.text import dump, one_line, read_moment
 
+MAX_TYPES = 20
+"""Types of entries that are named where none fits."""
+
 MAX_LINE = 500
 """Characters of the line that an entry is told in."""
 
@@ -29,7 +32,7 @@ def show_log(outcome: Outcome, log: EntryLog, arguments: Mapping[str, Any], limi
     last = wanted if page else wanted[-(arguments.get(LAST) or DEFAULT_LAST) :]
     lines = [dump(entry) if arguments.get(RAW) else entry_line(entry, log) for entry in last]
     shown = _first_that_fit(lines, limit) if page else _first_that_fit(lines[::-1], limit)[::-1]
-    note = page_note(page, len(shown)) if page else _note(len(shown), len(wanted), len(entries))
+    note = page_note(page, len(shown)) if page else _note(len(shown), len(wanted), entries, log)
     if not any(shown):
         return replace(outcome, text=note, media_type="text/plain")  # an empty text is an error to some models' APIs
     media_type = "application/jsonl" if arguments.get(RAW) else "text/plain"
@@ -72,8 +75,14 @@ def _first_that_fit(lines: Sequence[str], limit: int) -> list[str]:
     return kept or [f"{line[: limit + len(line)]}…" for line in lines[:1]]
 
 
-def _note(shown: int, wanted: int, entries: int) -> str:
+def _note(shown: int, wanted: int, entries: Sequence[Any], log: EntryLog) -> str:
+    count = len(entries)
     if not wanted:
-        return f"None of the {entries:,} entries fits." if entries else "The log is empty."
+        if not count:
+            return "The log is empty."
+        types = sorted({names[0] for entry in entries if (names := _types(entry, log))})
+        there_are = f"; their types are {', '.join(types[:MAX_TYPES])}" if types else ""
+        return f"None of the {count:,} entries fits{there_are}."
     told = f"All {wanted:,}" if shown == wanted else f"The last {shown:,} of {wanted:,}"
-    return f"{told} entries that were asked for; the log has {entries:,}." if wanted < entries else f"{told} entries."
+    noun = "entry" if wanted == 1 else "entries"
+    return f"{told} {noun} that were asked for; the log has {count:,}." if wanted < count else f"{told} {noun}."

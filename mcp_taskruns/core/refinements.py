@@ -71,6 +71,8 @@ class Refinements:
             return None
         if bool(declared.cursor) == bool(declared.offset):
             raise self._wrong("paging", "needs a cursor or an offset, and not both")
+        if declared.cursor and not declared.next:
+            raise self._wrong("paging.next", "is missing: where in an item is the cursor?")
         return Paging(
             items=self._path(declared.items, "paging.items"),
             limit=declared.limit,

@@ -136,7 +136,9 @@ def test_since_leaves_only_what_is_later(since: str, shown: list[int]) -> None:
     outcome = told(counted(5), since=since)
     assert numbers(outcome) == shown
     assert outcome.notes == (
-        ("All 5 entries.",) if len(shown) == 5 else (f"All {len(shown)} entries that were asked for; the log has 5.",)
+        ("All 5 entries.",)
+        if len(shown) == 5
+        else (f"All {len(shown)} {'entry' if len(shown) == 1 else 'entries'} that were asked for; the log has 5.",)
     )
 
 
@@ -174,7 +176,8 @@ def test_types_leaves_only_entries_of_one_of_these(types: list[str], shown: list
 @pytest.mark.parametrize("types", [["unknown"], ["tool"]])
 def test_where_no_entry_is_of_a_type_that_is_all_that_is_told(types: list[str]) -> None:
     outcome = told(MIXED, types=types)
-    assert (outcome.text, outcome.notes) == ("None of the 4 entries fits.", ())
+    there_are = "_posthog/console, _posthog/turn_complete, agent_message, tool_call"
+    assert (outcome.text, outcome.notes) == (f"None of the 4 entries fits; their types are {there_are}.", ())
 
 
 def test_an_update_is_found_under_the_method_as_well() -> None:

@@ -404,3 +404,8 @@ def test_what_is_redacted_in_the_shipped_answers_is_what_posthog_s_own_server_re
         "posthog-start-task-run": places("latest_run"),
         "posthog-get-sandbox-connection-token": {("token",)},
     }
+
+
+def test_a_list_that_goes_on_by_a_cursor_says_where_that_is() -> None:
+    with pytest.raises(CapabilityError, match=r"consumes\.paging\.next: is missing"):
+        operation_of({"paging": {"cursor": "cursor", "size": 5}})

@@ -65,7 +65,7 @@ async def test_p11_the_agents_own_answer_is_passed_on(caller: Caller) -> None:
     [
         ("unreachable", 502, "unavailable", "Agent server is not reachable", "Look with posthog-retrieve-task-run"),
         ("slow", 504, "timeout", "Agent server request timed out", "posthog-get-filtered-task-run-session"),
-        ("refusing", 502, "unavailable", "Agent server rejected the command", "try again later"),
+        ("refusing", 502, "unavailable", "Agent server rejected the command", "may have been carried out"),
     ],
 )
 async def test_p11_an_agent_that_does_not_answer_is_told_and_not_asked_twice(

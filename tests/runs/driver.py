@@ -180,6 +180,15 @@ def answering(value: Any, status: int = 200) -> Fault:
 HONEST = Fault()
 """A request that the simulator answers itself."""
 
+PASSING = {
+    "cut": Fault(cut=True),
+    "429": Fault(429, body="slow down"),
+    "502": Fault(502, body="bad gateway"),
+    "503": Fault(503, body="busy"),
+    "504": Fault(504, body="too slow"),
+}
+"""Refusals, and a lost connection, that may be gone a moment later."""
+
 TRIES = 4
 """How often something is sent at most that is safe to send again."""
 

@@ -15,6 +15,7 @@ from tests.clock import LoopClock, pass_time, settle
 from tests.doors import Door, Era, open_client
 from tests.runs.driver import (
     HONEST,
+    PASSING,
     PATIENCE,
     POSTHOG_COMPLETED,
     POSTHOG_FAILED,
@@ -170,15 +171,6 @@ async def test_time_that_is_over_after_a_start_is_no_error_and_cancels_nothing(
 async def test_a_start_with_a_wait_of_no_seconds_returns_at_once(environment: dict[str, str]) -> None:
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 0}, 0)
     assert (call.value["run_id"], call.value["timed_out"], call.value["state"]) == (NEW, True, "queued")
-
-
-PASSING = {
-    "cut": Fault(cut=True),
-    "429": Fault(429, body="slow down"),
-    "502": Fault(502, body="bad gateway"),
-    "503": Fault(503, body="busy"),
-    "504": Fault(504, body="too slow"),
-}
 
 
 @pytest.mark.parametrize("fault", PASSING)
