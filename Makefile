@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 CONFORMANCE := $(VENV)/conformance
 
-.PHONY: demo test conformance clean
+.PHONY: demo test pytest-parts pytest-whole conformance clean
 
 demo: $(VENV)/installed
 	$(BIN)/mcp-taskruns demo
@@ -18,10 +18,19 @@ test: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/cog --check README.md
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q
+	$(MAKE) --no-print-directory --jobs=2 --output-sync pytest-parts pytest-whole
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='mcp_taskruns/core/*,mcp_taskruns/errors.py' --fail-under=100
+
+# The tests in two halves, side by side: of the parts, in folders of their own, and of the whole.
+PARTS := tests/core tests/providers tests/runs tests/simulator
+
+pytest-parts:
+	$(BIN)/coverage run -m pytest -q $(PARTS)
+
+pytest-whole:
+	$(BIN)/coverage run -m pytest -q $(PARTS:%=--ignore=%) tests
 
 # The task scenarios of the MCP conformance suite; needs npm, and brings a Node that is new enough.
 conformance: $(VENV)/installed-dev $(CONFORMANCE)/installed
