@@ -18,7 +18,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/cog --check README.md
 	$(BIN)/coverage erase
-	$(MAKE) --no-print-directory --jobs=2 --output-sync pytest-parts pytest-whole
+	$(MAKE) --no-print-directory --jobs=2 pytest-parts pytest-whole
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='mcp_taskruns/core/*,mcp_taskruns/errors.py' --fail-under=100
