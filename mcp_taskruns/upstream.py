@@ -27,7 +27,7 @@ TLS = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 # At import aiohttp makes a context for connections that name none: 2 MB of authorities, and 30 ms. It gets ours.
 _create_default_context = ssl.create_default_context
-ssl.create_default_context = lambda: TLS  # type: ignore[assignment, misc]
+ssl.create_default_context = lambda: TLS  # type: ignore[assignment, misc]  # for this import alone
 import aiohttp
 
 ssl.create_default_context = _create_default_context

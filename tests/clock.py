@@ -24,7 +24,7 @@ class DrivenLoop(asyncio.SelectorEventLoop):
 
 
 # By which aiohttp tells how long a connection was idle.
-aiohttp.connector.monotonic = lambda: asyncio.get_running_loop().time()  # type: ignore[attr-defined]
+aiohttp.connector.monotonic = lambda: asyncio.get_running_loop().time()  # type: ignore[attr-defined]  # it exports none
 
 DRIVEN = ("asyncio", {"loop_factory": DrivenLoop})
 
