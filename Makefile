@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 CONFORMANCE := $(VENV)/conformance
+SPECTRAL := $(VENV)/spectral
+SCHEMATHESIS := $(VENV)/schemathesis
 
-.PHONY: demo test pytest-parts pytest-whole conformance clean
+.PHONY: demo test test-rest pytest-parts pytest-whole conformance clean
 
 demo: $(VENV)/installed
 	$(BIN)/mcp-taskruns demo
@@ -31,6 +33,20 @@ pytest-parts:
 
 pytest-whole:
 	$(BIN)/coverage run -m pytest -q $(PARTS:%=--ignore=%) tests
+
+# The REST side from outside: its OpenAPI document by Spectral (needs npm), and requests by Schemathesis, which has an
+# environment of its own because its plugin would load into every run of pytest.
+test-rest: $(VENV)/installed-dev $(SPECTRAL)/installed $(SCHEMATHESIS)/installed
+	$(BIN)/python -m tests.rest.run $(SPECTRAL)/node_modules/.bin/spectral $(SCHEMATHESIS)/bin/schemathesis
+
+$(SPECTRAL)/installed: $(VENV)/bin/python
+	npm install --silent --prefix $(SPECTRAL) @stoplight/spectral-cli@6.16.3
+	@touch $@
+
+$(SCHEMATHESIS)/installed: $(VENV)/bin/python
+	$(BIN)/python -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/python -m pip install --quiet --disable-pip-version-check schemathesis==4.32.5
+	@touch $@
 
 # The task scenarios of the MCP conformance suite; needs npm, and brings a Node that is new enough.
 conformance: $(VENV)/installed-dev $(CONFORMANCE)/installed

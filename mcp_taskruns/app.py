@@ -2,53 +2,93 @@
 
 import asyncio
 import gc
-import hmac
 import logging
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
 from mcp_taskruns import __version__
+from mcp_taskruns.catalog import Catalog, build_catalog
 from mcp_taskruns.core.masking import Mask
-from mcp_taskruns.core.request import LOOPBACK
-from mcp_taskruns.errors import SettingsError
+from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.gateway import Gateway
-from mcp_taskruns.loader import load_tools
+from mcp_taskruns.loader import capability_folders, load
 from mcp_taskruns.settings import Settings
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-SHUTDOWN_SECONDS = 1
-"""How long calls under way may take to end when the HTTP server is stopped."""
+    from starlette.types import ASGIApp
 
 logger = logging.getLogger(__name__)
 
 
-def build_gateway(settings: Settings) -> Gateway:
-    """The gateway of the settings' capabilities.
+Tell = Callable[[str], None]
 
-    Raises CapabilityError and SettingsError for what the operator has to mend.
+
+def build_gateway(settings: Settings, tell: Tell | None = None) -> Gateway:
+    """The gateway of the settings' capabilities; `tell` is told of files that cannot be served.
+
+    Raises CapabilityError and SettingsError for what the operator has to mend, with `strict` also for one such file.
     """
-    tools = load_tools(settings.capabilities, overlays=not settings.no_overlays, names=settings.tool_names)
-    return Gateway(tools, settings)
+    catalog, problems = _load(settings)
+    if problems and (settings.strict or not catalog.tools):
+        raise problems[0]
+    for problem in problems:
+        if tell is not None:
+            tell(str(problem))
+    return Gateway(catalog, settings)
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Serve until the client leaves (stdio), or until SIGINT or SIGTERM; an HTTP server's address is announced."""
+def _load(settings: Settings) -> tuple[Catalog, Sequence[CapabilityError]]:
+    loaded = load(
+        settings.capabilities,
+        overlays=not settings.no_overlays,
+        names=settings.tool_names,
+        base_uris=settings.base_uris,
+        rest=settings.rest,
+    )
+    if loaded.problems and not loaded.tools:
+        raise loaded.problems[0]
+    return build_catalog(loaded.tools, settings, loaded.rest_tools), loaded.problems
+
+
+async def serve(settings: Settings, announce: Tell) -> None:
+    """Serve until the client leaves (stdio), or until SIGINT or SIGTERM; addresses of HTTP servers are announced."""
     async with simulated(settings) as effective:
-        gateway = build_gateway(effective)
+        problems: list[str] = []
+        gateway = build_gateway(effective, problems.append)
+        for told in (*problems, *gateway.catalog.notes):
+            announce(told)
         configure_logging(effective, gateway.mask)
-        if effective.transport == "http":
-            await _serve_http(gateway, effective, announce)
-        else:
-            await _serve_stdio(gateway)
+        async with _watched(gateway, effective, problems, announce):
+            if effective.transport == "http" or effective.rest:
+                await _serve_sockets(gateway, effective, announce)
+            else:
+                await _serve_stdio(gateway, effective)
+
+
+@asynccontextmanager
+async def _watched(gateway: Gateway, settings: Settings, known: Sequence[str], announce: Tell) -> AsyncIterator[None]:
+    """With `watch`, a block in which changed capability files are served anew; `known` is what is wrong already."""
+    if not settings.watch:
+        yield
+        return
+    from mcp_taskruns.watching import watch
+
+    def build() -> tuple[Catalog, list[str]]:
+        catalog, problems = _load(settings)
+        return catalog, list(map(str, problems))
+
+    folders = capability_folders(settings.capabilities)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch, gateway, folders, build, known, announce)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -97,11 +137,11 @@ def _importing() -> Iterator[None]:
         gc.enable()
 
 
-async def _serve_stdio(gateway: Gateway) -> None:
+async def _serve_stdio(gateway: Gateway, settings: Settings) -> None:
     with _importing():
         from mcp_taskruns.mcp_adapter import build_server
 
-    server = build_server(gateway)
+    server = build_server(gateway, is_watched=settings.watch)
     if sys.platform == "win32":  # pragma: no cover - the event loop there cannot wait for standard input
         from mcp.server.stdio import stdio_server
 
@@ -114,49 +154,33 @@ async def _serve_stdio(gateway: Gateway) -> None:
         await serve_stdio(server)
 
 
-async def _serve_http(gateway: Gateway, settings: Settings, announce: Callable[[str], None]) -> None:
-    import uvicorn
+async def _serve_sockets(gateway: Gateway, settings: Settings, announce: Tell) -> None:
+    """MCP over HTTP or on standard input and output, and the REST side where it is asked for."""
+    from mcp_taskruns.http_server import HttpServers, Listener, listen
 
-    class QuietServer(uvicorn.Server):
-        """Signals are ours: uvicorn raises them again after shutdown, which ends the process with an error."""
+    listeners: list[Listener] = []
+    with ExitStack() as sockets:
+        if settings.transport == "http":
+            socket = sockets.enter_context(listen(settings.host, settings.port))
+            listeners.append(Listener(socket, build_http_app(gateway, settings), "MCP on {}/mcp (Ctrl-C stops)"))
+        if settings.rest:
+            socket = sockets.enter_context(listen(settings.host, settings.rest_port))
+            told = "REST on {} (docs at /docs, OpenAPI at /openapi.json)"
+            listeners.append(Listener(socket, build_rest_app(gateway, settings), told))
+        servers = HttpServers(listeners)
 
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
+        def stop() -> None:
+            gateway.stop()
+            servers.stop()
 
-    server = QuietServer(
-        uvicorn.Config(
-            build_http_app(gateway, settings),
-            http="h11",  # httptools does not strip white space around header values as RFC 9110 asks
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
-    )
-
-    def stop() -> None:
-        gateway.stop()
-        # What clients leave open is cut then: no error, and no reason for a traceback.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        server.should_exit = True
-
-    with _listen(settings) as listener, _on_signal(stop):
-        host, port = listener.getsockname()[:2]
-        announce(f"MCP on http://{f'[{host}]' if ':' in host else host}:{port}/mcp (Ctrl-C stops)")
-        await server.serve([listener])
-
-
-def _listen(settings: Settings) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
-    except OSError as exc:
-        reason = exc.strerror or exc
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from exc
-    # Its connections inherit this; asyncio sees to it for its own sockets only. An answer would wait 40 ms otherwise.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
+        if settings.transport == "http":
+            with _on_signal(stop):
+                await servers.serve(announce)
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(servers.serve, announce)
+            await _serve_stdio(gateway, settings)
+            stop()
 
 
 def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
@@ -164,68 +188,37 @@ def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
 
     Raises SettingsError when it would listen beyond this machine without asking who calls.
     """
-    from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
+    from mcp_taskruns.http_server import BearerTokens, HostCheck
     from mcp_taskruns.mcp_adapter import build_server
     from mcp_taskruns.stdio import MAX_MESSAGE_BYTES
 
-    if settings.host not in LOOPBACK and not (settings.tokens or settings.insecure):
-        raise SettingsError(
-            f"--host {settings.host} lets other machines call this server with your keys: set MCP_TASKRUNS_TOKENS to "
-            "the bearer tokens that may, or give --insecure if something else keeps strangers out"
-        )
-
-    names = [*sorted(LOOPBACK), settings.host, *settings.allowed_hosts]
-    hosts = [f"[{name}]" if ":" in name and not name.startswith("[") else name for name in names]
-    patterns = [pattern for host in hosts for pattern in (host, f"{host}:*")]
-    # Given whatever the address: with a host that is not loopback the SDK's default checks nothing.
-    security = TransportSecuritySettings(
-        allowed_hosts=patterns,
-        allowed_origins=[f"{scheme}://{pattern}" for scheme in ("http", "https") for pattern in patterns],
-    )
+    check = HostCheck(settings)
 
     async def health(request: Request) -> Response:
-        refusal = await TransportSecurityMiddleware(security).validate_request(request)
+        refusal = await check(request)
         return refusal or JSONResponse({"status": "ok", "version": __version__, "tools": len(gateway.tools)})
 
-    app: ASGIApp = build_server(gateway).streamable_http_app(
+    app: ASGIApp = build_server(gateway, is_watched=settings.watch).streamable_http_app(
         streamable_http_path="/mcp",
         host=settings.host,
         max_request_body_size=MAX_MESSAGE_BYTES,  # files of up to 30 MiB, in base64
-        transport_security=security,
+        transport_security=check.security,
         custom_starlette_routes=[Route("/health", health)],
     )
     return BearerTokens(app, settings.tokens) if settings.tokens else app
 
 
-class BearerTokens:
-    """Lets only requests with one of the tokens reach /mcp."""
+def build_rest_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
+    """The ASGI app of the REST side. Raises SettingsError as `build_http_app` does."""
+    from mcp_taskruns.http_server import BearerTokens, HostCheck
+    from mcp_taskruns.rest_adapter import RestApp, unauthorized
 
-    def __init__(self, app: "ASGIApp", tokens: tuple[str, ...]) -> None:
-        self._app = app
-        self._tokens = [token.encode() for token in tokens]
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] == "http" and scope["path"] != "/health" and not self._is_known(dict(scope["headers"])):
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 401,
-                    "headers": [(b"www-authenticate", b"Bearer"), (b"content-type", b"text/plain; charset=utf-8")],
-                }
-            )
-            await send({"type": "http.response.body", "body": b"A bearer token of this server is needed.\n"})
-            return
-        await self._app(scope, receive, send)
-
-    def _is_known(self, headers: Mapping[bytes, bytes]) -> bool:
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        # All are compared, each in constant time: how long it takes tells nothing.
-        matches = [hmac.compare_digest(token.strip(), known) for known in self._tokens]
-        return scheme.lower() == b"bearer" and any(matches)
+    app: ASGIApp = RestApp(gateway, HostCheck(settings), is_protected=bool(settings.tokens))
+    return BearerTokens(app, settings.tokens, unauthorized()) if settings.tokens else app
 
 
 def configure_logging(settings: Settings, mask: Mask) -> None:

@@ -6,19 +6,16 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 
 from mcp_taskruns import __version__
-from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.events import Progress
 from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.text import dump
 from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
-from mcp_taskruns.loader import capability_files, load_capability, orphan_overlays
 from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, words
 
 COMMANDS = {
@@ -74,6 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="its arguments, an object")
         elif name == "check":
             command.add_argument("files", metavar="FILE", nargs="*", help="files or folders; none: those served")
+            command.add_argument("--json", action="store_true", help="the findings as JSON")
+            command.add_argument("--strict", action="store_true", help="end with 1 for warnings, too")
+            command.add_argument("--env", action="store_true", help="say which variables are not set, too")
         elif name == "simulate":
             command.add_argument("--port", type=int, default=SIMULATOR_PORT, help=f"default: {SIMULATOR_PORT}; 0: any")
         _add_options(command, name)
@@ -124,7 +124,7 @@ def _run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
     from mcp_taskruns.app import build_gateway
 
-    tools = list(build_gateway(settings).tools.values())
+    tools = list(build_gateway(settings, partial(say, file=sys.stderr)).tools.values())
     if parsed["json"]:
         from mcp_taskruns.mcp_adapter import list_tool
 
@@ -163,7 +163,7 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
         say(share + progress.message, file=sys.stderr)
 
     async with simulated(settings) as effective:
-        gateway = build_gateway(effective)
+        gateway = build_gateway(effective, partial(say, file=sys.stderr))
         configure_logging(effective, gateway.mask)
         try:
             outcome = await gateway.call(name, arguments, report)
@@ -195,32 +195,22 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _check(settings: Settings, parsed: dict[str, Any]) -> int:
-    failed = False
-    for overlay in orphan_overlays(parsed["files"] or settings.capabilities):
-        say(f"warning: {overlay}: there is no capability file of this name")
-    for path in capability_files(parsed["files"] or settings.capabilities):
-        failed |= not _check_file(path, settings)
-    return int(failed)
+    from mcp_taskruns.check import check_files  # a server has no use for it
 
-
-def _check_file(path: Path, settings: Settings) -> bool:
-    from mcp_taskruns.core.checking import check_capability, check_schemas  # a server has no use for it
-
-    try:
-        capability = load_capability(path, overlays=not settings.no_overlays)
-    except CapabilityError as exc:
-        say(f"error: {exc}")
-        return False
-    tools = compile_tools([capability], names=settings.tool_names)
-    wrong = list(check_schemas(tools))
-    for problem in wrong:
-        say(f"error: {path.name}: {problem}")
-    for warning in check_capability(capability, tools):
-        say(f"warning: {path.name}: {warning}")
-    if wrong:
-        return False
-    say(f"ok: {path.name}: {_count(tools)}")
-    return True
+    variables = [name for name, value in settings.environment.items() if value]
+    checked = check_files(
+        parsed["files"] or settings.capabilities,
+        overlays=not settings.no_overlays,
+        names=settings.tool_names,
+        environment=variables if parsed["env"] else None,
+    )
+    if parsed["json"]:
+        say(json.dumps(checked.to_json(), indent=2, ensure_ascii=False))
+    else:
+        for report in checked.reports:
+            say(report.to_line())
+        say(checked.summary())
+    return int(bool(checked.reports if parsed["strict"] else checked.count("error")))
 
 
 def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:

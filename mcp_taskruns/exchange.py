@@ -5,14 +5,16 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from mcp_taskruns.core.bodies import Part, encode_multipart
 from mcp_taskruns.core.masking import Mask
-from mcp_taskruns.core.operation import ErrorRule, Operation
-from mcp_taskruns.core.request import File, UpstreamRequest, build_form_request, build_request
+from mcp_taskruns.core.operation import ErrorRule, Limits, Operation
+from mcp_taskruns.core.request import File, UpstreamRequest, build_form_request, build_request, credential_values
 from mcp_taskruns.core.result import Answer, Outcome, read_answer
 from mcp_taskruns.errors import CallError, ProviderError, UpstreamError
 from mcp_taskruns.limits import Tell, Throttle, pause, silent
@@ -36,11 +38,24 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """Calls operations for everybody of this process."""
 
-    def __init__(self, settings: Settings, secrets: Iterable[str]) -> None:
+    def __init__(self, settings: Settings, operations: Iterable[Operation]) -> None:
         self.settings = settings
-        self.mask = Mask(secrets)
+        self.mask = Mask(settings.tokens)
         self._upstream: Upstream | None = None
         self._throttles: dict[str, Throttle] = {}
+        self.adopt(operations)
+
+    def adopt(self, operations: Iterable[Operation]) -> None:
+        """Let these operations be called from now on: their secrets are masked, their limits kept."""
+        limits: dict[str, set[Limits]] = {}
+        credentials = {}
+        for operation in operations:
+            limits.setdefault(operation.provider, set()).add(operation.limits)
+            credentials[(operation.authentication, *operation.credentials())] = operation
+        values = (credential_values(operation, self.settings.environment) for operation in credentials.values())
+        self.mask.add(chain.from_iterable(values))
+        kept = {name: throttle for name, throttle in self._throttles.items() if throttle.limits in limits.get(name, ())}
+        self._throttles = kept
 
     async def fetch(
         self,
@@ -68,13 +83,13 @@ class Exchange:
 
         No credential goes with it: the form holds what it needs. Raises CallError.
         """
-        from mcp_taskruns.upstream import encode_form
-
         place = f"{operation.provider}'s storage"
         fields = form.get("fields") if isinstance(form, Mapping) else None
         if not isinstance(fields, Mapping) or not all(isinstance(value, str) for value in fields.values()):
             raise UpstreamError(f"{operation.provider} did not say how the file is sent", hint="Report this.")
-        request = build_form_request(place, str(form.get("url")), *encode_form(fields, file))
+        parts = [Part(name, value.encode()) for name, value in fields.items()]
+        parts.append(Part("file", file.content, file.name, file.media_type or "application/octet-stream"))
+        request = build_form_request(place, str(form.get("url")), *encode_multipart(parts))
         storage = Operation(
             f"{operation.name} form", place, "POST", operation.base, (), errors=STORAGE_ERRORS, repeatable=True
         )

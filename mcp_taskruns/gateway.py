@@ -1,30 +1,30 @@
 """The one way from a tool's name and arguments to an outcome."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from mcp_taskruns.cancelling import cancel_run, find_cancel
+from mcp_taskruns.catalog import Catalog
 from mcp_taskruns.core.arguments import compile_check, explain_problems
 from mcp_taskruns.core.cutting import cut
+from mcp_taskruns.core.events import Event
 from mcp_taskruns.core.lifecycles import UNTIL, WAIT_SECONDS, fits_answer
 from mcp_taskruns.core.logs import show_log
 from mcp_taskruns.core.operation import Lifecycle, Operation, Tool
 from mcp_taskruns.core.pages import Page, read_page, show_page
 from mcp_taskruns.core.refinements import ALL_PAGES
-from mcp_taskruns.core.request import credential_values, path_arguments
+from mcp_taskruns.core.request import path_arguments
 from mcp_taskruns.core.result import Outcome, fit
 from mcp_taskruns.core.runs import runs_in_answer, state_line
 from mcp_taskruns.core.text import parse
 from mcp_taskruns.core.uploads import take_files
-from mcp_taskruns.errors import InvalidArguments, SettingsError, UnknownTool, UpstreamError
+from mcp_taskruns.errors import InvalidArguments, UnknownTool, UpstreamError
 from mcp_taskruns.exchange import Exchange
-from mcp_taskruns.following import follow, follow_answer
+from mcp_taskruns.following import events_of, follow, follow_answer
 from mcp_taskruns.paging import read_pages
 from mcp_taskruns.reporting import Report, Reporter, reporting
 from mcp_taskruns.settings import Settings
@@ -42,32 +42,75 @@ _PAGING = frozenset({"limit", "offset", "cursor", "page", "after"})
 
 
 class Gateway:
-    """Runs calls of the tools that the settings let through; `tools` are those, by name."""
+    """Runs calls of the tools of a catalog."""
 
-    def __init__(self, tools: Sequence[Tool], settings: Settings) -> None:
-        self.tools = {tool.name: tool for tool in _chosen(tools, settings)}
+    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+        self.catalog = catalog
         self._settings = settings
-        self._accepts: dict[str, Callable[[Any], bool]] = {}
+        self._accepts: dict[str, tuple[Tool, Callable[[Any], bool]]] = {}
         self._running: set[anyio.CancelScope] = set()
-        secrets = (credential_values(tool.operation, settings.environment) for tool in tools)
-        self.exchange = Exchange(settings, chain(settings.tokens, *secrets))
+        self._listeners: list[Callable[[], Awaitable[None]]] = []
+        self.exchange = Exchange(settings, catalog.operations)
         self.mask = self.exchange.mask
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """The tools that are served now, by name."""
+        return self.catalog.tools
+
+    async def serve(self, catalog: Catalog) -> None:
+        """Serve another catalog from now on; calls under way end as they began. Tells who listens."""
+        self.exchange.adopt(catalog.operations)
+        self._accepts = {}
+        self.catalog = catalog
+        for listener in self._listeners:
+            await listener()
+
+    def on_change(self, listener: Callable[[], Awaitable[None]]) -> None:
+        """Have this called whenever another catalog is served."""
+        self._listeners.append(listener)
 
     async def call(self, name: str, arguments: Mapping[str, Any], report: Report) -> Outcome:
         """Run one call; an event stream is followed, with one report per event.
 
         Raises UnknownTool for a name that is not among the tools, CallError for whatever the caller should read.
         """
-        tool, passed = self.prepare(name, arguments)
+        return await self.call_tool(self._tool(name), arguments, report)
+
+    async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> Outcome:
+        """The same, of a tool that the catalog holds. Raises CallError."""
+        passed = self._check(tool, arguments)
         with self.under_way():
             return self.finish(tool, await self._run(tool, passed, report))
 
+    @asynccontextmanager
+    async def follow_tool(
+        self, tool: Tool, arguments: Mapping[str, Any], last_event_id: str = ""
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of a tool that is called for them, as they come, without secrets; on leaving it is hung up.
+
+        Both opening and reading raise CallError.
+        """
+        passed, operation = self._check(tool, arguments), tool.operation
+        opening = self.exchange.open_stream(operation, passed, last_event_id=last_event_id)
+        async with opening as answer:
+            events = events_of(self.exchange, operation, passed, answer, _nothing_to_do)
+            async with aclosing(events):
+                yield (self._masked(event) async for event in events)
+
+    def _masked(self, event: Event) -> Event:
+        return replace(event, data=self.mask.text(event.data), event=self.mask.text(event.event))
+
     def prepare(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, dict[str, Any]]:
         """The tool of this name and the arguments that are sent, checked. Raises UnknownTool and CallError."""
+        tool = self._tool(name)
+        return tool, self._check(tool, arguments)
+
+    def _tool(self, name: str) -> Tool:
         tool = self.tools.get(name)
         if tool is None:
             raise UnknownTool(name)
-        return tool, self._check(tool, arguments)
+        return tool
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -207,9 +250,10 @@ class Gateway:
     def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are sent: without nulls and without what the server sets itself."""
         passed = {name: value for name, value in arguments.items() if value is not None and name not in tool.ignored}
-        accepts = self._accepts.get(tool.name)
-        if accepts is None:
-            accepts = self._accepts[tool.name] = compile_check(tool.input_schema)
+        known, accepts = self._accepts.get(tool.name, (None, None))
+        if accepts is None or known is not tool:
+            accepts = compile_check(tool.input_schema)
+            self._accepts[tool.name] = (tool, accepts)
         if not accepts(passed):
             problems = explain_problems(tool.input_schema, passed)
             if problems:
@@ -221,32 +265,10 @@ class Gateway:
         return passed
 
 
-def _chosen(tools: Sequence[Tool], settings: Settings) -> Iterator[Tool]:
-    prefixes = {tool.prefix for tool in tools}
-    unknown = set(settings.only) - prefixes
-    if unknown:
-        there_are = ", ".join(sorted(prefixes))
-        raise SettingsError(f"--only: no capability has the prefix {', '.join(sorted(unknown))}; there are {there_are}")
-    for flag, patterns in (("--tools", settings.tools), ("--exclude-tools", settings.exclude_tools)):
-        for pattern in patterns:
-            if not any(_matches(tool, [pattern]) for tool in tools):
-                # A misspelled pattern that excludes nothing would leave a tool that should not be there.
-                raise SettingsError(f"{flag}: no tool matches {pattern!r}; `mcp-taskruns tools` lists them")
-    for tool in tools:
-        if settings.only and tool.prefix not in settings.only:
-            continue
-        if settings.read_only and not tool.hints.read_only:
-            continue
-        if settings.tools and not _matches(tool, settings.tools):
-            continue
-        if not _matches(tool, settings.exclude_tools):
-            yield tool
-
-
-def _matches(tool: Tool, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(tool.name, pattern) for pattern in patterns)
-
-
 def _advice(tool: Tool) -> str:
     paging = [name for name in tool.input_schema["properties"] if name.lower() in _PAGING]
     return f"For the rest call again with other values of {', '.join(paging)}." if paging else ""
+
+
+async def _nothing_to_do() -> None:
+    """A stream that was opened again is read on."""

@@ -53,6 +53,7 @@ class Throttle:
     """
 
     def __init__(self, provider: str, limits: Limits, *, has_rates: bool) -> None:
+        self.limits = limits
         self._provider = provider
         self._places = anyio.Semaphore(limits.concurrency or MAX_AT_ONCE, fast_acquire=True)
         self._streams = anyio.Semaphore(MAX_STREAMS, fast_acquire=True)

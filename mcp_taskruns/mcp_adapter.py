@@ -8,9 +8,11 @@ from typing import Any
 
 from mcp import MCPError, types
 from mcp.server.caching import CacheHint
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
 
 from mcp_taskruns import __version__
+from mcp_taskruns.catalog import Catalog
 from mcp_taskruns.core.events import Progress
 from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.result import Outcome
@@ -22,16 +24,24 @@ from mcp_taskruns.mcp_tasks import Context, Tasks
 MAX_BINARY_BYTES = 5_000_000
 """Larger content would not fit a model's context, and breaks some hosts."""
 
-# The tool list changes with a restart only.
+# Without a watch the tool list changes with a restart only.
 _LIST_CACHE = CacheHint(ttl_ms=300_000, scope="public")
+_CHANGING_LIST_CACHE = CacheHint(ttl_ms=5_000, scope="public")
 
 logger = logging.getLogger(__name__)
 
 
-def build_server(gateway: Gateway) -> Server[None]:
-    """An MCP server whose tools are the gateway's."""
+class _ChangingServer(Server[None]):
+    """A server that tells clients of the 2025 protocols that it will say when its tools change."""
+
+    def create_initialization_options(self, *_: Any, **others: Any) -> InitializationOptions:
+        return super().create_initialization_options(NotificationOptions(tools_changed=True), **others)
+
+
+def build_server(gateway: Gateway, *, is_watched: bool = False) -> Server[None]:
+    """An MCP server whose tools are the gateway's; `is_watched`: they change, and clients want to know."""
     tasks = Tasks(gateway, render_outcome)
-    listed = {"resultType": "complete", "tools": [list_tool(tool) for tool in gateway.tools.values()]}
+    listed = _list_tools(gateway)
 
     @asynccontextmanager
     async def lifespan(_: Server[None]) -> AsyncIterator[None]:
@@ -41,7 +51,10 @@ def build_server(gateway: Gateway) -> Server[None]:
             await gateway.aclose()
 
     async def list_tools(_: Context, __: types.PaginatedRequestParams) -> dict[str, Any]:
-        return listed
+        nonlocal listed
+        if listed[0] is not gateway.catalog:
+            listed = _list_tools(gateway)
+        return listed[1]
 
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> dict[str, Any]:
         async def report(progress: Progress) -> None:
@@ -61,7 +74,8 @@ def build_server(gateway: Gateway) -> Server[None]:
             logger.exception("call failed tool=%s", params.name)
             return render_error(CallError("the server failed; its log says why", hint="Report this."), gateway)
 
-    server: Server[None] = Server(
+    cache = _CHANGING_LIST_CACHE if is_watched else _LIST_CACHE
+    server: Server[None] = (_ChangingServer if is_watched else Server)(
         "mcp-taskruns",
         version=__version__,
         title="Task runs",
@@ -69,14 +83,24 @@ def build_server(gateway: Gateway) -> Server[None]:
         lifespan=lifespan,
         # Without it every HTTP call with arguments lists all tools again.
         get_tool_input_schema=lambda name: tool.input_schema if (tool := gateway.tools.get(name)) else None,
-        cache_hints={"tools/list": _LIST_CACHE, "server/discover": _LIST_CACHE},
+        cache_hints={"tools/list": cache, "server/discover": cache},
     )
     # As dicts in wire form: the SDK validates what it sends, and would do so twice for its own types. It drops the
     # result type, which 2026 clients need, for older ones.
     server.add_request_handler("tools/list", types.PaginatedRequestParams, list_tools)
     server.add_request_handler("tools/call", types.CallToolRequestParams, call_tool)
     tasks.register(server)
+    if is_watched:
+        from mcp_taskruns.mcp_changes import announce_changes  # who does not watch has no use for it
+
+        announce_changes(server, gateway)
     return server
+
+
+def _list_tools(gateway: Gateway) -> tuple[Catalog, dict[str, Any]]:
+    """The catalog, and its tools as they are listed."""
+    catalog = gateway.catalog
+    return catalog, {"resultType": "complete", "tools": [list_tool(tool) for tool in catalog.tools.values()]}
 
 
 def list_tool(tool: Tool) -> dict[str, Any]:

@@ -36,6 +36,9 @@ class Settings:
     port: int = _option(9090, "port to listen on with --transport http", SERVING)
     allowed_hosts: tuple[str, ...] = _option((), "further names in HTTP clients' Host headers to answer to", SERVING)
     insecure: bool = _option(False, "listen beyond this machine without MCP_TASKRUNS_TOKENS", SERVING)
+    rest: bool = _option(False, "serve the REST side of the capability files too", SERVING)
+    rest_port: int = _option(8080, "port to listen on with --rest", SERVING)
+    watch: bool = _option(False, "serve capability files and overlays anew when they change", SERVING)
     simulate: bool = _option(False, "call simulated providers inside this process; no keys needed", CALLING)
     speed: float = _option(1.0, "how many times faster than life simulated runs go", CALLING | {"simulate"})
     capabilities: tuple[str, ...] = _option(
@@ -44,16 +47,22 @@ class Settings:
     no_overlays: bool = _option(
         False, "take the capability files as they are, without their overlays", LISTING | {"check"}
     )
+    strict: bool = _option(False, "do not start when a capability file cannot be served", LISTING)
+    base_uri: tuple[str, ...] = _option(
+        (), "address of a provider, as NAMESPACE=URL with the namespace of its consumes", LISTING
+    )
     only: tuple[str, ...] = _option((), "prefixes of the providers to serve, such as render,runway", LISTING)
     read_only: bool = _option(False, "list and run only tools that change nothing", LISTING)
     tools: tuple[str, ...] = _option((), "patterns of the tools to serve, such as 'render-*,*-list-*'", LISTING)
     exclude_tools: tuple[str, ...] = _option((), "patterns of tools not to serve", LISTING)
     tool_names: Literal["prefixed", "spec"] = _option(
-        "prefixed", "names with the provider's prefix, or as in the files", LISTING, ("prefixed", "spec")
+        "prefixed", "names with the provider's prefix, or as in the files", LISTING | {"check"}, ("prefixed", "spec")
     )
     no_rate_limits: bool = _option(False, "do not keep to the rates that the providers publish", CALLING)
     reveal_secrets: bool = _option(False, "show what capabilities redact in answers, such as sandbox tokens", CALLING)
-    env_file: str = _option("", "file of NAME=value lines to add to the environment; set variables win", LISTING)
+    env_file: str = _option(
+        "", "file of NAME=value lines to add to the environment; set variables win", LISTING | {"check"}
+    )
     timeout: float = _option(60.0, "seconds for one request to a provider, streams apart", CALLING)
     wait_seconds: float = _option(
         45.0, "seconds to follow or wait, if a call says none; many clients give up at 60", CALLING
@@ -66,6 +75,11 @@ class Settings:
     log_level: str = _option("warning", "what to log on stderr", ALL, ("debug", "info", "warning", "error", "critical"))
     tokens: tuple[str, ...] = field(default=(), repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def base_uris(self) -> Mapping[str, str]:
+        """The addresses of providers that the operator gave, by namespace."""
+        return dict(given.split("=", 1) for given in self.base_uri)
 
 
 def options() -> tuple[Field[Any], ...]:
@@ -176,7 +190,11 @@ def _checked(option: Field[Any], value: Any, name: str) -> Any:
     value = value.lower() if choices else value
     if choices and value not in choices:
         raise SettingsError(f"{name}: {value!r} is not one of {', '.join(choices)}")
-    if option.name == "port":
+    if option.name == "base_uri":
+        for given in value:
+            if not re.fullmatch(r"[^=]+=https?://.+", given):
+                raise SettingsError(f"{name}: {given!r} is not NAMESPACE=URL with a URL that begins with https://")
+    if option.name in {"port", "rest_port"}:
         if not 0 <= value <= 65_535:
             raise SettingsError(f"{name}: {value} is not a port")
     elif isinstance(value, int | float) and not isinstance(value, bool):

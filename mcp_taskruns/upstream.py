@@ -4,7 +4,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from io import BytesIO
 from math import inf
@@ -40,7 +40,7 @@ from mcp_taskruns import __version__
 from mcp_taskruns.core.events import Event
 from mcp_taskruns.core.lines import Block, BlockReader
 from mcp_taskruns.core.refusals import hint_after_sending
-from mcp_taskruns.core.request import LOOPBACK, File, UpstreamRequest
+from mcp_taskruns.core.request import LOOPBACK, UpstreamRequest
 from mcp_taskruns.core.result import Answer
 from mcp_taskruns.errors import Kind, NotConfigured, UpstreamError
 
@@ -144,6 +144,7 @@ class Upstream:
         self._unrepeated: aiohttp.ClientSession | None = None
         self._timeout = timeout
         self._proxies = getproxies()
+        self._challenged: dict[tuple[str, ...], aiohttp.DigestAuthMiddleware] = {}
 
     async def aclose(self) -> None:
         """Close all connections, within a second."""
@@ -166,6 +167,7 @@ class Upstream:
                 yarl.URL(request.url, encoded=True),  # or it would be rewritten: `%2C` to `,`
                 headers=[*_HEADERS, *request.headers],
                 data=_in_pieces(request.content),
+                middlewares=self._digests(request),
                 allow_redirects=False,
                 skip_auto_headers=["Content-Type"],
                 proxy=self._proxy_for(request.url),
@@ -189,6 +191,16 @@ class Upstream:
                 response.release()
             else:
                 response.close()
+
+    def _digests(self, request: UpstreamRequest) -> tuple[aiohttp.DigestAuthMiddleware, ...]:
+        """What answers a challenge; one for each user, so that the next request need not be challenged again."""
+        if request.digest is None:
+            return ()
+        key = (urlsplit(request.url).netloc, *request.digest)
+        if key not in self._challenged:
+            user, password = request.digest
+            self._challenged[key] = aiohttp.DigestAuthMiddleware(user, password)
+        return (self._challenged[key],)
 
     def _open_unrepeated(self) -> aiohttp.ClientSession:
         if self._unrepeated is None:
@@ -275,14 +287,13 @@ def _after_sending(request: UpstreamRequest) -> str:
     return hint_after_sending(reads=request.method in {"GET", "HEAD"}, repeatable=request.repeatable)
 
 
-def encode_form(fields: Mapping[str, Any], file: File) -> tuple[str, bytes]:
-    """A form with a file as its last field, multipart/form-data: its content type, and itself."""
-    sent = {"file": (file.name, file.content, file.media_type or "application/octet-stream")}
-    encoded = httpx.Request("POST", "https://storage.invalid/", data=dict(fields), files=sent)
-    return encoded.headers["content-type"], encoded.read()
-
-
 def _translate(exc: Exception, request: UpstreamRequest) -> UpstreamError:
+    if request.digest is not None and type(exc) is aiohttp.ClientError:  # which the digest's middleware alone raises
+        return UpstreamError(
+            f"{request.provider} asks for digest authentication in a way that this server cannot answer",
+            kind="auth",
+            hint="Report this: its challenge is none of RFC 7616.",
+        )
     kind, unsent, message = next(
         (kind, unsent, message) for types, kind, unsent, message in _CAUSES if isinstance(exc, types)
     )

@@ -13,6 +13,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from starlette.types import ASGIApp
 
 from mcp_taskruns.app import build_http_app
+from mcp_taskruns.catalog import build_catalog
 from mcp_taskruns.gateway import Gateway
 from mcp_taskruns.loader import load_tools
 from mcp_taskruns.mcp_adapter import build_server
@@ -26,7 +27,8 @@ Era = Literal["legacy", "auto"]
 def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
     """A gateway with the shipped tools and these settings."""
     settings = read_settings(flags, environment)
-    return Gateway(load_tools(settings.capabilities, overlays=not settings.no_overlays), settings)
+    tools = load_tools(settings.capabilities, overlays=not settings.no_overlays)
+    return Gateway(build_catalog(tools, settings), settings)
 
 
 @asynccontextmanager

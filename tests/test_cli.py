@@ -1,11 +1,16 @@
 """The command line: what it prints where, and its exit codes."""
 
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -128,44 +133,6 @@ def test_a_setting_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatc
     assert "MCP_TASKRUNS_READONLY: there is no such setting" in capsys.readouterr().err
 
 
-def test_check_finds_nothing_wrong_with_the_shipped_files(capsys: Captured) -> None:
-    assert run(["check"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok:"] * 4
-
-
-def test_check_names_file_and_place_of_errors_and_goes_on(tmp_path: Path, capsys: Captured) -> None:
-    (tmp_path / "a.yaml").write_text("naftiko: 1.0.0-alpha2\ncapability: {consumes: [{resources: 5}]}\n")
-    (tmp_path / "b.yaml").write_text("naftiko: 9.9\nmore: 1\ncapability: {exposes: [{type: mcp, tools: []}]}\n")
-    assert run(["check", str(tmp_path)]) == 1
-    out = capsys.readouterr().out
-    assert "error: a.yaml: capability.consumes[0].resources: " in out
-    assert "warning: b.yaml: naftiko: version 9.9 is not known here" in out
-    assert "warning: b.yaml: more: this key is not known and is ignored" in out
-    assert "warning: b.yaml: capability.exposes: no MCP tools" in out
-    assert "ok: b.yaml: 0 tools" in out
-
-
-def test_check_finds_schemas_that_cannot_work_and_overlays_of_nothing(tmp_path: Path, capsys: Captured) -> None:
-    (tmp_path / "a.yaml").write_text(
-        "naftiko: 1.0.0-alpha2\ninfo: {tags: [A]}\ncapability:\n  consumes:\n  - namespace: a\n    baseUri: https://a.example\n"
-        "    authentication: {type: bearer, token: '{{env.A_TOK}}'}\n"
-        "    resources: [{path: /x, operations: [{name: b, method: DELTE, inputParameters: ["
-        "{name: p, in: query, schema: {type: banana}}, {name: q, in: query, schema: {$ref: 'https://a.example/s'}}]}]}]\n"
-        "  exposes:\n  - type: mcp\n    tools: [{name: t, call: a.b}]\n"
-    )
-    (tmp_path / "overlays").mkdir()
-    (tmp_path / "overlays" / "b.yaml").write_text("prefix: b\n")
-    assert run(["check", str(tmp_path)]) == 1
-    out = capsys.readouterr().out
-    assert "b.yaml: there is no capability file of this name" in out
-    assert re.search(r"^error: a.yaml: tool a-t: its schema is not valid: .*'banana'", out, re.MULTILINE)
-    assert "error: a.yaml: tool a-t: its schema refers to https://a.example/s" in out
-    assert "warning: a.yaml: tool a-t: DELTE is no HTTP method" in out
-    assert "warning: a.yaml: binds: A_TOK is used and not declared" in out
-    assert "ok: a.yaml" not in out
-
-
 def test_lists_may_hold_blanks(capsys: Captured) -> None:
     assert run(["tools", "--exclude-tools", "render-*, *-cancel-*"]) == 0
     assert not re.search("render|cancel", capsys.readouterr().out)
@@ -242,3 +209,188 @@ def test_simulated_providers_need_a_free_port(capsys: Captured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert run(["simulate", "--port", str(taken.getsockname()[1])]) == 2
     assert "cannot listen" in capsys.readouterr().err
+
+
+GOOD = """\
+naftiko: 1.0.0-alpha2
+info: {tags: [Good]}
+capability:
+  consumes:
+  - namespace: goods
+    baseUri: ''
+    resources: [{path: '/things/{id}', operations: [{name: read}]}]
+  exposes:
+  - {type: mcp, tools: [{name: read-thing, call: goods.read}]}
+"""
+
+BAD = "naftiko: 1.0.0-alpha2\ninfo: a: b\n"
+WHY = "bad.yaml: line 2, column 8: mapping values are not allowed in this context"
+
+
+def folder_of(folder: Path, **texts: str) -> str:
+    """A folder of capability files of these names."""
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return str(folder)
+
+
+@contextmanager
+def things() -> Iterator[tuple[str, list[str]]]:
+    """A provider on a loopback port: its address, and the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "14")
+            self.end_headers()
+            self.wfile.write(b'{"is": "here"}')
+
+        def log_message(self, *_: object) -> None:
+            """Tests print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_tools_of_good_files_are_listed_beside_a_bad_one_that_is_told_in_one_line(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    folder = folder_of(tmp_path, good=GOOD, bad=BAD)
+    assert run(["tools", "--capabilities", folder]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["good-read-thing"]
+    assert err == f"{WHY}\n1 tool\n"
+
+
+def test_a_tool_of_a_good_file_is_called_beside_a_bad_one_that_is_told_in_one_line(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    folder = folder_of(tmp_path, good=GOOD, bad=BAD)
+    with things() as (url, asked):
+        call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder, "--base-uri", f"goods={url}"]
+        assert run(call) == 0
+    assert capsys.readouterr() == ('{"is":"here"}\n', f"{WHY}\n")
+    assert asked == ["/things/7"]
+
+
+def test_serve_goes_on_without_a_bad_file_and_tells_it_in_one_line(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, good=GOOD, bad=BAD)
+    # Its input ends at once, and so does the server.
+    done = mcp_taskruns("serve", "--capabilities", folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{WHY}\n")
+
+
+@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("strictly", ["a flag", "a variable"])
+def test_with_strict_a_bad_file_ends_the_start_with_code_2(
+    tmp_path: Path, command: list[str], strictly: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*command, "--capabilities", folder_of(tmp_path, good=GOOD, bad=BAD)]
+    if strictly == "a flag":
+        given.append("--strict")
+    else:
+        monkeypatch.setenv("MCP_TASKRUNS_STRICT", "1")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run(given) == 2
+    assert capsys.readouterr() == ("", f"mcp-taskruns: {WHY}\n")
+
+
+def test_with_strict_good_files_are_served(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["tools", "--strict", "--capabilities", folder_of(tmp_path, good=GOOD)]) == 0
+    assert capsys.readouterr().err == "1 tool\n"
+
+
+@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda words: words[0])
+def test_bad_files_alone_end_the_start_with_code_2(
+    tmp_path: Path, command: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run([*command, "--capabilities", folder_of(tmp_path, bad=BAD, worse="- a\n")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"mcp-taskruns: {WHY}\n")
+    assert "Traceback" not in err
+
+
+def test_a_problem_of_a_file_is_told_in_one_line_whatever_it_is(tmp_path: Path, capsys: Captured) -> None:
+    texts = {
+        "a": "",
+        "b": "- a\n",
+        "c": 'naftiko: 1.0.0-alpha2\ncapability: {consumes: [{resources: 5, baseUri: ["a\\nb"]}]}\n',
+        "d": 'naftiko: 1.0.0-alpha2\n"a\\nb": 1\n"a\\nb": 2\n',
+        "e": "naftiko: 1.0.0-alpha2 info: label: X",
+        "f": GOOD,
+    }
+    assert run(["tools", "--capabilities", folder_of(tmp_path, **texts)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "1 tool"]
+
+
+@pytest.mark.parametrize("how", ["--base-uri", "MCP_TASKRUNS_BASE_URI", "GOOD_BASE_URL", "an env file"])
+def test_the_address_that_a_file_leaves_open_is_given_by_a_flag_or_a_variable(
+    how: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ["call", "good-read-thing", '{"id": "a b"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
+    with things() as (url, asked):
+        if how == "--base-uri":
+            call += [how, f"goods={url}/v2/"]
+        elif how == "MCP_TASKRUNS_BASE_URI":
+            monkeypatch.setenv(how, f"goods={url}/v2/")
+        elif how == "GOOD_BASE_URL":
+            monkeypatch.setenv(how, f"{url}/v2/")
+        else:
+            (tmp_path / "keys.env").write_text(f"GOOD_BASE_URL={url}/v2/\n")
+            call += ["--env-file", str(tmp_path / "keys.env")]
+        assert run(call) == 0
+    assert capsys.readouterr() == ('{"is":"here"}\n', "")
+    assert asked == ["/v2/things/a%20b"]
+
+
+def test_an_address_that_is_given_wins_over_the_variable_of_the_provider(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
+    with things() as (url, asked):
+        monkeypatch.setenv("GOOD_BASE_URL", "http://127.0.0.1:9/elsewhere")
+        assert run([*call, "--base-uri", f"goods={url}"]) == 0
+    assert asked == ["/things/7"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_call_without_an_address_says_how_to_give_one(tmp_path: Path, capsys: Captured) -> None:
+    call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
+    assert run(call) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "GOOD_BASE_URL" in err
+    assert "--base-uri goods=" in err
+    assert json.loads(err.splitlines()[-1])["kind"] == "config"
+
+
+@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda words: words[0])
+def test_the_address_of_a_namespace_that_no_file_consumes_ends_the_start(
+    tmp_path: Path, command: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    folder = folder_of(tmp_path, good=GOOD, more=GOOD.replace("goods", "others"))
+    assert run([*command, "--capabilities", folder, "--base-uri", "good=https://a.example"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "mcp-taskruns: --base-uri: no capability consumes good; there are goods, others\n",
+    )
+
+
+def test_a_wrong_address_ends_the_start(capsys: Captured) -> None:
+    assert run(["tools", "--base-uri", "render=api.render.com"]) == 2
+    assert capsys.readouterr().err == (
+        "mcp-taskruns: --base-uri: 'render=api.render.com' is not NAMESPACE=URL with a URL that begins with https://\n"
+    )

@@ -6,7 +6,7 @@ are skipped.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,8 @@ from jsonschema import Draft202012Validator
 from mcp_taskruns.core.arguments import compile_check, explain_problems
 from mcp_taskruns.core.operation import Location, Tool, Variable
 from mcp_taskruns.core.request import build_request
-from mcp_taskruns.loader import capability_files, load_tools
+from mcp_taskruns.errors import NotConfigured
+from mcp_taskruns.loader import capability_files, load, load_tools
 from mcp_taskruns.mcp_adapter import list_tool
 
 
@@ -67,34 +68,119 @@ def test_all_files_together_have_distinct_names(names: Any) -> None:
 
 SAMPLES = {"integer": 1, "number": 1.5, "boolean": True, "array": ["a"], "object": {"a": 1}, "string": "a/b"}
 
+GIVEN = "https://api.example/base"
 
-def sample_call(tool: Tool) -> tuple[dict[str, Any], Mapping[str, str]]:
-    """Arguments that fit the schema, and an environment in which all is set."""
-    properties = tool.input_schema["properties"]
-    arguments = {name: SAMPLES[schema.get("type", "string")] for name, schema in properties.items()}
-    constants = [parameter.constant for parameter in tool.operation.parameters if isinstance(parameter.constant, tuple)]
-    holes = [hole for hole in chain(tool.operation.path, *constants) if isinstance(hole, Variable)]
-    names = chain.from_iterable(variable.names for variable in [*holes, *tool.operation.credentials()])
-    environment = dict.fromkeys(names, "key-123456")
-    return arguments, environment | {tool.operation.base.variables[0]: "https://api.example/base"}
+UNSUPPORTED = re.compile(
+    r"(?P<file>\S+)"
+    r"( imports what '.+' calls from another file, which this server cannot do"
+    r"| has the path parameter '(?P<parameter>.+)' and no place for it in the path '(?P<path>.*)'"
+    r"| authenticates by (?P<kind>oauth\w*|aws\S*|hmac\S*|jwt|custom)(, which this server cannot do| and does .*)"
+    r"| calls '.*', which none of its consumes declares"
+    r"| does not say what '.+' calls(: it has steps, which this server cannot take)?)"
+)
+"""Why a tool of somebody's file cannot be called: all of it is the file's doing."""
+
+
+def sample_arguments(tool: Tool) -> dict[str, Any]:
+    """Arguments that fit the schema, all that there are."""
+    return {name: sample_of(schema) for name, schema in tool.input_schema["properties"].items()}
+
+
+def sample_of(schema: Mapping[str, Any]) -> Any:
+    if schema.get("contentEncoding") == "base64":
+        return "AAEC"
+    kind = schema.get("type", "string")
+    return SAMPLES[kind if isinstance(kind, str) else kind[0]]
+
+
+def variables_of(tree: Any) -> Iterator[str]:
+    """The names of the environment's values in a tree of what an operation sends."""
+    if isinstance(tree, Variable):
+        yield from tree.names
+    elif isinstance(tree, dict | list | tuple):
+        yield from chain.from_iterable(map(variables_of, tree.values() if isinstance(tree, dict) else tree))
+
+
+def sample_environment(tool: Tool) -> dict[str, str]:
+    """An environment in which all is set but the address."""
+    operation = tool.operation
+    constants = [parameter.constant for parameter in operation.parameters]
+    names = variables_of([operation.path, operation.body, constants, list(operation.credentials())])
+    return dict.fromkeys(names, "key-123456")
+
+
+def namespaces(path: Path) -> list[str]:
+    """The names of a file's providers, read without this project's code."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [str(consumed.get("namespace", "")) for consumed in document["capability"].get("consumes", [])]
+
+
+@every_file
+def test_a_tool_of_a_file_that_cannot_be_called_says_what_of_the_file_is_why(path: Path) -> None:
+    for tool in load_tools([path]):
+        if tool.operation.unsupported is None:
+            continue
+        with pytest.raises(NotConfigured) as caught:
+            build_request(tool.operation, sample_arguments(tool), sample_environment(tool))
+        assert caught.value.to_json() == {
+            "kind": "unsupported",
+            "message": tool.operation.unsupported,
+            "retryable": False,
+            "hint": "This tool cannot be called.",
+        }
+        reason = UNSUPPORTED.fullmatch(tool.operation.unsupported)
+        assert reason is not None, tool.operation.unsupported
+        assert reason["file"] == path.name
+        written = path.read_text(encoding="utf-8")
+        assert all(part is None or part in written for part in reason.group("parameter", "path", "kind"))
 
 
 @every_file
 def test_all_tools_of_a_file_can_be_called_once_their_variables_are_set(path: Path) -> None:
-    for tool in load_tools([path]):
+    by_flag = load([path], base_uris=dict.fromkeys(namespaces(path), GIVEN)).tools
+    for tool, flagged in zip(load_tools([path]), by_flag, strict=True):
         if tool.operation.unsupported:
+            assert flagged.operation.unsupported == tool.operation.unsupported
             continue
-        arguments, environment = sample_call(tool)
+        arguments, environment = sample_arguments(tool), sample_environment(tool)
         assert explain_problems(tool.input_schema, arguments) == []
         assert compile_check(tool.input_schema)(arguments)
-        request = build_request(tool.operation, arguments, environment)
-        assert request.url.startswith("https://api.example/base/")
+        variable = tool.operation.base.variables[0]
+        request = build_request(tool.operation, arguments, environment | {variable: GIVEN})
+        assert request == build_request(flagged.operation, arguments, environment)
+        assert re.fullmatch(rf"{re.escape(GIVEN)}([/?].*)?", request.url)
         assert request.url.isascii()
         headers = dict(request.headers)
-        assert len(headers) == len(request.headers)
-        sent = "\n".join([request.url, *headers.values()])
-        assert not re.search(r"[{}]|tools\.|%7B%7B", sent), "a placeholder or a reference is sent as it is written"
+        assert len({name.lower() for name in headers}) == len(request.headers)
+        body = (request.content or b"").decode("utf-8", "replace").replace('{"a":1}', "")
+        sent = "\n".join([request.url, *headers.values(), body])
+        assert not re.search(r"[{}]|tools\.|%7B%7B", sent.replace("{}", "").replace(body, "")), (
+            "a hole is sent as it is"
+        )
+        assert not re.search(r"\{\{|\btools\.", body), "a hole is sent as it is written"
         if any(tool.operation.credentials()):
-            assert "key-123456" in sent or headers["Authorization"].startswith("Basic ")
+            assert "key-123456" in sent or headers["Authorization"].startswith("Basic ") or request.digest
         has_body = any(parameter.location is Location.BODY for parameter in tool.operation.parameters)
         assert (request.content is not None) is (has_body or tool.operation.body is not None)
+        assert ("Content-Type" in headers) is (request.content is not None)
+
+
+@every_file
+def test_an_address_that_a_file_does_not_know_is_asked_for_by_its_variable_and_its_flag(path: Path) -> None:
+    for tool in load_tools([path]):
+        operation = tool.operation
+        if operation.unsupported:
+            continue
+        arguments, environment = sample_arguments(tool), sample_environment(tool)
+        if operation.base.default is None:
+            with pytest.raises(NotConfigured) as caught:
+                build_request(operation, arguments, environment)
+            assert caught.value.kind == "config"
+            assert f"Set {operation.base.variables[0]} " in caught.value.hint
+            assert f"--base-uri {operation.namespace}=URL" in caught.value.hint
+            assert operation.namespace in namespaces(path)
+        else:
+            hosts = dict.fromkeys(variables_of(operation.base.default), "host.example")
+            url = build_request(operation, arguments, environment | hosts).url
+            assert url.startswith("https://")
+            assert not re.search(r"[{}$]", url.partition("?")[0])

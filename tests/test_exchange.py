@@ -37,7 +37,7 @@ async def answering(head: bytes) -> AsyncIterator[Operation]:
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
         origin = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
-        yield Operation("follow", "acme", "GET", BaseUri(origin, ()), ("/events",), accept=EVENTS)
+        yield Operation("follow", "acme", "GET", BaseUri((origin,), ()), ("/events",), accept=EVENTS)
         tasks.cancel_scope.cancel()
 
 
@@ -86,7 +86,7 @@ def test_a_form_is_sent_to_no_address_that_could_be_more_than_one(url: str) -> N
 
 @pytest.mark.parametrize("fields", [{"a": {"x": 1}}, {"a": None}, [], None])
 async def test_a_form_whose_fields_are_no_texts_is_told(fields: Any) -> None:
-    operation = Operation("prepare", "acme", "POST", BaseUri("https://acme.example", ()), ("/",))
+    operation = Operation("prepare", "acme", "POST", BaseUri(("https://acme.example",), ()), ("/",))
     form = {"url": "https://storage.example/", "fields": fields}
     with pytest.raises(UpstreamError, match="acme did not say how the file is sent"):
         await Exchange(Settings(), ()).post_form(operation, form, File("a.txt", "", b"x"))

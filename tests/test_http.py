@@ -17,8 +17,9 @@ import pytest
 from mcp import MCPError
 from mcp.client import Client
 
-from mcp_taskruns.app import _listen, build_http_app
+from mcp_taskruns.app import build_http_app
 from mcp_taskruns.errors import SettingsError
+from mcp_taskruns.http_server import listen
 from mcp_taskruns.settings import Settings, read_settings
 from mcp_taskruns.simulator.app import Simulator
 from tests.doors import listening, open_gateway
@@ -231,7 +232,7 @@ async def test_a_client_that_is_connected_at_the_end_sees_no_traceback_in_the_lo
 
 
 def test_answers_do_not_wait_for_more_to_send() -> None:
-    with _listen(Settings(port=0)) as listener, socket.create_connection(listener.getsockname()):
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

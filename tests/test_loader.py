@@ -1,13 +1,25 @@
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_taskruns import loader
+from mcp_taskruns import documents, loader
+from mcp_taskruns.core.operation import Tool
+from mcp_taskruns.core.request import build_request
 from mcp_taskruns.core.spec import Capability
-from mcp_taskruns.errors import CapabilityError
-from mcp_taskruns.loader import capability_files, load_capability, load_tools, orphan_overlays, shipped_capabilities
+from mcp_taskruns.errors import CapabilityError, NotConfigured
+from mcp_taskruns.loader import (
+    capability_files,
+    capability_folders,
+    load,
+    load_capability,
+    load_tools,
+    orphan_overlays,
+    shipped_capabilities,
+)
 
 SHIPPED = [
     "inngest-runs.yaml",
@@ -34,6 +46,13 @@ capability:
     namespace: mcp
     tools:
     - {name: list-things, call: things.list}
+"""
+
+REST_SIDE = """\
+  - type: rest
+    namespace: rest
+    resources:
+    - {path: /v1/things, operations: [{method: GET, name: list, call: things.list}]}
 """
 
 
@@ -212,7 +231,7 @@ def test_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
         pytest.param("", "thing.yaml: the file is empty", id="empty"),
         pytest.param("# only a comment\n", "thing.yaml: the file is empty", id="only a comment"),
         pytest.param("- a\n", "thing.yaml: a capability file is a mapping, this is a list", id="list"),
-        pytest.param("text", "thing.yaml: a capability file is a mapping, this is a str", id="text"),
+        pytest.param("text", "thing.yaml: a capability file is a mapping, this is a text", id="text"),
         pytest.param(
             "info: {}\n",
             "thing.yaml: naftiko: the format's version is missing; is this a capability file?",
@@ -225,15 +244,17 @@ def test_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
         ),
         pytest.param(
             "naftiko: 1.0.0-alpha2 info: label: X",
-            "thing.yaml: line 1, column 27: mapping values are not allowed in this context",
+            f"thing.yaml: line 1: {documents.FLATTENED}",
             id="flattened to one line",
         ),
         pytest.param(
-            "naftiko: 1\na: 1\nb: 2\na: 3\n", "thing.yaml: line 4: the key 'a' is there twice", id="duplicate key"
+            "naftiko: 1\na: 1\nb: 2\na: 3\n",
+            "thing.yaml: line 4, column 1: the key 'a' is there twice",
+            id="duplicate key",
         ),
         pytest.param(
             "naftiko: 1\nx:\n- y: {a: 1, 'a': 2}\n",
-            "thing.yaml: line 3: the key 'a' is there twice",
+            "thing.yaml: line 3, column 13: the key 'a' is there twice",
             id="duplicate key inside",
         ),
         pytest.param(
@@ -249,17 +270,17 @@ def test_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
         ),
         pytest.param(
             "naftiko: 1\nbinds:\n- {{KEY}}: x\n",
-            "thing.yaml: line 3: a key must be text; a value that begins with {{ needs quotes",
+            "thing.yaml: line 3, column 3: a key must be text; a value that begins with {{ needs quotes",
             id="braces without quotes",
         ),
         pytest.param(
             "naftiko: 1\nvalue: {{KEY}}\n",
-            "thing.yaml: line 2: a key must be text; a value that begins with {{ needs quotes",
+            "thing.yaml: line 2, column 9: a key must be text; a value that begins with {{ needs quotes",
             id="value in braces without quotes",
         ),
         pytest.param(
             "naftiko: 1\n\n? [a, b]\n: c\n",
-            "thing.yaml: line 3: a key must be text; a value that begins with {{ needs quotes",
+            "thing.yaml: line 3, column 3: a key must be text; a value that begins with {{ needs quotes",
             id="list as a key",
         ),
         pytest.param("naftiko: 1\na: !!int x\n", "thing.yaml: is not YAML that a person would write", id="no int"),
@@ -336,7 +357,7 @@ def test_nesting_that_the_parser_cannot_follow_is_refused(tmp_path: Path) -> Non
 def test_a_file_that_is_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, told: str
 ) -> None:
-    monkeypatch.setattr(loader, "MAX_FILE_BYTES", 50)
+    monkeypatch.setattr(documents, "MAX_FILE_BYTES", 50)
     assert told in refusal(written(tmp_path, "a: b".ljust(size)))
 
 
@@ -357,12 +378,12 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     ("overlay", "message"),
     [
         ("- a\n", "overlays/thing.yaml: an overlay is a mapping, this is a list"),
-        ("a: 1\na: 2\n", "overlays/thing.yaml: line 2: the key 'a' is there twice"),
+        ("a: 1\na: 2\n", "overlays/thing.yaml: line 2, column 1: the key 'a' is there twice"),
         ("a: b: c\n", "overlays/thing.yaml: line 1, column 5: mapping values are not allowed in this context"),
         ("", "overlays/thing.yaml: the file is empty"),
         (
             "prefix: {{x}}\n",
-            "overlays/thing.yaml: line 1: a key must be text; a value that begins with {{ needs quotes",
+            "overlays/thing.yaml: line 1, column 10: a key must be text; a value that begins with {{ needs quotes",
         ),
     ],
 )
@@ -385,3 +406,249 @@ def test_one_wrong_file_stops_all(tmp_path: Path) -> None:
     written(tmp_path, "- wrong", "b.yaml")
     with pytest.raises(CapabilityError, match=r"^b\.yaml: "):
         load_tools([tmp_path])
+
+
+UNREADABLE = "naftiko: 1.0.0-alpha2\ninfo: a: b\n"
+MISSHAPEN = "naftiko: 1.0.0-alpha2\ncapability: {consumes: [{resources: 5}]}\n"
+RUNS_OF_NOTHING = """\
+capability:
+  consumes:
+  - namespace: things
+    runs: {read: {operation: nowhere, id: id}, shape: {id: id, state: state}, states: {running: [on]}}
+"""
+
+
+def thing(tag: str, namespace: str = "things") -> str:
+    """The capability file with another provider's tag."""
+    return (
+        THING.replace("[Thing]", f"[{tag}]")
+        .replace("namespace: things", f"namespace: {namespace}")
+        .replace("call: things.", f"call: {namespace}.")
+    )
+
+
+def names(*folders: Path) -> list[str]:
+    return [tool.name for tool in load(folders).tools]
+
+
+def urls(tools: Sequence[Tool]) -> dict[str, str]:
+    """What each tool asks, by the tool's name."""
+    return {tool.name: build_request(tool.operation, {}, {}).url for tool in tools}
+
+
+@pytest.mark.parametrize(
+    ("text", "overlay", "message"),
+    [
+        pytest.param(
+            UNREADABLE, None, "bad.yaml: line 2, column 8: mapping values are not allowed in this context", id="no YAML"
+        ),
+        pytest.param("", None, "bad.yaml: the file is empty", id="empty"),
+        pytest.param("- a\n", None, "bad.yaml: a capability file is a mapping, this is a list", id="list"),
+        pytest.param(
+            "info: {}\n",
+            None,
+            "bad.yaml: naftiko: the format's version is missing; is this a capability file?",
+            id="no version",
+        ),
+        pytest.param(
+            MISSHAPEN,
+            None,
+            "bad.yaml: capability.consumes[0].resources: Input should be a valid tuple",
+            id="wrong shape",
+        ),
+        pytest.param(
+            THING,
+            "prefix: [\n",
+            "overlays/bad.yaml: line 2, column 1: did not find expected node content",
+            id="overlay that is no YAML",
+        ),
+        pytest.param(
+            THING,
+            "prefix: [a]\n",
+            "bad.yaml with overlays/bad.yaml: prefix: Input should be a valid string",
+            id="overlay of a wrong shape",
+        ),
+        pytest.param(
+            thing("Other"),
+            RUNS_OF_NOTHING,
+            "bad.yaml with overlays/bad.yaml: capability.consumes.runs.read: no tool calls the operation 'nowhere'",
+            id="runs that name nothing",
+        ),
+        pytest.param(
+            thing("Other"),
+            RUNS_OF_NOTHING.replace("nowhere", "list").replace("id: id}, shape", "id: limit}, advice: 5, shape"),
+            "bad.yaml with overlays/bad.yaml: capability.consumes[0].runs.advice: Input should be a valid dictionary",
+            id="runs of a wrong shape",
+        ),
+        pytest.param(
+            thing("Other"),
+            RUNS_OF_NOTHING.replace("nowhere", "list").replace("id: id}, shape", "id: limit}, found: {no: $}, shape"),
+            "bad.yaml with overlays/bad.yaml: capability.consumes.runs.found.no: no tool calls the operation 'no'",
+            id="runs that are found in nothing",
+        ),
+    ],
+)
+def test_a_bad_file_is_a_problem_and_takes_no_other_down(
+    tmp_path: Path, text: str, overlay: str | None, message: str
+) -> None:
+    written(tmp_path, thing("Before"), "a.yaml")
+    written(tmp_path, text, "bad.yaml")
+    written(tmp_path, thing("Later"), "c.yaml")
+    if overlay is not None:
+        written(tmp_path, overlay, "overlays/bad.yaml")
+    found = load([tmp_path])
+    assert [tool.name for tool in found.tools] == ["before-list-things", "later-list-things"]
+    # libyaml and the Python parser say some things in other words.
+    told = [
+        re.sub(
+            "expected the node content, but found '<stream end>'", "did not find expected node content", str(problem)
+        )
+        for problem in found.problems
+    ]
+    assert told == [message]
+
+
+def test_every_bad_file_is_told_and_named(tmp_path: Path) -> None:
+    written(tmp_path, UNREADABLE, "a.yaml")
+    written(tmp_path, THING, "b.yaml")
+    written(tmp_path, RUNS_OF_NOTHING, "overlays/b.yaml")
+    written(tmp_path, MISSHAPEN, "c.yaml")
+    written(tmp_path, thing("Good"), "d.yaml")
+    found = load([tmp_path])
+    assert {problem.source for problem in found.problems} == {"a.yaml", "b.yaml with overlays/b.yaml", "c.yaml"}
+    assert len(found.problems) == 3
+    assert [tool.name for tool in found.tools] == ["good-list-things"]
+
+
+def test_of_bad_files_alone_there_are_no_tools_and_all_problems(tmp_path: Path) -> None:
+    written(tmp_path, UNREADABLE, "a.yaml")
+    written(tmp_path, MISSHAPEN, "b.yaml")
+    found = load([tmp_path])
+    assert found.tools == ()
+    assert [problem.source for problem in found.problems] == ["a.yaml", "b.yaml"]
+
+
+def test_an_overlay_that_is_left_out_is_no_problem(tmp_path: Path) -> None:
+    written(tmp_path, THING)
+    written(tmp_path, "prefix: [\n", "overlays/thing.yaml")
+    assert len(load([tmp_path]).problems) == 1
+    assert load([tmp_path], overlays=False).problems == ()
+
+
+def test_the_rest_side_is_read_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    written(tmp_path, THING + REST_SIDE)
+    assert load([tmp_path]).rest_tools == ()
+    (tool,) = load([tmp_path], rest=True).rest_tools
+    assert tool.route == ("GET", "/v1/things", "thing.yaml")
+    assert load([tmp_path], rest=True).tools == load([tmp_path]).tools
+
+
+def test_a_file_without_an_mcp_side_has_a_rest_side_all_the_same(tmp_path: Path) -> None:
+    written(tmp_path, THING.partition("  exposes:")[0] + "  exposes:\n" + REST_SIDE)
+    found = load([tmp_path], rest=True)
+    assert (found.tools, len(found.rest_tools), found.problems) == ((), 1, ())
+
+
+def test_a_bad_file_is_told_once_with_the_rest_side_too(tmp_path: Path) -> None:
+    written(tmp_path, MISSHAPEN, "a.yaml")
+    written(tmp_path, THING + REST_SIDE, "b.yaml")
+    written(tmp_path, RUNS_OF_NOTHING, "overlays/b.yaml")
+    written(tmp_path, thing("Good") + REST_SIDE, "c.yaml")
+    found = load([tmp_path], rest=True)
+    assert [problem.source for problem in found.problems] == ["a.yaml", "b.yaml with overlays/b.yaml"]
+    assert [tool.prefix for tool in (*found.tools, *found.rest_tools)] == ["good", "good"]
+
+
+def test_the_address_of_a_namespace_can_be_given_for_all_files_that_consume_it(tmp_path: Path) -> None:
+    written(tmp_path, thing("One", "shared"), "a.yaml")
+    written(tmp_path, thing("Two", "shared"), "b.yaml")
+    written(tmp_path, thing("Three", "other"), "c.yaml")
+    found = load([tmp_path], base_uris={"shared": "https://given.example/api", "nobody": "https://x.example"})
+    assert urls(found.tools) == {
+        "one-list-things": "https://given.example/api/things",
+        "two-list-things": "https://given.example/api/things",
+        "three-list-things": "https://api.example/things",
+    }
+
+
+@pytest.mark.parametrize("written_as", ["''", "'{host}'", "/relative", "'${HOST}'", "'https://{host}/v1'"])
+def test_a_given_address_stands_in_for_one_that_is_none(tmp_path: Path, written_as: str) -> None:
+    written(tmp_path, THING.replace("baseUri: https://api.example", f"baseUri: {written_as}"))
+    with pytest.raises(NotConfigured) as caught:
+        urls(load([tmp_path]).tools)
+    assert re.search("THING_BASE_URL.*--base-uri things=", caught.value.to_line())
+    given = load([tmp_path], base_uris={"things": "https://given.example/"})
+    assert urls(given.tools) == {"thing-list-things": "https://given.example/things"}
+
+
+def test_a_given_address_is_also_that_of_the_rest_side(tmp_path: Path) -> None:
+    written(tmp_path, THING + REST_SIDE)
+    (tool,) = load([tmp_path], base_uris={"things": "https://given.example"}, rest=True).rest_tools
+    assert list(urls([tool]).values()) == ["https://given.example/things"]
+
+
+def test_names_are_the_same_alone_and_together(tmp_path: Path) -> None:
+    for number, tag in enumerate(["Acme", "Beta", "Gamma"]):
+        written(tmp_path, thing(tag), f"{number}.yaml")
+    alone = [name for number in range(3) for name in names(tmp_path / f"{number}.yaml")]
+    assert alone == ["acme-list-things", "beta-list-things", "gamma-list-things"]
+    assert names(tmp_path) == alone
+
+
+def test_of_two_files_with_one_name_the_later_one_alone_is_marked(tmp_path: Path) -> None:
+    first, second = written(tmp_path, THING, "a.yaml"), written(tmp_path, THING, "b.yaml")
+    other = written(tmp_path, thing("Other"), "c.yaml")
+    kept, marked, another = names(tmp_path)
+    assert (kept, another) == (*names(first), *names(other)) == ("thing-list-things", "other-list-things")
+    assert re.fullmatch("thing-list-things-[0-9a-f]{6}", marked)
+    assert names(second) == ["thing-list-things"]
+    # The mark is the file's: what else is served does not change it.
+    assert names(first, second) == [kept, marked]
+    written(tmp_path, thing("More"), "aa.yaml")
+    assert names(tmp_path) == [kept, "more-list-things", marked, another]
+
+
+def test_each_of_several_later_files_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    for number in range(5):
+        written(tmp_path, THING, f"{number}.yaml")
+    found = names(tmp_path)
+    assert len(set(found)) == 5
+    assert all(re.fullmatch("thing-list-things-[0-9a-f]{6}", name) for name in found[1:])
+
+
+def test_two_files_of_one_name_in_two_folders_have_distinct_tools(tmp_path: Path) -> None:
+    written(tmp_path / "one", THING)
+    written(tmp_path / "two", THING)
+    first, second = names(tmp_path / "one", tmp_path / "two")
+    assert first == "thing-list-things"
+    assert second != first
+    assert second.startswith("thing-list-things-")
+
+
+def test_a_name_that_is_twice_in_one_file_is_numbered_there(tmp_path: Path) -> None:
+    twice = THING + "    - {name: list-things, call: things.list}\n"
+    written(tmp_path, twice, "a.yaml")
+    written(tmp_path, twice, "b.yaml")
+    found = names(tmp_path)
+    assert found[:2] == ["thing-list-things", "thing-list-things-2"]
+    assert re.fullmatch("thing-list-things-[0-9a-f]{6}", found[2])
+    assert len(set(found)) == 4
+
+
+def test_tools_are_in_the_order_of_their_files_and_folders(tmp_path: Path) -> None:
+    for place, tag in [("z/b.yaml", "One"), ("z/a.yaml", "Two"), ("a/c.yml", "Three"), ("a/c.yaml", "Four")]:
+        written(tmp_path, thing(tag), place)
+    assert [tool.prefix for tool in load([tmp_path / "z", tmp_path / "a"]).tools] == ["two", "one", "four", "three"]
+
+
+def test_the_overlays_of_two_folders_refine_their_own_files(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        written(tmp_path / folder, THING)
+        written(tmp_path / folder, f"prefix: {folder}", "overlays/thing.yaml")
+    assert names(tmp_path / "one", tmp_path / "two") == ["one-list-things", "two-list-things"]
+
+
+def test_the_folders_are_those_in_which_files_lie(tmp_path: Path) -> None:
+    one, two = written(tmp_path / "one", THING), written(tmp_path / "two", THING)
+    assert capability_folders([one, str(two.parent), one.parent]) == [one.parent, two.parent]
+    assert capability_folders([]) == [shipped_capabilities()]

@@ -11,6 +11,7 @@ from mcp.client import Client
 from mcp.types import AudioContent, BlobResourceContents, EmbeddedResource, ImageContent, TextContent
 
 from mcp_taskruns import mcp_adapter
+from mcp_taskruns.catalog import build_catalog
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.errors import CallError
 from mcp_taskruns.gateway import Gateway
@@ -54,7 +55,7 @@ async def test_the_server_says_who_it_is_and_how_to_use_it() -> None:
 
 async def test_without_prefixes_the_server_does_not_speak_of_them() -> None:
     tools = load_tools([], names="spec")
-    gateway = Gateway(tools, Settings())
+    gateway = Gateway(build_catalog(tools, Settings()), Settings())
     async with Client(build_server(gateway), mode="legacy") as client:
         assert client.instructions
         assert "name begins with" not in client.instructions

@@ -72,6 +72,17 @@ def test_a_flag_wins_also_with_a_value_that_is_no() -> None:
         ("max_result_chars", "1000", 1000),
         ("speed", "0.001", 0.001),
         ("log_level", "debug", "debug"),
+        ("strict", "1", True),
+        ("strict", "off", False),
+        ("watch", "yes", True),
+        ("watch", "0", False),
+        ("rest", "on", True),
+        ("rest", "no", False),
+        ("rest_port", "8081", 8081),
+        ("rest_port", "0", 0),
+        ("base_uri", "acme=https://a.example/v1", ("acme=https://a.example/v1",)),
+        ("base_uri", "a=https://a.example, b=http://127.0.0.1:1", ("a=https://a.example", "b=http://127.0.0.1:1")),
+        ("base_uri", "", ()),
         ("host", "", "127.0.0.1"),
         ("port", "", 9090),
     ],
@@ -102,6 +113,12 @@ def test_a_variable_is_read_as_its_kind(name: str, text: str, value: Any) -> Non
         ("transport", "sse", "MCP_TASKRUNS_TRANSPORT: 'sse' is not one of stdio, http"),
         ("tool_names", "Specs", "MCP_TASKRUNS_TOOL_NAMES: 'specs' is not one of prefixed, spec"),
         ("max_result_chars", "999", "MCP_TASKRUNS_MAX_RESULT_CHARS: 999 is less than 1000"),
+        ("strict", "maybe", "MCP_TASKRUNS_STRICT: 'maybe' is not yes or no"),
+        ("watch", "5", "MCP_TASKRUNS_WATCH: '5' is not yes or no"),
+        ("rest", "8080", "MCP_TASKRUNS_REST: '8080' is not yes or no"),
+        ("rest_port", "65536", "MCP_TASKRUNS_REST_PORT: 65536 is not a port"),
+        ("rest_port", "-1", "MCP_TASKRUNS_REST_PORT: -1 is not a port"),
+        ("rest_port", "yes", "MCP_TASKRUNS_REST_PORT: 'yes' is not a whole number"),
         (
             "log_level",
             "loud",
@@ -119,6 +136,8 @@ def test_a_wrong_variable_is_named(name: str, text: str, message: str) -> None:
         ("transport", "sse", "--transport: 'sse' is not one of stdio, http"),
         ("port", 65536, "--port: 65536 is not a port"),
         ("port", -1, "--port: -1 is not a port"),
+        ("rest_port", 65536, "--rest-port: 65536 is not a port"),
+        ("rest_port", -1, "--rest-port: -1 is not a port"),
         ("speed", 0.0, "--speed: 0.0 is not a number of more than 0"),
         ("timeout", -0.5, "--timeout: -0.5 is not a number of more than 0"),
         ("timeout", float("nan"), "--timeout: nan is not a number of more than 0"),
@@ -129,6 +148,55 @@ def test_a_wrong_variable_is_named(name: str, text: str, message: str) -> None:
 )
 def test_a_wrong_flag_is_named(name: str, value: Any, message: str) -> None:
     assert refusal({name: value}) == message
+
+
+def test_nothing_is_strict_watched_or_served_as_rest_unless_somebody_says_so() -> None:
+    assert (read().strict, read().watch, read().rest, read().rest_port, read().base_uri) == (
+        False,
+        False,
+        False,
+        8080,
+        (),
+    )
+    for name in ("strict", "watch", "rest"):
+        assert getattr(read({name: True}), name) is True
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "acme",
+        "https://a.example",
+        "=https://a.example",
+        "acme=",
+        "acme=a.example",
+        "acme=//a.example",
+        "acme=ftp://a.example",
+        "acme=file:///etc",
+        "acme=https://",
+        "acme https://a.example",
+        "acme=b=https://a.example",
+        "acme= https://a.example",
+        "acme=/v1",
+    ],
+)
+def test_an_address_is_a_namespace_and_a_url(given: str) -> None:
+    told = f"{given!r} is not NAMESPACE=URL with a URL that begins with https://"
+    assert refusal({"base_uri": [given]}) == f"--base-uri: {told}"
+    assert refusal({"base_uri": ["good=https://good.example", given]}) == f"--base-uri: {told}"
+    assert refusal({}, MCP_TASKRUNS_BASE_URI=given) == f"MCP_TASKRUNS_BASE_URI: {told}"
+
+
+def test_addresses_are_told_by_their_namespaces() -> None:
+    settings = read({"base_uri": ["acme=https://a.example/x?a=b", "my-api=http://127.0.0.1:8000"]})
+    assert settings.base_uris == {"acme": "https://a.example/x?a=b", "my-api": "http://127.0.0.1:8000"}
+    assert read().base_uris == {}
+
+
+def test_an_address_that_is_given_as_a_flag_wins() -> None:
+    assert read({"base_uri": ["a=https://flag.example"]}, MCP_TASKRUNS_BASE_URI="b=https://b.example").base_uris == {
+        "a": "https://flag.example"
+    }
 
 
 @pytest.mark.parametrize("name", ["timeout", "wait_seconds", "max_wait_seconds", "speed"])

@@ -2,10 +2,15 @@
 
 import contextlib
 import gzip
+import hashlib
+import logging
+import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import anyio
 import anyio.abc
@@ -14,9 +19,12 @@ import pytest
 
 from mcp_taskruns import upstream as upstream_module
 from mcp_taskruns.core.events import Event
+from mcp_taskruns.core.operation import ArgumentReference, Authentication, BaseUri, Operation, Variable
 from mcp_taskruns.core.request import UpstreamRequest
 from mcp_taskruns.core.result import Answer
-from mcp_taskruns.errors import NotConfigured, UpstreamError
+from mcp_taskruns.errors import NotConfigured, ProviderError, UpstreamError
+from mcp_taskruns.exchange import Exchange
+from mcp_taskruns.settings import Settings
 from mcp_taskruns.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
@@ -339,6 +347,285 @@ async def test_a_proxy_that_is_down_is_told_as_such(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     assert (await failure("http://provider.invalid/v1")).kind == "unavailable"
+
+
+USER, PASSWORD = "Mufasa", "Circle of Life"
+
+HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it was received."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    def credentials(self) -> dict[str, str]:
+        """The parameters of its `Authorization: Digest`; none without that header."""
+        scheme, _, told = self.headers.get("authorization", "").partition(" ")
+        pairs = re.findall(r'(\w+)=(?:"([^"]*)"|([^",\s]*))', told)
+        return {name: quoted or bare for name, quoted, bare in pairs} if scheme == "Digest" else {}
+
+
+@dataclass
+class DigestProvider:
+    """A provider that knows one user, as RFC 7616 has it, and forgets its nonce after so many requests."""
+
+    algorithm: Literal["MD5", "SHA-256"] = "MD5"
+    qop: str = "auth"
+    password: str = PASSWORD
+    lasts: int = 100
+    nonces: int = 0
+    count: int = 0
+    requests: list[Request] = field(default_factory=list)
+
+    def response(self, request: Request) -> str:
+        """What only somebody who knows the password can say: RFC 7616 section 3.4.1."""
+
+        def digest(*parts: str) -> str:
+            return HASHES[self.algorithm](":".join(parts).encode()).hexdigest()
+
+        told = request.credentials()
+        user = digest(USER, "api@example.org", self.password)
+        asked = digest(request.method, request.target)
+        if not self.qop:
+            return digest(user, f"nonce-{self.nonces}", asked)
+        return digest(user, f"nonce-{self.nonces}", f"{self.count + 1:08x}", told["cnonce"], told["qop"], asked)
+
+    def challenge(self) -> str:
+        self.nonces += 1
+        self.count = 0
+        qop = f', qop="{self.qop}"' if self.qop else ""
+        return (
+            f'Digest realm="api@example.org", algorithm={self.algorithm}, nonce="nonce-{self.nonces}", '
+            f'opaque="HRPCssKJSGjCrkzDg8OhwpzCiGPChXYjwrI2QmXDicOEwrU="{qop}'
+        )
+
+    def accepts(self, request: Request) -> bool:
+        told = request.credentials()
+        expected = {"username": USER, "realm": "api@example.org", "nonce": f"nonce-{self.nonces}"}
+        expected |= {"uri": request.target, "opaque": "HRPCssKJSGjCrkzDg8OhwpzCiGPChXYjwrI2QmXDicOEwrU="}
+        if not (self.nonces and self.count < self.lasts and expected.items() <= told.items()):
+            return False
+        if self.qop and told.get("nc") != f"{self.count + 1:08x}":
+            return False
+        return told["response"] == self.response(request)
+
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        """Answer all requests of a connection."""
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, ConnectionError):
+                received = b""
+                while True:
+                    while b"\r\n\r\n" not in received:
+                        received += await stream.receive()
+                    head, _, received = received.partition(b"\r\n\r\n")
+                    first, *lines = head.decode().split("\r\n")
+                    headers = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in lines}
+                    length = int(headers.get("content-length", 0))
+                    while len(received) < length:
+                        received += await stream.receive()
+                    method, target, _ = first.split(" ")
+                    request = Request(method, target, headers, received[:length])
+                    received = received[length:]
+                    self.requests.append(request)
+                    await self.answer(request)(stream)
+
+    def answer(self, request: Request) -> Handler:
+        if self.accepts(request):
+            self.count += 1
+            return answers(b'{"user":"Mufasa"}')
+        body = b'{"message":"Who are you?"}'
+        headers = f"WWW-Authenticate: {self.challenge()}\r\nContent-Type: application/json\r\n"
+        return answers(body, headers, "401 Unauthorized")
+
+
+@asynccontextmanager
+async def asking(provider: DigestProvider) -> AsyncIterator[str]:
+    """The provider on a loopback port."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, provider.serve)
+        yield f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[Upstream]:
+    upstream = Upstream(5)
+    try:
+        with anyio.fail_after(10):
+            yield upstream
+    finally:
+        await upstream.aclose()
+
+
+async def ask(upstream: Upstream, url: str, content: bytes | None = None, password: str = PASSWORD) -> Answer:
+    """The answer to a request of the user; one with a body changes something."""
+    method = "POST" if content else "GET"
+    request = UpstreamRequest("acme", method, url, (), content, digest=(USER, password), repeatable=not content)
+    async with upstream.send(request) as answer:
+        return await answer.read()
+
+
+@pytest.mark.parametrize("qop", ["auth", "auth, other", ""])
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+async def test_a_challenge_is_answered_without_the_password(algorithm: Literal["MD5", "SHA-256"], qop: str) -> None:
+    # https://www.rfc-editor.org/rfc/rfc7616#section-3.9.1
+    asked = DigestProvider(algorithm, qop.partition(",")[0])
+    async with asking(asked) as url, client() as upstream:
+        answer = await ask(upstream, f"{url}/dir/index%2Fx.html?a=b%20c&d=%2C")
+    assert (answer.status, answer.body) == (200, b'{"user":"Mufasa"}')
+    first, second = asked.requests
+    assert first.credentials() == {}
+    told = second.credentials()
+    assert (first.target, told["uri"]) == ("/dir/index%2Fx.html?a=b%20c&d=%2C", "/dir/index%2Fx.html?a=b%20c&d=%2C")
+    assert told["algorithm"] == algorithm
+    assert PASSWORD not in str(second.headers)
+
+
+async def test_a_provider_that_has_asked_once_need_not_ask_again() -> None:
+    asked = DigestProvider()
+    async with asking(asked) as url, client() as upstream:
+        statuses = [(await ask(upstream, f"{url}/{place}")).status for place in range(3)]
+    assert statuses == [200, 200, 200]
+    told = [request.credentials() for request in asked.requests]
+    assert [one.get("nc") for one in told] == [None, "00000001", "00000002", "00000003"]
+    assert len({one["cnonce"] for one in told[1:]}) == 3
+
+
+async def test_a_challenge_that_is_new_is_answered_too() -> None:
+    asked = DigestProvider(lasts=1)
+    async with asking(asked) as url, client() as upstream:
+        statuses = [(await ask(upstream, url)).status for _ in range(2)]
+    assert statuses == [200, 200]
+    told = [request.credentials() for request in asked.requests]
+    assert [(one.get("nonce"), one.get("nc")) for one in told] == [
+        (None, None),
+        ("nonce-1", "00000001"),
+        ("nonce-1", "00000002"),
+        ("nonce-2", "00000001"),
+    ]
+
+
+@pytest.mark.parametrize("size", [2, 3_000_000], ids=["small", "large"])
+async def test_a_body_arrives_whole_with_the_answer_to_the_challenge(size: int) -> None:
+    content = (b"0123456789" * (size // 10 + 1))[:size]
+    asked = DigestProvider()
+    async with asking(asked) as url, client() as upstream:
+        answers = [await ask(upstream, url, content) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 200]
+    assert [request.method for request in asked.requests] == ["POST"] * 3
+    assert [bool(request.credentials()) for request in asked.requests] == [False, True, True]
+    assert all(request.body == content for request in asked.requests)
+
+
+async def test_users_of_one_provider_are_told_apart() -> None:
+    asked = DigestProvider()
+    async with asking(asked) as url, client() as upstream:
+        statuses = [(await ask(upstream, url, password=password)).status for password in (PASSWORD, "other", PASSWORD)]
+    assert statuses == [200, 401, 200]
+
+
+async def test_a_request_without_a_user_does_not_answer_a_challenge() -> None:
+    asked = DigestProvider()
+    async with asking(asked) as url, client() as upstream:
+        await ask(upstream, url)
+        async with upstream.send(UpstreamRequest("acme", "GET", url, (), repeatable=True)) as answer:
+            assert (await answer.read()).status == 401
+    assert asked.requests[-1].credentials() == {}
+    assert len(asked.requests) == 3
+
+
+async def test_a_challenge_of_another_kind_is_an_answer() -> None:
+    headers = 'WWW-Authenticate: Basic realm="x"\r\n'
+    async with provider(answers(b"no", headers, "401 Unauthorized")) as url, client() as upstream:
+        answer = await ask(upstream, url)
+    assert (answer.status, answer.body) == (401, b"no")
+
+
+@pytest.mark.parametrize(
+    ("challenge", "user"),
+    [
+        ('Digest realm="x", nonce="n", algorithm=SHA3-256, qop="auth"', USER),
+        ('Digest realm="x", nonce="n", qop="auth-conf"', USER),
+        ('Digest realm="x", qop="auth"', USER),
+    ],
+    ids=["algorithm", "quality", "nonce"],
+)
+async def test_a_challenge_that_cannot_be_answered_is_told_as_such(challenge: str, user: str) -> None:
+    request = UpstreamRequest("acme", "GET", "", (), digest=(user, PASSWORD), repeatable=True)
+    refusal = answers(b"no", f"WWW-Authenticate: {challenge}\r\n", "401 Unauthorized")
+    async with provider(refusal) as url, client() as upstream:
+        with pytest.raises((NotConfigured, UpstreamError)) as caught:
+            async with upstream.send(replace(request, url=url)) as answer:
+                await answer.read()
+    assert not caught.value.retryable
+    assert not re.search("broke off|proxy|address", caught.value.to_line())
+    assert PASSWORD not in caught.value.to_line()
+
+
+def operation_of(url: str) -> Operation:
+    """An operation of such a provider, whose password is the environment's."""
+    secret = Variable(("ACME_PASSWORD",))
+    return Operation(
+        "change",
+        "acme",
+        "POST",
+        BaseUri((url,), ()),
+        ("/things",),
+        body=ArgumentReference("body"),
+        authentication=Authentication("digest", ((USER,), (secret,))),
+    )
+
+
+def settings_of(password: str) -> Settings:
+    return Settings(environment={"ACME_PASSWORD": password})
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """All that is logged, by anybody."""
+    with caplog.at_level(logging.DEBUG):
+        yield lambda: "\n".join(f"{record.getMessage()} {record.args}" for record in caplog.records)
+
+
+async def call(url: str, password: str) -> Any:
+    operation = operation_of(url)
+    exchange = Exchange(settings_of(password), [operation])
+    try:
+        with anyio.fail_after(10):
+            return (await exchange.fetch(operation, {"body": {"n": [1]}})).value
+    finally:
+        await exchange.aclose()
+
+
+async def test_an_operation_of_a_file_answers_a_challenge(log: Callable[[], str]) -> None:
+    asked = DigestProvider("SHA-256")
+    async with asking(asked) as url:
+        assert await call(url, PASSWORD) == {"user": "Mufasa"}
+    assert [request.body for request in asked.requests] == [b'{"n":[1]}'] * 2
+    assert asked.requests[-1].headers["content-type"] == "application/json"
+    assert "answered provider=acme status=200" in log()
+    assert PASSWORD not in log()
+
+
+async def test_a_wrong_password_is_an_error_that_does_not_show_it(log: Callable[[], str]) -> None:
+    asked = DigestProvider()
+    async with asking(asked) as url:
+        with pytest.raises(ProviderError) as caught:
+            await call(url, "Hakuna Matata")
+    error = caught.value
+    assert (error.kind, error.status, error.retryable) == ("auth", 401, False)
+    assert "Who are you?" in error.message
+    assert "ACME_PASSWORD" in error.hint
+    assert len(asked.requests) == 2
+    assert asked.requests[-1].credentials()["username"] == USER
+    assert "Hakuna" not in repr(error) + str(error.to_json()) + error.to_line() + log()
+    assert "Hakuna" not in str([request.headers for request in asked.requests])
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def wait_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[T
     for consumed in capability.capability.consumes:
         if consumed.runs is None:
             continue
-        place = _Place(capability, tools)
+        place = _Place(capability, consumed, tools)
         read = place.call(consumed.runs.read, "read")
         tool = place.tool(consumed.runs.read.operation, "read")
         stream = consumed.runs.stream
@@ -101,16 +101,16 @@ def with_lifecycles(capability: spec.Capability, tools: Sequence[Tool], listed: 
     `listed` are the names of tools as they are listed, by those that overlays use. Raises CapabilityError for `runs`
     that name what is not there.
     """
-    lifecycles: dict[str, Lifecycle] = {}
+    lifecycles: dict[tuple[str, str], Lifecycle] = {}
     for consumed in capability.capability.consumes:
         if consumed.runs is not None:
-            lifecycle = _compile(_Place(capability, tools), consumed.runs, listed)
+            lifecycle = _compile(_Place(capability, consumed, tools), consumed.runs, listed)
             about = {lifecycle.read.operation.name, *lifecycle.starts, *lifecycle.found}
             about |= {cancel.call.operation.name for cancel in lifecycle.cancels}
             about |= {lifecycle.stream.operation.name} if lifecycle.stream else set()
-            lifecycles |= dict.fromkeys(about, lifecycle)
+            lifecycles |= dict.fromkeys(((consumed.namespace, name) for name in about), lifecycle)
     for tool in tools:
-        runs = lifecycles.get(tool.operation.name)
+        runs = lifecycles.get((tool.operation.namespace, tool.operation.name))
         schema = tool.output_schema or (_answer_schema(runs, tool) if runs else None)
         yield replace(tool, runs=runs, output_schema=schema)
 
@@ -230,8 +230,8 @@ def _cancel(place: "_Place", cancel: spec.RunCancel, read: RunCall) -> RunCancel
 class _Place:
     """Where `runs` stand: what they name is looked up there, and what is wrong with them is told with it."""
 
-    def __init__(self, capability: spec.Capability, tools: Sequence[Tool]) -> None:
-        self.tools = tools
+    def __init__(self, capability: spec.Capability, consumed: spec.Consumed, tools: Sequence[Tool]) -> None:
+        self.tools = [tool for tool in tools if tool.operation.namespace == consumed.namespace]
         self._capability = capability
 
     def wrong(self, key: str, reason: str) -> CapabilityError:
@@ -261,7 +261,7 @@ class _Place:
 
     def names(self, text: str, key: str) -> Path:
         path = self.path(text, key)
-        if not path or EACH in path:
+        if not path or not all(isinstance(step, str) for step in path):
             raise self.wrong(key, f"{text!r} is not a path of names")
         return path
 

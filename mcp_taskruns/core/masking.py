@@ -44,9 +44,14 @@ class Mask:
     """Replaces every known secret, also in its JSON, URL and base64 forms."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
+        self._forms: list[str] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Replace these as well, from now on."""
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
         # The longest first: a secret may be part of another form's text.
-        self._forms = sorted(forms, key=len, reverse=True)
+        self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
 
     def __repr__(self) -> str:
         return f"Mask({len(self._forms)} forms)"

@@ -17,12 +17,7 @@ MAX_NAME = 64
 def prefix_of(capability: spec.Capability) -> str:
     """What the names of a capability's tools begin with: the overlay's word, else its first tag, else its file."""
     first_tag = capability.info.tags[0] if capability.info.tags else ""
-    return (
-        capability.prefix
-        or _slug(first_tag)
-        or _slug(capability.source.partition(" with overlays/")[0].rsplit(".", 1)[0])
-        or "capability"
-    )
+    return capability.prefix or slug(first_tag) or slug(file_of(capability.source).rsplit(".", 1)[0]) or "capability"
 
 
 def legal_name(name: str) -> str:
@@ -80,20 +75,54 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"[a-zA-Z0-9_-]+", lambda word: names.get(word.group(), word.group()), text)
 
 
-def distinct(tools: Sequence[Tool]) -> tuple[Tool, ...]:
-    """Tools of which no two have one name: of two that do, the later is numbered."""
+def distinct(groups: Sequence[Sequence[Tool]], sources: Sequence[str]) -> list[list[Tool]]:
+    """The groups of tools, one of each source, with no two of one name.
+
+    In one file the later of two is numbered. Among files the later one's is marked with its file, so that no other name
+    changes with it.
+    """
     taken: set[str] = set()
-    named: list[Tool] = []
-    for tool in tools:
-        name, number = tool.name, 1
-        while name in taken:
+    named: list[list[Tool]] = []
+    for group, source in zip(groups, sources, strict=True):
+        mark = hashlib.sha256(file_of(source).encode()).hexdigest()[:6]
+        others = frozenset(taken)
+        named.append([_named(tool, others, taken, mark) for tool in group])
+    return named
+
+
+def _named(tool: Tool, others: frozenset[str], taken: set[str], mark: str) -> Tool:
+    name = tool.name if tool.name not in others else _ending(tool.name, f"-{mark}")
+    number = 1
+    while name in taken:
+        number += 1
+        name = _ending(tool.name, f"-{number}" if tool.name not in others else f"-{mark}-{number}")
+    taken.add(name)
+    return tool if name == tool.name else replace(tool, name=name)
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names with the later of two numbered."""
+    taken: set[str] = set()
+    told: list[str] = []
+    for name in names:
+        number, shown = 1, name
+        while shown in taken:
             number += 1
-            ending = f"-{number}"
-            name = tool.name[: MAX_NAME - len(ending)] + ending
-        taken.add(name)
-        named.append(tool if name == tool.name else replace(tool, name=name))
-    return tuple(named)
+            shown = _ending(name, f"-{number}")
+        taken.add(shown)
+        told.append(shown)
+    return told
 
 
-def _slug(text: str) -> str:
+def _ending(name: str, ending: str) -> str:
+    return name[: MAX_NAME - len(ending)] + ending
+
+
+def file_of(source: str) -> str:
+    """The capability file's name, of a source that may name its overlay too."""
+    return source.partition(" with overlays/")[0]
+
+
+def slug(text: str) -> str:
+    """Text in lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -15,7 +15,7 @@ EACH = object()
 """The step of a path that goes to every item of a list."""
 
 Path = tuple[Any, ...]
-"""Where something stands in a JSON value: names of members, and `EACH`. The empty path is the value itself."""
+"""Where something stands in a JSON value: names of members, numbers of items, `EACH`. The empty path is the value."""
 
 Condition = tuple[tuple[Path, tuple[Any, ...]], ...]
 """Paths and, for each, the values of which one has to stand there."""
@@ -56,9 +56,9 @@ ConstantTemplate = tuple[str | Variable, ...]
 class Parameter:
     """An input parameter: one thing that is sent, and where its value comes from.
 
-    `argument` is the name the caller passes it under, None for a `constant`: a template where it is text, else a JSON
-    value. `default` names the environment's value for an absent argument. Arrays in a query repeat the name when
-    `explode`, else they are comma-joined.
+    `argument` is the name the caller passes it under, None for a `constant`: a template where it is text, else a tree
+    of JSON values, both of which may refer to arguments. `default` names the environment's value for an absent
+    argument. Arrays in a query repeat the name when `explode`, else they are comma-joined.
     """
 
     name: str
@@ -71,20 +71,42 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Authentication:
-    """How a request proves who asks. `parts` are the key's templates: one, or user and password for `basic`."""
+    """How a request proves who asks.
 
-    kind: Literal["bearer", "basic", "apikey"]
+    `parts` are the templates of what is secret: a token, user and password for `basic` and `digest`, for `apikey` one
+    for each of the `names` under which they are sent.
+    """
+
+    kind: Literal["bearer", "basic", "digest", "apikey"]
     parts: tuple[ConstantTemplate, ...]
     placement: Location = Location.HEADER
-    name: str = "Authorization"
+    names: tuple[str, ...] = ("Authorization",)
 
 
 @dataclass(frozen=True)
 class BaseUri:
     """The provider's address; the first of `variables` that is set in the environment wins over `default`."""
 
-    default: str | None
+    default: ConstantTemplate | None
     variables: tuple[str, ...]
+
+
+BodyKind = Literal["json", "text", "xml", "form", "multipart", "binary"]
+"""How a body is written: as JSON, as text in which values are escaped for what it is, as a form, as bytes."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A part of what a tool returns, made of the provider's answer.
+
+    `mapping` leads there from the value of the part around it: a path, or the text of a JSONPath that says more than a
+    path can. `properties` build an object of what stands there, `items` is applied to each item of a list.
+    """
+
+    mapping: Path | str = ()
+    constant: Any = None
+    properties: Mapping[str, "Output"] = field(default_factory=dict, hash=False)
+    items: "Output | None" = None
 
 
 @dataclass(frozen=True)
@@ -183,11 +205,13 @@ class Upload:
 class Operation:
     """One HTTP method on a resource of a provider.
 
-    `path` is text with placeholders. `body` is a tree of JSON values and references, None for no body.
-    `unsupported` says why the operation cannot be called, when it cannot. `repeatable` says whether calling it twice is
-    like calling it once, where its method does not. `redactions` are places in its answer whose values are secrets.
-    `timeout_s` is how long an answer may take, where that is longer than usual. `remarks` are said of answers that
-    fulfil their conditions. `is_file`: what it answers is a file of somebody's, passed on as it is.
+    `namespace` is the name of the provider's side in its file, `provider` the prefix of its tools. `path` is text with
+    placeholders. `body` is a tree of JSON values and references, None for no body; its kind says how it is sent.
+    `outputs` say what of an answer is returned, all of it without them. `unsupported` says why the operation cannot be
+    called, when it cannot. `repeatable` says whether calling it twice is like calling it once, where its method does
+    not. `redactions` are places in its answer whose values are secrets. `timeout_s` is how long an answer may take,
+    where that is longer than usual. `remarks` are said of answers that fulfil their conditions. `is_file`: what it
+    answers is a file of somebody's, passed on as it is.
     """
 
     name: str
@@ -197,6 +221,7 @@ class Operation:
     path: Template
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
+    body_kind: BodyKind = "json"
     accept: str = "application/json, */*;q=0.5"
     authentication: Authentication | None = None
     error_body: ErrorBody | None = None
@@ -211,6 +236,8 @@ class Operation:
     upload: Upload | None = None
     remarks: tuple[tuple[Condition, str], ...] = field(default=(), hash=False)
     is_file: bool = False
+    namespace: str = ""
+    outputs: Output | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -376,7 +403,7 @@ class Tool:
 
     `ignored` are arguments that are accepted and dropped: the server sets those headers itself. `runs` is the life
     cycle of the runs that the operation is about; a tool that `waits` reads one until it has ended. `own` are arguments
-    that are the server's and not the operation's.
+    that are the server's and not the operation's. `route` is where the REST side has it: method, path and file.
     """
 
     name: str
@@ -392,3 +419,25 @@ class Tool:
     waits: bool = False
     own: frozenset[str] = frozenset()
     output_schema: Mapping[str, Any] | None = field(default=None, hash=False)
+    route: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation of the REST side.
+
+    `path` is the path as it is served, with `variables` that are arguments of the tool, by the names they have there.
+    `places` say where a caller passes each argument: an argument that is all of the body is named in `body`, others
+    of the body are its members. `source` is the file, `name` distinct among all routes. `claimed` is the path that the
+    file has, where that is another file's as well.
+    """
+
+    method: str
+    path: str
+    tool: Tool = field(hash=False)
+    variables: Mapping[str, str] = field(hash=False)
+    places: Mapping[str, Location] = field(hash=False)
+    body: str = ""
+    source: str = ""
+    name: str = ""
+    claimed: str = ""

@@ -7,6 +7,7 @@ by `name` (`namespace` for binds, consumes and exposes), other values replace, `
 from collections.abc import Mapping
 from typing import Any
 
+from mcp_taskruns.core.dialects import unify
 from mcp_taskruns.errors import CapabilityError
 
 
@@ -17,7 +18,9 @@ def apply_overlay(document: Any, overlay: Any, source: str) -> Any:
     """
     if not isinstance(overlay, Mapping):
         raise CapabilityError(source, "", f"an overlay is a mapping, this is a {type(overlay).__name__}")
-    return _merge(document, overlay)
+    if not isinstance(document, Mapping):
+        return document  # whatever it is, it is no capability, and said to be none
+    return _merge(unify(document), unify(overlay, keep_nulls=True))
 
 
 def _merge(base: Any, refinement: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Places in JSON values, in the part of JSONPath that overlays need: `$.data.id`, `$[*].taskRun`, `results[*]`."""
+"""Places in JSON values, in the part of JSONPath that is mostly used: `$.data.id`, `$[*].taskRun`, `results[0]`."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp_taskruns.core.operation import EACH, Condition, Path
 
-_STEP = re.compile(r"\.([\w-]+)|(\[\*\])")
+_STEP = re.compile(r"""\.([\w-]+)|\[(?:(\*)|(-?\d{1,9})|'([^'\\]*)'|"([^"\\]*)")\]""")
 
 
 def parse_path(text: str) -> Path:
@@ -19,14 +19,17 @@ def parse_path(text: str) -> Path:
         match = _STEP.match(rest, place)
         if match is None:
             raise ValueError(f"{text!r} is not a path such as $.data.id or $[*].run")
-        steps.append(EACH if match.group(2) else match.group(1))
+        name, each, number, *quoted = match.groups()
+        names = [written for written in (name, *quoted) if written is not None]
+        steps.append(EACH if each else int(number) if number else names[0])
         place = match.end()
     return tuple(steps)
 
 
 def path_text(path: Path) -> str:
     """A path as it is written, without the leading `$.`."""
-    return "".join("[*]" if step is EACH else f".{step}" for step in path).lstrip(".")
+    told = ("[*]" if step is EACH else f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(told).lstrip(".")
 
 
 def parse_condition(when: Mapping[str, Any]) -> Condition:
@@ -44,6 +47,9 @@ def values_at(value: Any, path: Path) -> Iterator[Any]:
         if isinstance(value, list):
             for item in value:
                 yield from values_at(item, path[1:])
+    elif isinstance(path[0], int):
+        if isinstance(value, list) and -len(value) <= path[0] < len(value):
+            yield from values_at(value[path[0]], path[1:])
     elif isinstance(value, Mapping) and path[0] in value:
         yield from values_at(value[path[0]], path[1:])
 
@@ -66,6 +72,12 @@ def changed_at(value: Any, path: Path, change: Callable[[Any], Any]) -> Any:
         return change(value)
     if path[0] is EACH:
         return [changed_at(item, path[1:], change) for item in value] if isinstance(value, list) else value
+    if isinstance(path[0], int):
+        if not (isinstance(value, list) and -len(value) <= path[0] < len(value)):
+            return value
+        changed = list(value)
+        changed[path[0]] = changed_at(value[path[0]], path[1:], change)
+        return changed
     if isinstance(value, Mapping) and path[0] in value:
         return {**value, path[0]: changed_at(value[path[0]], path[1:], change)}
     return value

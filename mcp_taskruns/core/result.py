@@ -9,6 +9,7 @@ from typing import Any
 from mcp_taskruns.core.cutting import cut
 from mcp_taskruns.core.masking import redact
 from mcp_taskruns.core.operation import Operation
+from mcp_taskruns.core.outputs import map_output
 from mcp_taskruns.core.paths import fulfils
 from mcp_taskruns.core.refusals import hint_after_sending, plain_message, provider_error
 from mcp_taskruns.core.text import dump, parse, parse_or_text
@@ -127,6 +128,8 @@ def _json_outcome(answer: Answer, value: Any, operation: Operation, *, reveal: b
     notes = [says for when, says in operation.remarks if fulfils(value, when)]
     if redacted:
         notes.append(f"Redacted: {', '.join(redacted)}. The server shows such secrets with --reveal-secrets.")
+    if operation.outputs is not None:
+        value = map_output(operation.outputs, value)
     return Outcome(answer.status, dump(value), value, notes=tuple(notes), headers=answer.headers)
 
 

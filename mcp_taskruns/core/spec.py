@@ -1,4 +1,4 @@
-"""A capability file as it is written (Naftiko 1.0.0-alpha2, generated dialect), with the words that overlays add.
+"""A capability file as it is written (Naftiko 1.0.0-alpha2, in one dialect), with the words that overlays add.
 
 Only shapes are checked here; what a file means is decided in `compiler`. Keys that the format does not know are kept
 in `model_extra`, so that `check` can name them.
@@ -7,11 +7,12 @@ in `model_extra`, so that `check` can name them.
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from mcp_taskruns.core.dialects import unify
 from mcp_taskruns.errors import CapabilityError, Kind
 
-KNOWN_VERSIONS = frozenset({"1.0.0-alpha1", "1.0.0-alpha2"})
+KNOWN_VERSIONS = frozenset({"1.0.0-alpha1", "1.0.0-alpha2", "1.0.0-alpha3"})
 
 
 def _text(value: Any) -> Any:
@@ -22,8 +23,28 @@ def _list(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
 
 
+def _types(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _keys(value: Any) -> Any:
+    """Keys that are named as their sources may stand without them."""
+    if isinstance(value, Mapping):
+        return {key: key if source is None else source for key, source in value.items()}
+    return {key: key for key in value} if isinstance(value, list) else value
+
+
+def _authentication(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+def _tags(value: Any) -> Any:
+    return [tag for tag in value if tag is not None] if isinstance(value, list) else value
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Types = Annotated[str | tuple[str, ...], BeforeValidator(_types)]
 
 
 class Part(BaseModel):
@@ -37,8 +58,8 @@ class InputParameter(Part):
 
     name: Text
     location: str | None = Field(None, alias="in")
-    type: str | None = None
-    description: str | None = None
+    type: Types | None = None
+    description: Text | None = None
     required: bool | None = None
     value: Any = None
     json_schema: dict[str, Any] | None = Field(None, alias="schema")
@@ -47,12 +68,16 @@ class InputParameter(Part):
 
 
 class OutputParameter(Part):
-    """What of the answer is returned; the types are advisory."""
+    """What of the answer is returned; the types are advisory. `properties` and `items` hold the same again."""
 
     name: Text | None = None
-    type: str | None = None
+    type: Types | None = None
+    description: Text | None = None
     value: Any = None
+    const: Any = None
     mapping: str | None = None
+    properties: Any = None
+    items: Any = None
 
 
 class Paging(Part):
@@ -105,7 +130,7 @@ class ConsumedOperation(Part):
     name: Text
     method: str = "GET"
     path: str | None = None
-    description: str | None = None
+    description: Text | None = None
     accept: str | None = None
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
     body: Any = None
@@ -126,7 +151,7 @@ class ConsumedResource(Part):
 
     name: Text | None = None
     path: str = ""
-    description: str | None = None
+    description: Text | None = None
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
     operations: tuple[ConsumedOperation, ...] = ()
 
@@ -238,13 +263,13 @@ class Consumed(Part):
     namespace: Text = ""
     base_uri: str | None = Field(None, alias="baseUri")
     base_uri_env: Names = Field((), alias="baseUriEnv")
-    description: str | None = None
+    description: Text | None = None
     accept: str | None = None
     error_body: ErrorBody | None = Field(None, alias="errorBody")
     errors: tuple[ErrorRule, ...] = ()
     limits: Limits | None = None
     runs: Runs | None = None
-    authentication: dict[str, Any] | None = Field(None, validation_alias=AliasChoices("authentication", "auth"))
+    authentication: Annotated[dict[str, Any] | None, BeforeValidator(_authentication)] = None
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
     resources: tuple[ConsumedResource, ...] = ()
     import_: str | None = Field(None, alias="import")
@@ -265,8 +290,8 @@ class ExposedTool(Part):
 
     name: Text
     rename: str | None = None
-    label: str | None = None
-    description: str | None = None
+    label: Text | None = None
+    description: Text | None = None
     hints: Hints = Hints()
     call: str = ""
     with_: dict[str, Any] = Field({}, alias="with")
@@ -277,9 +302,9 @@ class ExposedTool(Part):
 class RestOperation(Part):
     """One HTTP method of our REST side."""
 
-    name: Text
+    name: Text = ""
     method: str = "GET"
-    description: str | None = None
+    description: Text | None = None
     call: str = ""
     with_: dict[str, Any] = Field({}, alias="with")
     output_parameters: tuple[OutputParameter, ...] = Field((), alias="outputParameters")
@@ -290,7 +315,7 @@ class RestResource(Part):
 
     name: Text | None = None
     path: str = ""
-    description: str | None = None
+    description: Text | None = None
     operations: tuple[RestOperation, ...] = ()
 
 
@@ -299,9 +324,9 @@ class Exposed(Part):
 
     type: str
     namespace: Text = ""
-    port: int | None = None
+    port: Any = None
     transport: str | None = None
-    description: str | None = None
+    description: Text | None = None
     tools: tuple[ExposedTool, ...] = ()
     resources: tuple[RestResource, ...] = ()
 
@@ -311,7 +336,8 @@ class Bind(Part):
 
     namespace: Text = "env"
     location: str | None = None
-    keys: dict[str, Names] = {}
+    description: Text | None = None
+    keys: Annotated[dict[str, Names], BeforeValidator(_keys)] = {}
 
 
 class Info(Part):
@@ -319,7 +345,7 @@ class Info(Part):
 
     label: Text = ""
     description: Text = ""
-    tags: tuple[Text, ...] = ()
+    tags: Annotated[tuple[Text, ...], BeforeValidator(_tags)] = ()
     created: Text | None = None
     modified: Text | None = None
 
@@ -350,10 +376,11 @@ def parse_capability(document: Any, source: str) -> Capability:
     """
     if not isinstance(document, Mapping):
         raise CapabilityError(source, "", f"a capability file is a mapping, this is a {type(document).__name__}")
-    if "naftiko" not in document:
+    unified = unify(document)
+    if "naftiko" not in unified:
         raise CapabilityError(source, "naftiko", "the format's version is missing; is this a capability file?")
     try:
-        return Capability.model_validate({**document, "source": source})
+        return Capability.model_validate({**unified, "source": source})
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         raise CapabilityError(source, _place(first["loc"]), first["msg"]) from exc

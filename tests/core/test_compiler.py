@@ -5,8 +5,9 @@ import pytest
 
 from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.naming import base_uri_variable, legal_name, prefix_of
-from mcp_taskruns.core.operation import BaseUri, ErrorBody, Hints, Variable
+from mcp_taskruns.core.operation import BaseUri, ConstantTemplate, ErrorBody, Hints, Variable
 from mcp_taskruns.core.spec import parse_capability
+from mcp_taskruns.errors import CapabilityError, InvalidArguments
 
 from . import Json, capability, document, inputs, request_of, tool_of
 
@@ -234,6 +235,9 @@ def test_unset_hints_follow_the_method(method: str, hints: Hints) -> None:
             Hints(False, True, False, True),
         ),
         ("POST", {"readOnly": True}, Hints(True, False, False, True)),
+        ("POST", {"readOnly": False}, Hints(False, False, False, True)),
+        ("GET", {"readOnly": False}, Hints(False, False, True, True)),
+        ("DELETE", {"readOnly": False}, Hints(False, True, True, True)),
         ("DELETE", {"readOnly": True}, Hints(True, False, True, True)),
         ("DELETE", {"idempotent": False}, Hints(False, True, False, True)),
     ],
@@ -374,7 +378,14 @@ def test_a_value_is_not_asked_from_the_caller() -> None:
     assert request_of(tool, {"version": "other"}).url == "https://api.example/things?version=2024-11-06"
 
 
-@pytest.mark.parametrize("reference", ["tools.given", "rest.given", "things-mcp.given", "my_adapter.given"])
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *("tools.given", "rest.given", "mcp.given", "things-mcp.given", "$this.things-mcp.given", "$this.tools.given"),
+        *("rest.path.given", "rest.query.given", "rest.header.given", "rest.body.given", "tools.query.given"),
+        *("{{given}}", "{{ given }}", "{{tools.given}}", "{{ things-mcp.given }}", "{{$this.things-mcp.given}}"),
+    ],
+)
 def test_an_argument_has_the_name_that_with_refers_to(reference: str) -> None:
     tool = tool_of(
         inputs({"name": "sent", "in": "query", "type": "string"}), path="/{p}", tool={"with": {"sent": reference}}
@@ -383,10 +394,41 @@ def test_an_argument_has_the_name_that_with_refers_to(reference: str) -> None:
     assert request_of(tool, {"given": "v", "p": "x"}).url == "https://api.example/x?sent=v"
 
 
-@pytest.mark.parametrize("reference", ["plain", 5, None, ["tools.given"]])
-def test_an_argument_keeps_its_name_where_with_refers_to_none(reference: Any) -> None:
-    tool = tool_of(inputs({"name": "sent", "in": "query"}), tool={"with": {"sent": reference}})
-    assert list(tool.input_schema["properties"]) == ["sent"]
+@pytest.mark.parametrize(
+    ("literal", "query"),
+    [
+        ("plain", "?sent=plain"),
+        ("v1.2", "?sent=v1.2"),
+        ("api.example.com", "?sent=api.example.com"),
+        ("my_adapter.given", "?sent=my_adapter.given"),
+        ("tools.", "?sent=tools."),
+        ("tools", "?sent=tools"),
+        ("", "?sent="),
+        (5, "?sent=5"),
+        (0, "?sent=0"),
+        (False, "?sent=false"),
+        (["a", 2], "?sent=a&sent=2"),
+        ({"a": 1}, "?sent=%7B%22a%22%3A1%7D"),
+        ("{{env.THING_KEY}}", "?sent=key-123456"),
+        (None, ""),
+    ],
+)
+def test_what_is_no_reference_in_with_is_sent_as_it_is_and_not_asked_for(literal: Any, query: str) -> None:
+    declared = {"name": "sent", "in": "query", "required": True}
+    tool = tool_of(inputs(declared), tool={"with": {"sent": literal}})
+    assert tool.input_schema == schema()
+    assert request_of(tool, {"sent": "callers"}).url == f"https://api.example/things{query}"
+
+
+@pytest.mark.parametrize("path", ["/{id}", "/x"])
+def test_null_in_with_leaves_an_input_out_and_a_path_cannot_be_without(path: str) -> None:
+    tool = tool_of(path=path, tool={"with": {"id": None}})
+    assert tool.input_schema == schema()
+    if path == "/x":
+        assert request_of(tool).url == "https://api.example/x"
+    else:
+        with pytest.raises(InvalidArguments, match=r"^id: must be one segment of a path, not ''$"):
+            request_of(tool, {"id": "7"})
 
 
 def test_a_placeholder_may_be_renamed_by_with() -> None:
@@ -448,8 +490,11 @@ def test_an_adapters_path_input_is_only_for_paths_with_its_placeholder() -> None
     assert tool_of(path="/{id}", inputParameters=declared).input_schema == schema(["id"], id={"description": "Id."})
 
 
-def test_an_input_in_an_unknown_place_is_not_asked_for() -> None:
-    assert tool_of(inputs({"name": "a", "in": "environment"})).input_schema == schema()
+@pytest.mark.parametrize("place", ["environment", "nowhere"])
+def test_an_input_in_no_place_of_a_request_is_neither_asked_for_nor_sent(place: str) -> None:
+    tool = tool_of(inputs({"name": "a", "in": place}))
+    assert tool.input_schema == schema()
+    assert request_of(tool, {"a": "v"}) == request_of(tool_of())
 
 
 @pytest.mark.parametrize(
@@ -468,11 +513,20 @@ def test_the_operations_path_wins_and_a_trailing_slash_is_kept(resource: str, op
 @pytest.mark.parametrize(
     ("written", "default"),
     [
-        ("https://api.example", "https://api.example"),
-        ("https://api.example/v1/", "https://api.example/v1"),
-        ("https://api.example/v1//", "https://api.example/v1/"),
-        ("http://localhost:1", "http://localhost:1"),
+        ("https://api.example", ("https://api.example",)),
+        ("HTTPS://api.example", ("HTTPS://api.example",)),
+        (" https://api.example/v1/ ", ("https://api.example/v1/",)),
+        ("https://api.example/v1//", ("https://api.example/v1//",)),
+        ("http://localhost:1", ("http://localhost:1",)),
+        ("https://{{env.HOST}}/v1", ("https://", Variable(("HOST",)), "/v1")),
+        ("https://{{HOST}}", ("https://", Variable(("HOST",)))),
+        ("{{env.THING_URL}}/v1", (Variable(("THING_URL",)), "/v1")),
+        ("{{THING_KEY}}", (Variable(("THING_KEY",)),)),
+        ("{{env.HOST}}/{v}", None),
+        ("/{{env.HOST}}", None),
         ("", None),
+        ("  ", None),
+        ("/", None),
         (None, None),
         ("/v1", None),
         ("api.example", None),
@@ -481,8 +535,22 @@ def test_the_operations_path_wins_and_a_trailing_slash_is_kept(resource: str, op
         ("ftp://api.example", None),
     ],
 )
-def test_an_address_is_usable_or_has_to_be_configured(written: str | None, default: str | None) -> None:
+def test_an_address_is_usable_or_has_to_be_configured(written: str | None, default: ConstantTemplate | None) -> None:
     assert tool_of(baseUri=written).operation.base == BaseUri(default, ("THING_BASE_URL",))
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("https://api.example", "https://api.example/things"),
+        ("https://api.example/", "https://api.example/things"),
+        (" https://api.example/v1/ ", "https://api.example/v1/things"),
+        ("https://api.example/v1//", "https://api.example/v1//things"),
+        ("https://{{HOST}}/", "https://eu.example/things"),
+    ],
+)
+def test_of_an_address_one_slash_at_its_end_is_dropped(written: str, url: str) -> None:
+    assert request_of(tool_of(baseUri=written), {}, {"HOST": "eu.example"}).url == url
 
 
 def test_an_address_may_have_further_variables() -> None:
@@ -552,9 +620,18 @@ def test_an_authentication_without_a_credential_is_listed_and_says_so(word: str,
     assert tool.input_schema == schema(["id"], id={"type": "string"})
 
 
-@pytest.mark.parametrize("place", [["query"], {"query": 1}, 5, None, "body", "HEADER"], ids=repr)
+@pytest.mark.parametrize("place", [["query"], {"query": 1}, 5, "body", "path"], ids=repr)
 @pytest.mark.parametrize("word", ["in", "placement"])
-def test_an_api_key_in_no_place_that_there_is_goes_into_a_header(word: str, place: Any) -> None:
+def test_an_api_key_in_no_place_that_there_is_is_listed_and_says_so(word: str, place: Any) -> None:
+    tool = tool_of(authentication={"type": "apikey", word: place, "name": "X-Key", "value": "{{env.THING_KEY}}"})
+    assert tool.operation.unsupported == (
+        f"things-api.yaml sends its key in {place!r}, which is no header and no query"
+    )
+
+
+@pytest.mark.parametrize("place", [None, "", "HEADER"], ids=repr)
+@pytest.mark.parametrize("word", ["in", "placement"])
+def test_an_api_key_of_which_no_place_is_said_goes_into_a_header(word: str, place: Any) -> None:
     tool = tool_of(authentication={"type": "apikey", word: place, "name": "X-Key", "value": "{{env.THING_KEY}}"})
     assert dict(request_of(tool).headers)["X-Key"] == "key-123456"
 
@@ -631,19 +708,9 @@ def test_what_names_a_place_or_a_default_is_no_credential(operation: Json, path:
     assert list(tool_of(operation, path=path).operation.credentials()) == []
 
 
-@pytest.mark.parametrize(
-    ("body", "kind"),
-    [
-        ("<x>{{a}}</x>", "text"),
-        ({"type": "xml", "data": "<x/>"}, "xml"),
-        ({"type": "formUrlEncoded", "data": {"a": "{{a}}"}}, "formUrlEncoded"),
-        ({"type": "multipartForm", "data": {}}, "multipartForm"),
-        ({"type": "binary", "data": "{{a}}"}, "binary"),
-        (["{{a}}"], "text"),
-    ],
-)
-def test_an_unsupported_body_template_is_listed_and_says_so(body: Any, kind: str) -> None:
-    tool = tool_of({"method": "POST", "body": body})
+@pytest.mark.parametrize("kind", ["protobuf", "graphql", "jsonl", 5])
+def test_an_unsupported_body_template_is_listed_and_says_so(kind: Any) -> None:
+    tool = tool_of({"method": "POST", "body": {"type": kind, "data": "{{a}}"}})
     assert tool.operation.unsupported == (
         f"things-api.yaml has a body template of type {kind}, which this server cannot send"
     )
@@ -653,3 +720,145 @@ def test_the_arguments_of_a_body_template_are_asked_for() -> None:
     data = {"name": "{{name}}", "text": "to {{who}} from {{name}}", "list": ["{{ tools.item }}", 5], "fixed": True}
     tool = tool_of({"method": "POST", "body": {"data": data}, **inputs({"name": "name", "in": "query"})})
     assert list(tool.input_schema["properties"]) == ["name", "who", "item"]
+
+
+@pytest.mark.parametrize(
+    ("exposed", "reason"),
+    [
+        ({"call": ""}, "things-api.yaml does not say what 'do-it' calls"),
+        (
+            {"call": "", "steps": [{"call": "things.op"}]},
+            "things-api.yaml does not say what 'do-it' calls: it has steps, which this server cannot take",
+        ),
+        ({"call": "op"}, "things-api.yaml calls 'op', which none of its consumes declares"),
+        ({"call": "other.op", "steps": []}, "things-api.yaml calls 'other.op', which none of its consumes declares"),
+    ],
+)
+def test_a_tool_that_calls_nothing_says_what_is_missing(exposed: Json, reason: str) -> None:
+    tool = tool_of(tool=exposed)
+    assert (tool.operation.unsupported, tool.input_schema, tool.description) == (reason, schema(), "do-it")
+    assert (tool.operation.name, tool.operation.provider) == ("do-it", "thing")
+
+
+def test_a_tool_of_an_imported_provider_says_so() -> None:
+    tool = tool_of(tool={"call": "things.op"}, **{"import": "things", "location": "./things.yaml", "resources": []})
+    assert tool.operation.unsupported == (
+        "things-api.yaml imports what 'do-it' calls from another file, which this server cannot do"
+    )
+
+
+def test_the_arguments_of_a_call_of_nothing_are_those_that_with_refers_to() -> None:
+    given = {"a": "tools.x", "b": "{{y}}", "c": "rest.body.z", "d": "fixed", "e": "tools.x"}
+    tool = tool_of(tool={"call": "no.op", "with": given})
+    assert tool.input_schema == schema(x={}, y={}, z={}, d={})
+
+
+BATCH: Json = {"name": "op", "method": "POST", "inputParameters": [{"name": "items", "in": "body"}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"items": "tools.items"}, "https://api.example/batch"),
+        ({"id": "tools.id"}, "https://api.example/7"),
+        ({}, "https://api.example/7"),
+        # None fits, or both: the first
+        ({"other": "tools.other"}, "https://api.example/7"),
+        ({"id": "tools.id", "items": "tools.items"}, "https://api.example/7"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/{id}", "/{{id}}", "/{{ id }}"])
+def test_of_operations_of_one_name_the_only_one_that_with_fits_is_called(path: str, given: Json, url: str) -> None:
+    whole = document(path=path, tool={"with": given})
+    whole["capability"]["consumes"][0]["resources"].append({"path": "/batch", "operations": [BATCH]})
+    (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
+    assert request_of(tool, {"id": 7}).url.partition("?")[0] == url
+
+
+@pytest.mark.parametrize(("given", "path"), [({"id": "tools.id"}, "/things/7"), ({}, "/things")])
+def test_of_operations_that_fit_but_for_their_paths_the_one_that_with_names_wholly_is_called(
+    given: Json, path: str
+) -> None:
+    whole = document(tool={"with": given})
+    whole["capability"]["consumes"][0]["resources"].append({"path": "/things/{id}", "operations": [{"name": "op"}]})
+    (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
+    assert request_of(tool, {"id": 7}).url == f"https://api.example{path}"
+
+
+def test_a_constant_of_an_operation_need_not_be_in_with_for_it_to_fit() -> None:
+    whole = document({"inputParameters": [{"name": "q", "in": "query"}]}, tool={"with": {"items": "tools.items"}})
+    batch = {**BATCH, "inputParameters": [*BATCH["inputParameters"], {"name": "v", "in": "query", "value": "1"}]}
+    whole["capability"]["consumes"][0]["resources"].append({"path": "/batch", "operations": [batch]})
+    (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
+    assert request_of(tool).url == "https://api.example/batch?v=1"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (["string", "null"], {"type": "string"}),
+        (["string", "integer"], {"type": ["string", "integer"]}),
+        (["array", "string"], {"type": ["array", "string"], "items": {"type": "string"}}),
+        (["array", "null"], {"type": "array", "items": {"type": "string"}}),
+        (["file"], {}),
+        ([], {}),
+        ("any", {}),
+        ("", {}),
+    ],
+)
+def test_a_type_that_json_schema_does_not_know_says_nothing(written: Any, shown: Json) -> None:
+    assert tool_of(inputs({"name": "a", "in": "query", "type": written})).input_schema == schema(a=shown)
+
+
+REST: Json = {
+    "type": "rest",
+    "namespace": "things-rest",
+    "resources": [
+        {"path": "/v1/things", "operations": [{"name": "list", "call": "things.op", "with": {"q": "rest.q"}}]},
+        {
+            "path": "/v1/things/{id}",
+            "operations": [
+                {"name": "get", "method": "GET", "call": "things.op", "description": "Gets.", "with": {"q": "rest.id"}},
+                {"method": "DELETE", "call": "things.none"},
+            ],
+        },
+    ],
+}
+
+
+def test_the_rest_side_of_a_file_is_read_as_tools_too() -> None:
+    given = document(inputs({"name": "q", "in": "query"}))
+    given["capability"]["exposes"].append(REST)
+    tools = compile_tools([parse_capability(given, "f.yaml")], surface="rest")
+    assert [(tool.name, tool.spec_name, tool.title, tool.description) for tool in tools] == [
+        ("thing-list", "list", "List", "list"),
+        ("thing-get", "get", "Get", "Gets."),
+        ("thing", "", "", ""),
+    ]
+    assert [list(tool.input_schema["properties"]) for tool in tools] == [["q"], ["id"], []]
+    assert tools[0].hints == Hints(True, False, True, True)
+    assert tools[2].operation.unsupported == "f.yaml calls 'things.none', which none of its consumes declares"
+
+
+RUNS: Json = {"read": {"operation": "op", "id": "id"}, "shape": {"id": "id", "state": "state"}, "states": {}}
+
+
+@pytest.mark.parametrize(
+    "consumed",
+    [
+        {"errors": [{"says": "("}]},
+        {"runs": {**RUNS, "read": {"operation": "none"}}},
+        {"runs": {**RUNS, "states": {"lost": "x"}}},
+    ],
+    ids=["refinements", "wait tools", "life cycles"],
+)
+def test_a_capability_that_cannot_be_compiled_has_no_tools_and_does_not_stop_the_others(consumed: Json) -> None:
+    broken = capability(path="/{id}", source="broken.yaml", **consumed)
+    sound = capability(source="sound.yaml")
+    refused: list[CapabilityError] = []
+    tools = compile_tools([sound, broken, sound], refuse=refused.append)
+    assert [error.source for error in refused] == ["broken.yaml"]
+    assert [tool.spec_name for tool in tools] == ["do-it", "do-it"]
+    with pytest.raises(CapabilityError) as caught:
+        compile_tools([sound, broken])
+    assert str(caught.value) == str(refused[0])

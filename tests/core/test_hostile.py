@@ -109,7 +109,8 @@ def test_of_operations_of_one_name_the_one_that_fits_is_called() -> None:
     consumed["resources"].append({"name": "batch", "path": "/batch", "operations": [batch]})
     tool = compile_tools([parse_capability(given, "f.yaml")])[0]
     assert tool.operation.path == ("/batch",)
-    assert "there 2 times" in str(list(check_capability(parse_capability(given, "f.yaml"), [tool])))
+    codes = [finding.code for finding in check_capability(parse_capability(given, "f.yaml"), [tool])]
+    assert "duplicate-operation" in codes
 
 
 def test_each_bind_of_one_namespace_is_read() -> None:
@@ -147,5 +148,7 @@ def test_a_kind_of_exposure_that_is_not_served_is_named() -> None:
     given = document()
     given["capability"]["exposes"].append({"type": "skill", "namespace": "s"})
     capability = parse_capability(given, "f.yaml")
-    warnings = list(check_capability(capability, compile_tools([capability])))
-    assert "capability.exposes: skill is not supported" in warnings
+    findings = check_capability(capability, compile_tools([capability]))
+    (finding,) = [finding for finding in findings if finding.code == "unsupported-kind"]
+    assert finding.place[:3] == ("capability", "exposes", 1)
+    assert "skill" in finding.message

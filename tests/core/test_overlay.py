@@ -61,3 +61,8 @@ def test_an_overlay_that_is_no_mapping_is_refused(overlay: Any, kind: str) -> No
     with pytest.raises(CapabilityError) as caught:
         apply_overlay({}, overlay, "overlays/f.yaml")
     assert str(caught.value) == f"overlays/f.yaml: an overlay is a mapping, this is a {kind}"
+
+
+@pytest.mark.parametrize("document", [[], "text", None, 5])
+def test_what_is_no_capability_stays_what_it_is(document: Any) -> None:
+    assert apply_overlay(document, {"a": 1}, "overlays/f.yaml") == document

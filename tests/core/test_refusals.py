@@ -216,7 +216,7 @@ def test_a_redirect_is_not_followed_and_says_which_address_to_set(given: Answer)
     )
 
 
-KEY_HEADER = Authentication("apikey", ((Variable(("A_KEY", "B_KEY")),),), name="X-Key")
+KEY_HEADER = Authentication("apikey", ((Variable(("A_KEY", "B_KEY")),),), names=("X-Key",))
 BASIC = Authentication("basic", ((Variable(("USER_NAME",)),), (Variable(("PASSWORD",)),)))
 TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
 

@@ -33,7 +33,7 @@ def operation(
     authentication: Authentication | None = None,
     parameters: tuple[Parameter, ...] = (),
 ) -> Operation:
-    base = BaseUri("https://api.example", ("THING_BASE_URL", "THING_HOST"))
+    base = BaseUri(("https://api.example",), ("THING_BASE_URL", "THING_HOST"))
     return Operation(
         "op", "thing", "GET", base, ("/",), parameters, authentication=authentication, error_body=error_body
     )

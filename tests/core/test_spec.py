@@ -29,6 +29,19 @@ def with_naftiko(**more: Any) -> Json:
             "f.yaml: capability.consumes[1].resources[0].operations[0].name: Field required",
         ),
         (with_naftiko(capability={"exposes": [{}]}), "f.yaml: capability.exposes[0].type: Field required"),
+        (
+            with_naftiko(capability={"consumes": {"a": "text"}}),
+            "f.yaml: capability.consumes[0]: Input should be a valid dictionary or instance of Consumed",
+        ),
+        (
+            with_naftiko(binds=[{"keys": 5}]),
+            "f.yaml: binds[0].keys: Input should be a valid dictionary",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"authentication": ["bearer"]}]}),
+            "f.yaml: capability.consumes[0].authentication: Input should be a valid dictionary",
+        ),
+        (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: Input should be a valid tuple"),
     ],
 )
 def test_a_wrong_shape_is_refused_with_its_place(given: Any, message: str) -> None:
@@ -45,6 +58,37 @@ def test_the_least_capability_is_a_version() -> None:
 def test_a_bind_has_one_or_several_names_in_the_environment(written: Any, read: tuple[str, ...]) -> None:
     capability = parse_capability(with_naftiko(binds=[{"keys": {"KEY": written}}]), "f.yaml")
     assert (capability.binds[0].namespace, capability.binds[0].keys) == ("env", {"KEY": read})
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["A", "B"], {"A": ("A",), "B": ("B",)}),
+        ({"A": None, "B": "C"}, {"A": ("A",), "B": ("C",)}),
+        ({}, {}),
+        (None, {}),
+    ],
+)
+def test_a_key_that_is_named_as_its_source_may_stand_without_it(written: Any, read: dict[str, Any]) -> None:
+    assert parse_capability(with_naftiko(binds=[{"keys": written}]), "f.yaml").binds[0].keys == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("string", "string"), (["string", "null"], ("string", "null")), ([], ()), (None, None)]
+)
+def test_a_type_is_one_or_several(written: Any, read: Any) -> None:
+    given = document({"inputParameters": [{"name": "a", "type": written}]})
+    (consumed,) = parse_capability(given, "f.yaml").capability.consumes
+    assert consumed.resources[0].operations[0].input_parameters[0].type == read
+
+
+def test_a_tag_without_a_text_is_none() -> None:
+    assert parse_capability(with_naftiko(info={"tags": [None, "a", None]}), "f.yaml").info.tags == ("a",)
+
+
+@pytest.mark.parametrize("part", ["info", "binds", "capability"])
+def test_a_part_without_a_value_is_as_good_as_none(part: str) -> None:
+    assert parse_capability(with_naftiko(**{part: None}), "f.yaml") == parse_capability(with_naftiko(), "f.yaml")
 
 
 def test_numbers_are_text_where_text_is_meant() -> None:

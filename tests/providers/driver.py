@@ -10,6 +10,7 @@ import anyio
 from mcp import types
 from mcp.client import Client
 
+from mcp_taskruns.catalog import build_catalog
 from mcp_taskruns.gateway import Gateway
 from mcp_taskruns.loader import load_tools
 from mcp_taskruns.mcp_adapter import build_server
@@ -129,7 +130,8 @@ class Caller:
 async def connected(environment: Mapping[str, str], **changes: str | None) -> AsyncIterator[Caller]:
     """A client of a server with this environment; a change of None leaves that variable out."""
     changed = {name: value for name, value in {**environment, **changes}.items() if value is not None}
-    async with Client(build_server(Gateway(TOOLS, read_settings({}, changed))), mode="auto") as client:
+    settings = read_settings({}, changed)
+    async with Client(build_server(Gateway(build_catalog(TOOLS, settings), settings)), mode="auto") as client:
         yield Caller(client)
 
 

@@ -1,0 +1,127 @@
+"""What of a provider's answer is told: the `outputParameters` of a tool."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.result import Answer, Outcome, read_answer
+from mcp_taskruns.errors import ProviderError
+from tests.format.files import tools_of
+
+ANSWER = {
+    "total": 2,
+    "odd name": "odd",
+    "page": {"size": 50, "next": {"cursor": "c2"}},
+    "data": [
+        {"id": "a", "owner": {"name": "Ann"}, "parts": [{"number": 1}, {"number": 2}], "secret": 1},
+        {"id": "b", "parts": []},
+    ],
+}
+
+
+def told(
+    tool: str, answer: Any, status: int = 200, media_type: str = "application/json", file: str = "outputs.yaml"
+) -> Outcome:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    return read_answer(Answer(status, {"content-type": media_type}, body), tools_of(file)[tool].operation)
+
+
+@pytest.mark.parametrize(
+    ("tool", "expected"),
+    [
+        ("none", ANSWER),
+        ("consumed-only", ANSWER),
+        ("whole", ANSWER),
+        ("whole-dollar", ANSWER),
+        ("part", ANSWER["data"]),
+        ("deep", "c2"),
+        ("index", "b"),
+        ("each", ["a", "b"]),
+        ("quoted", "odd"),
+        ("missing", None),
+        (
+            "named",
+            {
+                "count": 2,
+                "first": "a",
+                "lost": None,
+                "source": "outputs",
+                "version": 2,
+                "everything": ANSWER,
+            },
+        ),
+        ("named-whole", {"result": ANSWER}),
+        ("object", {"size": 50, "next": "c2", "last": None, "kind": "page"}),
+        ("object-of-list", {"count": 2, "next": "c2"}),
+        ("nested", {"page": {"next": {"cursor": "c2", "gone": None}}}),
+        (
+            "items",
+            [{"id": "a", "owner": "Ann", "kind": "thing"}, {"id": "b", "owner": None, "kind": "thing"}],
+        ),
+        ("items-of-list", [{"id": "a"}, {"id": "b"}]),
+        (
+            "items-in-items",
+            {"things": [{"id": "a", "parts": [{"n": 1}, {"n": 2}]}, {"id": "b", "parts": []}]},
+        ),
+        ("items-of-values", ["a", "b"]),
+    ],
+)
+def test_an_answer_is_told_as_its_tool_says(tool: str, expected: Any) -> None:
+    outcome = told(tool, ANSWER)
+    assert outcome.value == expected
+    assert json.loads(outcome.text) == expected
+    assert list(outcome.value or {}) == list(expected or {})  # in the order of the file
+
+
+def test_a_list_is_told_item_by_item() -> None:
+    assert told("list-at-top", [{"id": 1, "x": 2}, {}]).value == [{"id": 1}, {"id": None}]
+    assert told("list-at-top", []).value == []
+
+
+def test_what_is_missing_on_the_way_is_null() -> None:
+    assert told("object", {"page": None}).value in (None, {"size": None, "next": None, "last": None, "kind": "page"})
+    assert told("object-of-list", {"page": "none"}).value == {"count": None, "next": None}
+    assert told("items", {}).value is None
+
+
+def test_the_declared_type_is_only_advice() -> None:
+    assert told("whole", [1]).value == [1]
+    assert told("whole-dollar", {"a": 1}).value == {"a": 1}
+    assert told("object-of-list", {"total": "many"}).value == {"count": "many", "next": None}
+
+
+@pytest.mark.parametrize("tool", ["named", "items", "object", "deep"])
+def test_what_is_not_json_is_told_whole(tool: str) -> None:
+    outcome = told(tool, b"total: 2", media_type="text/plain")
+    assert outcome.text == "total: 2"
+    assert told(tool, b"\x00\xff", media_type="image/png").data == b"\x00\xff"
+
+
+@pytest.mark.parametrize("tool", ["named", "items", "object", "deep"])
+def test_an_error_is_told_by_its_own_words(tool: str) -> None:
+    with pytest.raises(ProviderError, match="no such page") as caught:
+        told(tool, {"message": "no such page"}, 404)
+    assert caught.value.kind == "not_found"
+
+
+@pytest.mark.parametrize("tool", ["named", "items", "object", "deep"])
+def test_an_empty_answer_is_success(tool: str) -> None:
+    outcome = told(tool, b"", 204)
+    assert (outcome.status, outcome.value) == (204, None)
+    assert "204" in outcome.text
+
+
+def test_keyed_outputs_are_named_ones() -> None:
+    answer = {"total": 2, "data": [{"id": 1}, {"id": 2}]}
+    assert told("list", answer, file="keyed-maps.yaml").value == {"ids": [1, 2], "count": 2}
+
+
+def test_outputs_of_the_original_dialect_shape_the_answer() -> None:
+    ship = {"imo_number": "9", "vessel_name": "Ann", "dimensions": {"loa": 100.5, "draft": 7}}
+    assert told("get-ship", ship, file="original-dialect.yaml").value == {
+        "number": "9",
+        "name": "Ann",
+        "measures": {"length": 100.5, "width": None},
+    }
+    assert told("list-ships", [ship], file="original-dialect.yaml").value == [{"number": "9", "kind": "ship"}]
