@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcp_taskruns.core.checking import CODES, Finding, check_capability, check_overlay, check_together, identity
+from mcp_taskruns.core.checking import check_capability, check_together
+from mcp_taskruns.core.codes import CODES, Finding
 from mcp_taskruns.core.compiler import ToolNames, compile_tools
 from mcp_taskruns.core.dialects import unify
 from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.overlay import apply_overlay
+from mcp_taskruns.core.overlay_checking import check_overlay, identity
 from mcp_taskruns.core.paths import path_text
 from mcp_taskruns.core.spec import Capability, parse_capability
 from mcp_taskruns.core.text import one_line

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_taskruns.check import Checked, check_files, codes_page
 from mcp_taskruns.cli import run
-from mcp_taskruns.core.checking import CODES
+from mcp_taskruns.core.codes import CODES
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loader import shipped_capabilities
 

@@ -6,438 +6,19 @@ it, where lists are lists and each word has one spelling.
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 from mcp_taskruns.core import spec
 from mcp_taskruns.core.authentication import Unsupported, parse_authentication
-from mcp_taskruns.core.compiler import HINTS_BY_METHOD, compile_tool, fits
-from mcp_taskruns.core.dialects import unify
+from mcp_taskruns.core.checked import File, Site, Use, numbered
+from mcp_taskruns.core.codes import MAX_DESCRIPTION, Finding, Place, did_you_mean
+from mcp_taskruns.core.compiler import HINTS_BY_METHOD, fitting
 from mcp_taskruns.core.naming import MAX_NAME, legal_name, prefix_of
 from mcp_taskruns.core.operation import EACH, Location, Operation, Template, Tool, Variable
-from mcp_taskruns.core.operations import BODY, BODY_KINDS, ENVIRONMENT, METHODS, Found
-from mcp_taskruns.core.refinements import Refinements
-from mcp_taskruns.core.templates import PLACEHOLDER, BrokenTemplate, Holes
-from mcp_taskruns.core.text import one_line
-
-Place = tuple[str | int, ...]
-"""Keys, and numbers of the items of lists."""
-
-MAX_DESCRIPTION = 2_048
-"""Longer descriptions are cut by some clients."""
-
-
-@dataclass(frozen=True)
-class Code:
-    """A kind of finding. An error: something of the file cannot be served; a warning: it can, and badly."""
-
-    severity: Literal["error", "warning"]
-    title: str
-    why: str
-    mend: str
-    example: str = ""
-
-
-CODES: Mapping[str, Code] = {
-    "invalid-file": Code(
-        "error",
-        "The file cannot be read as a capability.",
-        "It is no YAML, not in the format, or its overlay names what is not there: no tool of it is served.",
-        "Change what the message names.",
-        "capability:\n  consumes: none  # has to be a list",
-    ),
-    "unknown-version": Code(
-        "warning",
-        "The version of the format is not known.",
-        "Words that it added are ignored, and known ones may mean something else.",
-        "Write the version whose format the file has.",
-        "naftiko: 2.0.0",
-    ),
-    "unsupported-kind": Code(
-        "warning",
-        "A kind of part that this server does not serve.",
-        "The part is ignored, and the rest of the file is served.",
-        "Describe the same with `consumes` of type http and `exposes` of type mcp.",
-        "exposes:\n- type: skill",
-    ),
-    "unsupported-key": Code(
-        "warning",
-        "A key that the format does not have.",
-        "It is ignored: a misspelled word has no effect, and nothing else says so.",
-        "Correct the key, or take it out.",
-        "operations:\n- name: list\n  inputParameter: []  # inputParameters",
-    ),
-    "no-tools": Code(
-        "warning",
-        "The file has no MCP tools.",
-        "An MCP client sees nothing of it.",
-        "Add an adapter of type mcp with tools.",
-        "exposes:\n- {type: mcp, namespace: mcp, tools: []}",
-    ),
-    "empty-base-uri": Code(
-        "warning",
-        "The provider's address is not in the file.",
-        "It is empty, missing, no http address, or holds a placeholder: each call is an error until it is set.",
-        "Write the address in `baseUri`, or the names of variables that hold it in the overlay's `baseUriEnv`.",
-        "consumes:\n- baseUri: https://{region}.api.example",
-    ),
-    "unsupported-authentication": Code(
-        "error",
-        "A kind of authentication that this server cannot do.",
-        "Each call of the adapter is an error.",
-        "Use bearer, basic, digest or apikey, where the provider takes one of them.",
-        "authentication:\n  type: oauth1",
-    ),
-    "incomplete-authentication": Code(
-        "error",
-        "Authentication that does not say with what.",
-        "Each call of the adapter is an error: no request is sent without its key.",
-        "Say which variable holds the key.",
-        "authentication:\n  type: bearer  # and no token",
-    ),
-    "unbound-credential": Code(
-        "warning",
-        "A variable is used that no `binds` declares.",
-        "It is read from the environment under its own name, and who sets up the server does not see that it needs it.",
-        "Declare it under `binds`.",
-        "authentication:\n  type: bearer\n  token: '{{env.MY_KEY}}'  # binds has no MY_KEY",
-    ),
-    "unset-credential": Code(
-        "warning",
-        "A variable that is declared has no value in the environment (told with --env).",
-        "Calls that need it are errors.",
-        "Set one of its names where the server runs.",
-    ),
-    "call-to-nothing": Code(
-        "error",
-        "A tool calls an operation that is not there.",
-        "It is listed, and each call of it is an error.",
-        "Write `call` as the namespace and the name of an operation of this file.",
-        "tools:\n- name: get-thing\n  call: things.gett  # the operation is things.get",
-    ),
-    "duplicate-operation": Code(
-        "warning",
-        "Two operations of an adapter have the same name.",
-        "Which one a tool calls is told only by the inputs in its `with`.",
-        "Give each operation a name of its own.",
-        "operations:\n- {name: post, method: POST}\n- {name: post, method: POST}",
-    ),
-    "ambiguous-operation": Code(
-        "error",
-        "A tool calls one of several operations of the same name, and its `with` does not tell which.",
-        "The first is called, which may be the wrong one.",
-        "Give each operation a name of its own.",
-        "call: things.post  # there are two, and both take what `with` has",
-    ),
-    "undeclared-placeholder": Code(
-        "warning",
-        "A placeholder of a path is not declared as a parameter.",
-        "The tool asks for it as text, and nothing tells the model what it is.",
-        "Declare it under `inputParameters` with `in: path` and a description.",
-        "path: /projects/{project_id}  # no inputParameters",
-    ),
-    "absent-placeholder": Code(
-        "error",
-        "A path parameter has no place in the path.",
-        "Its value would not be sent, so that something else would be read or changed: each call is an error.",
-        "Put the placeholder into the path.",
-        "path: /emails\ninputParameters:\n- {name: email_id, in: path}",
-    ),
-    "unsafe-path": Code(
-        "error",
-        "A path leads elsewhere.",
-        "A segment `.` or `..` changes which address is called: each call is an error.",
-        "Write the path that is meant, without it.",
-        "path: /v1/../admin",
-    ),
-    "unclosed-template": Code(
-        "error",
-        "A hole that has no end, or no name.",
-        "It is never sent as it is written: each call is an error.",
-        "Close the braces, or name what belongs between them.",
-        "path: /things/{{id",
-    ),
-    "unknown-method": Code(
-        "error",
-        "No HTTP method of the format.",
-        "Each call is an error.",
-        f"Use one of {', '.join(sorted(METHODS))}.",
-        "method: FETCH",
-    ),
-    "unsupported-body": Code(
-        "error",
-        "A type of body template that this server cannot send.",
-        "Each call is an error.",
-        "Use json, text, xml, formUrlEncoded, multipartForm or binary.",
-        "body: {type: avro, data: '{{x}}'}",
-    ),
-    "unsupported-operation": Code(
-        "error",
-        "An operation that cannot be called, for another reason.",
-        "The tool is listed, and each call of it is an error.",
-        "Change what the message names.",
-        "path: https://other.example/things  # a whole address",
-    ),
-    "with-unknown-input": Code(
-        "warning",
-        "`with` has an input that the operation does not declare.",
-        "It is sent in the query, under that name.",
-        "Declare the input on the operation, or correct its name in `with`.",
-        "with:\n  task_id: tools.task_id  # the operation has taskId",
-    ),
-    "body-without-schema": Code(
-        "warning",
-        "Nothing is known of a body but that it is an object.",
-        "A model has to guess its members.",
-        "Describe the body in the overlay: `schema` with properties on the parameter.",
-        "inputParameters:\n- {name: body, in: body, type: object}",
-    ),
-    "invalid-schema": Code(
-        "error",
-        "A tool's input schema is not valid, or refers to what cannot be followed.",
-        "Clients refuse the tool, some of them all tools with it.",
-        "Write JSON Schema, with references only within it.",
-        "schema: {type: text}",
-    ),
-    "description-missing": Code(
-        "warning",
-        "A tool has no description, or one that repeats its name.",
-        "A model chooses tools by what is said of them.",
-        "Say what the tool does, what it returns and when to use another one.",
-        "- name: list-tasks\n  description: List tasks",
-    ),
-    "description-repeated": Code(
-        "warning",
-        "Two tools have the same description.",
-        "No model can tell from it which of them to call.",
-        "Say of each what it does.",
-        "- {name: get-run, description: Manages runs}\n- {name: follow-run, description: Manages runs}",
-    ),
-    "description-too-long": Code(
-        "warning",
-        f"A tool's description has more than {MAX_DESCRIPTION:,} characters.",
-        "Some clients cut it, and it costs each conversation its length.",
-        "Shorten it.",
-    ),
-    "description-html": Code(
-        "warning",
-        "A description holds HTML.",
-        "Models and people read the markup instead of the text.",
-        "Write plain text.",
-        "description: <p>Lists tasks &amp; runs.</p>",
-    ),
-    "name-too-long": Code(
-        "warning",
-        f"A tool's name has more than {MAX_NAME} characters with its prefix.",
-        "Some clients refuse all tools of a server that lists one, so it is cut and ends with a digest.",
-        "Give a shorter name, in an overlay with `rename` or `prefix`.",
-    ),
-    "illegal-name": Code(
-        "warning",
-        "A tool's name has characters that clients refuse.",
-        "They become `-`, so that the tool is not listed as it is written.",
-        "Use letters, digits, `_` and `-` only.",
-        "- name: list tasks!",
-    ),
-    "name-collision": Code(
-        "warning",
-        "Two tools have the same name.",
-        "The later one is listed under another name.",
-        "Give one of them another name, in an overlay with `rename` or `prefix`.",
-        "tools:\n- {name: get, call: things.one}\n- {name: get, call: things.two}",
-    ),
-    "useless-name": Code(
-        "warning",
-        "A tool's name is another one's with a number.",
-        "No model can tell what the number means.",
-        "Name the tool after what it does, in an overlay with `rename`.",
-        "tools:\n- name: get-thing\n- name: get-thing-2",
-    ),
-    "contradicting-hint": Code(
-        "warning",
-        "A tool's hints contradict its name or its method.",
-        "Clients ask before destructive calls and run read-only ones unasked: a wrong hint deletes, or is in the way.",
-        "Correct `hints`; where they are right, say `repeatable` on the operation.",
-        "- name: cancel-run\n  hints: {destructive: false}",
-    ),
-    "event-stream-suspected": Code(
-        "warning",
-        "An operation seems to be a stream of events and is not called as one.",
-        "The request does not ask for text/event-stream, and some providers answer that with an error.",
-        "Say `accept: text/event-stream` on the operation.",
-        "path: /runs/{id}/stream",
-    ),
-    "rest-variable-unmatched": Code(
-        "warning",
-        "A variable of a REST path is no argument of its operation.",
-        "What stands there in a request is lost.",
-        "Name the variable as the argument; case, `-` and `_` do not matter.",
-        "- path: /v1/runs/{run}\n  operations:\n  - with: {runId: rest.runId}",
-    ),
-    "rest-route-collision": Code(
-        "warning",
-        "Two REST operations of a file have the same method and path.",
-        "Only one of them can be reached.",
-        "Change the path of one.",
-        "resources:\n- {path: '/v1/things/{id}'}\n- {path: '/v1/things/{name}'}",
-    ),
-    "unfilled-hole": Code(
-        "warning",
-        "A hint of an error rule has a hole that seems to be meant for a group of `says`.",
-        "Who reads the hint sees the hole.",
-        "Name the group as the hole.",
-        "says: use (?P<root>\\S+)\nhint: Use {rot}.",
-    ),
-    "absent-argument": Code(
-        "error",
-        "An overlay's word names an argument that the tool does not have.",
-        "What the word is for does not work.",
-        "Name an argument of the tool, or declare it.",
-        "paging: {limit: per_page, ...}  # the tool has limit",
-    ),
-    "overlay-matches-nothing": Code(
-        "error",
-        "An entry of an overlay refines nothing.",
-        "What it says has no effect, or is added as half a part; as a rule the name is misspelled.",
-        "Correct the name, or take the entry out.",
-        "tools:\n- name: list-taks\n  description: Lists tasks.",
-    ),
-    "overlay-changes-nothing": Code(
-        "warning",
-        "An overlay says what the file says already.",
-        "It hides which of its entries matter.",
-        "Take it out of the overlay.",
-        "hints: {readOnly: true}  # as in the file",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, where, and the sentence that says what to do."""
-
-    code: str
-    place: Place
-    message: str
-    mend: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mend", self.mend or CODES[self.code].mend)
-
-    @property
-    def severity(self) -> str:
-        """`error` or `warning`."""
-        return CODES[self.code].severity
-
-
-@dataclass(frozen=True)
-class _Site(Found):
-    """An operation of the provider, and its place."""
-
-    place: Place
-
-    @property
-    def name(self) -> str:
-        return f"{self.consumed.namespace}.{self.operation.name}"
-
-    @property
-    def consumed_place(self) -> Place:
-        return self.place[:3]
-
-    @property
-    def path_place(self) -> Place:
-        return (*(self.place if self.operation.path is not None else self.place[:-2]), "path")
-
-    def inputs(self) -> Iterator[tuple[Place, spec.InputParameter]]:
-        """The inputs that are declared for it, the innermost first."""
-        scopes = ((self.place, self.operation), (self.place[:-2], self.resource), (self.consumed_place, self.consumed))
-        for place, scope in scopes:
-            yield from _numbered((*place, "inputParameters"), scope.input_parameters)
-
-
-@dataclass(frozen=True)
-class _Use:
-    """What calls an operation: a tool, or an operation of a REST adapter. `site` is what it calls, None for nothing."""
-
-    place: Place
-    declared: spec.ExposedTool | spec.RestOperation
-    name: str
-    tool: Tool
-    sites: Sequence[_Site]
-
-    @property
-    def is_ambiguous(self) -> bool:
-        """Whether `with` does not tell which of several operations is called."""
-        return len(self.sites) > 1 and sum(fits(self.declared, site) for site in self.sites) != 1
-
-    @property
-    def site(self) -> _Site | None:
-        """The operation that is called."""
-        return _chosen(self.declared, self.sites)
-
-
-def _chosen(declared: spec.ExposedTool | spec.RestOperation, sites: Sequence[_Site]) -> _Site | None:
-    """Of the operations of a name the one that is called, as the compiler chooses it."""
-    fitting = [site for site in sites if fits(declared, site)]
-    return fitting[0] if len(fitting) == 1 else next(iter(sites), None)
-
-
-class _File:
-    """A capability with what calls what in it."""
-
-    def __init__(
-        self, capability: spec.Capability, tools: Sequence[Tool], environment: Collection[str] | None = None
-    ) -> None:
-        self.capability = capability
-        self.environment = environment
-        self.sites: dict[str, list[_Site]] = {}
-        for place, consumed in self.consumes():
-            refinements = Refinements(capability.source, consumed)
-            for outer, resource in _numbered((*place, "resources"), consumed.resources):
-                for inner, operation in _numbered((*outer, "operations"), resource.operations):
-                    site = _Site(consumed, resource, operation, refinements, inner)
-                    self.sites.setdefault(site.name, []).append(site)
-        self.waits = [tool for tool in tools if tool.waits]
-        self.tools = list(self._tool_uses([tool for tool in tools if not tool.waits]))
-        self.rest = list(self._rest_uses())
-
-    @property
-    def uses(self) -> list[_Use]:
-        return [*self.tools, *self.rest]
-
-    def consumes(self) -> Iterator[tuple[Place, spec.Consumed]]:
-        return _numbered(("capability", "consumes"), self.capability.capability.consumes)
-
-    def exposes(self) -> Iterator[tuple[Place, spec.Exposed]]:
-        return _numbered(("capability", "exposes"), self.capability.capability.exposes)
-
-    def _tool_uses(self, tools: Sequence[Tool]) -> Iterator[_Use]:
-        found = [
-            (inner, declared)
-            for place, exposed in self.exposes()
-            if exposed.type == "mcp"
-            for inner, declared in _numbered((*place, "tools"), exposed.tools)
-        ]
-        for (place, declared), tool in zip(found, tools, strict=True):
-            yield _Use(place, declared, tool.name, tool, self.sites.get(declared.call, ()))
-
-    def _rest_uses(self) -> Iterator[_Use]:
-        for place, exposed in self.exposes():
-            if exposed.type != "rest":
-                continue
-            for outer, resource in _numbered((*place, "resources"), exposed.resources):
-                for inner, declared in _numbered((*outer, "operations"), resource.operations):
-                    name = f"{declared.method.upper()} {resource.path}"
-                    sites = self.sites.get(declared.call, [])
-                    tool = compile_tool(self.capability, declared, _chosen(declared, sites))
-                    yield _Use(inner, declared, name, tool, sites)
-
-
-def _numbered(place: Place, items: Sequence[Any]) -> Iterator[tuple[Place, Any]]:
-    for number, item in enumerate(items):
-        yield (*place, number), item
+from mcp_taskruns.core.operations import BODY, BODY_KINDS, ENVIRONMENT, METHODS
+from mcp_taskruns.core.templates import PLACEHOLDER, BrokenTemplate, Holes, placeholders_of
 
 
 def check_capability(
@@ -447,7 +28,7 @@ def check_capability(
 
     `environment` are the names of the variables that are set; without it they are not looked at.
     """
-    file = _File(capability, tools, environment)
+    file = File(capability, tools, environment)
     yield from dict.fromkeys(chain.from_iterable(check(file) for check in _CHECKS))
 
 
@@ -455,8 +36,8 @@ def check_together(capabilities: Sequence[spec.Capability]) -> Iterator[tuple[in
     """What is wrong only because capabilities are served together; each finding with the number of its capability."""
     taken: dict[str, tuple[int, str]] = {}
     for number, capability in enumerate(capabilities):
-        for place, exposed in _numbered(("capability", "exposes"), capability.capability.exposes):
-            for inner, tool in _numbered((*place, "tools"), exposed.tools if exposed.type == "mcp" else ()):
+        for place, exposed in numbered(("capability", "exposes"), capability.capability.exposes):
+            for inner, tool in numbered((*place, "tools"), exposed.tools if exposed.type == "mcp" else ()):
                 name = legal_name(_listed_name(capability, tool))
                 other, source = taken.setdefault(name, (number, capability.source))
                 if other != number:
@@ -475,7 +56,7 @@ def _name_place(place: Place, tool: spec.ExposedTool) -> Place:
 # The whole file
 
 
-def _check_version(file: _File) -> Iterator[Finding]:
+def _check_version(file: File) -> Iterator[Finding]:
     version = file.capability.naftiko
     if version not in spec.KNOWN_VERSIONS:
         known = ", ".join(sorted(spec.KNOWN_VERSIONS))
@@ -497,7 +78,7 @@ _PARTS = {
 """Words of the format's other dialects whose parts are not served."""
 
 
-def _check_keys(file: _File) -> Iterator[Finding]:
+def _check_keys(file: File) -> Iterator[Finding]:
     for place, exposed in file.exposes():
         if exposed.type not in _KINDS_OF_ADAPTERS:
             yield Finding("unsupported-kind", (*place, "type"), f"an adapter of type {exposed.type} is not served")
@@ -511,7 +92,7 @@ def _check_keys(file: _File) -> Iterator[Finding]:
         if consumed.import_ is not None:
             told = f"{consumed.import_!r} is imported from another file, which is not read"
             yield Finding("unsupported-kind", (*place, "import"), told, "Copy the consumes into this file.")
-    for place, bind in _numbered(("binds",), file.capability.binds):
+    for place, bind in numbered(("binds",), file.capability.binds):
         if bind.location:
             told = f"{bind.location} is not read: the keys are those of the server's environment"
             yield Finding("unsupported-kind", (*place, "location"), told, "Set the keys in the environment.")
@@ -525,7 +106,7 @@ def _check_keys(file: _File) -> Iterator[Finding]:
             yield Finding("unsupported-kind", place, f"{key} ({_PARTS[key]}) is not served")
         elif not (key.startswith("x-") or (key == "address" and len(place) == 4)):  # of adapters, as their port
             told = f"the key {key} is not known and is ignored"
-            yield Finding("unsupported-key", place, told, _did_you_mean(key, known))
+            yield Finding("unsupported-key", place, told, did_you_mean(key, known))
 
 
 def _unknown_keys(part: spec.Part, place: Place) -> Iterator[tuple[Place, Sequence[str]]]:
@@ -538,17 +119,12 @@ def _unknown_keys(part: spec.Part, place: Place) -> Iterator[tuple[Place, Sequen
         if isinstance(value, spec.Part):
             yield from _unknown_keys(value, (*place, word))
         elif isinstance(value, tuple):
-            for inner, item in _numbered((*place, word), value):
+            for inner, item in numbered((*place, word), value):
                 if isinstance(item, spec.Part):
                     yield from _unknown_keys(item, inner)
 
 
-def _did_you_mean(written: str, known: Collection[str]) -> str:
-    close = get_close_matches(written, list(known), 1, 0.7)
-    return f"Write {close[0]}, if that is meant." if close else ""
-
-
-def _check_tools_there(file: _File) -> Iterator[Finding]:
+def _check_tools_there(file: File) -> Iterator[Finding]:
     if not file.tools:
         yield Finding("no-tools", ("capability", "exposes"), "there are no MCP tools in this file")
 
@@ -556,7 +132,7 @@ def _check_tools_there(file: _File) -> Iterator[Finding]:
 # The provider's side
 
 
-def _check_addresses(file: _File) -> Iterator[Finding]:
+def _check_addresses(file: File) -> Iterator[Finding]:
     bases = {use.tool.operation.namespace: use.tool.operation.base for use in file.uses if use.site}
     for place, consumed in file.consumes():
         base = bases.get(consumed.namespace)
@@ -579,7 +155,7 @@ def _check_addresses(file: _File) -> Iterator[Finding]:
         yield Finding("empty-base-uri", (*place, "baseUri"), told, mend)
 
 
-def _check_authentication(file: _File) -> Iterator[Finding]:
+def _check_authentication(file: File) -> Iterator[Finding]:
     holes = Holes(file.capability)
     for place, consumed in file.consumes():
         here = (*place, "authentication")
@@ -593,14 +169,14 @@ def _check_authentication(file: _File) -> Iterator[Finding]:
             yield Finding("unclosed-template", here, f"the authentication of {consumed.namespace} has {exc}")
 
 
-def _check_credentials(file: _File) -> Iterator[Finding]:
+def _check_credentials(file: File) -> Iterator[Finding]:
     binds = [
         ((*place, "keys", key), key, names)
-        for place, bind in _numbered(("binds",), file.capability.binds)
+        for place, bind in numbered(("binds",), file.capability.binds)
         for key, names in bind.keys.items()
     ]
     known = {name for _, key, names in binds for name in (key, *names)}
-    used: dict[str, _Site] = {}
+    used: dict[str, Site] = {}
     for use in file.uses:
         site = use.site
         if site is not None:
@@ -634,13 +210,13 @@ def _variables(operation: Operation) -> Iterator[Variable]:
             pending += part
 
 
-def _place_of_hole(site: _Site, name: str) -> Place:
+def _place_of_hole(site: Site, name: str) -> Place:
     """The first text with a hole of this name, else the operation."""
     hole = re.compile(rf"\{{\s*([\w-]+\.)*{re.escape(name)}\s*\}}")
     return next((place for place, text in _texts(site) if hole.search(text)), site.place)
 
 
-def _texts(site: _Site) -> Iterator[tuple[Place, str]]:
+def _texts(site: Site) -> Iterator[tuple[Place, str]]:
     """The texts of an operation that may have holes."""
     yield from _leaves((*site.consumed_place, "authentication"), site.consumed.authentication)
     yield from _leaves((*site.consumed_place, "baseUri"), site.consumed.base_uri)
@@ -657,11 +233,11 @@ def _leaves(place: Place, value: Any) -> Iterator[tuple[Place, str]]:
         for key, item in value.items():
             yield from _leaves((*place, key), item)
     elif isinstance(value, list):
-        for inner, item in _numbered(place, value):
+        for inner, item in numbered(place, value):
             yield from _leaves(inner, item)
 
 
-def _check_operations(file: _File) -> Iterator[Finding]:
+def _check_operations(file: File) -> Iterator[Finding]:
     """What keeps operations from being called."""
     for use in file.uses:
         site = use.site
@@ -675,12 +251,12 @@ def _check_operations(file: _File) -> Iterator[Finding]:
             yield Finding("unsupported-operation", site.place, reason.removeprefix(f"{file.capability.source} "))
 
 
-def _cannot_authenticate(file: _File, site: _Site) -> bool:
+def _cannot_authenticate(file: File, site: Site) -> bool:
     places = [finding.place[:3] for finding in _check_authentication(file)]
     return site.consumed_place in places
 
 
-def _refusals(file: _File, use: _Use, site: _Site) -> Iterator[Finding]:
+def _refusals(file: File, use: Use, site: Site) -> Iterator[Finding]:
     holes = Holes(file.capability)
     method, path = site.operation.method, site.path
     if method.upper() not in METHODS:
@@ -693,8 +269,8 @@ def _refusals(file: _File, use: _Use, site: _Site) -> Iterator[Finding]:
     literal = "".join(part if isinstance(part, str) else "x" for part in template).partition("?")[0]
     if re.search(r"(^|/)(\.|%2e){1,2}(/|$)", literal, re.IGNORECASE):
         yield Finding("unsafe-path", site.path_place, f"{site.name}: the path {path} leads elsewhere")
-    names = _placeholders(path)
-    for place, declared in _numbered((*site.place, "inputParameters"), site.operation.input_parameters):
+    names = placeholders_of(path)
+    for place, declared in numbered((*site.place, "inputParameters"), site.operation.input_parameters):
         if (declared.location or "").lower() == Location.PATH and declared.name not in names:
             told = f"{site.name}: the path {path} has no place for the path parameter {declared.name}"
             close = [name for name in names if _plain(name) == _plain(declared.name)]
@@ -713,32 +289,26 @@ def _refusals(file: _File, use: _Use, site: _Site) -> Iterator[Finding]:
                 yield Finding("unclosed-template", place, f"{site.name} has {exc}")
 
 
-def _placeholders(path: str) -> list[str]:
-    """The names in the holes of a path, without what says that they are the caller's."""
-    written = [(double or single).strip() for double, single in PLACEHOLDER.findall(path)]
-    return [name.rpartition(".")[2] if name.startswith(("tools.", "rest.", "mcp.")) else name for name in written]
-
-
 def _plain(name: str) -> str:
     return re.sub(r"[-_]", "", name).lower()
 
 
-def _check_duplicates(file: _File) -> Iterator[Finding]:
+def _check_duplicates(file: File) -> Iterator[Finding]:
     for name, sites in file.sites.items():
         if len(sites) > 1:
             told = f"{name} is there {len(sites)} times: a tool calls the one that its `with` fits"
             yield Finding("duplicate-operation", (*sites[1].place, "name"), told)
     for use in file.uses:
         if use.is_ambiguous:
-            fitting = sum(fits(use.declared, site) for site in use.sites) or "none"
-            told = f"{use.name} calls {use.declared.call}, and its `with` fits {fitting} of {len(use.sites)} operations"
+            count = len(fitting(use.declared, use.sites)) or "none"
+            told = f"{use.name} calls {use.declared.call}, and its `with` fits {count} of {len(use.sites)} operations"
             yield Finding("ambiguous-operation", (*use.place, "call"), told)
 
 
 # What is called, and with what
 
 
-def _check_calls(file: _File) -> Iterator[Finding]:
+def _check_calls(file: File) -> Iterator[Finding]:
     imported = {name for _, one in file.consumes() if one.import_ for name in (one.import_, one.namespace)}
     for use in file.uses:
         if use.site is None:
@@ -746,11 +316,11 @@ def _check_calls(file: _File) -> Iterator[Finding]:
             told = f"{use.name} calls {call}, which is not there" if call else f"{use.name} does not say what it calls"
             if call.partition(".")[0] in imported:
                 told = f"{use.name} calls {call}, which is in another file"
-            yield Finding("call-to-nothing", (*use.place, "call"), told, _did_you_mean(call, file.sites))
+            yield Finding("call-to-nothing", (*use.place, "call"), told, did_you_mean(call, file.sites))
 
 
-def _check_inputs(file: _File) -> Iterator[Finding]:
-    undeclared: dict[tuple[Place, str], list[_Site]] = {}
+def _check_inputs(file: File) -> Iterator[Finding]:
+    undeclared: dict[tuple[Place, str], list[Site]] = {}
     for use in file.uses:
         site = use.site
         if site is None or use.is_ambiguous:
@@ -766,7 +336,7 @@ def _check_inputs(file: _File) -> Iterator[Finding]:
                     known += [site] if site not in known else []
             elif parameter.location is Location.QUERY and parameter.name in use.declared.with_.keys() - declared:
                 told = f"{use.name}: {site.name} knows no input {parameter.name}: it is sent in the query"
-                mend = _did_you_mean(parameter.name, declared)
+                mend = did_you_mean(parameter.name, declared)
                 yield Finding("with-unknown-input", (*use.place, "with", parameter.name), told, mend)
     for (_, name), sites in undeclared.items():
         times = f" (in {len(sites)} operations)" if len(sites) > 1 else ""
@@ -779,7 +349,7 @@ _DESCRIBING = frozenset({"properties", "patternProperties", "anyOf", "oneOf", "a
 """Words of a schema, of which one at least says what an object has in it."""
 
 
-def _check_bodies(file: _File) -> Iterator[Finding]:
+def _check_bodies(file: File) -> Iterator[Finding]:
     for use in file.tools:
         site = use.site
         if site is None:
@@ -796,7 +366,7 @@ def _check_bodies(file: _File) -> Iterator[Finding]:
                 yield Finding("body-without-schema", place, told, mend)
 
 
-def _check_schemas(file: _File) -> Iterator[Finding]:
+def _check_schemas(file: File) -> Iterator[Finding]:
     from jsonschema import Draft202012Validator, SchemaError
 
     for use in file.tools:
@@ -811,7 +381,7 @@ def _check_schemas(file: _File) -> Iterator[Finding]:
             yield Finding("invalid-schema", _place_of_argument(use, path), told)
 
 
-def _place_of_argument(use: _Use, path: Sequence[Any]) -> Place:
+def _place_of_argument(use: Use, path: Sequence[Any]) -> Place:
     """Where the argument is declared in whose schema this path begins."""
     argument = path[1] if len(path) > 1 else None
     names = {parameter.name for parameter in use.tool.operation.parameters if parameter.argument == argument}
@@ -841,7 +411,7 @@ _HTML = re.compile(
 )
 
 
-def _check_descriptions(file: _File) -> Iterator[Finding]:
+def _check_descriptions(file: File) -> Iterator[Finding]:
     described: dict[str, str] = {}
     for use in file.tools:
         site = use.site
@@ -878,7 +448,7 @@ def _check_html(name: str, what: str, place: Place, text: str) -> Iterator[Findi
         yield Finding("description-html", place, f"{name}: {what} holds HTML: {shown!r}")
 
 
-def _check_names(file: _File) -> Iterator[Finding]:
+def _check_names(file: File) -> Iterator[Finding]:
     taken = {legal_name(f"{tool.prefix}-{tool.spec_name}") for tool in file.waits}
     names = {use.declared.name: use.name for use in file.tools}
     for use in file.tools:
@@ -924,7 +494,7 @@ _WRITING = _verbs(
 _OF_MANY = frozenset({"bulk", "batch", "mass", "force"})
 
 
-def _check_hints(file: _File) -> Iterator[Finding]:
+def _check_hints(file: File) -> Iterator[Finding]:
     for use in file.tools:
         site = use.site
         if site is None or use.tool.operation.method not in HINTS_BY_METHOD:
@@ -945,7 +515,7 @@ def _mend_of_hint(key: str, told: str) -> str:
     return "Set readOnly: false, or repeatable: true on the operation if it only reads."
 
 
-def _contradiction(use: _Use, site: _Site) -> tuple[str, str] | None:
+def _contradiction(use: Use, site: Site) -> tuple[str, str] | None:
     """The hint that contradicts what the tool is called or how it calls, and the sentence that says so."""
     hints, operation = use.tool.hints, use.tool.operation
     words = _words(use)
@@ -969,7 +539,7 @@ def _contradiction(use: _Use, site: _Site) -> tuple[str, str] | None:
     return None
 
 
-def _words(use: _Use) -> list[str]:
+def _words(use: Use) -> list[str]:
     """The words of a tool's name, without the provider's and those that say how many."""
     name = getattr(use.declared, "rename", None) or use.declared.name
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)]
@@ -984,7 +554,7 @@ _STREAM_PATH = re.compile(r"/(stream|sse|event-?stream)/?$", re.IGNORECASE)
 _MEDIA = re.compile(r"audio|video|media|image|speech|voice|file|download|binary", re.IGNORECASE)
 
 
-def _check_streams(file: _File) -> Iterator[Finding]:
+def _check_streams(file: File) -> Iterator[Finding]:
     for use in file.tools:
         site, operation = use.site, use.tool.operation
         if site is None or operation.is_stream:
@@ -1008,8 +578,8 @@ def _check_streams(file: _File) -> Iterator[Finding]:
 # The REST side
 
 
-def _check_routes(file: _File) -> Iterator[Finding]:
-    routes: dict[tuple[str, str], _Use] = {}
+def _check_routes(file: File) -> Iterator[Finding]:
+    routes: dict[tuple[str, str], Use] = {}
     for use in file.rest:
         method, _, path = use.name.partition(" ")
         place = (*use.place[:-2], "path")
@@ -1023,18 +593,18 @@ def _check_routes(file: _File) -> Iterator[Finding]:
         parameters = use.tool.operation.parameters
         known = {*use.tool.input_schema["properties"], *use.declared.with_, *(one.name for one in parameters)}
         plain = {_plain(name) for name in known}
-        for name in _placeholders(path):
+        for name in placeholders_of(path):
             if _plain(name) not in plain:
                 told = f"{use.name}: {{{name}}} is no argument of {use.declared.call}"
-                yield Finding("rest-variable-unmatched", place, told, _did_you_mean(name, known))
+                yield Finding("rest-variable-unmatched", place, told, did_you_mean(name, known))
 
 
 # What overlays say
 
 
-def _check_hint_holes(file: _File) -> Iterator[Finding]:
+def _check_hint_holes(file: File) -> Iterator[Finding]:
     for place, consumed in file.consumes():
-        for inner, rule in _numbered((*place, "errors"), consumed.errors):
+        for inner, rule in numbered((*place, "errors"), consumed.errors):
             groups = set(re.compile(rule.says).groupindex) if rule.says else set()
             holes = set(re.findall(r"\{(\w+)\}", rule.hint))
             for hole in sorted(holes - groups - {"credential"}):
@@ -1047,7 +617,7 @@ def _check_hint_holes(file: _File) -> Iterator[Finding]:
                     yield Finding("unfilled-hole", (*inner, "hint"), told, mend)
 
 
-def _check_words(file: _File) -> Iterator[Finding]:
+def _check_words(file: File) -> Iterator[Finding]:
     for use in file.tools:
         site = use.site
         if site is None:
@@ -1059,7 +629,7 @@ def _check_words(file: _File) -> Iterator[Finding]:
                 name = getattr(paging, word)
                 if name and name not in properties:
                     told = f"{use.name}: paging names the argument {name}, which the tool does not have"
-                    mend = _did_you_mean(name, properties)
+                    mend = did_you_mean(name, properties)
                     yield Finding("absent-argument", (*site.place, "paging", word), told, mend)
         if upload is not None:
             schema: Any = use.tool.input_schema
@@ -1080,137 +650,7 @@ def _below(schema: Any, step: Any) -> Any:
     return schema["properties"].get(step) if "properties" in schema else True
 
 
-_NEW_PARTS: Mapping[str, Collection[Collection[str]]] = {
-    "operations": ({"method"}, {"call"}),
-    "tools": ({"call"},),
-    "consumes": ({"resources", "baseUri"}, {"resources", "baseUriEnv"}),
-    "resources": ({"path", "operations"},),
-    "exposes": ({"type", "tools"}, {"type", "resources"}),
-    "binds": ({"keys"},),
-}
-"""What an item of these lists has that is not a refinement of one but a new one: all of one of these keys."""
-
-_IDENTIFYING = frozenset({"name", "namespace", "in", "naftiko"})
-"""Keys that an overlay repeats to say what it is about."""
-
-_OPAQUE = frozenset({"schema", "value", "const", "when", "arguments", "with", "body"})
-"""Keys whose values are the provider's, in which null is a value."""
-
-
-def check_overlay(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Iterator[Finding]:
-    """What an overlay says in vain of a file; both are documents, and places are those of the overlay."""
-    yield from _check_refined([(unify(base), unify(overlay, keep_nulls=True))], ())
-
-
-_Scopes = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
-"""Parts of a file that stand in each other, each with what an overlay says of it."""
-
-
-def _check_refined(scopes: _Scopes, place: Place) -> Iterator[Finding]:
-    base, overlay = scopes[-1]
-    for key, value in overlay.items():
-        inner = (*place, key)
-        if value is None and key not in base:
-            code = "overlay-matches-nothing" if base else "overlay-changes-nothing"
-            told = f"{_told(scopes, inner)} is null, and there is nothing to delete"
-            yield Finding(code, inner, told, "Take it out.")
-        elif key not in base and key not in _OPAQUE:
-            yield from _check_new(scopes, value, inner)
-        elif isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            yield from _check_refined([*scopes, (base[key], value)], inner)
-        elif isinstance(value, list) and isinstance(base.get(key), list) and all(map(identity, value)):
-            yield from _check_items(scopes, base[key], value, inner)
-            if not value:
-                told = f"{_told(scopes, inner)} is an empty list, which adds nothing and deletes nothing"
-                yield Finding("overlay-changes-nothing", inner, told, "Write null to delete the list.")
-        elif _is_same(base.get(key), value) and not _identifies(inner):
-            told = f"{_told(scopes, inner)} is {_shown(value)} in the file as well"
-            yield Finding("overlay-changes-nothing", inner, told)
-
-
-def _check_new(scopes: _Scopes, value: Any, place: Place) -> Iterator[Finding]:
-    """What is said of what the file does not have."""
-    if isinstance(value, Mapping):
-        yield from _check_refined([*scopes, ({}, value)], place)
-    elif isinstance(value, list) and all(map(identity, value)):
-        yield from _check_items(scopes, [], value, place)
-
-
-def _check_items(scopes: _Scopes, base: list[Any], items: list[Any], place: Place) -> Iterator[Finding]:
-    """Items with names, of which each refines the one of its name."""
-    known = {identity(item): item for item in reversed(base)}
-    for inner, item in _numbered(place, items):
-        name = identity(item)
-        if name in known:
-            yield from _check_refined([*scopes, (known[name], item)], inner)
-        elif _is_new(scopes, place, item):
-            yield from _check_refined([*scopes, ({}, item)], inner)
-        else:
-            told = f"there is no {name} among the {place[-1]} of the file, and this is no whole new one"
-            mend = _did_you_mean(str(name), [str(one) for one in known])
-            yield Finding("overlay-matches-nothing", inner, told, mend)
-
-
-def _is_new(scopes: _Scopes, place: Place, item: Mapping[str, Any]) -> bool:
-    """Whether an item that the file does not have is a whole one."""
-    if place[-1] == "inputParameters" and "consumes" in place:
-        return not {"in", "value", "env"}.isdisjoint(item) or item.get("name") in _known_inputs(scopes)
-    return any(set(item) >= set(keys) for keys in _NEW_PARTS.get(str(place[-1]), ((),)))
-
-
-def _known_inputs(scopes: _Scopes) -> set[str]:
-    """The names of inputs that are declared around a part or in it, or that are holes of its paths."""
-    around = {name for pair in scopes for part in pair for name in _inputs_of(part)}
-    return around | {name for part in scopes[-1] for name in _inputs_below(part)}
-
-
-def _inputs_of(part: Mapping[str, Any]) -> Iterator[str]:
-    declared = part.get("inputParameters")
-    for item in declared if isinstance(declared, list) else ():
-        if isinstance(item, Mapping) and "in" in item:  # without it an overlay's item does not make itself known
-            yield str(item.get("name"))
-    if isinstance(part.get("path"), str):
-        yield from _placeholders(part["path"])
-
-
-def _inputs_below(part: Mapping[str, Any]) -> Iterator[str]:
-    yield from _inputs_of(part)
-    for key in ("resources", "operations"):
-        items = part.get(key)
-        for item in items if isinstance(items, list) else ():
-            if isinstance(item, Mapping):
-                yield from _inputs_below(item)
-
-
-def _identifies(place: Place) -> bool:
-    is_kind = place[-1] == "type" and place[:1] == ("capability",) and len(place) == 4
-    return place[-1] in _IDENTIFYING or is_kind
-
-
-def identity(item: Any) -> str | None:
-    """What an item of a list is refined by."""
-    name = item.get("name", item.get("namespace")) if isinstance(item, Mapping) else None
-    return name if isinstance(name, str) else None
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    return repr(one) == repr(other)  # which tells 1 from true and from 1.0
-
-
-def _told(scopes: _Scopes, place: Place) -> str:
-    """What stands at a place, as a person says it: `hints.destructive of list-things`."""
-    names = [name for _, part in scopes if (name := identity(part))]
-    items = [number for number, step in enumerate(place) if isinstance(step, int)]
-    steps = ".".join(map(str, place[items[-1] + 1 :] if items else place))
-    return f"{steps} of {names[-1]}" if names else steps
-
-
-def _shown(value: Any) -> str:
-    text = "true" if value is True else "false" if value is False else str(value)
-    return one_line(text, 60)
-
-
-_CHECKS: Sequence[Callable[[_File], Iterator[Finding]]] = (
+_CHECKS: Sequence[Callable[[File], Iterator[Finding]]] = (
     _check_version,
     _check_keys,
     _check_tools_there,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mcp_taskruns.core import spec
 from mcp_taskruns.core.lifecycles import own_arguments, wait_tools, with_lifecycles
@@ -17,6 +17,8 @@ from mcp_taskruns.errors import CapabilityError
 
 ToolNames = Literal["prefixed", "spec"]
 Surface = Literal["mcp", "rest"]
+
+AnyFound = TypeVar("AnyFound", bound=Found)
 
 NO_BASE_URIS: Mapping[str, str] = MappingProxyType({})
 
@@ -93,15 +95,15 @@ def _compile_capability(capability: spec.Capability, surface: Surface) -> Iterat
         if exposed.type != surface:
             continue
         for tool in exposed.tools:
-            yield compile_tool(capability, tool, called(tool, operations))
+            yield compile_tool(capability, tool, choose(tool, operations.get(tool.call, ())))
         for resource in exposed.resources if surface == "rest" else ():
             for operation in resource.operations:
-                compiled = compile_tool(capability, operation, called(operation, operations))
+                compiled = compile_tool(capability, operation, choose(operation, operations.get(operation.call, ())))
                 yield replace(compiled, route=(operation.method, resource.path, capability.source))
 
 
 def find_operations(capability: spec.Capability) -> dict[str, list[Found]]:
-    """The operations by what `call` says of them; several of one name are told apart by `called`.
+    """The operations by what `call` says of them; several of one name are told apart by `choose`.
 
     Raises CapabilityError for refinements that cannot be read.
     """
@@ -115,14 +117,16 @@ def find_operations(capability: spec.Capability) -> dict[str, list[Found]]:
     return operations
 
 
-def called(tool: Called, operations: Mapping[str, Sequence[Found]]) -> Found | None:
+def choose(tool: Called, candidates: Sequence[AnyFound]) -> AnyFound | None:
     """Of several operations of one name the only one whose inputs are those of `with`, else the first."""
-    candidates = operations.get(tool.call, ())
-    for is_meant in (_fits_exactly, fits):
-        fitting = [found for found in candidates if is_meant(tool, found)]
-        if len(fitting) == 1:
-            return fitting[0]
-    return next(iter(candidates), None)
+    fits = fitting(tool, candidates)
+    return fits[0] if len(fits) == 1 else next(iter(candidates), None)
+
+
+def fitting(tool: Called, candidates: Sequence[AnyFound]) -> list[AnyFound]:
+    """Those operations whose inputs are the names of `with`: all of them, else but for what stands in the path."""
+    exactly = [found for found in candidates if _fits_exactly(tool, found)]
+    return exactly if len(exactly) == 1 else [found for found in candidates if _fits_but_for_path(tool, found)]
 
 
 def _fits_exactly(tool: Called, found: Found) -> bool:
@@ -130,8 +134,7 @@ def _fits_exactly(tool: Called, found: Found) -> bool:
     return set(tool.with_) == declared | placeholders
 
 
-def fits(tool: Called, found: Found) -> bool:
-    """Whether `with` names exactly the inputs of an operation, those aside that stand in its path."""
+def _fits_but_for_path(tool: Called, found: Found) -> bool:
     placeholders, declared = _inputs(found)
     return set(tool.with_) | placeholders == declared | placeholders
 

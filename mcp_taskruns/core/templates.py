@@ -15,6 +15,7 @@ PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}|\{([^{}]*)\}")
 HOLE = re.compile(r"\{\{([^{}]*)\}\}")
 
 _ADAPTERS = frozenset({"tools", "rest", "mcp"})
+_CALLERS = re.compile(r"^(?:tools|rest|mcp)\.")
 _PLACED = re.compile(r"(?:path|query|header|cookie|body)\.(.+)", re.DOTALL)
 _JSON_STRING_OR_HOLE = re.compile(r'"(?:[^"\\]|\\.)*"|\{\{[^{}]*\}\}', re.DOTALL)
 
@@ -146,8 +147,9 @@ class Holes:
 
 
 def placeholders_of(path: str) -> list[str]:
-    """The names of a path's holes, as they are written there."""
-    return [(double or single).strip() for double, single in PLACEHOLDER.findall(path)]
+    """The names in a path's holes, without what says that they are the caller's."""
+    written = [(double or single).strip() for double, single in PLACEHOLDER.findall(path)]
+    return [_CALLERS.sub("", name) for name in written]
 
 
 def references_of(tree: Any) -> Iterator[str]:
