@@ -25,8 +25,8 @@ CONTENT_TYPES: Mapping[BodyKind, str] = {
 _XML = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;", "\r": "&#13;", "\n": "&#10;", "\t": "&#9;"}
 )
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, in no form."""
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|[\ufffe\uffff]")
+"""What XML 1.0 cannot hold in any form, surrogates apart, which no text that is sent can hold."""
 
 _QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 
