@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import anyio
 
 from mcp_taskruns import __version__
+from mcp_taskruns.cache import load_capabilities
 from mcp_taskruns.catalog import Catalog, build_catalog
 from mcp_taskruns.core.masking import Mask
 from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.folders import capability_folders
 from mcp_taskruns.gateway import Gateway
-from mcp_taskruns.loader import capability_folders, load
 from mcp_taskruns.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,13 +45,7 @@ def build_gateway(settings: Settings, tell: Tell | None = None) -> Gateway:
 
 
 def _load(settings: Settings) -> tuple[Catalog, Sequence[CapabilityError]]:
-    loaded = load(
-        settings.capabilities,
-        overlays=not settings.no_overlays,
-        names=settings.tool_names,
-        base_uris=settings.base_uris,
-        rest=settings.rest,
-    )
+    loaded = load_capabilities(settings)
     if loaded.problems and not loaded.tools:
         raise loaded.problems[0]
     return build_catalog(loaded.tools, settings, loaded.rest_tools), loaded.problems

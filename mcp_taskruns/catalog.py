@@ -5,8 +5,17 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from mcp_taskruns.core.operation import Operation, Route, Tool
-from mcp_taskruns.errors import SettingsError
+from mcp_taskruns.errors import CapabilityError, SettingsError
 from mcp_taskruns.settings import Settings
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What folders of capability files hold: tools, what their REST sides call, and the files that cannot be served."""
+
+    tools: tuple[Tool, ...]
+    rest_tools: tuple[Tool, ...] = ()
+    problems: tuple[CapabilityError, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mcp_taskruns.core.spec import Capability, parse_capability
 from mcp_taskruns.core.text import one_line
 from mcp_taskruns.documents import Lines, Place, read_document, read_lines
 from mcp_taskruns.errors import CapabilityError
-from mcp_taskruns.loader import capability_files, orphan_overlays
+from mcp_taskruns.folders import capability_files, orphan_overlays
 
 MAX_MESSAGE = 400
 

@@ -12,14 +12,13 @@ from mcp_taskruns.catalog import Catalog
 from mcp_taskruns.core.arguments import compile_check, explain_problems
 from mcp_taskruns.core.cutting import cut
 from mcp_taskruns.core.events import Event
-from mcp_taskruns.core.lifecycles import UNTIL, WAIT_SECONDS, fits_answer
 from mcp_taskruns.core.logs import show_log
 from mcp_taskruns.core.operation import Lifecycle, Operation, Tool
+from mcp_taskruns.core.own import ALL_PAGES, UNTIL, WAIT_SECONDS
 from mcp_taskruns.core.pages import Page, read_page, show_page
-from mcp_taskruns.core.refinements import ALL_PAGES
 from mcp_taskruns.core.request import path_arguments
 from mcp_taskruns.core.result import Outcome, fit
-from mcp_taskruns.core.runs import runs_in_answer, state_line
+from mcp_taskruns.core.runs import fits_answer, runs_in_answer, state_line
 from mcp_taskruns.core.text import parse
 from mcp_taskruns.core.uploads import take_files
 from mcp_taskruns.errors import InvalidArguments, UnknownTool, UpstreamError

@@ -1,31 +1,16 @@
 """The only reader of capability files: folders of YAML to compiled tools."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mcp_taskruns.catalog import Loaded
 from mcp_taskruns.core.compiler import NO_BASE_URIS, ToolNames, compile_tools
 from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.overlay import apply_overlay
 from mcp_taskruns.core.spec import Capability, parse_capability
 from mcp_taskruns.documents import read_document
 from mcp_taskruns.errors import CapabilityError
-
-
-def shipped_capabilities() -> Path:
-    """The folder of the capability files that come with the package."""
-    package = Path(__file__).parent
-    installed = package / "capabilities"
-    return installed if installed.is_dir() else package.parent / "capabilities"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What folders of capability files hold: tools, what their REST sides call, and the files that cannot be served."""
-
-    tools: tuple[Tool, ...]
-    rest_tools: tuple[Tool, ...] = ()
-    problems: tuple[CapabilityError, ...] = ()
+from mcp_taskruns.folders import capability_files, overlay_of
 
 
 def load(
@@ -69,50 +54,15 @@ def load_tools(
     return loaded.tools
 
 
-def capability_files(folders: Sequence[str | Path]) -> list[Path]:
-    """The capability files of the folders, in name order; a file stands for itself.
-
-    Raises CapabilityError for a folder that is not there or holds none.
-    """
-    files: list[Path] = []
-    for folder in _folders(folders):
-        if not folder.exists():
-            raise CapabilityError(str(folder), "", "there is no such file or folder")
-        found = [folder] if folder.is_file() else sorted(_yaml_files(folder))
-        if not found:
-            raise CapabilityError(str(folder), "", "no capability files (*.yaml) here")
-        files += found
-    return files
-
-
-def orphan_overlays(folders: Sequence[str | Path]) -> list[Path]:
-    """The overlays that refine no file."""
-    overlays = [path for folder in _folders(folders) for path in _yaml_files(folder / "overlays")]
-    return sorted(path for path in overlays if not (path.parent.parent / path.name).is_file())
-
-
-def capability_folders(folders: Sequence[str | Path]) -> list[Path]:
-    """The folders in which the capability files lie, with their overlays."""
-    return list(dict.fromkeys(path if path.is_dir() else path.parent for path in _folders(folders)))
-
-
-def _folders(folders: Sequence[str | Path]) -> list[Path]:
-    return [Path(folder).expanduser() for folder in folders] or [shipped_capabilities()]
-
-
 def load_capability(path: Path, *, overlays: bool = True) -> Capability:
     """One capability file, refined by `overlays/<the same name>` beside it.
 
     Raises CapabilityError naming the file and the place in it.
     """
     document = read_document(path)
-    overlay = path.parent / "overlays" / path.name
+    overlay = overlay_of(path)
     source = path.name
     if overlays and overlay.is_file():
         source = f"{path.name} with overlays/{path.name}"
         document = apply_overlay(document, read_document(overlay), f"overlays/{path.name}")
     return parse_capability(document, source)
-
-
-def _yaml_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("*") if path.suffix in {".yaml", ".yml"} and path.is_file())

@@ -21,8 +21,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcp_taskruns.cancelling import cancel_run
 from mcp_taskruns.core.events import Progress
-from mcp_taskruns.core.lifecycles import WAIT_SECONDS
 from mcp_taskruns.core.operation import Lifecycle, RunCancel, RunState, Tool
+from mcp_taskruns.core.own import WAIT_SECONDS
 from mcp_taskruns.core.paths import set_at
 from mcp_taskruns.core.request import credential_values, path_arguments
 from mcp_taskruns.core.result import Outcome

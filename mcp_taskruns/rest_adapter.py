@@ -17,8 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 from mcp_taskruns import __version__
 from mcp_taskruns.catalog import Catalog
 from mcp_taskruns.core.events import Event, Progress
-from mcp_taskruns.core.lifecycles import WAIT_SECONDS
 from mcp_taskruns.core.operation import Location, Route
+from mcp_taskruns.core.own import WAIT_SECONDS
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.routes import read_text
 from mcp_taskruns.core.templates import placeholders_of

@@ -12,7 +12,7 @@ from mcp_taskruns.check import Checked, check_files, codes_page
 from mcp_taskruns.cli import run
 from mcp_taskruns.core.codes import CODES
 from mcp_taskruns.errors import CapabilityError
-from mcp_taskruns.loader import shipped_capabilities
+from mcp_taskruns.folders import shipped_capabilities
 
 from .core.test_checking import CASES, OVERLAYS
 from .test_corpus import FILES

@@ -321,6 +321,14 @@ def test_bad_files_alone_end_the_start_with_code_2(
     assert "Traceback" not in err
 
 
+def test_of_bad_files_alone_their_problem_is_told_and_not_that_nothing_is_there(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    flags = ["--only", "good", "--base-uri", "goods=https://a.example", "--tools", "good-*"]
+    assert run(["tools", *flags, "--capabilities", folder_of(tmp_path, bad=BAD)]) == 2
+    assert capsys.readouterr().err.startswith(f"mcp-taskruns: {WHY}\n")
+
+
 def test_a_problem_of_a_file_is_told_in_one_line_whatever_it_is(tmp_path: Path, capsys: Captured) -> None:
     texts = {
         "a": "",

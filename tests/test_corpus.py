@@ -20,7 +20,8 @@ from mcp_taskruns.core.arguments import compile_check, explain_problems
 from mcp_taskruns.core.operation import Location, Tool, Variable
 from mcp_taskruns.core.request import build_request
 from mcp_taskruns.errors import NotConfigured
-from mcp_taskruns.loader import capability_files, load, load_tools
+from mcp_taskruns.folders import capability_files
+from mcp_taskruns.loader import load, load_tools
 from mcp_taskruns.mcp_adapter import list_tool
 
 

@@ -11,15 +11,8 @@ from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.request import build_request
 from mcp_taskruns.core.spec import Capability
 from mcp_taskruns.errors import CapabilityError, NotConfigured
-from mcp_taskruns.loader import (
-    capability_files,
-    capability_folders,
-    load,
-    load_capability,
-    load_tools,
-    orphan_overlays,
-    shipped_capabilities,
-)
+from mcp_taskruns.folders import capability_files, capability_folders, orphan_overlays, shipped_capabilities
+from mcp_taskruns.loader import load, load_capability, load_tools
 
 SHIPPED = [
     "inngest-runs.yaml",

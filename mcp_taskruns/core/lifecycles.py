@@ -20,13 +20,12 @@ from mcp_taskruns.core.operation import (
     RunStream,
     Tool,
 )
+from mcp_taskruns.core.own import UNTIL, WAIT_SECONDS
 from mcp_taskruns.core.paths import parse_condition, parse_path
 from mcp_taskruns.core.runs import WAIT_SCHEMA
 from mcp_taskruns.errors import CapabilityError
 
 WAIT_TOOL = "wait-for-run"
-WAIT_SECONDS = "wait_seconds"
-UNTIL = "until"
 
 MAX_RUNS = 50
 """How many runs one call waits for at most."""
@@ -136,18 +135,6 @@ def _answer_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
         return None
     schema["properties"]["text"] = {"type": "string"}
     return schema
-
-
-_TYPES: Mapping[str, type] = {"string": str, "boolean": bool}
-
-
-def fits_answer(schema: Mapping[str, Any], value: Any) -> bool:
-    """Whether an answer has the types that its schema declares, which is all that such a schema does."""
-    if "properties" not in schema:
-        return isinstance(value, _TYPES[schema["type"]])
-    return isinstance(value, dict) and all(
-        fits_answer(part, value[name]) for name, part in schema["properties"].items() if name in value
-    )
 
 
 def _declare(schema: dict[str, Any], path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from mcp_taskruns.core.events import describe_event
 from mcp_taskruns.core.operation import EntryLog
+from mcp_taskruns.core.own import DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.core.pages import Page, page_note
 from mcp_taskruns.core.paths import value_at
-from mcp_taskruns.core.refinements import DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.text import dump, one_line, read_moment
 

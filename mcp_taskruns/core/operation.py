@@ -6,12 +6,19 @@ All values, decided once at start. Nothing reads a capability file again after t
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, Literal
 
 from mcp_taskruns.errors import Kind
 
-EACH = object()
+
+class _Step(Enum):
+    """A step of a path that is no name and no number; a member stays itself when it is copied or kept."""
+
+    EACH = "[*]"
+
+
+EACH = _Step.EACH
 """The step of a path that goes to every item of a list."""
 
 Path = tuple[Any, ...]

@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mcp_taskruns.core import spec
 from mcp_taskruns.core.operation import EACH, Output, Path
 from mcp_taskruns.core.paths import parse_path, values_at
+
+if TYPE_CHECKING:
+    from mcp_taskruns.core import spec
 
 _MAX_DEPTH = 50
 
 
-def parse_outputs(declared: Iterable[spec.OutputParameter]) -> Output | None:
+def parse_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
     """The output that the parameters describe; None where they take the answer as it is.
 
     A parameter without a name is the value itself; those with names are the members of an object. Raises ValueError.

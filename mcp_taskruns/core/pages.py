@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mcp_taskruns.core.operation import Paging, Path
+from mcp_taskruns.core.own import ALL_PAGES
 from mcp_taskruns.core.paths import changed_at, value_at
-from mcp_taskruns.core.refinements import ALL_PAGES
 from mcp_taskruns.core.result import Outcome, fit
 from mcp_taskruns.core.text import dump
 

@@ -6,14 +6,9 @@ from typing import Any
 
 from mcp_taskruns.core import spec
 from mcp_taskruns.core.operation import Condition, EntryLog, ErrorRule, Limits, Paging, Path, Rate, Upload
+from mcp_taskruns.core.own import ALL_PAGES, DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.core.paths import parse_condition, parse_path
 from mcp_taskruns.errors import CapabilityError
-
-ALL_PAGES = "all_pages"
-LAST, SINCE, TYPES, RAW = "last", "since", "types", "raw"
-
-DEFAULT_LAST = 100
-"""Entries of a log that are told when none says how many."""
 
 _OF_READS = {"reads": True, "writes": False, "all": None}
 

@@ -321,3 +321,15 @@ WAIT_SCHEMA: Mapping[str, Any] = {
     "required": ["provider", "terminal", "timed_out", "elapsed_seconds", "polls", "next"],
 }
 """The JSON Schema of what a wait returns."""
+
+
+_TYPES: Mapping[str, type] = {"string": str, "boolean": bool}
+
+
+def fits_answer(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether an answer has the types that its schema declares, which is all that such a schema does."""
+    if "properties" not in schema:
+        return isinstance(value, _TYPES[schema["type"]])
+    return isinstance(value, dict) and all(
+        fits_answer(part, value[name]) for name, part in schema["properties"].items() if name in value
+    )

@@ -5,8 +5,8 @@ import pytest
 
 from mcp_taskruns.core.checking import check_capability, check_together
 from mcp_taskruns.core.codes import CODES, MAX_DESCRIPTION, Finding
-from mcp_taskruns.core.overlay_checking import check_overlay
 from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.overlay_checking import check_overlay
 from mcp_taskruns.core.spec import parse_capability
 
 from . import Json, document, inputs

@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mcp_taskruns.core.compiler import ToolNames, compile_tools
-from mcp_taskruns.core.lifecycles import MAX_RUNS, fits_answer
+from mcp_taskruns.core.lifecycles import MAX_RUNS
 from mcp_taskruns.core.operation import (
     EACH,
     Lifecycle,
@@ -20,10 +20,11 @@ from mcp_taskruns.core.operation import (
     Tool,
 )
 from mcp_taskruns.core.request import path_arguments
-from mcp_taskruns.core.runs import WAIT_SCHEMA
+from mcp_taskruns.core.runs import WAIT_SCHEMA, fits_answer
 from mcp_taskruns.core.spec import Capability, parse_capability, unknown_keys
 from mcp_taskruns.errors import CapabilityError
-from mcp_taskruns.loader import capability_files, load_capability, load_tools
+from mcp_taskruns.folders import capability_files
+from mcp_taskruns.loader import load_capability, load_tools
 
 from . import Json
 
