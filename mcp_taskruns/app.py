@@ -14,9 +14,9 @@ import anyio
 
 from mcp_taskruns import __version__
 from mcp_taskruns.cache import load_capabilities
-from mcp_taskruns.catalog import Catalog, build_catalog
+from mcp_taskruns.catalog import Catalog, Loaded, build_catalog
 from mcp_taskruns.core.masking import Mask
-from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.folders import capability_folders
 from mcp_taskruns.gateway import Gateway
 from mcp_taskruns.settings import Settings
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+NOT_SERVED = "(this file is not served; `mcp-taskruns check` says where it is wrong)"
+
 Tell = Callable[[str], None]
 
 
@@ -35,20 +37,32 @@ def build_gateway(settings: Settings, tell: Tell | None = None) -> Gateway:
 
     Raises CapabilityError and SettingsError for what the operator has to mend, with `strict` also for one such file.
     """
-    catalog, problems = _load(settings)
-    if problems and (settings.strict or not catalog.tools):
-        raise problems[0]
-    for problem in problems:
-        if tell is not None:
-            tell(str(problem))
-    return Gateway(catalog, settings)
-
-
-def _load(settings: Settings) -> tuple[Catalog, Sequence[CapabilityError]]:
     loaded = load_capabilities(settings)
-    if loaded.problems and not loaded.tools:
+    if loaded.problems and (settings.strict or not (loaded.tools or loaded.rest_tools)):
         raise loaded.problems[0]
-    return build_catalog(loaded.tools, settings, loaded.rest_tools), loaded.problems
+    for problem in loaded.problems:
+        if tell is not None:
+            tell(f"{problem} {NOT_SERVED}")
+    return Gateway(_catalog(loaded, settings), settings)
+
+
+def _catalog(loaded: Loaded, settings: Settings) -> Catalog:
+    if settings.simulator:
+        loaded = replace(
+            loaded,
+            tools=tuple(_simulated(tool, settings) for tool in loaded.tools),
+            rest_tools=tuple(_simulated(tool, settings) for tool in loaded.rest_tools),
+        )
+    return build_catalog(loaded.tools, settings, loaded.rest_tools, is_whole=not loaded.problems)
+
+
+def _simulated(tool: Tool, settings: Settings) -> Tool:
+    """The tool, of which no call leaves this machine: who simulates does not expect it."""
+    addresses = [settings.environment.get(name, "") for name in tool.operation.base.variables]
+    if any(address.startswith(settings.simulator) for address in addresses):
+        return tool
+    reason = f"there is no simulated {tool.prefix}: this server runs with --simulate"
+    return replace(tool, operation=replace(tool.operation, unsupported=reason), runs=None)
 
 
 async def serve(settings: Settings, announce: Tell) -> None:
@@ -58,6 +72,7 @@ async def serve(settings: Settings, announce: Tell) -> None:
         gateway = build_gateway(effective, problems.append)
         for told in (*problems, *gateway.catalog.notes):
             announce(told)
+        problems = [problem.removesuffix(f" {NOT_SERVED}") for problem in problems]
         configure_logging(effective, gateway.mask)
         async with _watched(gateway, effective, problems, announce):
             if effective.transport == "http" or effective.rest:
@@ -72,18 +87,24 @@ async def _watched(gateway: Gateway, settings: Settings, known: Sequence[str], a
     if not settings.watch:
         yield
         return
+    from mcp_taskruns.cache import load_options
+    from mcp_taskruns.loader import Known, load
     from mcp_taskruns.watching import watch
 
+    files = Known()
+
     def build() -> tuple[Catalog, list[str]]:
-        catalog, problems = _load(settings)
-        return catalog, list(map(str, problems))
+        loaded = load(settings.capabilities, **load_options(settings), known=files)
+        return _catalog(loaded, settings), list(map(str, loaded.problems))
 
     folders = capability_folders(settings.capabilities)
-
+    stopped = anyio.Event()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, gateway, folders, build, known, announce)
-        yield
-        tasks.cancel_scope.cancel()
+        tasks.start_soon(watch, gateway, folders, build, known, announce, stopped)
+        try:
+            yield
+        finally:
+            stopped.set()  # the thread that waits for changes cannot be cancelled
 
 
 @asynccontextmanager
@@ -96,7 +117,8 @@ async def simulated(settings: Settings) -> AsyncIterator[Settings]:
 
     simulator = Simulator(speed=settings.speed)
     async with serve(simulator) as origin:
-        yield replace(settings, environment={**settings.environment, **simulator.environment(origin)})
+        environment = {**settings.environment, **simulator.environment(origin)}
+        yield replace(settings, environment=environment, simulator=origin)
 
 
 @contextmanager

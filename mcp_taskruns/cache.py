@@ -12,11 +12,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from mcp_taskruns import __version__
 from mcp_taskruns.catalog import Loaded
-from mcp_taskruns.folders import capability_files, overlay_of
+from mcp_taskruns.folders import MAX_FILE_BYTES, capability_files, overlay_of
 from mcp_taskruns.settings import Settings
+
+if TYPE_CHECKING:
+    from mcp_taskruns.core.compiler import ToolNames
 
 MAX_KEPT = 8
 """Entries that are kept: one for each combination of files and settings that is in use."""
@@ -38,17 +42,31 @@ def load_capabilities(settings: Settings) -> Loaded:
         return kept
     from mcp_taskruns.loader import load  # with YAML and the models of capability files: what keeping them spares
 
-    loaded = load(
-        settings.capabilities,
-        overlays=not settings.no_overlays,
-        names=settings.tool_names,
-        base_uris=settings.base_uris,
-        rest=settings.rest,
-    )
+    loaded = load(settings.capabilities, **load_options(settings))
     if entry is not None and not loaded.problems:
         with suppress(OSError):  # a disk that is full or read-only: the next start reads them anew
-            _write(entry, loaded)
+            if entry.stem == _digest(files, settings):  # they were not changed meanwhile
+                _write(entry, loaded)
     return loaded
+
+
+def load_options(settings: Settings) -> "LoadOptions":
+    """What the loader needs to know of the settings."""
+    return {
+        "overlays": not settings.no_overlays,
+        "names": settings.tool_names,
+        "base_uris": settings.base_uris,
+        "rest": settings.rest,
+    }
+
+
+class LoadOptions(TypedDict):
+    """Keyword arguments of the loader."""
+
+    overlays: bool
+    names: "ToolNames"
+    base_uris: Mapping[str, str]
+    rest: bool
 
 
 def _folder(environment: Mapping[str, str]) -> Path | None:
@@ -71,16 +89,23 @@ def _is_ours(path: Path) -> bool:
 
 
 def _digest(files: Sequence[Path], settings: Settings) -> str:
-    """What tells these files, read by this code with these settings, from all others."""
+    """What tells these files, read by this code with these settings, from all others.
+
+    Raises OSError for a file that cannot be read, or is too large to be one.
+    """
     options = (settings.no_overlays, settings.tool_names, sorted(settings.base_uris.items()), settings.rest)
     digest = hashlib.sha256(repr((__version__, sys.version_info, options)).encode())
-    for path in sorted(Path(__file__).parent.glob("core/*.py")):
+    package = Path(__file__).parent
+    for path in sorted([*package.glob("*.py"), *package.glob("core/*.py")]):
         found = path.stat()
         digest.update(f"{path.name} {found.st_mtime_ns} {found.st_size}\0".encode())
     for path in files:
         overlay = overlay_of(path)
         for read in (path, overlay) if overlay.is_file() else (path,):
-            digest.update(f"{read.parent.name}/{read.name} {read.stat().st_size}\0".encode())
+            size = read.stat().st_size
+            if size > MAX_FILE_BYTES:
+                raise OSError(f"{read.name} is too large")
+            digest.update(f"{read.parent.name}/{read.name} {size}\0".encode())
             digest.update(read.read_bytes())
     return digest.hexdigest()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from mcp_taskruns.core.operation import Operation, Route, Tool
+from mcp_taskruns.core.request import is_usable
 from mcp_taskruns.errors import CapabilityError, SettingsError
 from mcp_taskruns.settings import Settings
 
@@ -31,24 +32,27 @@ class Catalog:
     notes: Sequence[str] = ()
 
 
-def build_catalog(tools: Sequence[Tool], settings: Settings, rest_tools: Sequence[Tool] = ()) -> Catalog:
+def build_catalog(
+    tools: Sequence[Tool], settings: Settings, rest_tools: Sequence[Tool] = (), *, is_whole: bool = True
+) -> Catalog:
     """The tools that the settings let through, and of the REST side what calls them, or what no other tool calls.
 
-    Raises SettingsError for a setting that names what is not there.
+    Raises SettingsError for a setting that names what is not there, if the tools are the whole of the folders: a file
+    that cannot be read might have it.
     """
-    _refuse_unknown(tools, settings)
+    if is_whole:
+        _refuse_unknown([*tools, *rest_tools], settings)
     served = [tool for tool in tools if _is_served(tool, settings)]
     operations = [tool.operation for tool in (*tools, *rest_tools)]
     if not rest_tools:
         return Catalog({tool.name: tool for tool in served}, operations)
-    from mcp_taskruns.core.routes import compile_routes  # only who serves the REST side pays for it
+    from mcp_taskruns.core.routes import compile_routes, identity  # only who serves the REST side pays for it
 
-    hidden = {tool.operation for tool in tools} - {tool.operation for tool in served}
-    compiled = compile_routes(rest_tools, tools)
-    chosen = [
-        route for route in compiled.routes if route.tool.operation not in hidden and _is_served(route.tool, settings)
-    ]
-    return Catalog({tool.name: tool for tool in served}, operations, chosen, compiled.notes)
+    # What the operator says of a tool holds for the routes that call the same operation.
+    known = {identity(tool): _is_served(tool, settings) for tool in tools if not tool.waits}
+    shown = [tool for tool in rest_tools if known.get(identity(tool), _is_served(tool, settings))]
+    compiled = compile_routes(shown, tools)
+    return Catalog({tool.name: tool for tool in served}, operations, compiled.routes, compiled.notes)
 
 
 def _refuse_unknown(tools: Sequence[Tool], settings: Settings) -> None:
@@ -62,7 +66,11 @@ def _refuse_unknown(tools: Sequence[Tool], settings: Settings) -> None:
             if not any(_matches(tool, [pattern]) for tool in tools):
                 # A misspelled pattern that excludes nothing would leave a tool that should not be there.
                 raise SettingsError(f"{flag}: no tool matches {pattern!r}; `mcp-taskruns tools` lists them")
-    namespaces = {tool.operation.namespace for tool in tools}
+    for namespace, uri in settings.base_uris.items():
+        if not is_usable(uri):
+            told = "it has to be https, or http on this machine, and without a query"
+            raise SettingsError(f"--base-uri: {namespace}={uri} cannot be called: {told}")
+    namespaces = {tool.operation.namespace for tool in tools} - {""}
     strangers = settings.base_uris.keys() - namespaces
     if strangers:
         there_are = ", ".join(sorted(namespaces))

@@ -72,7 +72,6 @@ def build_parser() -> argparse.ArgumentParser:
         elif name == "check":
             command.add_argument("files", metavar="FILE", nargs="*", help="files or folders; none: those served")
             command.add_argument("--json", action="store_true", help="the findings as JSON")
-            command.add_argument("--strict", action="store_true", help="end with 1 for warnings, too")
             command.add_argument("--env", action="store_true", help="say which variables are not set, too")
         elif name == "simulate":
             command.add_argument("--port", type=int, default=SIMULATOR_PORT, help=f"default: {SIMULATOR_PORT}; 0: any")
@@ -210,7 +209,7 @@ def _check(settings: Settings, parsed: dict[str, Any]) -> int:
         for report in checked.reports:
             say(report.to_line())
         say(checked.summary())
-    return int(bool(checked.reports if parsed["strict"] else checked.count("error")))
+    return int(bool(checked.reports if settings.strict else checked.count("error")))
 
 
 def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:

@@ -77,17 +77,19 @@ def _usage(document: Json) -> str:
     )
 
 
-def _operations(document: Json, tag: str) -> Iterator[tuple[str, str, Json]]:
+def _by_tag(document: Json) -> dict[str, list[tuple[str, str, Json]]]:
+    """Method, path and operation of all, by their first tag, in the order of the tags."""
+    found: dict[str, list[tuple[str, str, Json]]] = {tag["name"]: [] for tag in document["tags"]}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if tag in operation["tags"]:
-                yield method.upper(), path, operation
+            found[operation["tags"][0]].append((method.upper(), path, operation))
+    return found
 
 
 def _contents(document: Json) -> Iterator[str]:
-    for tag in document["tags"]:
-        yield f"<strong>{escape(tag['name'])}</strong>\n<ul>\n"
-        for _, _, operation in _operations(document, tag["name"]):
+    for tag, operations in _by_tag(document).items():
+        yield f"<strong>{escape(tag)}</strong>\n<ul>\n"
+        for _, _, operation in operations:
             yield f'<li><a href="#{_anchor(operation)}">{escape(operation["summary"])}</a></li>\n'
         yield "</ul>\n"
 
@@ -98,9 +100,9 @@ def _anchor(operation: Json) -> str:
 
 def _sections(document: Json) -> Iterator[str]:
     protected = "security" in document
-    for tag in document["tags"]:
-        yield f"<section>\n<h2>{escape(tag['name'])}</h2>\n"
-        for method, path, operation in _operations(document, tag["name"]):
+    for tag, operations in _by_tag(document).items():
+        yield f"<section>\n<h2>{escape(tag)}</h2>\n"
+        for method, path, operation in operations:
             yield from _article(method, path, operation, protected)
         yield "</section>\n"
 

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.folders import MAX_FILE_BYTES
 
-MAX_FILE_BYTES = 10_000_000
 MAX_NODES = 1_000_000
 """Nodes of a file with its aliases written out: a few lines of aliases can stand for billions."""
 
@@ -147,10 +147,12 @@ _TAGS: dict[type[yaml.Node], Collection[str]] = {
 class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]  # one of two classes
     """Nodes of YAML, whose scalars are those of YAML 1.2: `on`, `yes` and dates are text.
 
-    Nesting is bounded while nodes are made: libyaml calls itself for it, and ends the process where that is too deep.
+    Nodes and nesting are bounded while nodes are made: libyaml calls itself for it, and ends the process where that is
+    too deep.
     """
 
     _depth = -1
+    _nodes = 0
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         """The tag of a node that has none."""
@@ -165,7 +167,8 @@ class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]  # one of two clas
     def descend_resolver(self, current_node: yaml.Node | None, current_index: Any) -> None:
         """Called before each node is made, with the node around it."""
         self._depth += 1
-        if current_node is not None and self._depth > MAX_DEPTH:
+        self._nodes += 1
+        if current_node is not None and (self._depth > MAX_DEPTH or self._nodes > MAX_NODES):
             raise yaml.MarkedYAMLError(problem=TOO_MUCH, problem_mark=current_node.start_mark)
 
     def ascend_resolver(self) -> None:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from mcp_taskruns.errors import CapabilityError
 
+MAX_FILE_BYTES = 10_000_000
+"""A larger file is no capability file: it is not read."""
+
 
 def shipped_capabilities() -> Path:
     """The folder of the capability files that come with the package."""
@@ -14,7 +17,7 @@ def shipped_capabilities() -> Path:
 
 
 def capability_files(folders: Sequence[str | Path]) -> list[Path]:
-    """The capability files of the folders, in name order; a file stands for itself.
+    """The capability files of the folders, each once, in name order; a file stands for itself.
 
     Raises CapabilityError for a folder that is not there or holds none.
     """
@@ -26,7 +29,7 @@ def capability_files(folders: Sequence[str | Path]) -> list[Path]:
         if not found:
             raise CapabilityError(str(folder), "", "no capability files (*.yaml) here")
         files += found
-    return files
+    return list({path.resolve(): path for path in reversed(files)}.values())[::-1]
 
 
 def orphan_overlays(folders: Sequence[str | Path]) -> list[Path]:

@@ -47,15 +47,17 @@ async def events_of(
     arguments: Mapping[str, Any],
     first: "UpstreamAnswer",
     reconnected: Callable[[], Awaitable[None]],
+    last_id: str = "",
 ) -> AsyncGenerator[Event, None]:
     """The events of a stream, each once, whose first connection is `first`; ends when the provider ends it.
+
+    `last_id` is that of the event after which the first connection began.
 
     A lost connection is made anew, after the last event where ids tell which that was, if asking again is safe;
     `reconnected` is awaited then. Raises CallError when that does not help.
     """
     replay = Replay(MAX_REMEMBERED)
     answer = first
-    last_id = ""
     retry_s: float | None = None
     fruitless = 0
     async with AsyncExitStack() as connection:

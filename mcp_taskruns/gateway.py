@@ -1,6 +1,6 @@
 """The one way from a tool's name and arguments to an outcome."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 MAX_STRUCTURED = 20_000
 """Characters of the object beside the text: a large answer should not be sent twice, whole."""
+
+PassOn = Callable[[AsyncIterator[Event]], Awaitable[None]]
+"""Takes the events of a stream as they come."""
+
+PASSED_ON = Outcome(200, "", media_type="text/event-stream")
+"""What came of a stream that was passed on."""
 
 _PAGING = frozenset({"limit", "offset", "cursor", "page", "after"})
 
@@ -74,31 +80,53 @@ class Gateway:
 
         Raises UnknownTool for a name that is not among the tools, CallError for whatever the caller should read.
         """
-        return await self.call_tool(self._tool(name), arguments, report)
-
-    async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> Outcome:
-        """The same, of a tool that the catalog holds. Raises CallError."""
-        passed = self._check(tool, arguments)
+        tool, passed = self.prepare(name, arguments)
         with self.under_way():
             return self.finish(tool, await self._run(tool, passed, report))
+
+    async def call_tool(
+        self, tool: Tool, arguments: Mapping[str, Any], report: Report, pass_on: PassOn
+    ) -> Outcome | None:
+        """The same, of a tool of a route; an event stream is passed on instead, and then there is no outcome.
+
+        Raises CallError.
+        """
+        passed = self._check(tool, arguments)
+        with self.under_way():
+            outcome = await self._run(tool, passed, report, pass_on)
+            return None if outcome is PASSED_ON else self.finish(tool, outcome)
 
     @asynccontextmanager
     async def follow_tool(
         self, tool: Tool, arguments: Mapping[str, Any], last_event_id: str = ""
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The events of a tool that is called for them, as they come, without secrets; on leaving it is hung up.
+    ) -> AsyncIterator[tuple[AsyncIterator[Event], float]]:
+        """The events of a tool that is called for them, and for how many seconds they may be followed.
 
-        Both opening and reading raise CallError.
+        They come as they are, but without secrets; on leaving, the provider is hung up on. Opening and reading raise
+        CallError.
         """
         passed, operation = self._check(tool, arguments), tool.operation
         opening = self.exchange.open_stream(operation, passed, last_event_id=last_event_id)
-        async with opening as answer:
-            events = events_of(self.exchange, operation, passed, answer, _nothing_to_do)
-            async with aclosing(events):
-                yield (self._masked(event) async for event in events)
+        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.own else None
+        longest = self._settings.max_wait_seconds
+        seconds = longest if wanted is None else min(float(wanted), longest)
+        async with opening as answer, aclosing(self._events(operation, passed, answer, last_event_id)) as events:
+            yield events, seconds
 
-    def _masked(self, event: Event) -> Event:
-        return replace(event, data=self.mask.text(event.data), event=self.mask.text(event.event))
+    async def _events(
+        self, operation: Operation, passed: Mapping[str, Any], answer: "UpstreamAnswer", last_event_id: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a stream, over as many connections as it takes, without secrets."""
+        async with aclosing(
+            events_of(self.exchange, operation, passed, answer, _nothing_to_do, last_event_id)
+        ) as events:
+            async for event in events:
+                yield replace(
+                    event,
+                    data=self.mask.text(event.data),
+                    event=self.mask.text(event.event),
+                    id=self.mask.text(event.id),
+                )
 
     def prepare(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, dict[str, Any]]:
         """The tool of this name and the arguments that are sent, checked. Raises UnknownTool and CallError."""
@@ -132,10 +160,12 @@ class Gateway:
         """Hang up on the providers."""
         await self.exchange.aclose()
 
-    async def _run(self, tool: Tool, passed: Mapping[str, Any], report: Report) -> Outcome:
+    async def _run(
+        self, tool: Tool, passed: Mapping[str, Any], report: Report, pass_on: PassOn | None = None
+    ) -> Outcome:
         lifecycle = tool.runs
         if lifecycle is None:
-            return await self._forward(tool, passed, report)
+            return await self._forward(tool, passed, report, pass_on)
         if tool.waits:
             return await self._wait(tool, lifecycle, passed, report)
         if tool.operation.name in lifecycle.starts:
@@ -143,11 +173,11 @@ class Gateway:
         cancel = find_cancel(tool, passed)
         if cancel is not None:
             return await cancel_run(self.exchange, lifecycle, cancel, passed, report)
-        outcome = await self._forward(tool, passed, report)
+        outcome = await self._forward(tool, passed, report, pass_on)
         line = state_line(runs_in_answer(lifecycle, tool.operation.name, outcome.value))
         return replace(outcome, notes=(line, *outcome.notes)) if line else outcome
 
-    async def _forward(self, tool: Tool, passed: Mapping[str, Any], report: Report) -> Outcome:
+    async def _forward(self, tool: Tool, passed: Mapping[str, Any], report: Report, pass_on: PassOn | None) -> Outcome:
         operation = tool.operation
         seconds = self._seconds(tool, passed)
         if operation.is_stream:
@@ -163,6 +193,10 @@ class Gateway:
                 return self._shown(operation, passed, *await pages)
 
         async def go_on(answer: "UpstreamAnswer") -> Outcome:
+            if pass_on is not None:
+                async with aclosing(self._events(operation, passed, answer)) as events:
+                    await pass_on(events)
+                return PASSED_ON
             return await follow_answer(self.exchange, tool, passed, answer, report, seconds=seconds)
 
         if operation.is_file:

@@ -119,7 +119,7 @@ class HostCheck:
 
 
 class BearerTokens:
-    """Lets only requests with one of the tokens reach the app; /health is for everybody."""
+    """Lets only requests with one of the tokens reach the app; to ask for /health is for everybody."""
 
     def __init__(self, app: ASGIApp, tokens: tuple[str, ...], refusal: Response | None = None) -> None:
         self._app = app
@@ -127,7 +127,8 @@ class BearerTokens:
         self._tokens = [token.encode() for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/health" and not self._is_known(dict(scope["headers"])):
+        is_open = scope.get("path") == "/health" and scope.get("method") in {"GET", "HEAD"}
+        if scope["type"] == "http" and not is_open and not self._is_known(dict(scope["headers"])):
             await self._refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)

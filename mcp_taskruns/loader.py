@@ -1,6 +1,7 @@
-"""The only reader of capability files: folders of YAML to compiled tools."""
+"""Folders of capability files to compiled tools, and to what is wrong with a file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mcp_taskruns.catalog import Loaded
@@ -13,6 +14,13 @@ from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.folders import capability_files, overlay_of
 
 
+@dataclass
+class Known:
+    """The capability files as they were when they could be compiled: what stands in for one that cannot be any more."""
+
+    capabilities: dict[Path, Capability] = field(default_factory=dict)
+
+
 def load(
     folders: Sequence[str | Path],
     *,
@@ -20,24 +28,40 @@ def load(
     names: ToolNames = "prefixed",
     base_uris: Mapping[str, str] = NO_BASE_URIS,
     rest: bool = False,
+    known: Known | None = None,
 ) -> Loaded:
     """All that can be served of the capability files in the folders; no folders: the shipped ones.
 
-    `base_uris` are the addresses of providers by the namespace of their `consumes`. One bad file takes no other down.
-    Raises CapabilityError for a folder that is not there or holds no files.
+    `base_uris` are the addresses of providers by the namespace of their `consumes`. One bad file takes no other down,
+    and of one that is `known` what it was before is served on. Raises CapabilityError for a folder that is not there or
+    holds no files.
     """
+    known = known or Known()
     problems: list[CapabilityError] = []
-    capabilities: list[Capability] = []
+    capabilities: dict[Path, Capability] = {}
     for path in capability_files(folders):
         try:
-            capabilities.append(load_capability(path, overlays=overlays))
+            capabilities[path] = load_capability(path, overlays=overlays)
         except CapabilityError as exc:
             problems.append(exc)
-    tools = compile_tools(capabilities, names=names, base_uris=base_uris, refuse=problems.append)
+            if path in known.capabilities:
+                capabilities[path] = known.capabilities[path]
+    refused: list[CapabilityError] = []
+    tools = compile_tools(list(capabilities.values()), names=names, base_uris=base_uris, refuse=refused.append)
+    if refused:
+        problems += refused
+        sources = {problem.source for problem in refused}
+        for path, capability in list(capabilities.items()):
+            if capability.source in sources:
+                del capabilities[path]
+                if path in known.capabilities:
+                    capabilities[path] = known.capabilities[path]
+        tools = compile_tools(list(capabilities.values()), names=names, base_uris=base_uris, refuse=refused.append)
     rest_tools: tuple[Tool, ...] = ()
     if rest:
-        told: list[CapabilityError] = []  # the same as above
-        rest_tools = compile_tools(capabilities, surface="rest", base_uris=base_uris, refuse=told.append)
+        left = list(capabilities.values())
+        rest_tools = compile_tools(left, surface="rest", base_uris=base_uris, refuse=problems.append)
+    known.capabilities = capabilities
     return Loaded(tools, rest_tools, tuple(problems))
 
 

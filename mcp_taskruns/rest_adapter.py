@@ -18,7 +18,6 @@ from mcp_taskruns import __version__
 from mcp_taskruns.catalog import Catalog
 from mcp_taskruns.core.events import Event, Progress
 from mcp_taskruns.core.operation import Location, Route
-from mcp_taskruns.core.own import WAIT_SECONDS
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.routes import read_text
 from mcp_taskruns.core.templates import placeholders_of
@@ -36,6 +35,8 @@ KEEP_ALIVE_SECONDS = 15.0
 """Proxies cut connections that are silent for a minute, some for half of one."""
 
 PROBLEM = "application/problem+json"
+
+PLACEHOLDER_ALONE = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
 
 STATUSES: Mapping[Kind, int] = {
     "auth": 403,
@@ -73,15 +74,22 @@ class RestApp:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        response = await self._check(request) or self._own_page(request)
+        refusal = await self._check(request)
+        if refusal is not None:
+            told = bytes(refusal.body).decode()
+            hint = "Use the server's own address, or name yours with --allowed-hosts."
+            refusal = _problem(refusal.status_code, told, {"kind": "auth", "hint": hint})
+        response = refusal or self._own_page(request)
         if response is not None:
             await response(scope, receive, send)
             return
         path = _raw_path(scope)
         served = self._now()
         found = served.find(scope["method"], path)
+        if isinstance(found, list) and scope["method"] == "HEAD" and "GET" in found:
+            found = served.find("GET", path)
         if isinstance(found, _Match):
-            await self._answer(found, request, send)
+            await self._answer(found, request, _without_body(send) if scope["method"] == "HEAD" else send)
             return
         response = _refuse_route(scope["method"], path, found, served.claims(scope["method"], path))
         await response(scope, receive, send)
@@ -127,12 +135,15 @@ class RestApp:
 
     async def _call(self, route: Route, arguments: dict[str, Any], request: Request, answering: "_Answering") -> None:
         if not route.tool.operation.is_stream:
-            await answering.send_outcome(await self._gateway.call_tool(route.tool, arguments, _untold))
+            outcome = await self._gateway.call_tool(route.tool, arguments, _untold, answering.send_events)
+            if outcome is None:
+                await answering.end()
+            else:
+                await answering.send_outcome(outcome)
             return
-        seconds = arguments.get(WAIT_SECONDS) if WAIT_SECONDS in route.tool.own else None
         last_event_id = request.headers.get("last-event-id", "")
-        async with self._gateway.follow_tool(route.tool, arguments, last_event_id) as events:
-            with anyio.move_on_after(seconds):
+        async with self._gateway.follow_tool(route.tool, arguments, last_event_id) as (events, seconds):
+            with anyio.move_on_after(0 if request.method == "HEAD" else seconds):
                 await answering.send_events(events)
             await answering.end()
 
@@ -151,33 +162,36 @@ class _Served:
     def __init__(self, catalog: Catalog, is_protected: bool) -> None:
         self.catalog = catalog
         self._is_protected = is_protected
-        found = [_compile(route, route.path) for route in catalog.routes]
-        found += [_compile(route, f"/{route.tool.prefix}{route.path}") for route in catalog.routes]
-        self._claims = [_compile(route, route.claimed) for route in catalog.routes if route.claimed]
-        # What stands in the path is closer than a variable: `events` before `{taskrunid}`.
-        self._patterns = sorted(found, key=lambda pattern: pattern.order)
+        # By the number of their segments; what stands in a path is closer than a variable.
+        self._patterns: dict[int, list[_Pattern]] = {}
+        for route in catalog.routes:
+            for path in (route.path, f"/{route.tool.prefix}{route.path}"):
+                pattern = _Pattern(route, path)
+                self._patterns.setdefault(len(pattern.segments), []).append(pattern)
+        for patterns in self._patterns.values():
+            patterns.sort(key=lambda pattern: pattern.order)
+        self._claims = [_Pattern(route, route.claimed) for route in catalog.routes if route.claimed]
         self._document: dict[str, Any] = {}
+        self._page = ""
 
     def find(self, method: str, path: str) -> "_Match | list[str]":
         """The route of a request, or the methods that there are at its path."""
         allowed: list[str] = []
-        for pattern in self._patterns:
-            match = pattern.expression.fullmatch(path)
-            if match is None:
+        segments = _segments(path)
+        for pattern in self._patterns.get(len(segments), ()):
+            values = pattern.match(segments)
+            if values is None:
                 continue
             if pattern.route.method == method:
-                values = map(unquote, match.groups())
                 return _Match(pattern.route, dict(zip(pattern.names, values, strict=True)))
             allowed.append(pattern.route.method)
         return allowed
 
     def claims(self, method: str, path: str) -> list[str]:
         """Where the routes are that several files have at this path."""
-        return [
-            pattern.route.path
-            for pattern in self._claims
-            if pattern.route.method == method and pattern.expression.fullmatch(path)
-        ]
+        segments = _segments(path)
+        found = [pattern.route for pattern in self._claims if pattern.match(segments) is not None]
+        return [route.path for route in found if route.method == method]
 
     def document(self) -> dict[str, Any]:
         """The OpenAPI document of the routes."""
@@ -191,29 +205,72 @@ class _Served:
         """The same for people."""
         from mcp_taskruns.docs_page import docs_page
 
-        return docs_page(self.document())
+        self._page = self._page or docs_page(self.document())
+        return self._page
 
 
-@dataclass(frozen=True)
 class _Pattern:
-    route: Route
-    expression: re.Pattern[str]
-    names: list[str]
-    order: tuple[Any, ...]
+    """A path with variables, segment by segment: what is encoded in a segment belongs to it."""
+
+    def __init__(self, route: Route, path: str) -> None:
+        self.route = route
+        self.names = placeholders_of(path)
+        self.segments = [PLACEHOLDER_ALONE.split(segment) for segment in path.split("/")]
+        self.order = [(len(pieces) > 1, -sum(map(len, pieces)), pieces) for pieces in self.segments]
+
+    def match(self, segments: list[str]) -> list[str] | None:
+        """What stands for the variables, None where the path is another one."""
+        if len(segments) != len(self.segments):
+            return None
+        values: list[str] = []
+        for pieces, text in zip(self.segments, segments, strict=True):
+            found = _match_segment(pieces, text)
+            if found is None:
+                return None
+            values += found
+        return values
 
 
-def _compile(route: Route, path: str) -> _Pattern:
-    names = placeholders_of(path)
-    pieces = re.split(r"\{\{[^{}]*\}\}|\{[^{}]*\}", path)
-    expression = "([^/]+)".join(map(re.escape, pieces))
-    order = tuple((segment.count("{"), segment) for segment in path.split("/"))
-    return _Pattern(route, re.compile(expression), names, order)
+def _segments(path: str) -> list[str]:
+    return [unquote(segment) for segment in path.split("/")]
+
+
+def _match_segment(pieces: list[str], text: str) -> list[str] | None:
+    """What stands between the literal pieces of a segment: as little as can be, and not nothing; in one go."""
+    first, *others = pieces
+    if not others:
+        return [] if text == first else None
+    if not text.startswith(first):
+        return None
+    values: list[str] = []
+    place = len(first)
+    for piece in others[:-1]:
+        at = text.find(piece, place + 1)
+        if at < 0:
+            return None
+        values.append(text[place:at])
+        place = at + len(piece)
+    end = len(text) - len(others[-1])
+    if end <= place or not text.endswith(others[-1]):
+        return None
+    return [*values, text[place:end]]
 
 
 def _raw_path(scope: Scope) -> str:
     """The path as it was sent: what is encoded in a segment, a slash too, belongs to it."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.partition(b"?")[0].decode("latin-1")
+
+
+def _without_body(send: Send) -> Send:
+    """What HEAD is answered with: all of what GET is, but the body."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_head
 
 
 def unauthorized() -> Response:
@@ -230,7 +287,12 @@ def _refuse_route(method: str, path: str, allowed: list[str], claims: list[str])
         methods = ", ".join(sorted(set(allowed)))
         if method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": methods})
-        return _problem(405, f"{method} is not served at {path}", {"hint": f"There is {methods}."}, {"Allow": methods})
+        return _problem(
+            405,
+            f"{method} is not served at {path}",
+            {"kind": "validation", "hint": f"There is {methods}."},
+            {"Allow": methods},
+        )
     hint = "GET /openapi.json lists the routes."
     return _problem(404, f"nothing is served at {path}", {"kind": "not_found", "hint": hint})
 
@@ -314,7 +376,8 @@ class _Answering:
 
     async def send_events(self, events: AsyncIterator[Event]) -> None:
         """The events as they come, and something else while none comes."""
-        await self._start(200, "text/event-stream", [("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")])
+        with anyio.CancelScope(shield=True):
+            await self._start(200, "text/event-stream", [("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")])
         self._is_stream = True
         failure: CallError | None = None
         async with anyio.create_task_group() as tasks:
@@ -393,7 +456,7 @@ def _status_of(error: CallError) -> int:
     401 is about the token of who calls here, never about our own credential at the provider.
     """
     status = error.status
-    if status is not None and 400 <= status < 500 and error.kind != "auth":
+    if status is not None and 400 <= status < 500 and status != 401 and error.kind != "auth":
         return status
     return 502 if status is not None and error.kind == "unavailable" else STATUSES[error.kind]
 
@@ -402,5 +465,6 @@ def _problem(
     status: int, detail: str, members: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
     title = next((known.phrase for known in HTTPStatus if known == status), "Error")
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **members}
+    known = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    content = {**known, "kind": "validation", "retryable": False, **members}
     return JSONResponse(content, status, dict(headers or {}), media_type=PROBLEM)

@@ -29,7 +29,10 @@ def _option(default: Any, told: str, commands: frozenset[str], choices: tuple[st
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a process. Times are in seconds."""
+    """All settings of a process. Times are in seconds.
+
+    `simulator` is where simulated providers listen, once they do.
+    """
 
     transport: Literal["stdio", "http"] = _option("stdio", "how clients connect", SERVING, ("stdio", "http"))
     host: str = _option("127.0.0.1", "address to listen on with --transport http", SERVING)
@@ -48,7 +51,11 @@ class Settings:
         False, "take the capability files as they are, without their overlays", LISTING | {"check"}
     )
     no_cache: bool = _option(False, "read capability files anew at each start; keep nothing of them", LISTING)
-    strict: bool = _option(False, "do not start when a capability file cannot be served", LISTING)
+    strict: bool = _option(
+        False,
+        "do not start when a capability file cannot be served; for check, warnings are errors",
+        LISTING | {"check"},
+    )
     base_uri: tuple[str, ...] = _option(
         (), "address of a provider, as NAMESPACE=URL with the namespace of its consumes", LISTING
     )
@@ -76,6 +83,7 @@ class Settings:
     log_level: str = _option("warning", "what to log on stderr", ALL, ("debug", "info", "warning", "error", "critical"))
     tokens: tuple[str, ...] = field(default=(), repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    simulator: str = ""
 
     @property
     def base_uris(self) -> Mapping[str, str]:
@@ -194,7 +202,7 @@ def _checked(option: Field[Any], value: Any, name: str) -> Any:
     if option.name == "base_uri":
         for given in value:
             if not re.fullmatch(r"[^=]+=https?://.+", given):
-                raise SettingsError(f"{name}: {given!r} is not NAMESPACE=URL with a URL that begins with https://")
+                raise SettingsError(f"{name}: {given!r} is not NAMESPACE=URL, such as acme=https://api.acme.example")
     if option.name in {"port", "rest_port"}:
         if not 0 <= value <= 65_535:
             raise SettingsError(f"{name}: {value} is not a port")

@@ -1,9 +1,12 @@
 """Fixtures of all tests."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
 import pytest
+import uvicorn.server
 
 from mcp_taskruns.settings import PREFIX
 from mcp_taskruns.simulator.app import Simulator, serve
@@ -22,6 +25,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(PREFIX) or name.endswith(endings) or name == "POSTHOG_PROJECT_ID":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_servers() -> Iterator[None]:
+    """uvicorn looks every tenth of a second whether to stop, and thousands of its servers are stopped here."""
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.005))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.server, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

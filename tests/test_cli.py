@@ -225,6 +225,7 @@ capability:
 
 BAD = "naftiko: 1.0.0-alpha2\ninfo: a: b\n"
 WHY = "bad.yaml: line 2, column 8: mapping values are not allowed in this context"
+TOLD = f"{WHY} (this file is not served; `mcp-taskruns check` says where it is wrong)"
 
 
 def folder_of(folder: Path, **texts: str) -> str:
@@ -268,7 +269,7 @@ def test_tools_of_good_files_are_listed_beside_a_bad_one_that_is_told_in_one_lin
     assert run(["tools", "--capabilities", folder]) == 0
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == ["good-read-thing"]
-    assert err == f"{WHY}\n1 tool\n"
+    assert err == f"{TOLD}\n1 tool\n"
 
 
 def test_a_tool_of_a_good_file_is_called_beside_a_bad_one_that_is_told_in_one_line(
@@ -278,7 +279,7 @@ def test_a_tool_of_a_good_file_is_called_beside_a_bad_one_that_is_told_in_one_li
     with things() as (url, asked):
         call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder, "--base-uri", f"goods={url}"]
         assert run(call) == 0
-    assert capsys.readouterr() == ('{"is":"here"}\n', f"{WHY}\n")
+    assert capsys.readouterr() == ('{"is":"here"}\n', f"{TOLD}\n")
     assert asked == ["/things/7"]
 
 
@@ -286,7 +287,7 @@ def test_serve_goes_on_without_a_bad_file_and_tells_it_in_one_line(tmp_path: Pat
     folder = folder_of(tmp_path, good=GOOD, bad=BAD)
     # Its input ends at once, and so does the server.
     done = mcp_taskruns("serve", "--capabilities", folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{WHY}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{TOLD}\n")
 
 
 @pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda words: words[0])
@@ -400,5 +401,5 @@ def test_the_address_of_a_namespace_that_no_file_consumes_ends_the_start(
 def test_a_wrong_address_ends_the_start(capsys: Captured) -> None:
     assert run(["tools", "--base-uri", "render=api.render.com"]) == 2
     assert capsys.readouterr().err == (
-        "mcp-taskruns: --base-uri: 'render=api.render.com' is not NAMESPACE=URL with a URL that begins with https://\n"
+        "mcp-taskruns: --base-uri: 'render=api.render.com' is not NAMESPACE=URL, such as acme=https://api.acme.example\n"
     )

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns import documents, loader
+from mcp_taskruns import documents, folders
+from mcp_taskruns.core import compiler
 from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.request import build_request
 from mcp_taskruns.core.spec import Capability
 from mcp_taskruns.errors import CapabilityError, NotConfigured
 from mcp_taskruns.folders import capability_files, capability_folders, orphan_overlays, shipped_capabilities
-from mcp_taskruns.loader import load, load_capability, load_tools
+from mcp_taskruns.loader import Known, load, load_capability, load_tools
 
 SHIPPED = [
     "inngest-runs.yaml",
@@ -81,7 +82,7 @@ def test_every_shipped_file_has_an_overlay_and_no_overlay_is_alone() -> None:
 def test_the_files_of_an_installed_package_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "mcp_taskruns"
     (package / "capabilities").mkdir(parents=True)
-    monkeypatch.setattr(loader, "__file__", str(package / "loader.py"))
+    monkeypatch.setattr(folders, "__file__", str(package / "folders.py"))
     assert shipped_capabilities() == package / "capabilities"
     (package / "capabilities").rmdir()
     assert shipped_capabilities() == tmp_path / "site-packages" / "capabilities"
@@ -257,8 +258,8 @@ def test_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
         ),
         pytest.param(
             "naftiko: !!python/object/apply:os.system [true]\n",
-            "thing.yaml: line 1, column 10: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/object/apply:os.system'",
+            "thing.yaml: line 1, column 10: "
+            "the tag 'tag:yaml.org,2002:python/object/apply:os.system' cannot stand here",
             id="tag",
         ),
         pytest.param(
@@ -276,38 +277,52 @@ def test_aliases_and_merge_keys_are_written_out(tmp_path: Path) -> None:
             "thing.yaml: line 3, column 3: a key must be text; a value that begins with {{ needs quotes",
             id="list as a key",
         ),
-        pytest.param("naftiko: 1\na: !!int x\n", "thing.yaml: is not YAML that a person would write", id="no int"),
-        pytest.param("naftiko: 1\na: !!float x\n", "thing.yaml: is not YAML that a person would write", id="no float"),
-        pytest.param("naftiko: 1\na: !!bool x\n", "thing.yaml: is not YAML that a person would write", id="no bool"),
-        pytest.param("naftiko: 1\na: !!int ''\n", "thing.yaml: is not YAML that a person would write", id="empty int"),
         pytest.param(
-            "naftiko: 1\na: !!float ''\n", "thing.yaml: is not YAML that a person would write", id="empty float"
+            "naftiko: 1\na: !!int x\n", "thing.yaml: line 2, column 4: 'x' cannot be read as int", id="no int"
         ),
         pytest.param(
-            "naftiko: 1\na: !!timestamp x\n", "thing.yaml: is not YAML that a person would write", id="no timestamp"
+            "naftiko: 1\na: !!float x\n", "thing.yaml: line 2, column 4: 'x' cannot be read as float", id="no float"
+        ),
+        pytest.param(
+            "naftiko: 1\na: !!bool x\n", "thing.yaml: line 2, column 4: 'x' cannot be read as bool", id="no bool"
+        ),
+        pytest.param(
+            "naftiko: 1\na: !!int ''\n", "thing.yaml: line 2, column 4: '' cannot be read as int", id="empty int"
+        ),
+        pytest.param(
+            "naftiko: 1\na: !!float ''\n", "thing.yaml: line 2, column 4: '' cannot be read as float", id="empty float"
+        ),
+        pytest.param(
+            "naftiko: 1\na: !!timestamp x\n",
+            "thing.yaml: line 2, column 4: the tag 'tag:yaml.org,2002:timestamp' cannot stand here",
+            id="no timestamp",
         ),
         pytest.param(
             "naftiko: 1\na: !!timestamp 2026-13-45\n",
-            "thing.yaml: is not YAML that a person would write",
+            "thing.yaml: line 2, column 4: the tag 'tag:yaml.org,2002:timestamp' cannot stand here",
             id="no month",
         ),
         pytest.param(
             "naftiko: 1\na: !!str [b]\n",
-            "thing.yaml: line 2, column 4: expected a scalar node, but found sequence",
+            "thing.yaml: line 2, column 4: the tag 'tag:yaml.org,2002:str' cannot stand here",
             id="list as text",
         ),
         pytest.param("naftiko: *nowhere\n", "thing.yaml: line 1, column 10: found undefined alias", id="no anchor"),
         pytest.param(
             "naftiko: 1\ncapability:\n  consumes:\n  - baseUri: [a]\n",
-            "thing.yaml: capability.consumes[0].baseUri: Input should be a valid string",
+            "thing.yaml: capability.consumes[0].baseUri: has to be text",
             id="wrong type",
         ),
         pytest.param(
             "naftiko: 1\ncapability:\n  consumes:\n  - resources:\n    - operations:\n      - {}\n",
-            "thing.yaml: capability.consumes[0].resources[0].operations[0].name: Field required",
+            "thing.yaml: capability.consumes[0].resources[0].operations[0].name: is missing",
             id="missing name",
         ),
-        pytest.param("naftiko: " + "9" * 5_000, "thing.yaml: is not YAML that a person would write", id="huge number"),
+        pytest.param(
+            "naftiko: " + "9" * 5_000,
+            f"thing.yaml: line 1, column 10: '{'9' * 40}' cannot be read as int",
+            id="huge number",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, message: str) -> None:
@@ -389,9 +404,7 @@ def test_a_wrong_overlay_is_refused_by_its_own_name(tmp_path: Path, overlay: str
 def test_an_overlays_item_whose_name_is_no_text_is_refused_by_the_format(tmp_path: Path) -> None:
     path = written(tmp_path, THING)
     written(tmp_path, "capability: {exposes: [{type: mcp, tools: [{name: [a]}]}]}", "overlays/thing.yaml")
-    assert refusal(path) == (
-        "thing.yaml with overlays/thing.yaml: capability.exposes[0].tools[0].name: Input should be a valid string"
-    )
+    assert refusal(path) == ("thing.yaml with overlays/thing.yaml: capability.exposes[0].tools[0].name: has to be text")
 
 
 def test_one_wrong_file_stops_all(tmp_path: Path) -> None:
@@ -446,7 +459,7 @@ def urls(tools: Sequence[Tool]) -> dict[str, str]:
         pytest.param(
             MISSHAPEN,
             None,
-            "bad.yaml: capability.consumes[0].resources: Input should be a valid tuple",
+            "bad.yaml: capability.consumes[0].resources: has to be a list, or a mapping keyed by name",
             id="wrong shape",
         ),
         pytest.param(
@@ -458,7 +471,7 @@ def urls(tools: Sequence[Tool]) -> dict[str, str]:
         pytest.param(
             THING,
             "prefix: [a]\n",
-            "bad.yaml with overlays/bad.yaml: prefix: Input should be a valid string",
+            "bad.yaml with overlays/bad.yaml: prefix: has to be text",
             id="overlay of a wrong shape",
         ),
         pytest.param(
@@ -470,7 +483,7 @@ def urls(tools: Sequence[Tool]) -> dict[str, str]:
         pytest.param(
             thing("Other"),
             RUNS_OF_NOTHING.replace("nowhere", "list").replace("id: id}, shape", "id: limit}, advice: 5, shape"),
-            "bad.yaml with overlays/bad.yaml: capability.consumes[0].runs.advice: Input should be a valid dictionary",
+            "bad.yaml with overlays/bad.yaml: capability.consumes[0].runs.advice: has to be a mapping",
             id="runs of a wrong shape",
         ),
         pytest.param(
@@ -526,6 +539,96 @@ def test_an_overlay_that_is_left_out_is_no_problem(tmp_path: Path) -> None:
     written(tmp_path, "prefix: [\n", "overlays/thing.yaml")
     assert len(load([tmp_path]).problems) == 1
     assert load([tmp_path], overlays=False).problems == ()
+
+
+UNCOMPILABLE = THING.replace("baseUri: https://api.example", "errors: [{says: '('}]")
+
+
+@pytest.mark.parametrize("text", [UNREADABLE, MISSHAPEN, "", UNCOMPILABLE], ids=["YAML", "shape", "empty", "meaning"])
+def test_of_a_known_file_that_is_bad_now_the_old_tools_are_served_and_its_problem_is_told(
+    tmp_path: Path, text: str
+) -> None:
+    known = Known()
+    written(tmp_path, thing("One") + REST_SIDE, "one.yaml")
+    written(tmp_path, thing("Two") + REST_SIDE, "two.yaml")
+    before = load([tmp_path], rest=True, known=known)
+    assert before.problems == ()
+    written(tmp_path, text, "two.yaml")
+    for _ in range(2):  # also when it is read again
+        found = load([tmp_path], rest=True, known=known)
+        assert (found.tools, found.rest_tools) == (before.tools, before.rest_tools)
+        assert [problem.source for problem in found.problems] == ["two.yaml"]
+    written(tmp_path, thing("Mended"), "two.yaml")
+    mended = load([tmp_path], rest=True, known=known)
+    assert ([tool.prefix for tool in mended.tools], mended.problems) == (["one", "mended"], ())
+    assert [tool.prefix for tool in mended.rest_tools] == ["one"]
+
+
+@pytest.mark.parametrize("text", [UNREADABLE, UNCOMPILABLE])
+def test_of_a_bad_file_that_is_not_known_nothing_is_served(tmp_path: Path, text: str) -> None:
+    known = Known()
+    written(tmp_path, thing("One"), "one.yaml")
+    load([tmp_path], known=known)
+    written(tmp_path, text, "two.yaml")
+    found = load([tmp_path], known=known)
+    assert [tool.prefix for tool in found.tools] == ["one"]
+    assert [problem.source for problem in found.problems] == ["two.yaml"]
+    assert list(known.capabilities) == [tmp_path / "one.yaml"]
+
+
+def test_a_known_file_that_is_removed_is_not_known_any_more(tmp_path: Path) -> None:
+    known = Known()
+    written(tmp_path, thing("One"), "one.yaml")
+    path = written(tmp_path, thing("Two"), "two.yaml")
+    load([tmp_path], known=known)
+    path.unlink()
+    assert [tool.prefix for tool in load([tmp_path], known=known).tools] == ["one"]
+    written(tmp_path, UNREADABLE, "two.yaml")
+    assert [tool.prefix for tool in load([tmp_path], known=known).tools] == ["one"]
+
+
+def test_a_known_file_whose_overlay_is_bad_now_is_served_as_it_was(tmp_path: Path) -> None:
+    known = Known()
+    written(tmp_path, THING)
+    written(tmp_path, "prefix: refined\n", "overlays/thing.yaml")
+    load([tmp_path], known=known)
+    written(tmp_path, RUNS_OF_NOTHING, "overlays/thing.yaml")
+    found = load([tmp_path], known=known)
+    assert [tool.prefix for tool in found.tools] == ["refined"]
+    assert [problem.source for problem in found.problems] == ["thing.yaml with overlays/thing.yaml"]
+
+
+def test_what_nobody_foresaw_in_one_file_takes_no_other_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(given: Capability, *_: object) -> tuple[Tool, ...]:
+        return () if given.source == "good.yaml" else (1 // 0,)  # type: ignore[return-value]  # it never returns
+
+    monkeypatch.setattr(compiler, "wait_tools", failing)
+    written(tmp_path, THING, "bad.yaml")
+    written(tmp_path, thing("Good"), "good.yaml")
+    found = load([tmp_path])
+    assert [tool.prefix for tool in found.tools] == ["good"]
+    assert [str(problem) for problem in found.problems] == [
+        "bad.yaml: cannot be compiled, which is a mistake of this server: "
+        "ZeroDivisionError('integer division or modulo by zero')"
+    ]
+
+
+def test_of_two_files_of_one_name_the_bad_one_alone_is_left_out(tmp_path: Path) -> None:
+    written(tmp_path / "one", thing("One"))
+    written(tmp_path / "two", UNCOMPILABLE)
+    found = load([tmp_path / "one", tmp_path / "two"])
+    assert [problem.source for problem in found.problems] == ["thing.yaml"]
+    assert [tool.prefix for tool in found.tools] == ["one"]
+
+
+@pytest.mark.parametrize("folders_", [["b.yaml", "."], [".", "b.yaml"], [".", "."], ["./b.yaml", "a.yaml", "b.yaml"]])
+def test_a_file_that_is_named_together_with_its_folder_is_served_once(tmp_path: Path, folders_: list[str]) -> None:
+    written(tmp_path, thing("One"), "a.yaml")
+    written(tmp_path, thing("Two"), "b.yaml")
+    (tmp_path / "inner").mkdir()
+    for way in (tmp_path, tmp_path / "inner" / ".."):
+        found = load([tmp_path / folders_[0], *(way / name for name in folders_[1:])])
+        assert [tool.name for tool in found.tools] == ["one-list-things", "two-list-things"]
 
 
 def test_the_rest_side_is_read_only_where_it_is_asked_for(tmp_path: Path) -> None:

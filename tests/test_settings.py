@@ -181,7 +181,7 @@ def test_nothing_is_strict_watched_or_served_as_rest_unless_somebody_says_so() -
     ],
 )
 def test_an_address_is_a_namespace_and_a_url(given: str) -> None:
-    told = f"{given!r} is not NAMESPACE=URL with a URL that begins with https://"
+    told = f"{given!r} is not NAMESPACE=URL, such as acme=https://api.acme.example"
     assert refusal({"base_uri": [given]}) == f"--base-uri: {told}"
     assert refusal({"base_uri": ["good=https://good.example", given]}) == f"--base-uri: {told}"
     assert refusal({}, MCP_TASKRUNS_BASE_URI=given) == f"MCP_TASKRUNS_BASE_URI: {told}"

@@ -321,7 +321,7 @@ def test_a_signal_during_the_start_ends_it_without_an_error(number: signal.Signa
         "import os, sys\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name == 'yaml': os.kill(os.getpid(), {int(number)})\n"
+        f"        if name == 'mcp_taskruns.mcp_adapter': os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Finder())\n"
         "sys.argv = ['mcp-taskruns']\n"
         "from mcp_taskruns.__main__ import main\n"

@@ -19,6 +19,10 @@ class Unsupported(ValueError):
     """Why the operations of an adapter cannot be called."""
 
 
+class UnsupportedKind(Unsupported):
+    """It authenticates in a way that this server does not know."""
+
+
 def parse_authentication(declared: Mapping[str, Any], template: _Template) -> Authentication | None:
     """How requests authenticate, None where they need not; `template` reads a text with holes.
 
@@ -28,9 +32,10 @@ def parse_authentication(declared: Mapping[str, Any], template: _Template) -> Au
     if kind in {"none", "inherit"}:
         return None
     if kind not in _KINDS:
-        raise Unsupported(f"authenticates by {declared['type']}, which this server cannot do")
+        raise UnsupportedKind(f"authenticates by {declared['type']}, which this server cannot do")
     found = _KINDS[kind](declared, template)
-    if not found.parts or not all(found.parts) or not all(found.names):
+    needed = found.parts[:1] if found.kind == "basic" else found.parts  # with a key as user there is no password
+    if not needed or not all(needed) or not all(found.names):
         raise Unsupported(f"authenticates by {declared['type']} and does not say with what")
     if found.placement is not Location.QUERY and not all(map(TOKEN.fullmatch, found.names)):
         raise Unsupported(f"sends its key as {', '.join(map(repr, found.names))}, which is no name of a header")

@@ -11,13 +11,15 @@ from itertools import chain
 from typing import Any
 
 from mcp_taskruns.core import spec
-from mcp_taskruns.core.authentication import Unsupported, parse_authentication
+from mcp_taskruns.core.authentication import Unsupported, UnsupportedKind, parse_authentication
 from mcp_taskruns.core.checked import File, Site, Use, numbered
 from mcp_taskruns.core.codes import MAX_DESCRIPTION, Finding, Place, did_you_mean
-from mcp_taskruns.core.compiler import HINTS_BY_METHOD, fitting
+from mcp_taskruns.core.compiler import HINTS_BY_METHOD, TYPES, fitting
 from mcp_taskruns.core.naming import MAX_NAME, legal_name, prefix_of
 from mcp_taskruns.core.operation import EACH, Location, Operation, Template, Tool, Variable
-from mcp_taskruns.core.operations import BODY, BODY_KINDS, ENVIRONMENT, METHODS
+from mcp_taskruns.core.operations import BODY, BODY_KINDS, ENVIRONMENT, FORM_PLACES, METHODS
+from mcp_taskruns.core.outputs import parse_outputs
+from mcp_taskruns.core.request import is_usable
 from mcp_taskruns.core.templates import PLACEHOLDER, BrokenTemplate, Holes, placeholders_of
 
 
@@ -136,7 +138,13 @@ def _check_addresses(file: File) -> Iterator[Finding]:
     bases = {use.tool.operation.namespace: use.tool.operation.base for use in file.uses if use.site}
     for place, consumed in file.consumes():
         base = bases.get(consumed.namespace)
-        if base is None or base.default is not None:
+        if base is None:
+            continue
+        if base.default is not None:
+            literal = "".join(part if isinstance(part, str) else "x" for part in base.default)
+            if isinstance(base.default[0], str) and not is_usable(literal):
+                told = f"baseUri {literal} is not https, or has a query, and is called by nobody"
+                yield Finding("address-in-clear", (*place, "baseUri"), told)
             continue
         if file.environment is None:
             is_settled = bool(consumed.base_uri_env)
@@ -160,13 +168,17 @@ def _check_authentication(file: File) -> Iterator[Finding]:
     for place, consumed in file.consumes():
         here = (*place, "authentication")
         try:
-            parse_authentication(consumed.authentication or {}, lambda text: holes.constant(str(text)))
+            found = parse_authentication(consumed.authentication or {}, lambda text: holes.credential(str(text)))
+        except UnsupportedKind as exc:
+            yield Finding("unsupported-authentication", here, f"{consumed.namespace} {exc}")
         except Unsupported as exc:
-            is_unknown = str(exc).endswith("cannot do")
-            code = "unsupported-authentication" if is_unknown else "incomplete-authentication"
-            yield Finding(code, here, f"{consumed.namespace} {exc}")
+            yield Finding("incomplete-authentication", here, f"{consumed.namespace} {exc}")
         except BrokenTemplate as exc:
             yield Finding("unclosed-template", here, f"the authentication of {consumed.namespace} has {exc}")
+        else:
+            if found is not None and not any(isinstance(part, Variable) for part in chain.from_iterable(found.parts)):
+                told = f"the credential of {consumed.namespace} is no variable of the environment"
+                yield Finding("literal-credential", here, told)
 
 
 def _check_credentials(file: File) -> Iterator[Finding]:
@@ -252,41 +264,63 @@ def _check_operations(file: File) -> Iterator[Finding]:
 
 
 def _cannot_authenticate(file: File, site: Site) -> bool:
-    places = [finding.place[:3] for finding in _check_authentication(file)]
-    return site.consumed_place in places
+    found = [finding for finding in _check_authentication(file) if finding.code != "literal-credential"]
+    return site.consumed_place in [finding.place[:3] for finding in found]
 
 
 def _refusals(file: File, use: Use, site: Site) -> Iterator[Finding]:
+    """Why the compiler refuses an operation."""
     holes = Holes(file.capability)
-    method, path = site.operation.method, site.path
+    method = site.operation.method
     if method.upper() not in METHODS:
         yield Finding("unknown-method", (*site.place, "method"), f"{site.name}: {method} is no HTTP method here")
     try:
-        template: Template = holes.path(path)
+        template: Template = holes.path(site.path)
     except BrokenTemplate as exc:
         yield Finding("unclosed-template", site.path_place, f"{site.name}: the path has {exc}")
         return
     literal = "".join(part if isinstance(part, str) else "x" for part in template).partition("?")[0]
     if re.search(r"(^|/)(\.|%2e){1,2}(/|$)", literal, re.IGNORECASE):
-        yield Finding("unsafe-path", site.path_place, f"{site.name}: the path {path} leads elsewhere")
-    names = placeholders_of(path)
-    for place, declared in numbered((*site.place, "inputParameters"), site.operation.input_parameters):
-        if (declared.location or "").lower() == Location.PATH and declared.name not in names:
-            told = f"{site.name}: the path {path} has no place for the path parameter {declared.name}"
-            close = [name for name in names if _plain(name) == _plain(declared.name)]
-            mend = f"Write {close[0]} in place of {declared.name}." if close else ""
-            yield Finding("absent-placeholder", place, told, mend or f"Put {{{declared.name}}} into the path.")
+        yield Finding("unsafe-path", site.path_place, f"{site.name}: the path {site.path} leads elsewhere")
+    yield from _misplaced(site)
     body = site.operation.body
-    written = str(body["type"]) if isinstance(body, Mapping) and body.get("type") else "json"
-    if re.sub(r"[-_ ]", "", written.lower()) not in BODY_KINDS:
-        told = f"{site.name}: a body of type {written} cannot be sent"
-        yield Finding("unsupported-body", (*site.place, "body", "type"), told)
+    if isinstance(body, Mapping) and set(body) == {"type", "data"}:
+        written = str(body["type"])
+        if re.sub(r"[-_ ]", "", written.lower()) not in BODY_KINDS:
+            told = f"{site.name}: a body of type {written} cannot be sent"
+            yield Finding("unsupported-body", (*site.place, "body", "type"), told)
     for place, text in [*_texts(site), *_leaves((*use.place, "with"), use.declared.with_)]:
         try:
             holes.template(text)
         except BrokenTemplate as exc:
             if place[:4] != (*site.consumed_place, "authentication"):
                 yield Finding("unclosed-template", place, f"{site.name} has {exc}")
+
+
+def _misplaced(site: Site) -> Iterator[Finding]:
+    """Inputs for which a request has no place."""
+    for place, declared in site.inputs():
+        if (declared.location or "query").lower() not in {*Location, ENVIRONMENT, *FORM_PLACES}:
+            told = f"{site.name}: {declared.name} is in {declared.location}, which is no place in a request"
+            yield Finding("unknown-place", (*place, "in"), told, did_you_mean(str(declared.location), list(Location)))
+    names = placeholders_of(site.path)
+    for place, declared in numbered((*site.place, "inputParameters"), site.operation.input_parameters):
+        if (declared.location or "").lower() == Location.PATH and declared.name not in names:
+            told = f"{site.name}: the path {site.path} has no place for the path parameter {declared.name}"
+            close = [name for name in names if _plain(name) == _plain(declared.name)]
+            mend = f"Write {close[0]} in place of {declared.name}." if close else ""
+            yield Finding("absent-placeholder", place, told, mend or f"Put {{{declared.name}}} into the path.")
+
+
+def _check_halves(file: File) -> Iterator[Finding]:
+    """What is called although a half of it is not said, or cannot be read."""
+    for use in file.uses:
+        if use.site is not None and "method" not in use.site.operation.model_fields_set:
+            yield Finding("missing-method", use.site.place, f"{use.site.name} has no method: it is called with GET")
+        try:
+            parse_outputs(use.declared.output_parameters)
+        except ValueError as exc:
+            yield Finding("unreadable-mapping", (*use.place, "outputParameters"), f"{use.name} has {exc}")
 
 
 def _plain(name: str) -> str:
@@ -314,9 +348,15 @@ def _check_calls(file: File) -> Iterator[Finding]:
         if use.site is None:
             call = use.declared.call
             told = f"{use.name} calls {call}, which is not there" if call else f"{use.name} does not say what it calls"
+            mend = did_you_mean(call, file.sites)
             if call.partition(".")[0] in imported:
                 told = f"{use.name} calls {call}, which is in another file"
-            yield Finding("call-to-nothing", (*use.place, "call"), told, did_you_mean(call, file.sites))
+                mend = "Copy the consumes of the other file into this one."
+            yield Finding("call-to-nothing", (*use.place, "call"), told, mend)
+
+
+_TYPES = TYPES | {"null", "file"}
+"""The types of JSON Schema, and the one that OpenAPI 2.0 has for fields of forms."""
 
 
 def _check_inputs(file: File) -> Iterator[Finding]:
@@ -329,6 +369,12 @@ def _check_inputs(file: File) -> Iterator[Finding]:
         declared = {one.name for _, one in site.inputs()}
         in_path = {one.name for _, one in site.inputs() if (one.location or "path").lower() == Location.PATH}
         refined = {one.name for one in getattr(use.declared, "input_parameters", ())}
+        for place, one in site.inputs():
+            types = (one.type,) if isinstance(one.type, str) else one.type or ()
+            for name in types:
+                if name not in _TYPES:
+                    told = f"{site.name}: the type of {one.name} is {name}, which JSON Schema does not have"
+                    yield Finding("unknown-type", (*place, "type"), told, did_you_mean(name, TYPES))
         for parameter in operation.parameters:
             if parameter.location is Location.PATH and parameter.name not in in_path:
                 if parameter.argument is not None and parameter.argument not in refined:
@@ -658,6 +704,7 @@ _CHECKS: Sequence[Callable[[File], Iterator[Finding]]] = (
     _check_authentication,
     _check_credentials,
     _check_operations,
+    _check_halves,
     _check_duplicates,
     _check_calls,
     _check_inputs,

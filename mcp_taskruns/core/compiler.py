@@ -54,16 +54,20 @@ def compile_tools(
     """All tools of the capabilities, in file order, with legal and distinct names.
 
     A capability that cannot be compiled has none, and why is what `refuse` is told: by default it is raised. The
-    surface is the side of the files that is read: `mcp`, or what their `rest` adapters call, as tools too. `base_uris`
+    surface is the side of the files that is read: `mcp`, or what their `rest` adapters call, as tools too, without the
+    life cycles of runs, of which they may call no more than a part. `base_uris`
     are the addresses of providers by the namespace of their `consumes`, whatever file and environment say.
     """
     compiled: list[tuple[spec.Capability, list[Tool]]] = []
     for capability in capabilities:
         try:
             group = [_addressed(tool, base_uris) for tool in _compile_capability(capability, surface)]
-            compiled.append((capability, [*group, *wait_tools(capability, group)]))
+            waits = wait_tools(capability, group) if surface == "mcp" else ()
+            compiled.append((capability, [*group, *waits]))
         except CapabilityError as exc:
             refuse(exc)
+        except Exception as exc:  # a mistake of ours, that must not take other files down
+            refuse(_unforeseen(capability, exc))
     if names == "spec":
         left = iter(list_by_spec_names(list(chain.from_iterable(group for _, group in compiled))))
         groups = [list(islice(left, len(group))) for _, group in compiled]
@@ -78,10 +82,16 @@ def compile_tools(
     tools: list[Tool] = []
     for (capability, _), group in zip(compiled, named, strict=True):
         try:
-            tools += list(with_lifecycles(capability, group, listed))
+            tools += list(with_lifecycles(capability, group, listed)) if surface == "mcp" else group
         except CapabilityError as exc:
             refuse(exc)
     return tuple(tools)
+
+
+def _unforeseen(capability: spec.Capability, exc: Exception) -> CapabilityError:
+    error = CapabilityError(capability.source, "", f"cannot be compiled, which is a mistake of this server: {exc!r}")
+    error.__cause__ = exc
+    return error
 
 
 def _addressed(tool: Tool, base_uris: Mapping[str, str]) -> Tool:

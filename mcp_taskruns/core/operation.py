@@ -71,7 +71,7 @@ class Parameter:
     name: str
     location: Location
     argument: str | None
-    constant: Any = None
+    constant: Any = field(default=None, hash=False)
     default: Variable | None = None
     explode: bool = True
 
@@ -227,7 +227,7 @@ class Operation:
     base: BaseUri
     path: Template
     parameters: tuple[Parameter, ...] = ()
-    body: Any = None
+    body: Any = field(default=None, hash=False)
     body_kind: BodyKind = "json"
     accept: str = "application/json, */*;q=0.5"
     authentication: Authentication | None = None
@@ -267,11 +267,19 @@ class Operation:
     def credentials(self) -> Iterator[Variable]:
         """What of the environment it sends and must not show.
 
-        Those are the parts of its authentication and the constants beside it; a constant in the path is a name.
+        Those are the parts of its authentication and the constants beside it. What stands in the address is mostly a
+        name, of a region or an organization, which answers tell too: there only what is called a secret is one.
         """
         parts = list(self.authentication.parts if self.authentication else ())
         constants = [parameter.constant for parameter in self.parameters if parameter.location is not Location.PATH]
-        return _variables([*parts, *constants, self.body])
+        yield from _variables([*parts, *constants, self.body])
+        named = [parameter.constant for parameter in self.parameters if parameter.location is Location.PATH]
+        for variable in _variables([self.base.default, self.path, *named]):
+            if any(_SECRET.search(name) for name in variable.names):
+                yield variable
+
+
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CRED|BOT", re.IGNORECASE)
 
 
 def _variables(tree: Any) -> Iterator[Variable]:

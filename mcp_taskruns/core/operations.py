@@ -1,7 +1,7 @@
 """One operation of a provider, as a tool calls it: what is sent where, and what of it the caller passes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -22,21 +22,39 @@ from mcp_taskruns.core.operation import (
     Template,
     Variable,
 )
-from mcp_taskruns.core.outputs import parse_outputs
+from mcp_taskruns.core.outputs import read_outputs
 from mcp_taskruns.core.refinements import Refinements
 from mcp_taskruns.core.templates import BrokenTemplate, Holes, references_of
 
-OWN_HEADERS = frozenset({"authorization", "host", "content-length", "content-type", "accept"})
-"""Headers that the server sets itself: not shown to the caller, dropped when passed."""
+_NEVER_SENT = frozenset(
+    {
+        *(
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "keep-alive",
+            "te",
+            "trailer",
+            "upgrade",
+            "expect",
+        ),
+        *("proxy-authorization", "proxy-connection"),
+    }
+)
+"""Headers about the connection, which is the server's: to set one is to say where a request ends (RFC 9110, 7.6.1)."""
 
-_NEVER_SENT = frozenset({"host", "content-length"})
-"""Of those, the ones that no constant of a file replaces either."""
+OWN_HEADERS = _NEVER_SENT | {"authorization", "content-type", "accept"}
+"""Headers that the server sets itself: not shown to the caller, dropped when passed."""
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 DEFAULT_ACCEPT = "application/json, */*;q=0.5"
 EVENT_STREAM_ACCEPT = "text/event-stream, */*;q=0.1"
+
+FORM_PLACES = frozenset({"form", "formdata"})
+"""Locations of OpenAPI 2.0, whose generators left them in some files: fields of a form, which is the body."""
 
 ENVIRONMENT = "environment"
 """The location of an input that is not sent: a name for a variable of the environment."""
@@ -154,6 +172,8 @@ def compile_operation(
     template = _replaced(template, inputs.meanings() | given)
     _add_unknown(inputs, declared.method.upper(), path, used.union(references_of(template)))
     body = template if declared.body is not None else _body_of(inputs.parameters)
+    if declared.body is None:
+        kind = _kind_of(chain(*scopes))
     required = declared.body is not None and kind in {"text", "xml", "binary"}
     for name in references_of(body):
         inputs.ask(name, _described(name, kind), Location.BODY, required)
@@ -182,7 +202,7 @@ def compile_operation(
         upload=refinements.upload(declared.upload),
         remarks=refinements.remarks(declared),
         is_file=declared.file,
-        outputs=read(parse_outputs, tool.output_parameters, None),
+        outputs=read_outputs(tool.output_parameters),
         unsupported=next(iter(problems), None),  # read last: all that comes before may add to them
     )
     arguments = [_refined_argument(argument, asked) for argument in inputs.arguments.values()]
@@ -217,6 +237,10 @@ def _problems(found: Found, path: Template, inputs: _Merged) -> Iterator[str]:
     for parameter in found.operation.input_parameters:
         if _location(parameter, placeholders) == Location.PATH and parameter.name not in placeholders:
             yield f"the path parameter {parameter.name!r} and no place for it in the path {written!r}"
+    scopes = (found.consumed.input_parameters, found.resource.input_parameters, found.operation.input_parameters)
+    for parameter in chain(*scopes):
+        if _location(parameter, placeholders) not in {*Location, ENVIRONMENT}:
+            yield f"the parameter {parameter.name!r} in {parameter.location!r}, which is no place for one"
     for parameter, location in inputs:
         if location in {Location.HEADER, Location.COOKIE} and not TOKEN.fullmatch(parameter.name):
             yield f"the {location} parameter {parameter.name!r}, which is no name for one"
@@ -248,7 +272,8 @@ def _place(name: str, placeholders: list[str]) -> int:
 
 
 def _location(parameter: spec.InputParameter, placeholders: list[str]) -> str:
-    return (parameter.location or ("path" if parameter.name in placeholders else "query")).lower()
+    written = (parameter.location or ("path" if parameter.name in placeholders else "query")).lower()
+    return Location.BODY if written in FORM_PLACES else written
 
 
 def _refined(outer: spec.InputParameter, inner: spec.InputParameter) -> spec.InputParameter:
@@ -309,13 +334,13 @@ def _body_template(body: Any, holes: Holes) -> tuple[BodyKind, Any]:
         return "json", None
     if isinstance(body, str):
         return _text_body(body, holes)
-    if not isinstance(body, Mapping) or not ({"type", "data"} & set(body)):
-        return "json", holes.tree(body)
-    written = str(body.get("type", "json"))
+    if not isinstance(body, Mapping) or set(body) != {"type", "data"}:
+        return "json", holes.tree(body)  # some APIs have a member `data`, or a `type`, of their own
+    written = str(body["type"])
     kind = BODY_KINDS.get(re.sub(r"[-_ ]", "", written.lower()))
     if kind is None:
         raise Unsupported(f"has a body template of type {written}, which this server cannot send")
-    data = body.get("data")
+    data = body["data"]
     if kind == "json" and isinstance(data, str):
         try:
             return kind, holes.json_text(data)
@@ -348,6 +373,12 @@ def _body_of(parameters: list[Parameter]) -> Any:
         if parameter.location is Location.BODY
     }
     return fields[BODY] if set(fields) == {BODY} else fields or None
+
+
+def _kind_of(parameters: Iterable[spec.InputParameter]) -> BodyKind:
+    """How a body without a template is sent: as JSON, or as a form where its parameters are fields of one."""
+    fields = [one for one in parameters if (one.location or "").lower() in FORM_PLACES]
+    return ("multipart" if any(one.type == "file" for one in fields) else "form") if fields else "json"
 
 
 def _replaced(tree: Any, meanings: Mapping[str, Any]) -> Any:
@@ -404,7 +435,7 @@ def _authentication(
     consumed: spec.Consumed, holes: Holes, read: Callable[[Callable[[Any], Any], Any, Any], Any]
 ) -> Authentication | None:
     found: Authentication | None = read(
-        lambda declared: parse_authentication(declared, lambda text: holes.constant(str(text))),
+        lambda declared: parse_authentication(declared, lambda text: holes.credential(str(text))),
         consumed.authentication or {},
         None,
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mcp_taskruns.core import spec
 
 _MAX_DEPTH = 50
+_PATTERN = re.compile(r"=~|\b(?:match|search)\s*\(")
 
 
 def parse_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
@@ -23,6 +24,14 @@ def parse_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
     if unnamed is not None or not parts:
         return _parse(unnamed or {}, ())
     return Output(properties={part["name"]: _parse(part, (part["name"],)) or Output() for part in parts})
+
+
+def read_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
+    """The same; None also for parameters that cannot be read: the answer as it is serves better than none."""
+    try:
+        return parse_outputs(declared)
+    except ValueError:
+        return None
 
 
 def _parse(part: Any, default: Path, depth: int = 0) -> Output | None:
@@ -106,6 +115,8 @@ def _compile(mapping: str) -> Any:
     """A JSONPath that goes beyond names, numbers and all items. Raises ValueError for what is none."""
     import jsonpath  # only such mappings pay for it
 
+    if _PATTERN.search(mapping):
+        raise ValueError(f"a mapping with a pattern, which could take without end: {mapping!r}")
     try:
         return jsonpath.compile(mapping)
     except (jsonpath.JSONPathError, RecursionError, re.error) as exc:

@@ -156,6 +156,11 @@ def _is_address(uri: str) -> bool:
     return bool(usable) and parts.username is None
 
 
+def is_usable(uri: str) -> bool:
+    """Whether an address can be called: with credentials only over https, or on this machine."""
+    return _is_address(uri) and _URI.fullmatch(uri) is not None and _is_private(uri)
+
+
 def _is_private(uri: str) -> bool:
     """Whether nobody on the way reads what is sent there."""
     parts = urlsplit(uri)

@@ -30,8 +30,8 @@ def compile_routes(rest_tools: Sequence[Tool], served: Sequence[Tool]) -> Routes
     Where a tool that is served calls the same operation with the same arguments, the route is that tool's. Where two
     files claim one route, each is served below its prefix; where one file claims it twice, the first has it.
     """
-    twins = {_identity(tool): tool for tool in reversed(served) if not tool.waits}
-    found = [_route(tool, _twin(tool, twins)) for tool in rest_tools if tool.route is not None and not tool.waits]
+    twins = {identity(tool): tool for tool in reversed(served) if not tool.waits}
+    found = [_route(tool, _twin(tool, twins)) for tool in rest_tools if tool.route is not None]
     notes: list[str] = []
     alone = list(_without_duplicates(found, notes))
     claims = Counter(route_key(route.method, route.path) for route in alone)
@@ -69,13 +69,14 @@ def _without_duplicates(routes: Iterable[Route], notes: list[str]) -> Iterator[R
         seen.add(claim)
 
 
-def _identity(tool: Tool) -> tuple[Any, ...]:
+def identity(tool: Tool) -> tuple[Any, ...]:
+    """What tools share that call the same operation."""
     operation = tool.operation
     return tool.prefix, operation.namespace, operation.name, operation.method, operation.path
 
 
 def _twin(tool: Tool, twins: Mapping[tuple[Any, ...], Tool]) -> Tool:
-    twin = twins.get(_identity(tool))
+    twin = twins.get(identity(tool))
     return tool if twin is None or _arguments(twin) != _arguments(tool) else twin
 
 

@@ -31,7 +31,12 @@ def _keys(value: Any) -> Any:
     """Keys that are named as their sources may stand without them."""
     if isinstance(value, Mapping):
         return {key: key if source is None else source for key, source in value.items()}
-    return {key: key for key in value} if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    names = [key.get("name") if isinstance(key, Mapping) else key for key in value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("has to name a key in each item")
+    return {name: name for name in names}
 
 
 def _authentication(value: Any) -> Any:
@@ -368,6 +373,24 @@ class Capability(Part):
     capability: Surface = Surface()
 
 
+_TOLD = {
+    # what pydantic calls what is wrong, and what an author does
+    "missing": "is missing",
+    "tuple_type": "has to be a list, or a mapping keyed by name",
+    "list_type": "has to be a list",
+    "dict_type": "has to be a mapping",
+    "model_type": "has to be a mapping",
+    "model_attributes_type": "has to be a mapping",
+    "string_type": "has to be text",
+    "bool_type": "has to be true or false",
+    "bool_parsing": "has to be true or false",
+    "int_type": "has to be a whole number",
+    "int_parsing": "has to be a whole number",
+    "float_type": "has to be a number",
+    "float_parsing": "has to be a number",
+}
+
+
 def parse_capability(document: Any, source: str) -> Capability:
     """Read a parsed YAML document as a capability.
 
@@ -383,7 +406,8 @@ def parse_capability(document: Any, source: str) -> Capability:
         return Capability.model_validate({**unified, "source": source})
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
-        raise CapabilityError(source, _place(first["loc"]), first["msg"]) from exc
+        told = _TOLD.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+        raise CapabilityError(source, _place(first["loc"]), told) from exc
 
 
 def unknown_keys(part: Part, place: str = "") -> Iterator[str]:

@@ -15,6 +15,10 @@ PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}|\{([^{}]*)\}")
 HOLE = re.compile(r"\{\{([^{}]*)\}\}")
 
 _ADAPTERS = frozenset({"tools", "rest", "mcp"})
+_EXPANSION = re.compile(r"^[+#./;?&=,!@|]|\*$|:\d+$")
+"""What makes a hole one of RFC 6570's higher levels: `{?q,limit}`, `{+path}`, `{id*}`."""
+
+_SHELL = re.compile(r"\$\{\s*([A-Za-z_]\w*)\s*\}")
 _CALLERS = re.compile(r"^(?:tools|rest|mcp)\.")
 _PLACED = re.compile(r"(?:path|query|header|cookie|body)\.(.+)", re.DOTALL)
 _JSON_STRING_OR_HOLE = re.compile(r'"(?:[^"\\]|\\.)*"|\{\{[^{}]*\}\}', re.DOTALL)
@@ -89,6 +93,9 @@ class Holes:
         template = self.template(text, PLACEHOLDER)
         if any(isinstance(part, str) and ("{" in part or "}" in part) for part in template):
             raise BrokenTemplate(f"a brace that has no partner in {_shown(text)}")
+        for name in placeholders_of(text):
+            if _EXPANSION.search(name):
+                raise BrokenTemplate(f"the hole {{{name}}} in {_shown(text)}, which only RFC 6570 has")
         return template
 
     def tree(self, value: Any, *, references: bool = False) -> Any:
@@ -97,6 +104,9 @@ class Holes:
         With `references` a text such as `tools.x` is a reference as well. Raises BrokenTemplate.
         """
         if isinstance(value, dict):
+            for name in value:
+                if isinstance(name, str) and "{{" in name:
+                    raise BrokenTemplate(f"a hole in the name of a member, {_shown(name)}")
             return {name: self.tree(item, references=references) for name, item in value.items()}
         if isinstance(value, list):
             return [self.tree(item, references=references) for item in value]
@@ -135,6 +145,13 @@ class Holes:
         """Text whose names are variables of the environment, also unbound ones. Raises BrokenTemplate."""
         template: ConstantTemplate = self._constant(text, ())
         return template
+
+    def credential(self, text: str) -> ConstantTemplate:
+        """The text of a secret, in which `env.KEY` and `${KEY}` are variables as well. Raises BrokenTemplate."""
+        namespace, dot, name = text.strip().partition(".")
+        if dot and name.isidentifier() and namespace in {"env", *(bind.namespace for bind in self._binds)}:
+            return self.constant(f"{{{{{text.strip()}}}}}")
+        return self.constant(_SHELL.sub(r"{{\1}}", text))
 
     def _constant(self, text: str, arguments: Collection[str]) -> Any:
         def told(part: str | Variable | ArgumentReference, written: str) -> str | Variable | ArgumentReference:

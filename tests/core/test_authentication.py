@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.authentication import Unsupported, parse_authentication
+from mcp_taskruns.core.authentication import Unsupported, UnsupportedKind, parse_authentication
 from mcp_taskruns.core.operation import Authentication, ConstantTemplate, Location, Variable
 
 from . import Json, capability, request_of, tool_of
@@ -32,6 +32,9 @@ def test_who_says_nothing_or_none_does_not_authenticate(kind: Any) -> None:
         ({"type": "bearer", "value": KEY}, Authentication("bearer", (VALUE,))),
         ({"type": "bearer", "token": KEY, "value": "other"}, Authentication("bearer", (VALUE,))),
         ({"type": "basic", "username": "me", "password": KEY}, Authentication("basic", (ME, VALUE))),
+        # Some providers take a key as the user, and no password.
+        ({"type": "basic", "username": KEY}, Authentication("basic", (VALUE, ()))),
+        ({"type": "basic", "username": KEY, "password": ""}, Authentication("basic", (VALUE, ()))),
         ({"type": "digest", "username": "me", "password": KEY}, Authentication("digest", (ME, VALUE))),
     ],
 )
@@ -83,7 +86,7 @@ def test_an_api_key_may_be_several_headers() -> None:
 
 @pytest.mark.parametrize("kind", ["oauth1", "oauth2", "aws-sig-v4", "hmac", "Custom", 5])
 def test_another_kind_is_refused_by_its_name(kind: Any) -> None:
-    with pytest.raises(Unsupported) as caught:
+    with pytest.raises(UnsupportedKind) as caught:
         parse_authentication({"type": kind, "token": KEY}, template)
     assert str(caught.value) == f"authenticates by {kind}, which this server cannot do"
 
@@ -93,8 +96,9 @@ def test_another_kind_is_refused_by_its_name(kind: Any) -> None:
     [
         {"type": "Bearer"},
         {"type": "bearer", "token": ""},
-        {"type": "basic", "username": "me"},
+        {"type": "basic"},
         {"type": "basic", "password": KEY},
+        {"type": "digest", "username": "me"},
         {"type": "digest", "username": "me", "password": None},
         {"type": "digest"},
         {"type": "apikey"},
@@ -112,6 +116,7 @@ def test_who_does_not_say_with_what_is_refused(declared: Json) -> None:
     with pytest.raises(Unsupported) as caught:
         parse_authentication(declared, template)
     assert str(caught.value) == f"authenticates by {declared['type']} and does not say with what"
+    assert not isinstance(caught.value, UnsupportedKind)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,13 @@ JSON_TYPE = "application/json"
         ({"a": "{{a}}", "b": 1}, {"a": 2}, "application/json", b'{"a":2,"b":1}'),
         (["{{a}}", "x"], {}, "application/json", b'["x"]'),
         ("[{{a}}, 1]", {"a": "x"}, "application/json", b'["x",1]'),
-        ({"data": {"a": 1}}, {}, "application/json", b'{"a":1}'),
+        # With other members than both, or than those, it is no template: they are the provider's.
+        ({"data": {"a": "{{a}}"}}, {"a": 1}, "application/json", b'{"data":{"a":1}}'),
+        ({"type": "text"}, {}, "application/json", b'{"type":"text"}'),
+        ({"type": "{{a}}", "b": 1}, {"a": "x"}, "application/json", b'{"type":"x","b":1}'),
+        ({"type": "avro"}, {}, "application/json", b'{"type":"avro"}'),
+        ({"type": "text", "data": "{{a}}", "b": 1}, {"a": 5}, "application/json", b'{"type":"text","data":5,"b":1}'),
+        ({}, {}, None, None),
         ({"type": "json", "data": 5}, {}, "application/json", b"5"),
         # text
         ("say {{a}}", {"a": "<&>"}, "text/plain; charset=utf-8", b"say <&>"),

@@ -26,7 +26,7 @@ def findings(given: Json, environment: tuple[str, ...] | None = None) -> list[Fi
 
 def sound(operation: Json | None = None, *, tool: Json | None = None, **more: Any) -> Json:
     """A capability in which nothing is wrong, but for what is passed."""
-    return document(operation, tool={"description": TOLD} | (tool or {}), **more)
+    return document({"method": "GET"} | (operation or {}), tool={"description": TOLD} | (tool or {}), **more)
 
 
 def with_root(given: Json, **root: Any) -> Json:
@@ -38,7 +38,9 @@ def with_tools(*tools: Json, operations: list[Json] | None = None) -> Json:
     given = sound()
     given["capability"]["exposes"][0]["tools"] = list(tools)
     if operations is not None:
-        given["capability"]["consumes"][0]["resources"][0]["operations"] = operations
+        given["capability"]["consumes"][0]["resources"][0]["operations"] = [
+            {"method": "GET"} | one for one in operations
+        ]
     return given
 
 
@@ -61,6 +63,11 @@ def rest_resource(path: str, method: str = "GET", /, **operation: Any) -> Json:
 def named(name: str, method: str = "GET", hints: Json | None = None, **operation: Any) -> Json:
     """A capability whose tool has this name and these hints."""
     return sound({"method": method} | operation, tool={"name": name} | ({"hints": hints} if hints else {}))
+
+
+def without_method(given: Json) -> Json:
+    del given["capability"]["consumes"][0]["resources"][0]["operations"][0]["method"]
+    return given
 
 
 def changed_tool(**tool: Any) -> Json:
@@ -113,7 +120,9 @@ AMBIGUOUS = with_tools(
     operations=[{"name": "get"}, {"name": "get", "method": "POST"}],
 )
 SEVERAL = sound(path="/{id}")
-SEVERAL["capability"]["consumes"][0]["resources"].append({"path": "/{id}/parts", "operations": [{"name": "parts"}]})
+SEVERAL["capability"]["consumes"][0]["resources"].append(
+    {"path": "/{id}/parts", "operations": [{"name": "parts", "method": "GET"}]}
+)
 SEVERAL["capability"]["exposes"][0]["tools"] += [
     {"name": "parts", "description": "Lists parts.", "call": "things.parts"},
     {"name": "again", "description": "Gets it again.", "call": "things.op"},
@@ -271,7 +280,13 @@ CASES = [
         "Write things.op, if that is meant.",
     ),
     Case("call-to-nothing", changed_tool(call=""), (*TOOL, "call"), "thing-do-it does not say what it calls"),
-    Case("call-to-nothing", CALLING_IMPORTED, (*TOOL, "call"), "thing-t calls others.list, which is in another file"),
+    Case(
+        "call-to-nothing",
+        CALLING_IMPORTED,
+        (*TOOL, "call"),
+        "thing-t calls others.list, which is in another file",
+        "Copy the consumes of the other file into this one.",
+    ),
     Case(
         "call-to-nothing",
         with_exposed(rest("/v1/{anything}", call="elsewhere.get")),
@@ -359,6 +374,82 @@ CASES = [
         sound(authentication={"type": "bearer", "token": "{{env.KEY"}),
         (*CONSUMES, "authentication"),
         "the authentication of things has a hole that never closes in '{{env.KEY'",
+    ),
+    Case(
+        "unclosed-template",
+        sound(path="/things{?q}"),
+        (*RESOURCE, "path"),
+        "things.op: the path has the hole {?q} in '/things{?q}', which only RFC 6570 has",
+    ),
+    Case("missing-method", without_method(sound()), OPERATION, "things.op has no method: it is called with GET"),
+    Case(
+        "unknown-place",
+        sound(inputs({"name": "a"}, {"name": "limit", "in": "querry"})),
+        (*OPERATION, "inputParameters", 1, "in"),
+        "things.op: limit is in querry, which is no place in a request",
+        "Write query, if that is meant.",
+    ),
+    Case(
+        "unknown-place",
+        sound(inputParameters=[{"name": "limit", "in": "matrix"}]),
+        (*CONSUMES, "inputParameters", 0, "in"),
+        "things.op: limit is in matrix, which is no place in a request",
+    ),
+    Case(
+        "unknown-type",
+        sound(inputs({"name": "limit", "type": "int"})),
+        (*OPERATION, "inputParameters", 0, "type"),
+        "things.op: the type of limit is int, which JSON Schema does not have",
+        "Use string, integer, number, boolean, array or object.",
+    ),
+    Case(
+        "unknown-type",
+        sound(inputs({"name": "limit", "type": ["null", "String"]})),
+        (*OPERATION, "inputParameters", 0, "type"),
+        "things.op: the type of limit is String, which JSON Schema does not have",
+        "Write string, if that is meant.",
+    ),
+    Case(
+        "unreadable-mapping",
+        changed_tool(outputParameters=[{"type": "string", "mapping": "$.a["}]),
+        (*TOOL, "outputParameters"),
+        "thing-do-it has a mapping that is no JSONPath: '$.a['",
+    ),
+    Case(
+        "unreadable-mapping",
+        changed_tool(outputParameters=[{"type": "array", "mapping": "$[?match(@.a, 'b')]"}]),
+        (*TOOL, "outputParameters"),
+        "thing-do-it has a mapping with a pattern, which could take without end: \"$[?match(@.a, 'b')]\"",
+    ),
+    Case(
+        "literal-credential",
+        sound(authentication={"type": "bearer", "token": "sk-1234"}),
+        (*CONSUMES, "authentication"),
+        "the credential of things is no variable of the environment",
+    ),
+    Case(
+        "literal-credential",
+        sound(authentication={"type": "basic", "username": "me", "password": "other.KEY"}),
+        (*CONSUMES, "authentication"),
+        "the credential of things is no variable of the environment",
+    ),
+    Case(
+        "address-in-clear",
+        sound(baseUri="http://api.example"),
+        (*CONSUMES, "baseUri"),
+        "baseUri http://api.example is not https, or has a query, and is called by nobody",
+    ),
+    Case(
+        "address-in-clear",
+        sound(baseUri="https://api.example/v1?a=b"),
+        (*CONSUMES, "baseUri"),
+        "baseUri https://api.example/v1?a=b is not https, or has a query, and is called by nobody",
+    ),
+    Case(
+        "unsupported-operation",
+        sound({"method": "POST", "body": {"{{a}}": 1}}),
+        OPERATION,
+        "has a hole in the name of a member, '{{a}}'",
     ),
     Case(
         "unknown-method", sound({"method": "FETCH"}), (*OPERATION, "method"), "things.op: FETCH is no HTTP method here"
@@ -691,6 +782,22 @@ def capable(*binds: Json, **authentication: Any) -> Json:
         ),
         pytest.param(sound(inputs(IN_PATH, path="/{{tools.id}}")), id="a placeholder that says whose it is"),
         pytest.param(sound(path="/a..b/.well-known/c."), id="dots in a path"),
+        pytest.param(sound(baseUri="http://localhost:8080/v1"), id="an address of this machine"),
+        pytest.param(sound(baseUri="{{env.THING_KEY}}/v1"), id="an address that begins with a variable"),
+        pytest.param(sound(inputs({"name": "a", "in": "formData", "type": "file"}, method="POST")), id="a file"),
+        pytest.param(sound(inputs({"name": "a", "in": "Form"}, method="POST")), id="a field of a form"),
+        pytest.param(sound(inputs({"name": "a", "type": ["string", "null"]})), id="a type that may be null"),
+        pytest.param(
+            sound({"method": "POST", "body": {"type": "avro", "more": 1}}), id="a body with a member called type"
+        ),
+        pytest.param(sound(authentication={"type": "none"}), id="no authentication"),
+        pytest.param(sound(authentication={"type": "basic", "username": "{{THING_KEY}}"}), id="no password"),
+        pytest.param(
+            sound(authentication={"type": "basic", "username": "me", "password": "{{THING_KEY}}"}), id="a user's name"
+        ),
+        pytest.param(sound(authentication={"type": "bearer", "token": "env.THING_KEY"}), id="a variable in words"),
+        pytest.param(sound(authentication={"type": "bearer", "token": "${THING_KEY}"}), id="a variable of a shell"),
+        pytest.param(changed_tool(outputParameters=[{"mapping": "$..a[0:2]"}]), id="an output by JSONPath"),
         pytest.param(sound({"method": "patch"}), id="a method in small letters"),
         pytest.param(
             sound(inputs(BODY | {"schema": {"properties": {"a": {}}}}, method="POST")), id="a body that is described"
@@ -853,7 +960,7 @@ def test_a_placeholder_of_two_adapters_is_told_of_each() -> None:
         {
             "namespace": "more",
             "baseUri": "https://more.example",
-            "resources": [{"path": "/{id}", "operations": [{"name": "op"}]}],
+            "resources": [{"path": "/{id}", "operations": [{"name": "op", "method": "GET"}]}],
         }
     )
     given["capability"]["exposes"][0]["tools"].append({"name": "more", "description": "More.", "call": "more.op"})
@@ -1079,7 +1186,8 @@ def test_a_file_of_a_wrong_shape_is_read_as_far_as_it_goes(wrong: Any) -> None:
 
 def test_a_finding_has_the_severity_and_the_mend_of_its_code() -> None:
     finding = Finding("no-tools", (), "none")
-    assert (finding.severity, finding.mend) == ("warning", CODES["no-tools"].mend)
+    assert (finding.severity, finding.mend) == ("error", CODES["no-tools"].mend)
+    assert Finding("unknown-version", (), "none").severity == "warning"
     assert Finding("no-tools", (), "none", "Do it.").mend == "Do it."
 
 

@@ -1,12 +1,16 @@
+import json
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from mcp_taskruns.core import compiler
 from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.lifecycles import wait_tools
 from mcp_taskruns.core.naming import base_uri_variable, legal_name, prefix_of
-from mcp_taskruns.core.operation import BaseUri, ConstantTemplate, ErrorBody, Hints, Variable
-from mcp_taskruns.core.spec import parse_capability
+from mcp_taskruns.core.operation import BaseUri, ConstantTemplate, ErrorBody, Hints, Tool, Variable
+from mcp_taskruns.core.spec import Capability, parse_capability
 from mcp_taskruns.errors import CapabilityError, InvalidArguments
 
 from . import Json, capability, document, inputs, request_of, tool_of
@@ -490,9 +494,8 @@ def test_an_adapters_path_input_is_only_for_paths_with_its_placeholder() -> None
     assert tool_of(path="/{id}", inputParameters=declared).input_schema == schema(["id"], id={"description": "Id."})
 
 
-@pytest.mark.parametrize("place", ["environment", "nowhere"])
-def test_an_input_in_no_place_of_a_request_is_neither_asked_for_nor_sent(place: str) -> None:
-    tool = tool_of(inputs({"name": "a", "in": place}))
+def test_an_input_of_the_environment_is_neither_asked_for_nor_sent() -> None:
+    tool = tool_of(inputs({"name": "a", "in": "environment"}))
     assert tool.input_schema == schema()
     assert request_of(tool, {"a": "v"}) == request_of(tool_of())
 
@@ -601,8 +604,9 @@ def test_an_unsupported_authentication_is_listed_and_says_so(kind: str) -> None:
         {"type": "bearer"},
         {"type": "bearer", "token": ""},
         {"type": "bearer", "token": None},
-        {"type": "basic", "username": "me"},
+        {"type": "basic", "username": ""},
         {"type": "basic", "password": "{{env.THING_KEY}}"},
+        {"type": "digest", "username": "me"},
         {"type": "apikey", "key": "X-Key"},
         {"type": "apikey", "value": "{{env.THING_KEY}}"},
         {"type": "apikey", "name": "X-Key", "in": "header", "value": ""},
@@ -697,8 +701,7 @@ def test_what_is_sent_of_the_environment_in_the_body_is_a_credential(operation: 
     ("operation", "path"),
     [
         ({}, "/"),
-        ({}, "/{{THING_KEY}}"),
-        (inputs({"name": "id", "in": "path", "value": ANY}), "/{id}"),
+        ({}, "/{{env.MY_REGION}}"),
         (inputs({"name": "id", "in": "path", "value": "{{MY_NAME}}"}), "/{id}"),
         (inputs({"name": "q", "in": "query", "env": "THING_KEY"}), "/"),
         (inputs({"name": "q", "in": "query", "value": 5}, {"name": "l", "in": "query", "value": ["a"]}), "/"),
@@ -706,6 +709,34 @@ def test_what_is_sent_of_the_environment_in_the_body_is_a_credential(operation: 
 )
 def test_what_names_a_place_or_a_default_is_no_credential(operation: Json, path: str) -> None:
     assert list(tool_of(operation, path=path).operation.credentials()) == []
+
+
+@pytest.mark.parametrize("name", ["MY_KEY", "my_token", "A_SECRET", "PASSWORD", "OAUTH_ID", "CREDENTIAL", "BOT_ID"])
+@pytest.mark.parametrize(
+    ("operation", "consumed", "path"),
+    [
+        ({}, {}, "/bot{{env.%s}}/send"),
+        ({}, {"baseUri": "https://{{env.%s}}.example"}, "/"),
+        ({}, {"baseUri": "https://api.example/{{%s}}"}, "/"),
+        (inputs({"name": "id", "in": "path", "value": "{{%s}}"}), {}, "/{id}"),
+        (inputs({"name": "id", "in": "path", "value": "v1-{{env.%s}}"}), {}, "/{id}"),
+    ],
+)
+def test_what_of_an_address_is_called_a_secret_is_a_credential(
+    name: str, operation: Json, consumed: Json, path: str
+) -> None:
+    def filled(tree: Any) -> Any:
+        return json.loads(json.dumps(tree).replace("%s", name))
+
+    tool = tool_of(filled(operation), path=path.replace("%s", name), **filled(consumed))
+    assert list(tool.operation.credentials()) == [Variable((name,))]
+
+
+def test_of_a_variables_names_one_that_is_called_a_secret_is_enough() -> None:
+    given = document(path="/{{env.HANDLE}}")
+    given["binds"] = [{"keys": {"HANDLE": ["THING_HANDLE", "THING_TOKEN"]}}]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert list(tool.operation.credentials()) == [Variable(("THING_HANDLE", "THING_TOKEN"))]
 
 
 @pytest.mark.parametrize("kind", ["protobuf", "graphql", "jsonl", 5])
@@ -862,3 +893,44 @@ def test_a_capability_that_cannot_be_compiled_has_no_tools_and_does_not_stop_the
     with pytest.raises(CapabilityError) as caught:
         compile_tools([sound, broken])
     assert str(caught.value) == str(refused[0])
+
+
+def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(given: Capability, tools: Sequence[Tool]) -> Iterator[Tool]:
+        if given.source == "broken.yaml":
+            raise ZeroDivisionError("odd")
+        return wait_tools(given, tools)
+
+    monkeypatch.setattr(compiler, "wait_tools", failing)
+    sound, broken = capability(source="sound.yaml"), capability(source="broken.yaml")
+    refused: list[CapabilityError] = []
+    tools = compile_tools([sound, broken, sound], refuse=refused.append)
+    assert [tool.spec_name for tool in tools] == ["do-it", "do-it"]
+    assert [str(error) for error in refused] == [
+        "broken.yaml: cannot be compiled, which is a mistake of this server: ZeroDivisionError('odd')"
+    ]
+    assert isinstance(refused[0].__cause__, ZeroDivisionError)
+    with pytest.raises(CapabilityError, match=r"^broken\.yaml: "):
+        compile_tools([broken])
+
+
+def test_the_rest_side_has_no_runs_to_wait_for() -> None:
+    given = document(path="/{id}", runs={**RUNS, "states": {"running": ["on"]}})
+    given["capability"]["exposes"].append(
+        {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}
+    )
+    read = parse_capability(given, "f.yaml")
+    waits = {tool.spec_name: tool.waits for tool in compile_tools([read])}
+    assert waits == {"do-it": False, "wait-for-run": True}
+    assert all(tool.runs is not None for tool in compile_tools([read]))
+    (tool,) = compile_tools([read], surface="rest")
+    assert (tool.spec_name, tool.waits, tool.runs) == ("get", False, None)
+
+
+def test_the_rest_side_may_call_a_part_of_what_runs_name() -> None:
+    given = document(path="/{id}", runs={**RUNS, "read": {"operation": "more"}, "states": {"running": ["on"]}})
+    given["capability"]["exposes"] = [
+        {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}
+    ]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")], surface="rest")
+    assert tool.operation.unsupported is None

@@ -205,7 +205,7 @@ def test_a_header_of_ours_is_taken_by_the_name_that_with_gives_it() -> None:
 
 def test_what_a_path_or_a_body_template_names_is_not_added_to_the_query() -> None:
     tool = tool_of(
-        {"method": "POST", "body": {"data": {"a": "{{a}}", "b": "{{tools.c}}"}}},
+        {"method": "POST", "body": {"a": "{{a}}", "b": "{{tools.c}}"}},
         path="/{id}",
         tool={"with": {"id": "tools.thing", "a": "tools.x", "b": "tools.c"}},
     )
@@ -285,14 +285,12 @@ def test_a_constant_of_the_file_may_name_what_with_gives() -> None:
 
 def test_the_holes_of_a_template_are_what_with_says_of_them() -> None:
     body = {
-        "data": {
-            "named": "{{a}}",
-            "text": "<{{a}}|{{n}}|{{t}}>",
-            "fixed": "{{n}}",
-            "list": ["{{l}}"],
-            "own": "{{z}}",
-            "gone": "{{none}}",
-        }
+        "named": "{{a}}",
+        "text": "<{{a}}|{{n}}|{{t}}>",
+        "fixed": "{{n}}",
+        "list": ["{{l}}"],
+        "own": "{{z}}",
+        "gone": "{{none}}",
     }
     given = {"a": "tools.x", "n": 5, "t": "v{{y}}", "l": [1, "tools.x"], "none": None}
     tool = tool_of({"method": "POST", "body": body}, tool={"with": given})
@@ -316,7 +314,7 @@ def test_a_template_may_name_the_inputs_of_its_operation() -> None:
     tool = tool_of(
         {
             "method": "POST",
-            "body": {"data": {"q": "{{q}}", "v": "{{v}}", "t": "{{id}}-{{q}}"}},
+            "body": {"type": "json", "data": {"q": "{{q}}", "v": "{{v}}", "t": "{{id}}-{{q}}"}},
             "inputParameters": [
                 {"name": "q", "in": "query", "type": "string", "required": True},
                 {"name": "v", "in": "header", "value": "v1"},
@@ -331,7 +329,7 @@ def test_a_template_may_name_the_inputs_of_its_operation() -> None:
 
 def test_an_argument_of_a_body_template_is_what_the_tool_says_of_it() -> None:
     tool = tool_of(
-        {"method": "POST", "body": {"data": {"n": "{{n}}"}}},
+        {"method": "POST", "body": {"n": "{{n}}"}},
         tool={"inputParameters": [{"name": "n", "type": "integer", "description": "How many.", "required": True}]},
     )
     assert tool.input_schema == schema(["n"], n={"type": "integer", "description": "How many."})
@@ -353,7 +351,7 @@ def test_an_input_of_the_environment_is_a_variable_of_that_name(path: str) -> No
 
 def test_an_input_of_the_environment_may_stand_on_the_adapter_and_be_named_anywhere() -> None:
     tool = tool_of(
-        {"method": "POST", "body": {"data": {"r": "{{REGION}}"}}},
+        {"method": "POST", "body": {"r": "{{REGION}}"}},
         inputParameters=[{"name": "REGION", "in": "environment"}],
         baseUri="https://{{REGION}}.example",
         authentication={"type": "bearer", "token": "{{REGION}}-x"},
@@ -367,6 +365,25 @@ def test_an_input_of_the_environment_may_stand_on_the_adapter_and_be_named_anywh
     )
 
 
+OF_THE_CONNECTION = [
+    # https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1, and what says where a request goes and where it ends
+    *("Connection", "Keep-Alive", "Proxy-Connection", "TE", "Transfer-Encoding", "Upgrade", "transfer-encoding"),
+    *("Host", "Content-Length", "Expect", "Trailer", "Proxy-Authorization"),
+]
+
+
+@pytest.mark.parametrize("name", OF_THE_CONNECTION)
+@pytest.mark.parametrize("given", ["", "tools.x", "chunked"])
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_a_header_of_the_connection_is_never_an_argument(name: str, given: str, is_declared: bool) -> None:
+    declared = inputs({"name": name, "in": "header", "required": True}) if is_declared else {}
+    tool = tool_of(declared, tool={"with": {name: given}} if given else {})
+    assert tool.input_schema == schema()
+    assert request_of(tool, {name: "chunked", "x": "chunked"}) == request_of(tool_of())
+    taken = "x" if given == "tools.x" else name
+    assert tool.ignored == ({taken} if is_declared or given else set())
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sent_as"),
     [
@@ -374,8 +391,7 @@ def test_an_input_of_the_environment_may_stand_on_the_adapter_and_be_named_anywh
         ("accept", "text/csv", ("accept", "text/csv")),
         ("Content-Type", "application/vnd.api+json", ("Content-Type", "application/vnd.api+json")),
         ("Authorization", "Token {{env.THING_KEY}}", ("Authorization", "Token key-123456")),
-        ("Host", "evil.example", None),
-        ("Content-Length", 0, None),
+        *((name, "chunked", None) for name in OF_THE_CONNECTION),
     ],
 )
 def test_a_constant_header_is_sent_but_for_those_of_the_connection(
@@ -419,6 +435,33 @@ def test_the_adapters_authentication_wins_over_a_constant() -> None:
         ({}, "/a/{x", {}, "a brace that has no partner in '/a/{x'"),
         ({}, "/a/{{x}", {}, "a brace that has no partner in '/a/{{x}'"),
         ({}, "/a/{}", {}, "a hole without a name in '/a/{}'"),
+        ({}, "/a{?q,limit}", {}, "the hole {?q,limit} in '/a{?q,limit}', which only RFC 6570 has"),
+        ({"body": {"{{x}}": 1}, "method": "POST"}, "/", {}, "a hole in the name of a member, '{{x}}'"),
+        (
+            {"body": {"type": "form", "data": {"a-{{x}}": 1}}, "method": "POST"},
+            "/",
+            {},
+            "a hole in the name of a member, 'a-{{x}}'",
+        ),
+        (
+            {"body": {"type": "json", "data": '[{"{{x}}": 1}]'}, "method": "POST"},
+            "/",
+            {},
+            "a hole in the name of a member, '{{x}}'",
+        ),
+        (inputs({"name": "q", "in": "querry"}), "/", {}, "the parameter 'q' in 'querry', which is no place for one"),
+        (
+            inputs({"name": "q", "in": "Query"}, {"name": "m", "in": "matrix", "value": 1}),
+            "/",
+            {},
+            "the parameter 'm' in 'matrix', which is no place for one",
+        ),
+        (
+            {},
+            "/",
+            {"inputParameters": [{"name": "q", "in": ""}, {"name": "r", "in": "headers"}]},
+            "the parameter 'r' in 'headers', which is no place for one",
+        ),
         (
             inputs({"name": "id", "in": "path"}),
             "/things",
@@ -476,6 +519,70 @@ def test_an_operation_that_cannot_be_called_is_listed_and_says_why(
         "retryable": False,
         "hint": "This tool cannot be called.",
     }
+
+
+def test_a_place_that_is_none_makes_the_operations_of_its_resource_alone_unsupported() -> None:
+    given = document()
+    resources = given["capability"]["consumes"][0]["resources"]
+    resources.append({"path": "/more", "operations": [{"name": "more"}], "inputParameters": [{"name": "a", "in": "x"}]})
+    given["capability"]["exposes"][0]["tools"].append({"name": "more", "call": "things.more"})
+    tools = compile_tools([parse_capability(given, "f.yaml")])
+    assert [tool.operation.unsupported for tool in tools] == [
+        None,
+        "f.yaml has the parameter 'a' in 'x', which is no place for one",
+    ]
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("place", ["formData", "formdata", "form", "Form"])
+def test_fields_of_a_form_are_sent_as_one(place: str) -> None:
+    tool = tool_of(
+        inputs(
+            {"name": "From", "in": place, "type": "string", "required": True},
+            {"name": "tags", "in": place, "type": "array"},
+            {"name": "v", "in": place, "value": "1.0"},
+            method="POST",
+        )
+    )
+    assert asked(tool) == (["From", "tags"], ["From"])
+    assert sent(tool, {"From": "me & you", "tags": ["a", "b"]}) == (
+        "/things",
+        (("Content-Type", FORM),),
+        b"From=me%20%26%20you&tags=a&tags=b&v=1.0",
+    )
+    assert sent(tool, {"From": "me"})[2] == b"From=me&v=1.0"
+
+
+def test_a_form_of_which_nothing_was_passed_is_not_sent() -> None:
+    tool = tool_of(inputs({"name": "a", "in": "formData"}, {"name": "f", "in": "form", "type": "file"}, method="POST"))
+    assert sent(tool, {}) == ("/things", (), None)
+
+
+@pytest.mark.parametrize("scope", ["adapter", "operation"])
+def test_fields_of_a_form_with_a_file_are_parts(scope: str) -> None:
+    fields = [{"name": "file", "in": "formData", "type": "file"}, {"name": "n", "in": "formData", "type": "integer"}]
+    operation: Json = {"method": "POST"} | ({"inputParameters": fields} if scope == "operation" else {})
+    tool = tool_of(operation, **({"inputParameters": fields} if scope == "adapter" else {}))
+    assert tool.input_schema == schema(file={}, n={"type": "integer"})
+    _, ((name, content_type),), content = sent(tool, {"file": "a,b", "n": 5})
+    kind, _, boundary = content_type.partition("; boundary=")
+    assert (name, kind) == ("Content-Type", "multipart/form-data")
+    assert (
+        content
+        == (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"\r\n\r\na,b\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="n"\r\n\r\n5\r\n--{boundary}--\r\n'
+        ).encode()
+    )
+
+
+def test_a_body_template_says_how_it_is_sent_beside_fields_of_a_form() -> None:
+    tool = tool_of(
+        inputs({"name": "a", "in": "formData"}, method="POST", body={"type": "json", "data": {"x": "{{a}}"}})
+    )
+    assert sent(tool, {"a": "1"}) == ("/things", (("Content-Type", "application/json"),), b'{"x":"1"}')
 
 
 @pytest.mark.parametrize("scope", ["adapter", "resource"])

@@ -1,11 +1,12 @@
 """What a tool returns of an answer, by its `outputParameters`."""
 
+import re
 from typing import Any
 
 import pytest
 
 from mcp_taskruns.core.operation import EACH, Output
-from mcp_taskruns.core.outputs import map_output, parse_outputs
+from mcp_taskruns.core.outputs import map_output, parse_outputs, read_outputs
 from mcp_taskruns.core.spec import OutputParameter
 
 from . import Json, tool_of
@@ -91,10 +92,55 @@ def test_outputs_are_read_as_the_parts_that_they_build(declared: list[Json], out
         ({"items": {"mapping": ["$.a"]}}, "a mapping that is no JSONPath: ['$.a']"),
     ],
 )
-def test_a_mapping_that_is_no_text_is_listed_and_says_so(declared: Json, message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("[", r"\[").replace("$", r"\$")):
+def test_a_mapping_that_is_no_text_is_refused(declared: Json, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         parsed(declared)
-    assert tool_of(tool={"outputParameters": [declared]}).operation.unsupported == f"things-api.yaml has {message}"
+
+
+DEEP: Json = {"mapping": "$.a"}
+for _ in range(60):
+    DEEP = {"items": DEEP}
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"mapping": "$.a["},
+        {"properties": {"a": {"mapping": 5}}},
+        {"mapping": "$.a", "items": {"mapping": "$.b["}},
+        {"name": "a", "mapping": "$[?match(@.a, 'b')]"},
+        DEEP,
+    ],
+    ids=lambda declared: str(declared)[:40],
+)
+def test_of_outputs_that_cannot_be_read_the_answer_is_returned_whole(declared: Json) -> None:
+    assert read_outputs([OutputParameter.model_validate(declared)]) is None
+    tool = tool_of(tool={"outputParameters": [declared, {"name": "b", "mapping": "$.b"}]})
+    assert (tool.operation.unsupported, tool.operation.outputs) == (None, None)
+
+
+def test_outputs_that_can_be_read_are() -> None:
+    assert read_outputs([OutputParameter.model_validate({"mapping": "$.a"})]) == Output(("a",))
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        "$[?match(@.a, '(a+)+b')]",
+        "$[?search(@.a, 'b')].c",
+        "$[? !search (@.a, 'b')]",
+        "$[?@.a =~ /(a+)+b/]",
+        "$..[?@.a=~/b/]",
+    ],
+)
+def test_a_mapping_with_a_pattern_is_refused(mapping: str) -> None:
+    with pytest.raises(ValueError, match=r"^a mapping with a pattern, which could take without end: "):
+        parsed({"mapping": mapping})
+
+
+@pytest.mark.parametrize("mapping", ["$.match", "$.search[*].matches", "$['match (a)']", "$..research", "$..match"])
+def test_a_mapping_of_words_that_patterns_have_too_is_none_with_a_pattern(mapping: str) -> None:
+    assert parsed({"mapping": mapping}) is not None
 
 
 @pytest.mark.parametrize("word", ["items", "properties"])

@@ -10,7 +10,13 @@ import pytest
 from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.masking import MASK, Mask
 from mcp_taskruns.core.operation import Variable
-from mcp_taskruns.core.request import UpstreamRequest, build_form_request, credential_values, path_arguments
+from mcp_taskruns.core.request import (
+    UpstreamRequest,
+    build_form_request,
+    credential_values,
+    is_usable,
+    path_arguments,
+)
 from mcp_taskruns.core.spec import parse_capability
 from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured, UpstreamError
 
@@ -335,7 +341,8 @@ def test_absent_headers_and_cookies_are_not_sent() -> None:
             b'{"t":"n=5 ok=true ."}',
         ),
         ({"body": {"type": "json", "data": {"k": "{{env.THING_KEY}}"}}}, {}, b'{"k":"key-123456"}'),
-        ({"body": {"type": "json"}}, {}, None),
+        ({"body": {"type": "json"}}, {}, b'{"type":"json"}'),
+        ({"body": {"type": "json", "data": None}}, {}, None),
     ],
 )
 def test_a_body_is_what_its_inputs_or_its_template_make(
@@ -934,10 +941,54 @@ def test_a_password_is_masked_as_it_is_sent_and_alone(password: str, environment
     assert mask.text(f"said key-123456 and {BASIC}") == f"said {MASK} and Basic {MASK}"
 
 
-def test_a_constant_in_the_path_is_a_name_and_not_masked() -> None:
-    tool = tool_of(inputs({"name": "id", "in": "path", "value": "{{env.THING_KEY}}"}), path="/{id}/{{THING_KEY}}")
-    assert request_of(tool).url == "https://api.example/key-123456/key-123456"
-    assert list(credential_values(tool.operation, KEY)) == []
+def test_what_of_the_address_is_called_a_name_is_not_masked() -> None:
+    tool = tool_of(
+        inputs({"name": "id", "in": "path", "value": "{{env.MY_REGION}}"}),
+        path="/{id}/{{env.MY_ORG}}",
+        baseUri="https://{{env.MY_REGION}}.example",
+    )
+    environment = {"MY_REGION": "eu-west-1", "MY_ORG": "an-organization"}
+    assert request_of(tool, {}, environment).url == "https://eu-west-1.example/eu-west-1/an-organization"
+    assert list(credential_values(tool.operation, environment)) == []
+
+
+def test_what_of_the_address_is_called_a_secret_is_masked() -> None:
+    tool = tool_of(path="/bot{{env.BOT_TOKEN}}/send", baseUri="https://api.example/{{env.MY_SECRET}}")
+    environment = {"BOT_TOKEN": "12345:bot", "MY_SECRET": "secret-123456"}
+    assert request_of(tool, {}, environment).url == "https://api.example/secret-123456/bot12345%3Abot/send"
+    assert set(credential_values(tool.operation, environment)) == {"12345:bot", "secret-123456"}
+    mask = Mask(credential_values(tool.operation, environment))
+    assert mask.text(request_of(tool, {}, environment).url) == f"https://api.example/{MASK}/bot{MASK}/send"
+
+
+@pytest.mark.parametrize("password", [{}, {"password": ""}, {"password": None}], ids=repr)
+def test_a_key_may_be_the_user_and_have_no_password(password: Json) -> None:
+    tool = tool_of(authentication={"type": "basic", "username": "{{env.THING_KEY}}", **password})
+    assert tool.operation.unsupported is None
+    sent = dict(request_of(tool).headers)["Authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")) == b"key-123456:"
+    mask = Mask(credential_values(tool.operation, KEY))
+    assert mask.text(f"{sent} of key-123456") == f"Basic {MASK} of {MASK}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("https://api.example", True),
+        ("https://api.example/v1", True),
+        ("http://localhost:8080", True),
+        ("http://127.0.0.1/x", True),
+        ("http://api.example", False),
+        ("https://api.example?a=b", False),
+        ("https://api.example/#a", False),
+        ("https://me:pass@api.example", False),
+        ("ftp://api.example", False),
+        ("https://", False),
+        ("https://[", False),
+    ],
+)
+def test_an_address_is_usable_where_nobody_reads_what_is_sent_there(uri: str, expected: bool) -> None:
+    assert is_usable(uri) is expected
 
 
 def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:

@@ -19,29 +19,56 @@ def with_naftiko(**more: Any) -> Json:
         ("naftiko", "f.yaml: a capability file is a mapping, this is a str"),
         (None, "f.yaml: a capability file is a mapping, this is a NoneType"),
         ({}, "f.yaml: naftiko: the format's version is missing; is this a capability file?"),
-        (with_naftiko(info=[]), "f.yaml: info: Input should be a valid dictionary or instance of Info"),
+        (with_naftiko(info=[]), "f.yaml: info: has to be a mapping"),
         (
             with_naftiko(capability={"consumes": [{"baseUri": 5}]}),
-            "f.yaml: capability.consumes[0].baseUri: Input should be a valid string",
+            "f.yaml: capability.consumes[0].baseUri: has to be text",
         ),
         (
             with_naftiko(capability={"consumes": [{}, {"resources": [{"operations": [{}]}]}]}),
-            "f.yaml: capability.consumes[1].resources[0].operations[0].name: Field required",
+            "f.yaml: capability.consumes[1].resources[0].operations[0].name: is missing",
         ),
-        (with_naftiko(capability={"exposes": [{}]}), "f.yaml: capability.exposes[0].type: Field required"),
+        (with_naftiko(capability={"exposes": [{}]}), "f.yaml: capability.exposes[0].type: is missing"),
         (
             with_naftiko(capability={"consumes": {"a": "text"}}),
-            "f.yaml: capability.consumes[0]: Input should be a valid dictionary or instance of Consumed",
+            "f.yaml: capability.consumes[0]: has to be a mapping",
         ),
         (
             with_naftiko(binds=[{"keys": 5}]),
-            "f.yaml: binds[0].keys: Input should be a valid dictionary",
+            "f.yaml: binds[0].keys: has to be a mapping",
+        ),
+        (with_naftiko(binds=[{"keys": [5]}]), "f.yaml: binds[0].keys: has to name a key in each item"),
+        (with_naftiko(binds=[{"keys": [{"key": "A"}]}]), "f.yaml: binds[0].keys: has to name a key in each item"),
+        (with_naftiko(binds=5), "f.yaml: binds: has to be a list, or a mapping keyed by name"),
+        (
+            with_naftiko(capability={"consumes": [{"inputParameters": [{"name": "a", "required": "odd"}]}]}),
+            "f.yaml: capability.consumes[0].inputParameters[0].required: has to be true or false",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"inputParameters": [{"name": "a", "required": []}]}]}),
+            "f.yaml: capability.consumes[0].inputParameters[0].required: has to be true or false",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"concurrency": "many"}}]}),
+            "f.yaml: capability.consumes[0].limits.concurrency: has to be a whole number",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"concurrency": []}}]}),
+            "f.yaml: capability.consumes[0].limits.concurrency: has to be a whole number",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"rates": [{"calls": 1, "per": {}}]}}]}),
+            "f.yaml: capability.consumes[0].limits.rates[0].per: has to be a number",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"concurrency": 0}}]}),
+            "f.yaml: capability.consumes[0].limits.concurrency: Input should be greater than 0",
         ),
         (
             with_naftiko(capability={"consumes": [{"authentication": ["bearer"]}]}),
-            "f.yaml: capability.consumes[0].authentication: Input should be a valid dictionary",
+            "f.yaml: capability.consumes[0].authentication: has to be a mapping",
         ),
-        (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: Input should be a valid tuple"),
+        (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: has to be a list, or a mapping keyed by name"),
     ],
 )
 def test_a_wrong_shape_is_refused_with_its_place(given: Any, message: str) -> None:
@@ -64,6 +91,7 @@ def test_a_bind_has_one_or_several_names_in_the_environment(written: Any, read: 
     ("written", "read"),
     [
         (["A", "B"], {"A": ("A",), "B": ("B",)}),
+        ([{"name": "A"}, "B"], {"A": ("A",), "B": ("B",)}),
         ({"A": None, "B": "C"}, {"A": ("A",), "B": ("C",)}),
         ({}, {}),
         (None, {}),

@@ -172,6 +172,10 @@ LONG = "/" + "n" * 100 + "{{x"
         (Holes.constant, "Bearer {{KEY", "a hole that never closes in 'Bearer {{KEY'"),
         (Holes.tree, {"a": ["{{x"]}, "a hole that never closes in '{{x'"),
         (Holes.json_text, '{"a": "{{"}', "a hole that never closes in '{{'"),
+        (Holes.tree, {"{{x}}": 1}, "a hole in the name of a member, '{{x}}'"),
+        (Holes.tree, {"a": [{"b {{x": 1}]}, "a hole in the name of a member, 'b {{x'"),
+        (Holes.json_text, '{"{{x}}": 1}', "a hole in the name of a member, '{{x}}'"),
+        (Holes.credential, "Bearer {{KEY", "a hole that never closes in 'Bearer {{KEY'"),
         (Holes.path, "/{}", "a hole without a name in '/{}'"),
         (Holes.path, "/{ }", "a hole without a name in '/{ }'"),
         (Holes.path, "/{x", "a brace that has no partner in '/{x'"),
@@ -198,7 +202,7 @@ def test_a_text_that_is_broken_is_refused_by_itself(read: Callable[..., Any], te
         ("{{x}}", X),
         ("{{KEY}}", KEY),
         ("a {{x}}", ("a ", X)),
-        ({"a": ["{{x}}", {"b": "<{{x}}>"}], "{{x}}": 1}, {"a": [X, {"b": ("<", X, ">")}], "{{x}}": 1}),
+        ({"a": ["{{x}}", {"b": "<{{x}}>"}], "{x}": 1, 5: "{{x}}"}, {"a": [X, {"b": ("<", X, ">")}], "{x}": 1, 5: X}),
         ("tools.x", "tools.x"),
     ],
 )
@@ -286,6 +290,58 @@ def test_a_value_is_filled_by_the_environment_but_for_arguments_that_are_known(v
 )
 def test_a_constant_has_no_caller(text: str, template: ConstantTemplate) -> None:
     assert holes().constant(text) == template
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("env.KEY", (KEY,)),
+        (" env.KEY\n", (KEY,)),
+        ("env.OTHER", (Variable(("OTHER",)),)),
+        ("secrets.TOKEN", (Variable(("FIRST", "SECOND")),)),
+        ("secrets.OTHER", (Variable(("OTHER",)),)),
+        ("${KEY}", (KEY,)),
+        ("${ OTHER }", (Variable(("OTHER",)),)),
+        ("Bearer ${OTHER}-x", ("Bearer ", Variable(("OTHER",)), "-x")),
+        ("{{env.KEY}}", (KEY,)),
+        ("{{KEY}}", (KEY,)),
+        ("Token {{x}}", ("Token ", Variable(("x",)))),
+        # These are the secrets themselves.
+        ("plain", ("plain",)),
+        ("other.KEY", ("other.KEY",)),
+        ("env.two words", ("env.two words",)),
+        ("env.a-b", ("env.a-b",)),
+        ("env.", ("env.",)),
+        ("Bearer env.KEY", ("Bearer env.KEY",)),
+        ("pa$$word", ("pa$$word",)),
+        ("$KEY", ("$KEY",)),
+        ("${1}", ("${1}",)),
+        ("", ()),
+    ],
+)
+def test_a_credential_names_its_variable_without_braces_too(text: str, template: ConstantTemplate) -> None:
+    assert holes().credential(text) == template
+
+
+@pytest.mark.parametrize(
+    "hole",
+    ["{?q}", "{?q,limit}", "{&q}", "{+path}", "{#part}", "{.format}", "{/id}", "{;a}", "{id*}", "{id:3}", "{{?q}}"],
+)
+def test_a_hole_of_a_higher_level_is_refused(hole: str) -> None:
+    # https://www.rfc-editor.org/rfc/rfc6570#section-1.2
+    with pytest.raises(BrokenTemplate) as caught:
+        holes().path(f"/things{hole}")
+    inner = hole.strip("{}")
+    assert str(caught.value) == f"the hole {{{inner}}} in '/things{hole}', which only RFC 6570 has"
+
+
+@pytest.mark.parametrize("path", ["/{id}:run", "/{a.b}", "/{a-b}", "/{page[size]}", "/*/{x}", "/+{x}?q={q}"])
+def test_a_path_with_the_characters_of_higher_levels_beside_its_holes_is_none_of_them(path: str) -> None:
+    assert "".join(part if isinstance(part, str) else f"{{{part.name}}}" for part in told_parts(path)) == path
+
+
+def told_parts(path: str) -> list[str | ArgumentReference]:
+    return [part for part in holes().path(path) if isinstance(part, str | ArgumentReference)]
 
 
 @pytest.mark.parametrize(
