@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-NOT_SERVED = "(this file is not served; `mcp-taskruns check` says where it is wrong)"
-
 Tell = Callable[[str], None]
 
 
@@ -42,8 +40,13 @@ def build_gateway(settings: Settings, tell: Tell | None = None) -> Gateway:
         raise loaded.problems[0]
     for problem in loaded.problems:
         if tell is not None:
-            tell(f"{problem} {NOT_SERVED}")
+            tell(str(problem))
     return Gateway(_catalog(loaded, settings), settings)
+
+
+def not_served(problem: str) -> str:
+    """The line for an operator about a file that is left out."""
+    return f"{problem} (this file is not served; `mcp-taskruns check` says where it is wrong)"
 
 
 def _catalog(loaded: Loaded, settings: Settings) -> Catalog:
@@ -70,9 +73,8 @@ async def serve(settings: Settings, announce: Tell) -> None:
     async with simulated(settings) as effective:
         problems: list[str] = []
         gateway = build_gateway(effective, problems.append)
-        for told in (*problems, *gateway.catalog.notes):
+        for told in (*map(not_served, problems), *gateway.catalog.notes):
             announce(told)
-        problems = [problem.removesuffix(f" {NOT_SERVED}") for problem in problems]
         configure_logging(effective, gateway.mask)
         async with _watched(gateway, effective, problems, announce):
             if effective.transport == "http" or effective.rest:

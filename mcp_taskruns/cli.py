@@ -121,9 +121,10 @@ def _run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 
 
 def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
-    from mcp_taskruns.app import build_gateway
+    from mcp_taskruns.app import build_gateway, not_served
 
-    tools = list(build_gateway(settings, partial(say, file=sys.stderr)).tools.values())
+    gateway = build_gateway(settings, lambda problem: say(not_served(problem), file=sys.stderr))
+    tools = list(gateway.tools.values())
     if parsed["json"]:
         from mcp_taskruns.mcp_adapter import list_tool
 
@@ -155,14 +156,14 @@ def _call(settings: Settings, parsed: dict[str, Any]) -> int:
 
 
 async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -> int:
-    from mcp_taskruns.app import build_gateway, configure_logging, simulated
+    from mcp_taskruns.app import build_gateway, configure_logging, not_served, simulated
 
     async def report(progress: Progress) -> None:
         share = f"{progress.progress / progress.total:4.0%}  " if progress.total else ""
         say(share + progress.message, file=sys.stderr)
 
     async with simulated(settings) as effective:
-        gateway = build_gateway(effective, partial(say, file=sys.stderr))
+        gateway = build_gateway(effective, lambda problem: say(not_served(problem), file=sys.stderr))
         configure_logging(effective, gateway.mask)
         try:
             outcome = await gateway.call(name, arguments, report)

@@ -1,5 +1,6 @@
 """The one way from a tool's name and arguments to an outcome."""
 
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -87,14 +88,14 @@ class Gateway:
     async def call_tool(
         self, tool: Tool, arguments: Mapping[str, Any], report: Report, pass_on: PassOn
     ) -> Outcome | None:
-        """The same, of a tool of a route; an event stream is passed on instead, and then there is no outcome.
+        """The same, of a tool of a route, and of any length.
 
-        Raises CallError.
+        An event stream is passed on instead, and then there is no outcome. Raises CallError.
         """
         passed = self._check(tool, arguments)
         with self.under_way():
             outcome = await self._run(tool, passed, report, pass_on)
-            return None if outcome is PASSED_ON else self.finish(tool, outcome)
+            return None if outcome is PASSED_ON else self.exchange.mask_outcome(outcome)
 
     @asynccontextmanager
     async def follow_tool(
@@ -180,6 +181,7 @@ class Gateway:
     async def _forward(self, tool: Tool, passed: Mapping[str, Any], report: Report, pass_on: PassOn | None) -> Outcome:
         operation = tool.operation
         seconds = self._seconds(tool, passed)
+        limit = self._settings.max_result_chars if pass_on is None else sys.maxsize
         if operation.is_stream:
             return await follow(self.exchange, tool, passed, report, seconds=seconds)
         if operation.upload is not None:
@@ -190,7 +192,7 @@ class Gateway:
         if operation.paging is not None and ALL_PAGES in tool.own and passed.get(ALL_PAGES):
             async with reporting(report) as reporter:
                 pages = read_pages(self.exchange, operation, operation.paging, passed, reporter, seconds=seconds)
-                return self._shown(operation, passed, *await pages)
+                return self._shown(operation, passed, *await pages, limit=limit)
 
         async def go_on(answer: "UpstreamAnswer") -> Outcome:
             if pass_on is not None:
@@ -207,11 +209,12 @@ class Gateway:
         reporter = Reporter(report)
         outcome = await self.exchange.fetch(operation, passed, go_on, tell=reporter.note)
         page = None if operation.paging is None else read_page(operation.paging, passed, outcome)
-        return self._shown(operation, passed, outcome, page)
+        return self._shown(operation, passed, outcome, page, limit=limit)
 
-    def _shown(self, operation: Operation, passed: Mapping[str, Any], outcome: Outcome, page: Page | None) -> Outcome:
+    def _shown(
+        self, operation: Operation, passed: Mapping[str, Any], outcome: Outcome, page: Page | None, *, limit: int
+    ) -> Outcome:
         """Lists and logs as they are shown: as much as there is room for, and how to get the rest."""
-        limit = self._settings.max_result_chars
         if operation.log is not None:
             return show_log(outcome, operation.log, passed, limit, page)
         return show_page(outcome, page, limit)

@@ -46,21 +46,24 @@ def load(
             problems.append(exc)
             if path in known.capabilities:
                 capabilities[path] = known.capabilities[path]
-    refused: list[CapabilityError] = []
-    tools = compile_tools(list(capabilities.values()), names=names, base_uris=base_uris, refuse=refused.append)
+    refused: list[Capability] = []
+
+    def refuse(capability: Capability, problem: CapabilityError) -> None:
+        problems.append(problem)
+        refused.append(capability)
+
+    tools = compile_tools(list(capabilities.values()), names=names, base_uris=base_uris, refuse=refuse)
     if refused:
-        problems += refused
-        sources = {problem.source for problem in refused}
         for path, capability in list(capabilities.items()):
-            if capability.source in sources:
+            if any(capability is one for one in refused):
                 del capabilities[path]
                 if path in known.capabilities:
                     capabilities[path] = known.capabilities[path]
-        tools = compile_tools(list(capabilities.values()), names=names, base_uris=base_uris, refuse=refused.append)
+        tools = compile_tools(list(capabilities.values()), names=names, base_uris=base_uris, refuse=refuse)
     rest_tools: tuple[Tool, ...] = ()
     if rest:
         left = list(capabilities.values())
-        rest_tools = compile_tools(left, surface="rest", base_uris=base_uris, refuse=problems.append)
+        rest_tools = compile_tools(left, surface="rest", base_uris=base_uris, refuse=refuse)
     known.capabilities = capabilities
     return Loaded(tools, rest_tools, tuple(problems))
 

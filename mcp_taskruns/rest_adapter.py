@@ -165,7 +165,7 @@ class _Served:
         # By the number of their segments; what stands in a path is closer than a variable.
         self._patterns: dict[int, list[_Pattern]] = {}
         for route in catalog.routes:
-            for path in (route.path, f"/{route.tool.prefix}{route.path}"):
+            for path in (route.path, f"/{route.tool.prefix}{route.claimed or route.path}"):
                 pattern = _Pattern(route, path)
                 self._patterns.setdefault(len(pattern.segments), []).append(pattern)
         for patterns in self._patterns.values():

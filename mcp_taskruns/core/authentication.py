@@ -15,6 +15,25 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header: RFC 9110 section 5.6.2."""
 
 
+CONNECTION_HEADERS = frozenset(
+    {
+        *(
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "keep-alive",
+            "te",
+            "trailer",
+            "upgrade",
+            "expect",
+        ),
+        *("proxy-authorization", "proxy-connection"),
+    }
+)
+"""Headers about the connection, which is the server's: to set one is to say where a request ends (RFC 9110, 7.6.1)."""
+
+
 class Unsupported(ValueError):
     """Why the operations of an adapter cannot be called."""
 
@@ -37,9 +56,13 @@ def parse_authentication(declared: Mapping[str, Any], template: _Template) -> Au
     needed = found.parts[:1] if found.kind == "basic" else found.parts  # with a key as user there is no password
     if not needed or not all(needed) or not all(found.names):
         raise Unsupported(f"authenticates by {declared['type']} and does not say with what")
-    if found.placement is not Location.QUERY and not all(map(TOKEN.fullmatch, found.names)):
+    if found.placement is not Location.QUERY and not all(map(_is_header, found.names)):
         raise Unsupported(f"sends its key as {', '.join(map(repr, found.names))}, which is no name of a header")
     return found
+
+
+def _is_header(name: str) -> bool:
+    return TOKEN.fullmatch(name) is not None and name.lower() not in CONNECTION_HEADERS
 
 
 def _first(declared: Mapping[str, Any], *keys: str) -> Any:

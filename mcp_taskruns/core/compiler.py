@@ -39,7 +39,7 @@ HINTS_BY_METHOD = {
 TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object"})
 
 
-def _raise(error: CapabilityError) -> None:
+def _raise(_: spec.Capability, error: CapabilityError) -> None:
     raise error
 
 
@@ -49,7 +49,7 @@ def compile_tools(
     names: ToolNames = "prefixed",
     surface: Surface = "mcp",
     base_uris: Mapping[str, str] = NO_BASE_URIS,
-    refuse: Callable[[CapabilityError], None] = _raise,
+    refuse: Callable[[spec.Capability, CapabilityError], None] = _raise,
 ) -> tuple[Tool, ...]:
     """All tools of the capabilities, in file order, with legal and distinct names.
 
@@ -64,10 +64,8 @@ def compile_tools(
             group = [_addressed(tool, base_uris) for tool in _compile_capability(capability, surface)]
             waits = wait_tools(capability, group) if surface == "mcp" else ()
             compiled.append((capability, [*group, *waits]))
-        except CapabilityError as exc:
-            refuse(exc)
-        except Exception as exc:  # a mistake of ours, that must not take other files down
-            refuse(_unforeseen(capability, exc))
+        except Exception as exc:
+            refuse(capability, _told(capability, exc))
     if names == "spec":
         left = iter(list_by_spec_names(list(chain.from_iterable(group for _, group in compiled))))
         groups = [list(islice(left, len(group))) for _, group in compiled]
@@ -83,12 +81,15 @@ def compile_tools(
     for (capability, _), group in zip(compiled, named, strict=True):
         try:
             tools += list(with_lifecycles(capability, group, listed)) if surface == "mcp" else group
-        except CapabilityError as exc:
-            refuse(exc)
+        except Exception as exc:
+            refuse(capability, _told(capability, exc))
     return tuple(tools)
 
 
-def _unforeseen(capability: spec.Capability, exc: Exception) -> CapabilityError:
+def _told(capability: spec.Capability, exc: Exception) -> CapabilityError:
+    """What is wrong with a capability; a mistake of ours is told as one, so that it takes no other file down."""
+    if isinstance(exc, CapabilityError):
+        return exc
     error = CapabilityError(capability.source, "", f"cannot be compiled, which is a mistake of this server: {exc!r}")
     error.__cause__ = exc
     return error

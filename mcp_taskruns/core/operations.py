@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mcp_taskruns.core import spec
-from mcp_taskruns.core.authentication import TOKEN, Unsupported, parse_authentication
+from mcp_taskruns.core.authentication import CONNECTION_HEADERS, TOKEN, Unsupported, parse_authentication
 from mcp_taskruns.core.naming import base_uri_variable
 from mcp_taskruns.core.operation import (
     ArgumentReference,
@@ -26,25 +26,7 @@ from mcp_taskruns.core.outputs import read_outputs
 from mcp_taskruns.core.refinements import Refinements
 from mcp_taskruns.core.templates import BrokenTemplate, Holes, references_of
 
-_NEVER_SENT = frozenset(
-    {
-        *(
-            "host",
-            "content-length",
-            "transfer-encoding",
-            "connection",
-            "keep-alive",
-            "te",
-            "trailer",
-            "upgrade",
-            "expect",
-        ),
-        *("proxy-authorization", "proxy-connection"),
-    }
-)
-"""Headers about the connection, which is the server's: to set one is to say where a request ends (RFC 9110, 7.6.1)."""
-
-OWN_HEADERS = _NEVER_SENT | {"authorization", "content-type", "accept"}
+OWN_HEADERS = CONNECTION_HEADERS | {"authorization", "content-type", "accept"}
 """Headers that the server sets itself: not shown to the caller, dropped when passed."""
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -171,9 +153,9 @@ def compile_operation(
     used = set(references_of(template))
     template = _replaced(template, inputs.meanings() | given)
     _add_unknown(inputs, declared.method.upper(), path, used.union(references_of(template)))
-    body = template if declared.body is not None else _body_of(inputs.parameters)
     if declared.body is None:
         kind = _kind_of(chain(*scopes))
+    body = template if declared.body is not None else _body_of(inputs.parameters, kind)
     required = declared.body is not None and kind in {"text", "xml", "binary"}
     for name in references_of(body):
         inputs.ask(name, _described(name, kind), Location.BODY, required)
@@ -287,7 +269,7 @@ def _add_input(
     given = inputs.with_.get(declared.name)
     is_own = location is Location.HEADER and declared.name.lower() in OWN_HEADERS
     if declared.value is not None:
-        if not (is_own and declared.name.lower() in _NEVER_SENT):
+        if not (is_own and declared.name.lower() in CONNECTION_HEADERS):
             inputs.parameters.append(Parameter(declared.name, location, None, constant(declared.value)))
         return
     if is_own:
@@ -360,25 +342,28 @@ def _text_body(body: str, holes: Holes) -> tuple[BodyKind, Any]:
         return "xml", template
     try:
         tree = holes.json_text(body)
+    except BrokenTemplate:
+        raise
     except ValueError:
         return "text", template
     return "json", tree
 
 
-def _body_of(parameters: list[Parameter]) -> Any:
-    """The body that the parameters in it are: the one named `body` is all of it, others are its members."""
+def _body_of(parameters: list[Parameter], kind: BodyKind) -> Any:
+    """The body that the parameters in it are: the one named `body` is all of a JSON body, others are its members."""
     fields = {
         parameter.name: ArgumentReference(parameter.argument) if parameter.argument else parameter.constant
         for parameter in parameters
         if parameter.location is Location.BODY
     }
-    return fields[BODY] if set(fields) == {BODY} else fields or None
+    return fields[BODY] if set(fields) == {BODY} and kind == "json" else fields or None
 
 
 def _kind_of(parameters: Iterable[spec.InputParameter]) -> BodyKind:
     """How a body without a template is sent: as JSON, or as a form where its parameters are fields of one."""
     fields = [one for one in parameters if (one.location or "").lower() in FORM_PLACES]
-    return ("multipart" if any(one.type == "file" for one in fields) else "form") if fields else "json"
+    has_file = any("file" in ((one.type,) if isinstance(one.type, str) else one.type or ()) for one in fields)
+    return ("multipart" if has_file else "form") if fields else "json"
 
 
 def _replaced(tree: Any, meanings: Mapping[str, Any]) -> Any:

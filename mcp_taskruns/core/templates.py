@@ -104,10 +104,7 @@ class Holes:
         With `references` a text such as `tools.x` is a reference as well. Raises BrokenTemplate.
         """
         if isinstance(value, dict):
-            for name in value:
-                if isinstance(name, str) and "{{" in name:
-                    raise BrokenTemplate(f"a hole in the name of a member, {_shown(name)}")
-            return {name: self.tree(item, references=references) for name, item in value.items()}
+            return {_plain(name): self.tree(item, references=references) for name, item in value.items()}
         if isinstance(value, list):
             return [self.tree(item, references=references) for item in value]
         if not isinstance(value, str):
@@ -136,7 +133,7 @@ class Holes:
         Raises BrokenTemplate.
         """
         if isinstance(value, dict):
-            return {name: self.value(item, arguments) for name, item in value.items()}
+            return {_plain(name): self.value(item, arguments) for name, item in value.items()}
         if isinstance(value, list):
             return [self.value(item, arguments) for item in value]
         return self._constant(value, arguments) if isinstance(value, str) else value
@@ -177,6 +174,12 @@ def references_of(tree: Any) -> Iterator[str]:
         yield from chain.from_iterable(map(references_of, tree.values()))
     elif isinstance(tree, list | tuple):
         yield from chain.from_iterable(map(references_of, tree))
+
+
+def _plain(name: Any) -> Any:
+    if isinstance(name, str) and "{{" in name:
+        raise BrokenTemplate(f"a hole in the name of a member, {_shown(name)}")
+    return name
 
 
 def _literal(text: str) -> str:

@@ -3,10 +3,12 @@
 import base64
 from email import message_from_bytes
 from email.message import Message
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mcp_taskruns.core import bodies
 from mcp_taskruns.core.bodies import Part, dump_json, encode_body, encode_multipart, escape, plain
 from mcp_taskruns.core.operation import BodyKind
 from mcp_taskruns.errors import InvalidArguments
@@ -167,6 +169,16 @@ def test_a_form_is_the_same_each_time_and_its_boundary_is_of_what_it_holds() -> 
     assert encode_body({"a": "other"}, "multipart")[0] != content_type
     boundary = content_type.removeprefix("multipart/form-data; boundary=").encode()
     assert content.split(b"--" + boundary)[0::3] == [b"", b"--\r\n"]
+
+
+def test_a_boundary_that_stands_in_a_part_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = "0" * 32
+    digests = iter([taken, "1" * 32, "2" * 32])
+    hashing = SimpleNamespace(sha256=lambda _: SimpleNamespace(hexdigest=lambda: next(digests)))
+    monkeypatch.setattr(bodies, "hashlib", hashing)
+    content_type, content = encode_multipart([Part("a", f"{taken} {'1' * 32}".encode())])
+    assert content_type == f"multipart/form-data; boundary={'2' * 32}"
+    assert content.endswith(b"\r\n--" + b"2" * 32 + b"--\r\n")
 
 
 def test_a_form_without_parts_is_only_its_end() -> None:

@@ -874,6 +874,18 @@ def test_the_rest_side_of_a_file_is_read_as_tools_too() -> None:
 RUNS: Json = {"read": {"operation": "op", "id": "id"}, "shape": {"id": "id", "state": "state"}, "states": {}}
 
 
+@pytest.mark.parametrize("stage", ["wait_tools", "with_lifecycles"])
+def test_at_whatever_stage_nobody_foresaw_it(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    def failing(given: Capability, *_: Any) -> Iterator[Tool]:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(compiler, stage, failing)
+    refused: list[Capability] = []
+    given = capability(source="broken.yaml")
+    assert compile_tools([given], refuse=lambda one, _: refused.append(one)) == ()
+    assert refused == [given]
+
+
 @pytest.mark.parametrize(
     "consumed",
     [
@@ -887,7 +899,7 @@ def test_a_capability_that_cannot_be_compiled_has_no_tools_and_does_not_stop_the
     broken = capability(path="/{id}", source="broken.yaml", **consumed)
     sound = capability(source="sound.yaml")
     refused: list[CapabilityError] = []
-    tools = compile_tools([sound, broken, sound], refuse=refused.append)
+    tools = compile_tools([sound, broken, sound], refuse=lambda _, error: refused.append(error))
     assert [error.source for error in refused] == ["broken.yaml"]
     assert [tool.spec_name for tool in tools] == ["do-it", "do-it"]
     with pytest.raises(CapabilityError) as caught:
@@ -904,7 +916,7 @@ def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.
     monkeypatch.setattr(compiler, "wait_tools", failing)
     sound, broken = capability(source="sound.yaml"), capability(source="broken.yaml")
     refused: list[CapabilityError] = []
-    tools = compile_tools([sound, broken, sound], refuse=refused.append)
+    tools = compile_tools([sound, broken, sound], refuse=lambda _, error: refused.append(error))
     assert [tool.spec_name for tool in tools] == ["do-it", "do-it"]
     assert [str(error) for error in refused] == [
         "broken.yaml: cannot be compiled, which is a mistake of this server: ZeroDivisionError('odd')"

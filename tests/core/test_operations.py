@@ -744,3 +744,40 @@ def test_a_missing_part_of_the_address_is_a_matter_of_configuration() -> None:
         "retryable": False,
         "hint": "Set HOST in the server's environment and start it again.",
     }
+
+
+@pytest.mark.parametrize("place", ["form", "formData"])
+def test_a_field_of_a_form_that_is_called_body_is_a_field(place: str) -> None:
+    tool = tool_of({"method": "POST", "inputParameters": [{"name": "body", "in": place}]})
+    request = request_of(tool, {"body": "hi & you"}, {"THING_BASE_URL": "https://api.example"})
+    assert (dict(request.headers)["Content-Type"], request.content) == (
+        "application/x-www-form-urlencoded",
+        b"body=hi%20%26%20you",
+    )
+
+
+@pytest.mark.parametrize("kind", ["file", ["file", "null"]])
+def test_a_form_with_a_file_has_parts(kind: Any) -> None:
+    tool = tool_of({"method": "POST", "inputParameters": [{"name": "body", "in": "form", "type": kind}]})
+    request = request_of(tool, {"body": "hi"}, {"THING_BASE_URL": "https://api.example"})
+    assert dict(request.headers)["Content-Type"].startswith("multipart/form-data; boundary=")
+    assert b'name="body"\r\n\r\nhi\r\n' in (request.content or b"")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"method": "POST", "body": '{"{{x}}": 1}'},
+        {"method": "POST", "inputParameters": [{"name": "body", "in": "body", "value": {"{{x}}": 1}}]},
+    ],
+)
+def test_a_hole_in_the_name_of_a_member_is_never_sent(operation: Json) -> None:
+    with pytest.raises(NotConfigured, match="a hole in the name of a member"):
+        request_of(tool_of(operation), {}, {"THING_BASE_URL": "https://api.example"})
+
+
+@pytest.mark.parametrize("name", ["Transfer-Encoding", "content-length", "Host"])
+def test_a_key_is_not_sent_in_a_header_of_the_connection(name: str) -> None:
+    tool = tool_of(authentication={"type": "apikey", "header": name, "value": "chunked"})
+    with pytest.raises(NotConfigured, match="which is no name of a header"):
+        request_of(tool, {}, {"THING_BASE_URL": "https://api.example"})

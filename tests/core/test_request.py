@@ -2,6 +2,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -9,10 +10,11 @@ import pytest
 
 from mcp_taskruns.core.compiler import compile_tools
 from mcp_taskruns.core.masking import MASK, Mask
-from mcp_taskruns.core.operation import Variable
+from mcp_taskruns.core.operation import ArgumentReference, Variable
 from mcp_taskruns.core.request import (
     UpstreamRequest,
     build_form_request,
+    build_request,
     credential_values,
     is_usable,
     path_arguments,
@@ -997,3 +999,9 @@ def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
     values = set(credential_values(tool.operation, KEY | {"C_KEY": "other-123456"}))
     assert values == {"key-123456", "other-123456"}
+
+
+def test_a_path_that_leads_elsewhere_is_refused_whoever_compiled_it() -> None:
+    operation = replace(tool_of(path="/{id}").operation, path=("/a/../", ArgumentReference("id")))
+    with pytest.raises(InvalidArguments, match=r"^id: together they would leave their place in the path$"):
+        build_request(operation, {"id": "x"}, {})

@@ -382,3 +382,18 @@ def test_a_text_is_cut_at_the_limit() -> None:
         "Cut to about 1,000 characters, kept: the text: 1,000 of 3,000 characters. Ask again.",
         "told",
     )
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body", "outcome"),
+    [
+        # The bytes of a file are not read as JSON, whatever they look like.
+        ("application/json", '{ "a": 1 }', Outcome(200, '{ "a": 1 }', media_type="text/plain")),
+        ("application/json", '{"a": ', Outcome(200, '{"a": ', media_type="text/plain")),
+        ("application/x-ndjson", '{"a":1}', Outcome(200, '{"a":1}', media_type="text/plain")),
+        ("text/csv", "a,b", Outcome(200, "a,b", media_type="text/csv")),
+        ("image/png", "x", Outcome(200, "", data=b"x", media_type="image/png")),
+    ],
+)
+def test_a_file_is_returned_as_it_is(media_type: str, body: str, outcome: Outcome) -> None:
+    assert read_answer(answer(200, media_type, body), replace(operation(), is_file=True)) == outcome

@@ -921,6 +921,26 @@ def test_an_array_of_one_id_is_answered_by_a_list_of_one() -> None:
     assert (value["runs"], value["next"]) == ([A_RUN], "The run has ended: no further call is needed.")
 
 
+def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
+    watch = Watch(["a"])
+    watch.take(Reading("a", RUNNING, "running"))
+    value = wait_value(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider answered 503")
+    assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
+    assert (value["terminal"], value["timed_out"], value["state"]) == (False, False, "running")
+    assert value["reason"] == "the provider answered 503"
+    assert value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
+
+
+def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> None:
+    readings = [
+        Reading("a", RunState.UNKNOWN, "odd"),
+        Reading("b", RunState.UNKNOWN, "new"),
+        Reading("c", RUNNING, "on"),
+    ]
+    told = waited(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
+    assert told == f"Whether new, odd is an end is not known here: look with {RENDER.read.tool}."
+
+
 @pytest.mark.parametrize(
     ("before", "after", "answer", "guard", "was_accepted", "told"),
     [
@@ -1019,6 +1039,19 @@ def test_an_array_of_one_id_is_answered_by_a_list_of_one() -> None:
                 "next": "The provider has accepted the cancellation; call render-wait-for-run to see the run end.",
             },
             id="accepted, and nothing known afterwards",
+        ),
+        pytest.param(
+            Reading("r", RunState.UNKNOWN, "odd"),
+            Reading("r", RunState.UNKNOWN, "odd"),
+            None,
+            "delete_output",
+            False,
+            {
+                "cancelled": False,
+                "next": "Where the run stands is not known (odd): nothing was cancelled. If it has ended, cancelling "
+                "deletes it with its output: to do so pass delete_output: true.",
+            },
+            id="not known, and could be deleted",
         ),
     ],
 )
