@@ -218,7 +218,7 @@ capability:
   consumes:
   - namespace: goods
     baseUri: ''
-    resources: [{path: '/things/{id}', operations: [{name: read}]}]
+    resources: [{path: '/things/{id}', operations: [{name: read, method: GET}]}]
   exposes:
   - {type: mcp, tools: [{name: read-thing, call: goods.read}]}
 """
@@ -403,3 +403,21 @@ def test_a_wrong_address_ends_the_start(capsys: Captured) -> None:
     assert capsys.readouterr().err == (
         "mcp-taskruns: --base-uri: 'render=api.render.com' is not NAMESPACE=URL, such as acme=https://api.acme.example\n"
     )
+
+
+def test_with_simulate_no_call_of_another_file_leaves_the_machine(tmp_path: Path, capsys: Captured) -> None:
+    with things() as (url, asked):
+        call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
+        assert run([*call, "--base-uri", f"goods={url}", "--simulate"]) == 1
+    assert asked == []
+    assert "there is no simulated good: this server runs with --simulate" in capsys.readouterr().err
+
+
+def test_check_takes_its_strictness_from_a_variable_too(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path, good=GOOD)
+    assert run(["check", folder]) == 0
+    monkeypatch.setenv("MCP_TASKRUNS_STRICT", "1")
+    assert run(["check", folder]) == 1
+    assert "warning" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from mcp_taskruns import rest_adapter
 from mcp_taskruns.simulator.app import Simulator
@@ -436,3 +436,11 @@ async def test_a_request_of_another_protocol_is_not_answered() -> None:
         except httpx.HTTPError:
             return
     assert answer.status_code != 101
+
+
+async def test_an_answer_of_any_length_is_passed_on_whole() -> None:
+    things = [{"id": number, "text": "x" * 100} for number in range(1_000)]
+    async with acme(Provider(JSONResponse(things)), max_result_chars=1_000) as side:
+        answer = await side.client.get("/v1/things")
+    assert answer.json() == things
+    assert not [note for note in answer.headers.get_list("x-note") if "Cut" in note]
