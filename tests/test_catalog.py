@@ -250,3 +250,17 @@ def test_every_file_of_others_has_a_catalog_with_its_rest_side(path: Path, read_
         assert all(route.tool.hints.read_only for route in catalog.routes)
     else:
         assert routed == exposed
+
+
+@pytest.mark.parametrize("uri", ["http://api.example", "https://{host}", "https://api.example?key=1", "https://a b"])
+def test_an_address_that_cannot_be_called_ends_the_start(uri: str) -> None:
+    loaded = load([])
+    namespace = loaded.tools[0].operation.namespace
+    with pytest.raises(SettingsError, match="cannot be called: it has to be https"):
+        build_catalog(loaded.tools, Settings(base_uri=(f"{namespace}={uri}",)))
+
+
+def test_an_address_on_this_machine_may_be_http() -> None:
+    loaded = load([])
+    namespace = loaded.tools[0].operation.namespace
+    assert build_catalog(loaded.tools, Settings(base_uri=(f"{namespace}=http://127.0.0.1:1",))).tools

@@ -607,7 +607,8 @@ async def test_a_hundred_streams_that_lose_their_connections_at_once_all_go_on()
             tasks.start_soon(call.run, POSTHOG, IDS)
         for call in calls:
             await call.until_told(1)
-        await pass_time(3)
+        for _ in range(10):  # the sockets are real: on a busy machine they take some of our time more
+            await pass_time(3)
         assert sum(call.finished.is_set() for call in calls) == 100
     assert [(call.value["ended"], numbers(call.ids)) for call in calls] == [("closed", [1, 2])] * 100
 

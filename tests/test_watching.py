@@ -358,6 +358,52 @@ async def test_a_file_that_has_become_bad_keeps_no_other_from_changing(folder: P
         assert await it.news() == ["Capability files have changed. removed: acme-list-things."]
 
 
+async def test_a_folder_that_is_deleted_and_made_again_is_read_anew(folder: Path) -> None:
+    async with watched(folder) as it:
+        shutil.rmtree(folder)
+        (told,) = await it.news()
+        assert told.endswith(KEPT)
+        assert it.tools == ["acme-list-things"]
+        it.write("new.yaml", capability("New"))
+        await it.until(lambda: it.tools == ["new-list-things"])
+        it.write("new.yaml", capability("Newer"))
+        await it.until(lambda: it.tools == ["newer-list-things"])
+
+
+async def test_a_folder_that_is_swapped_by_a_link_is_read_anew(tmp_path: Path, folder: Path) -> None:
+    # As Kubernetes does with a ConfigMap.
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "acme.yaml").write_text(capability(tool="find-things"))
+    link = tmp_path / "mounted" / "..data"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    (link.parent / "acme.yaml").symlink_to(Path("..data", "acme.yaml"))
+    async with watched(link.parent) as it:
+        assert it.tools == ["acme-list-things"]
+        beside = link.with_name("..new")
+        beside.symlink_to(other)
+        beside.replace(link)
+        await it.until(lambda: it.tools == ["acme-find-things"])
+
+
+async def test_a_failure_of_the_server_itself_keeps_the_old_and_the_watch_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    async with watched(folder) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(app, "_catalog", failing)
+            it.write("new.yaml", capability("New"))
+            assert await it.news() == [f"the capability files could not be read; the log says why {KEPT}"]
+        assert "ZeroDivisionError: odd" in caplog.text
+        assert it.tools == ["acme-list-things"]
+        it.write("other.yaml", capability("Other"))
+        await it.until(lambda: it.tools == ["acme-list-things", "new-list-things", "other-list-things"])
+
+
 async def test_a_prefix_that_is_there_no_more_keeps_the_old(folder: Path) -> None:
     async with watched(folder, only=["acme"]) as it:
         served = it.gateway.catalog
