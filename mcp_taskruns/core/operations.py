@@ -121,7 +121,7 @@ def compile_operation(
     """
     consumed, declared, refinements = found.consumed, found.operation, found.refinements
     scopes = (consumed.input_parameters, found.resource.input_parameters, declared.input_parameters)
-    environment = [item.name for item in chain(*scopes) if item.location == ENVIRONMENT]
+    environment = [item.name for item in chain(*scopes) if (item.location or "").lower() == ENVIRONMENT]
     holes = Holes(capability, environment)
     problems: list[str] = []
 
