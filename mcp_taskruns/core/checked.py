@@ -7,6 +7,7 @@ from typing import Any
 from mcp_taskruns.core import spec
 from mcp_taskruns.core.codes import Place
 from mcp_taskruns.core.compiler import choose, compile_tool, fitting
+from mcp_taskruns.core.naming import prefix_of
 from mcp_taskruns.core.operation import Tool
 from mcp_taskruns.core.operations import Found
 from mcp_taskruns.core.refinements import Refinements
@@ -112,3 +113,13 @@ class File:
 def numbered(place: Place, items: Sequence[Any]) -> Iterator[tuple[Place, Any]]:
     for number, item in enumerate(items):
         yield (*place, number), item
+
+
+def listed_name(capability: spec.Capability, tool: spec.ExposedTool) -> str:
+    """The name that a tool gets, before it is made legal."""
+    return f"{prefix_of(capability)}-{tool.rename or tool.name}"
+
+
+def name_place(place: Place, tool: spec.ExposedTool) -> Place:
+    """Where the name of a tool stands."""
+    return (*place, "rename" if tool.rename else "name")
