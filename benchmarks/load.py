@@ -128,7 +128,7 @@ def main() -> int:
             theirs: list[float] = []
             for _ in range(ROUNDS):
                 ours.append(seconds(lambda folder=folder: load([folder])))  # type: ignore[misc]  # bound at once
-                theirs.append(seconds(lambda folder=folder: read_plainly(folder)))  # type: ignore[misc]
+                theirs.append(seconds(lambda folder=folder: read_plainly(folder)))  # type: ignore[misc]  # the same
         ratio = median(ours) / median(theirs)
         missed |= ratio > LIMIT
         print(

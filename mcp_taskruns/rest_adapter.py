@@ -2,12 +2,9 @@
 
 import json
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -17,10 +14,10 @@ from starlette.types import Message, Receive, Scope, Send
 from mcp_taskruns import __version__
 from mcp_taskruns.catalog import Catalog
 from mcp_taskruns.core.events import Event, Progress
+from mcp_taskruns.core.matching import Match, Router
 from mcp_taskruns.core.operation import Location, Route
 from mcp_taskruns.core.result import Outcome
 from mcp_taskruns.core.routes import read_text
-from mcp_taskruns.core.templates import placeholders_of
 from mcp_taskruns.errors import CallError, InvalidArguments, Kind
 from mcp_taskruns.gateway import Gateway
 from mcp_taskruns.http_server import UNAUTHORIZED
@@ -35,8 +32,6 @@ KEEP_ALIVE_SECONDS = 15.0
 """Proxies cut connections that are silent for a minute, some for half of one."""
 
 PROBLEM = "application/problem+json"
-
-PLACEHOLDER_ALONE = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
 
 STATUSES: Mapping[Kind, int] = {
     "auth": 403,
@@ -84,14 +79,14 @@ class RestApp:
             await response(scope, receive, send)
             return
         path = _raw_path(scope)
-        served = self._now()
-        found = served.find(scope["method"], path)
+        router = self._now().router
+        found = router.find(scope["method"], path)
         if isinstance(found, list) and scope["method"] == "HEAD" and "GET" in found:
-            found = served.find("GET", path)
-        if isinstance(found, _Match):
+            found = router.find("GET", path)
+        if isinstance(found, Match):
             await self._answer(found, request, _without_body(send) if scope["method"] == "HEAD" else send)
             return
-        response = _refuse_route(scope["method"], path, found, served.claims(scope["method"], path))
+        response = _refuse_route(scope["method"], path, found, router.claims(scope["method"], path))
         await response(scope, receive, send)
 
     def _now(self) -> "_Served":
@@ -111,7 +106,7 @@ class RestApp:
             return HTMLResponse(self._now().page())
         return None
 
-    async def _answer(self, found: "_Match", request: Request, send: Send) -> None:
+    async def _answer(self, found: Match, request: Request, send: Send) -> None:
         """Run the call, unless the client leaves before it is answered."""
         answering = _Answering(send, self._gateway)
         try:
@@ -148,50 +143,15 @@ class RestApp:
             await answering.end()
 
 
-@dataclass(frozen=True)
-class _Match:
-    """A route, and what stands in the path for its variables."""
-
-    route: Route
-    variables: Mapping[str, str]
-
-
 class _Served:
-    """The routes of one catalog, ready to be matched."""
+    """The routes of one catalog, ready to be matched, and what is said about them."""
 
     def __init__(self, catalog: Catalog, is_protected: bool) -> None:
         self.catalog = catalog
+        self.router = Router(catalog.routes)
         self._is_protected = is_protected
-        # By the number of their segments; what stands in a path is closer than a variable.
-        self._patterns: dict[int, list[_Pattern]] = {}
-        for route in catalog.routes:
-            for path in (route.path, f"/{route.tool.prefix}{route.claimed or route.path}"):
-                pattern = _Pattern(route, path)
-                self._patterns.setdefault(len(pattern.segments), []).append(pattern)
-        for patterns in self._patterns.values():
-            patterns.sort(key=lambda pattern: pattern.order)
-        self._claims = [_Pattern(route, route.claimed) for route in catalog.routes if route.claimed]
         self._document: dict[str, Any] = {}
         self._page = ""
-
-    def find(self, method: str, path: str) -> "_Match | list[str]":
-        """The route of a request, or the methods that there are at its path."""
-        allowed: list[str] = []
-        segments = _segments(path)
-        for pattern in self._patterns.get(len(segments), ()):
-            values = pattern.match(segments)
-            if values is None:
-                continue
-            if pattern.route.method == method:
-                return _Match(pattern.route, dict(zip(pattern.names, values, strict=True)))
-            allowed.append(pattern.route.method)
-        return allowed
-
-    def claims(self, method: str, path: str) -> list[str]:
-        """Where the routes are that several files have at this path."""
-        segments = _segments(path)
-        found = [pattern.route for pattern in self._claims if pattern.match(segments) is not None]
-        return [route.path for route in found if route.method == method]
 
     def document(self) -> dict[str, Any]:
         """The OpenAPI document of the routes."""
@@ -207,53 +167,6 @@ class _Served:
 
         self._page = self._page or docs_page(self.document())
         return self._page
-
-
-class _Pattern:
-    """A path with variables, segment by segment: what is encoded in a segment belongs to it."""
-
-    def __init__(self, route: Route, path: str) -> None:
-        self.route = route
-        self.names = placeholders_of(path)
-        self.segments = [PLACEHOLDER_ALONE.split(segment) for segment in path.split("/")]
-        self.order = [(len(pieces) > 1, -sum(map(len, pieces)), pieces) for pieces in self.segments]
-
-    def match(self, segments: list[str]) -> list[str] | None:
-        """What stands for the variables, None where the path is another one."""
-        if len(segments) != len(self.segments):
-            return None
-        values: list[str] = []
-        for pieces, text in zip(self.segments, segments, strict=True):
-            found = _match_segment(pieces, text)
-            if found is None:
-                return None
-            values += found
-        return values
-
-
-def _segments(path: str) -> list[str]:
-    return [unquote(segment) for segment in path.split("/")]
-
-
-def _match_segment(pieces: list[str], text: str) -> list[str] | None:
-    """What stands between the literal pieces of a segment: as little as can be, and not nothing; in one go."""
-    first, *others = pieces
-    if not others:
-        return [] if text == first else None
-    if not text.startswith(first):
-        return None
-    values: list[str] = []
-    place = len(first)
-    for piece in others[:-1]:
-        at = text.find(piece, place + 1)
-        if at < 0:
-            return None
-        values.append(text[place:at])
-        place = at + len(piece)
-    end = len(text) - len(others[-1])
-    if end <= place or not text.endswith(others[-1]):
-        return None
-    return [*values, text[place:end]]
 
 
 def _raw_path(scope: Scope) -> str:
@@ -319,7 +232,7 @@ async def _read_body(request: Request) -> Any:
         raise InvalidArguments("the body is not JSON") from exc
 
 
-def _arguments(found: _Match, request: Request, body: Any) -> dict[str, Any]:
+def _arguments(found: Match, request: Request, body: Any) -> dict[str, Any]:
     """The arguments of a call: from the path, then the query, then headers, then the body."""
     route = found.route
     schemas = route.tool.input_schema["properties"]

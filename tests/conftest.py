@@ -32,7 +32,7 @@ def _quick_servers() -> Iterator[None]:
     """uvicorn looks every tenth of a second whether to stop, and thousands of its servers are stopped here."""
 
     async def sleep(seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.005))
+        await asyncio.sleep(min(seconds, 0.005))  # uvicorn's own sleep, and no test's
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uvicorn.server, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))

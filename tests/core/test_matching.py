@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.catalog import Catalog
 from mcp_taskruns.core.compiler import compile_tools
+from mcp_taskruns.core.matching import Match, Router
 from mcp_taskruns.core.routes import compile_routes
 from mcp_taskruns.core.spec import parse_capability
-from mcp_taskruns.rest_adapter import _Match, _Served
 
 PATHS = [
     "/v1/f/{id}",
@@ -23,7 +22,7 @@ PATHS = [
 ]
 
 
-def served() -> _Served:
+def router() -> Router:
     operations = [{"name": f"op{number}", "method": "GET"} for number in range(len(PATHS))]
     document: dict[str, Any] = {
         "naftiko": "1.0.0-alpha2",
@@ -51,10 +50,10 @@ def served() -> _Served:
         },
     }
     tools = compile_tools([parse_capability(document, "thing.yaml")], surface="rest")
-    return _Served(Catalog({}, routes=compile_routes(tools, ()).routes), False)
+    return Router(compile_routes(tools, ()).routes)
 
 
-SERVED = served()
+ROUTER = router()
 
 
 @pytest.mark.parametrize("prefix", ["", "/thing"])
@@ -79,8 +78,8 @@ SERVED = served()
     ],
 )
 def test_the_closest_route_answers(prefix: str, path: str, route: str, variables: dict[str, str]) -> None:
-    found = SERVED.find("GET", prefix + path)
-    assert isinstance(found, _Match)
+    found = ROUTER.find("GET", prefix + path)
+    assert isinstance(found, Match)
     assert (found.route.path, found.variables) == (route, variables)
 
 
@@ -99,13 +98,13 @@ def test_the_closest_route_answers(prefix: str, path: str, route: str, variables
     ],
 )
 def test_what_no_route_has_leads_nowhere(path: str) -> None:
-    assert SERVED.find("GET", path) == []
+    assert ROUTER.find("GET", path) == []
 
 
 def test_a_path_that_could_be_read_in_many_ways_is_read_once() -> None:
     # With a regular expression this would take minutes, and the test its limit.
     dots = "." * 60_000
-    assert SERVED.find("GET", f"/v1/compare/{dots}/") == []
-    found = SERVED.find("GET", f"/v1/compare/a{dots}b")
-    assert isinstance(found, _Match)
+    assert ROUTER.find("GET", f"/v1/compare/{dots}/") == []
+    found = ROUTER.find("GET", f"/v1/compare/a{dots}b")
+    assert isinstance(found, Match)
     assert found.variables == {"base": "a", "head": dots[3:] + "b"}
