@@ -103,9 +103,9 @@ async def test_one_event_that_was_pooled_alone_is_told_as_itself() -> None:
 async def test_what_is_pooled_at_the_end_is_told_before_the_block_is_left() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
-        await tell(reporter, 1, 110)
-        assert client.stands_for == 100
-    assert client.stands_for == 110
+        await tell(reporter, 1, 150)
+        assert 100 <= client.stands_for < 150  # the machine's own time is part of it
+    assert client.stands_for == 150
 
 
 async def test_silence_is_broken_every_ten_seconds_at_the_latest() -> None:
