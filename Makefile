@@ -2,13 +2,15 @@
 # Both make .venv themselves; they need Python 3.11 or newer and a package index.
 PYTHON ?= python3
 VENV := .venv
+# Test processes: many tests wait, so more than cores.
+WORKERS ?= 4
 BIN := $(VENV)/bin
 
 CONFORMANCE := $(VENV)/conformance
 SPECTRAL := $(VENV)/spectral
 SCHEMATHESIS := $(VENV)/schemathesis
 
-.PHONY: demo test test-rest pytest-parts pytest-whole pytest-waiting conformance clean
+.PHONY: demo test test-rest conformance clean
 
 demo: $(VENV)/installed
 	$(BIN)/mcp-taskruns demo
@@ -20,24 +22,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/cog --check README.md
 	$(BIN)/coverage erase
-	$(MAKE) --no-print-directory --jobs=3 pytest-parts pytest-whole pytest-waiting
+	$(BIN)/coverage run -m pytest -q -n $(WORKERS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='mcp_taskruns/core/*,mcp_taskruns/errors.py' --fail-under=100
-
-# The tests in three, side by side: of the parts, in folders of their own, of the whole, and what mostly waits.
-PARTS := tests/core tests/providers tests/runs tests/simulator
-WAITING := tests/test_demo.py tests/test_long_streams.py tests/test_stdio.py tests/test_http.py tests/test_watching.py \
-	tests/rest_side/test_processes.py tests/test_scenarios.py tests/test_cli.py
-
-pytest-parts:
-	$(BIN)/coverage run -m pytest -q $(PARTS)
-
-pytest-whole:
-	$(BIN)/coverage run -m pytest -q $(PARTS:%=--ignore=%) $(WAITING:%=--ignore=%) tests
-
-pytest-waiting:
-	$(BIN)/coverage run -m pytest -q $(WAITING)
 
 # The REST side from outside: its OpenAPI document by Spectral (needs npm), and requests by Schemathesis, which has an
 # environment of its own because its plugin would load into every run of pytest.

@@ -17,7 +17,7 @@ ENVELOPE: Json = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -34,7 +34,7 @@ class Connection:
     async def open(cls, port: int) -> "Connection":
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
 
-    async def post(self, headers: str, body: bytes) -> Answer:
+    async def post(self, headers: str, body: bytes) -> HttpResponse:
         head = (
             "POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:1\r\ncontent-type: application/json\r\n"
             f"accept: application/json, text/event-stream\r\n{headers}content-length: {len(body)}\r\n\r\n"
@@ -49,7 +49,7 @@ class Connection:
             answer = await self.read_chunks()
         else:
             answer = await self.reader.readexactly(int(answer_headers.get("content-length", 0)))
-        return Answer(int(lines[0].split()[1]), answer_headers, answer)
+        return HttpResponse(int(lines[0].split()[1]), answer_headers, answer)
 
     async def read_chunks(self) -> bytes:
         chunks: list[bytes] = []
@@ -98,7 +98,7 @@ class Session:
             raise BenchmarkError(f"tools/call was answered with {answer}")
         return self.read_message(answer, request_id), len(answer.body)
 
-    def read_message(self, answer: Answer, request_id: int) -> Json:
+    def read_message(self, answer: HttpResponse, request_id: int) -> Json:
         if answer.headers["content-type"].startswith("application/json"):
             message: Any = json.loads(answer.body)
             if message.get("id") == request_id:

@@ -15,7 +15,7 @@ from statistics import median
 
 import yaml
 
-from mcp_taskruns.loader import load
+from mcp_taskruns.loading.loader import load
 
 TOOLS = 7
 """Tools of a file, as many as public files have on average."""

@@ -19,8 +19,8 @@ import anyio
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mcp_taskruns.app import build_gateway
-from mcp_taskruns.core.events import Progress
-from mcp_taskruns.gateway import Gateway
+from mcp_taskruns.core.runs.events import Progress
+from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.settings import read_settings
 from mcp_taskruns.simulator.app import Simulator, serve
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import anyio
 
 from mcp_taskruns import __version__
-from mcp_taskruns.cache import load_capabilities
-from mcp_taskruns.catalog import Catalog, Loaded, build_catalog
-from mcp_taskruns.core.masking import Mask
-from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.folders import capability_folders
-from mcp_taskruns.gateway import Gateway
+from mcp_taskruns.core.calls.redaction import Redactor
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.loading.catalog import Catalog, Loaded, build_catalog
+from mcp_taskruns.loading.files import capability_folders
+from mcp_taskruns.loading.loader import Known, load
 from mcp_taskruns.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,13 +35,25 @@ def build_gateway(settings: Settings, tell: Tell | None = None) -> Gateway:
 
     Raises CapabilityError and SettingsError for what the operator has to mend, with `strict` also for one such file.
     """
-    loaded = load_capabilities(settings)
+    loaded = _load(settings)
     if loaded.problems and (settings.strict or not (loaded.tools or loaded.rest_tools)):
         raise loaded.problems[0]
     for problem in loaded.problems:
         if tell is not None:
             tell(str(problem))
     return Gateway(_catalog(loaded, settings), settings)
+
+
+def _load(settings: Settings, known: Known | None = None) -> Loaded:
+    """Load the capability files that the settings name."""
+    return load(
+        settings.capabilities,
+        overlays=not settings.no_overlays,
+        names=settings.tool_names,
+        base_uris=settings.base_uris,
+        rest=settings.rest,
+        known=known,
+    )
 
 
 def not_served(problem: str) -> str:
@@ -89,14 +101,12 @@ async def _watched(gateway: Gateway, settings: Settings, known: Sequence[str], a
     if not settings.watch:
         yield
         return
-    from mcp_taskruns.cache import load_options
-    from mcp_taskruns.loader import Known, load
-    from mcp_taskruns.watching import watch
+    from mcp_taskruns.engine.reload import watch
 
     files = Known()
 
     def build() -> tuple[Catalog, list[str]]:
-        loaded = load(settings.capabilities, **load_options(settings), known=files)
+        loaded = _load(settings, files)
         return _catalog(loaded, settings), list(map(str, loaded.problems))
 
     folders = capability_folders(settings.capabilities)
@@ -158,7 +168,7 @@ def _importing() -> Iterator[None]:
 
 async def _serve_stdio(gateway: Gateway, settings: Settings) -> None:
     with _importing():
-        from mcp_taskruns.mcp_adapter import build_server
+        from mcp_taskruns.servers.mcp.server import build_server
 
     server = build_server(gateway, is_watched=settings.watch)
     if sys.platform == "win32":  # pragma: no cover - the event loop there cannot wait for standard input
@@ -167,7 +177,7 @@ async def _serve_stdio(gateway: Gateway, settings: Settings) -> None:
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
         return
-    from mcp_taskruns.stdio import serve_stdio
+    from mcp_taskruns.servers.mcp.stdio import serve_stdio
 
     with until_signalled():
         await serve_stdio(server)
@@ -175,7 +185,7 @@ async def _serve_stdio(gateway: Gateway, settings: Settings) -> None:
 
 async def _serve_sockets(gateway: Gateway, settings: Settings, announce: Tell) -> None:
     """MCP over HTTP or on standard input and output, and the REST side where it is asked for."""
-    from mcp_taskruns.http_server import HttpServers, Listener, listen
+    from mcp_taskruns.servers.http import HttpServers, Listener, listen
 
     listeners: list[Listener] = []
     with ExitStack() as sockets:
@@ -211,9 +221,9 @@ def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from mcp_taskruns.http_server import BearerTokens, HostCheck
-    from mcp_taskruns.mcp_adapter import build_server
-    from mcp_taskruns.stdio import MAX_MESSAGE_BYTES
+    from mcp_taskruns.servers.http import BearerTokens, HostCheck
+    from mcp_taskruns.servers.mcp.server import build_server
+    from mcp_taskruns.servers.mcp.stdio import MAX_MESSAGE_BYTES
 
     check = HostCheck(settings)
 
@@ -233,25 +243,25 @@ def build_http_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
 
 def build_rest_app(gateway: Gateway, settings: Settings) -> "ASGIApp":
     """The ASGI app of the REST side. Raises SettingsError as `build_http_app` does."""
-    from mcp_taskruns.http_server import BearerTokens, HostCheck
-    from mcp_taskruns.rest_adapter import RestApp, unauthorized
+    from mcp_taskruns.servers.http import BearerTokens, HostCheck
+    from mcp_taskruns.servers.rest.app import RestApp, unauthorized
 
     app: ASGIApp = RestApp(gateway, HostCheck(settings), is_protected=bool(settings.tokens))
     return BearerTokens(app, settings.tokens, unauthorized()) if settings.tokens else app
 
 
-def configure_logging(settings: Settings, mask: Mask) -> None:
+def configure_logging(settings: Settings, mask: Redactor) -> None:
     """Log to standard error, without secrets."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_MaskingFormatter(mask))
+    handler.setFormatter(RedactingFormatter(mask))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     # These log what they pass on, and with it arguments, answers and perhaps credentials.
     for name in ("httpx", "httpcore", "sse_starlette"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _MaskingFormatter(logging.Formatter):
-    def __init__(self, mask: Mask) -> None:
+class RedactingFormatter(logging.Formatter):
+    def __init__(self, mask: Redactor) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
         self._mask = mask
 

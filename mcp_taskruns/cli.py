@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import anyio
 
 from mcp_taskruns import __version__
-from mcp_taskruns.core.events import Progress
-from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.result import Outcome
-from mcp_taskruns.core.text import dump
+from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.model.json import dump
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
 from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, words
 
@@ -126,7 +126,7 @@ def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
     gateway = build_gateway(settings, lambda problem: say(not_served(problem), file=sys.stderr))
     tools = list(gateway.tools.values())
     if parsed["json"]:
-        from mcp_taskruns.mcp_adapter import list_tool
+        from mcp_taskruns.servers.mcp.server import list_tool
 
         say(json.dumps({"tools": [list_tool(tool) for tool in tools]}, indent=2, ensure_ascii=False))
         return 0
@@ -178,11 +178,11 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
             return 1
         finally:
             await gateway.aclose()
-    _print_outcome(outcome)
+    _print_result(outcome)
     return 0
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_result(outcome: CallResult) -> None:
     for note in outcome.notes:
         say(note, file=sys.stderr)
     if outcome.data is not None and sys.stdout.isatty():
@@ -195,7 +195,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _check(settings: Settings, parsed: dict[str, Any]) -> int:
-    from mcp_taskruns.check import check_files  # a server has no use for it
+    from mcp_taskruns.loading.check import check_files  # a server has no use for it
 
     variables = [name for name, value in settings.environment.items() if value]
     checked = check_files(

@@ -50,7 +50,6 @@ class Settings:
     no_overlays: bool = _option(
         False, "take the capability files as they are, without their overlays", LISTING | {"check"}
     )
-    no_cache: bool = _option(False, "read capability files anew at each start; keep nothing of them", LISTING)
     strict: bool = _option(
         False,
         "do not start when a capability file cannot be served; for check, warnings are errors",

@@ -39,12 +39,6 @@ def _quick_servers() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test leaves compiled capability files where the user's are."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def simulator() -> Simulator:
     """Simulated providers whose time stands still until a test moves it."""

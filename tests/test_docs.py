@@ -14,12 +14,12 @@ from mcp.client.stdio import StdioServerParameters
 
 from mcp_taskruns import demo
 from mcp_taskruns.cli import COMMANDS, build_parser
-from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.exchange import MAX_RETRIES
-from mcp_taskruns.gateway import MAX_STRUCTURED
-from mcp_taskruns.limits import MAX_AT_ONCE, MAX_STREAMS
-from mcp_taskruns.loader import load_tools
-from mcp_taskruns.paging import MAX_PAGES
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.engine.client import MAX_RETRIES
+from mcp_taskruns.engine.gateway import MAX_STRUCTURED
+from mcp_taskruns.engine.paginate import MAX_PAGES
+from mcp_taskruns.engine.rate_limits import MAX_AT_ONCE, MAX_STREAMS
+from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.settings import flag_of, options, variable_of
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ import pytest
 from mcp.client import Client
 from mcp.types import CallToolResult, TextContent
 
-from mcp_taskruns import exchange
+from mcp_taskruns.engine import client as exchange
 from mcp_taskruns.simulator.app import Simulator, serve
-from tests.doors import Door, Era, open_client
+from tests.clients import Door, Era, open_client
 
 pytestmark = pytest.mark.anyio
 
@@ -222,7 +222,10 @@ def planted_in(text: str) -> list[str]:
 
 
 AS_IT_IS = ("-m", "mcp_taskruns")
-AT_ONCE = ("-c", "from mcp_taskruns import __main__, exchange; exchange.backoff = lambda *_: 0.0; __main__.main()")
+AT_ONCE = (
+    "-c",
+    "from mcp_taskruns import __main__; from mcp_taskruns.engine import client; client.backoff = lambda *_: 0.0; __main__.main()",
+)
 """A server that does not wait before it tries again."""
 
 

@@ -24,16 +24,18 @@ from mcp.client import Client
 from mcp.types import CallToolResult, TextContent
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_taskruns.core.operation import Tool
+from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import Kind
-from mcp_taskruns.mcp_adapter import build_server
-from mcp_taskruns.simulator import inngest, posthog_data, render_runs, runway
+from mcp_taskruns.servers.mcp.server import build_server
+from mcp_taskruns.simulator import inngest, runway
 from mcp_taskruns.simulator.app import Fault, RecordedRequest, Simulator, serve
 from mcp_taskruns.simulator.lifecycle import Step, Timeline
-from mcp_taskruns.simulator.posthog_seeds import JSON_SCHEMA, PNG, cloud_script
+from mcp_taskruns.simulator.posthog import data as posthog_data
+from mcp_taskruns.simulator.posthog.seeds import JSON_SCHEMA, PNG, cloud_script
+from mcp_taskruns.simulator.render import runs as render_runs
+from tests.clients import open_gateway
 from tests.clock import DRIVEN, LoopClock, pass_time
-from tests.doors import open_gateway
-from tests.runs.driver import KEYS, TRIES, Arguments
+from tests.engine.runs.driver import KEYS, TRIES, Arguments
 
 # The soak is in the time of the first test
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_taskruns.simulator.inngest import Inngest
 from mcp_taskruns.simulator.lifecycle import Change, Clock
-from mcp_taskruns.simulator.posthog import PostHog
-from mcp_taskruns.simulator.render import Render
+from mcp_taskruns.simulator.posthog.app import PostHog
+from mcp_taskruns.simulator.render.app import Render
 from mcp_taskruns.simulator.runway import Runway
 from mcp_taskruns.simulator.wire import Json
 

@@ -15,8 +15,8 @@ import anyio.to_thread
 
 from mcp_taskruns.app import build_gateway, build_http_app
 from mcp_taskruns.settings import Settings, read_settings
+from tests.clients import listening
 from tests.conformance.provider import Jobs
-from tests.doors import listening
 
 HERE = Path(__file__).parent
 

@@ -22,15 +22,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from mcp_taskruns.core.arguments import compile_check, explain_problems
-from mcp_taskruns.core.compiler import compile_tools
-from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.request import UpstreamRequest, build_request
-from mcp_taskruns.core.result import Answer, read_answer
-from mcp_taskruns.core.spec import parse_capability
+from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.request import HttpRequest, build_request
+from mcp_taskruns.core.calls.response import HttpResponse, read_response
+from mcp_taskruns.core.format.compiler import compile_tools
+from mcp_taskruns.core.format.spec import parse_capability
+from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CallError, CapabilityError, InvalidArguments
-
-from . import KEY, Json, document, tool_of
+from tests.core.documents import KEY, Json, document, tool_of
 
 settings.register_profile(
     "properties",
@@ -488,7 +487,7 @@ class Sent:
     body: Any = None
 
 
-def read_request(request: UpstreamRequest) -> Sent:
+def read_request(request: HttpRequest) -> Sent:
     """What a server makes of a request."""
     assert re.fullmatch(r"[!-~]+", request.url), "a URL holds what no URL may"
     url = urlsplit(request.url)
@@ -737,7 +736,7 @@ def tool_at(name: str) -> Tool:
     return tool
 
 
-def markup(request: UpstreamRequest) -> str:
+def markup(request: HttpRequest) -> str:
     """The characters of a body that are XML's own, and nothing else of it."""
     return re.sub(r"""[^<>"']""", "", (request.content or b"").decode())
 
@@ -889,7 +888,7 @@ def test_any_answer_is_an_outcome_or_a_call_error(
 ) -> None:
     tool = tool_of(tool={"outputParameters": outputs})
     try:
-        outcome = read_answer(Answer(status, headers, body, now), tool.operation)
+        outcome = read_response(HttpResponse(status, headers, body, now), tool.operation)
     except CallError as exc:
         json.dumps(exc.to_json(), allow_nan=False)
         return
@@ -903,9 +902,9 @@ def test_any_answer_is_an_outcome_or_a_call_error(
 @given(outputs=OUTPUTS, value=nested(SCALARS, MEMBERS, 12))
 def test_what_a_mapping_makes_of_json_is_told_as_it_is_given(outputs: Any, value: Any) -> None:
     tool = tool_of(tool={"outputParameters": outputs})
-    answer = Answer(200, {"content-type": "application/json"}, json.dumps(value).encode())
+    answer = HttpResponse(200, {"content-type": "application/json"}, json.dumps(value).encode())
     try:
-        outcome = read_answer(answer, tool.operation)
+        outcome = read_response(answer, tool.operation)
     except CallError:
         assert any(path in json.dumps(outputs) for path in BEYOND), "every other mapping can be read"
         return

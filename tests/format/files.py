@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.request import UpstreamRequest, build_request
+from mcp_taskruns.core.calls.request import HttpRequest, build_request
+from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CallError
-from mcp_taskruns.loader import load_tools
+from mcp_taskruns.loading.loader import load_tools
 
 FOLDER = Path(__file__).parent / "capabilities"
 
@@ -43,7 +43,7 @@ def tools_of(file: str) -> Mapping[str, Tool]:
 
 def sent(
     file: str, tool: str, arguments: Mapping[str, Any], environment: Mapping[str, str] = ENVIRONMENT
-) -> UpstreamRequest:
+) -> HttpRequest:
     """The request of one call."""
     return build_request(tools_of(file)[tool].operation, arguments, environment)
 

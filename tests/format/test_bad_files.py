@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mcp_taskruns.core.operation import Tool
-from mcp_taskruns.core.request import build_request
+from mcp_taskruns.core.calls.request import build_request
+from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CallError, CapabilityError
-from mcp_taskruns.loader import load, load_tools
+from mcp_taskruns.loading.loader import load, load_tools
 from tests.format.files import ENVIRONMENT, FOLDER
 
 GOOD = """\
@@ -220,7 +220,9 @@ def test_nesting_without_bound_does_not_end_the_process(tmp_path: Path, text: st
     written(tmp_path, f"naftiko: 1.0.0-alpha2\ninfo: {text}\n")
     written(tmp_path, GOOD, "good.yaml")
     # In a process of its own: where the reader overflows its stack, no exception says so.
-    program = "import sys; from mcp_taskruns.loader import load; found = load(sys.argv[1:]); print(*found.problems)"
+    program = (
+        "import sys; from mcp_taskruns.loading.loader import load; found = load(sys.argv[1:]); print(*found.problems)"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=50, check=False
     )

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mcp_taskruns.core.request import UpstreamRequest
+from mcp_taskruns.core.calls.request import HttpRequest
 from tests.format.files import sent, tools_of
 
 
-def content_type(request: UpstreamRequest) -> str:
+def content_type(request: HttpRequest) -> str:
     (found,) = [value for name, value in request.headers if name.lower() == "content-type"]
     return found
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from mcp_taskruns.core.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
 from mcp_taskruns.errors import InvalidArguments, NotConfigured
-from mcp_taskruns.loader import load_tools
-from mcp_taskruns.mcp_adapter import list_tool
+from mcp_taskruns.loading.loader import load_tools
+from mcp_taskruns.servers.mcp.server import list_tool
 from tests.format.files import ENVIRONMENT, FILES, FOLDER, failure, sent, tools_of
 
 ACCEPT = {"Accept": "application/json, */*;q=0.5"}

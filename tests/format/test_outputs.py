@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.result import Answer, Outcome, read_answer
+from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.errors import ProviderError
 from tests.format.files import tools_of
 
@@ -22,9 +22,9 @@ ANSWER = {
 
 def told(
     tool: str, answer: Any, status: int = 200, media_type: str = "application/json", file: str = "outputs.yaml"
-) -> Outcome:
+) -> CallResult:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return read_answer(Answer(status, {"content-type": media_type}, body), tools_of(file)[tool].operation)
+    return read_response(HttpResponse(status, {"content-type": media_type}, body), tools_of(file)[tool].operation)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import anyio
 from mcp import types
 from mcp.client import Client
 
-from mcp_taskruns.catalog import build_catalog
-from mcp_taskruns.gateway import Gateway
-from mcp_taskruns.loader import load_tools
-from mcp_taskruns.mcp_adapter import build_server
+from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.loading.catalog import build_catalog
+from mcp_taskruns.loading.loader import load_tools
+from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import read_settings
 from mcp_taskruns.simulator.app import RecordedRequest, Simulator
 from tests.clock import pass_time, settle
-from tests.runs.driver import POSTHOG_RUNS, TASK, Arguments, is_ours
+from tests.engine.runs.driver import POSTHOG_RUNS, TASK, Arguments, is_ours
 
 TOOLS = load_tools(())
 """The shipped tools, read once."""

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.simulator.app import Fault, Simulator
-from tests.providers.driver import Caller, Sent, connected, requests, wire
-from tests.runs.driver import (
+from tests.engine.runs.driver import (
     INNGEST_CANCELLED,
     INNGEST_COMPLETED,
     INNGEST_FAILED,
@@ -21,6 +20,7 @@ from tests.runs.driver import (
     Arguments,
     sent,
 )
+from tests.providers.driver import Caller, Sent, connected, requests, wire
 
 pytestmark = pytest.mark.anyio
 

@@ -11,6 +11,18 @@ import pytest
 
 from mcp_taskruns.simulator.app import Fault, Simulator
 from tests.clock import pass_time
+from tests.engine.runs.driver import (
+    POSTHOG_COMPLETED,
+    POSTHOG_FAILED,
+    POSTHOG_NOT_STARTED,
+    POSTHOG_RUNNING,
+    POSTHOG_RUNS,
+    TASK,
+    Arguments,
+    answering,
+    outside,
+    sent,
+)
 from tests.providers.driver import (
     POSTHOG_READING,
     POSTHOG_WRITING,
@@ -22,18 +34,6 @@ from tests.providers.driver import (
     path_on,
     requests,
     wire,
-)
-from tests.runs.driver import (
-    POSTHOG_COMPLETED,
-    POSTHOG_FAILED,
-    POSTHOG_NOT_STARTED,
-    POSTHOG_RUNNING,
-    POSTHOG_RUNS,
-    TASK,
-    Arguments,
-    answering,
-    outside,
-    sent,
 )
 
 pytestmark = pytest.mark.anyio

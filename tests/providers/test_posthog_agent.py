@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.simulator.app import Fault, Simulator
+from tests.engine.runs.driver import POSTHOG_COMPLETED, POSTHOG_NOT_STARTED, POSTHOG_RUNNING, TASK, Arguments, outside
 from tests.providers.driver import (
     POSTHOG_READING,
     POSTHOG_WRITING,
@@ -20,14 +21,6 @@ from tests.providers.driver import (
     path_on,
     requests,
     wire,
-)
-from tests.runs.driver import (
-    POSTHOG_COMPLETED,
-    POSTHOG_NOT_STARTED,
-    POSTHOG_RUNNING,
-    TASK,
-    Arguments,
-    outside,
 )
 
 pytestmark = pytest.mark.anyio

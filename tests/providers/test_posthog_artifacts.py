@@ -12,6 +12,7 @@ import pytest
 from mcp import types
 
 from mcp_taskruns.simulator.app import Fault, Simulator
+from tests.engine.runs.driver import POSTHOG_COMPLETED, POSTHOG_FAILED, POSTHOG_RUNNING, Arguments, outside
 from tests.providers.driver import (
     POSTHOG_WRITING,
     Caller,
@@ -22,7 +23,6 @@ from tests.providers.driver import (
     requests,
     wire,
 )
-from tests.runs.driver import POSTHOG_COMPLETED, POSTHOG_FAILED, POSTHOG_RUNNING, Arguments, outside
 
 pytestmark = pytest.mark.anyio
 

@@ -10,6 +10,15 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.simulator.app import Fault, Simulator
+from tests.engine.runs.driver import (
+    POSTHOG_COMPLETED,
+    POSTHOG_FAILED,
+    POSTHOG_NOT_STARTED,
+    POSTHOG_RUNNING,
+    Arguments,
+    outside,
+    sent,
+)
 from tests.providers.driver import (
     POSTHOG_READING,
     POSTHOG_WRITING,
@@ -21,15 +30,6 @@ from tests.providers.driver import (
     path_on,
     requests,
     wire,
-)
-from tests.runs.driver import (
-    POSTHOG_COMPLETED,
-    POSTHOG_FAILED,
-    POSTHOG_NOT_STARTED,
-    POSTHOG_RUNNING,
-    Arguments,
-    outside,
-    sent,
 )
 
 pytestmark = pytest.mark.anyio

@@ -12,10 +12,9 @@ import anyio
 import pytest
 
 from mcp_taskruns.simulator.app import Fault, Simulator, serve
-from mcp_taskruns.simulator.render import Render
+from mcp_taskruns.simulator.render.app import Render
 from tests.clock import LoopClock, pass_time
-from tests.providers.driver import Caller, Sent, connected, methods, requests, wire
-from tests.runs.driver import (
+from tests.engine.runs.driver import (
     HONEST,
     RENDER_CANCELED,
     RENDER_COMPLETED,
@@ -26,6 +25,7 @@ from tests.runs.driver import (
     outside,
     sent,
 )
+from tests.providers.driver import Caller, Sent, connected, methods, requests, wire
 
 pytestmark = pytest.mark.anyio
 

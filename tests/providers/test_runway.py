@@ -11,8 +11,7 @@ import pytest
 
 from mcp_taskruns.simulator.app import Fault, Simulator
 from tests.clock import pass_time
-from tests.providers.driver import Caller, Sent, connected, methods, requests, wire
-from tests.runs.driver import (
+from tests.engine.runs.driver import (
     HONEST,
     RUNWAY_CANCELLED,
     RUNWAY_FAILED,
@@ -24,6 +23,7 @@ from tests.runs.driver import (
     outside,
     sent,
 )
+from tests.providers.driver import Caller, Sent, connected, methods, requests, wire
 
 pytestmark = pytest.mark.anyio
 

@@ -18,9 +18,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from mcp_taskruns.simulator import posthog_data
 from mcp_taskruns.simulator.lifecycle import ManualClock
-from mcp_taskruns.simulator.posthog import PostHog
+from mcp_taskruns.simulator.posthog import data as posthog_data
+from mcp_taskruns.simulator.posthog.app import PostHog
 
 pytestmark = pytest.mark.anyio
 

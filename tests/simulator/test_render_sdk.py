@@ -23,8 +23,8 @@ from render.public_api.api.workflow_tasks import get_task, list_task_runs, list_
 
 from mcp_taskruns.simulator.app import Fault, Simulator, serve
 from mcp_taskruns.simulator.lifecycle import ManualClock
-from mcp_taskruns.simulator.render import Render
-from mcp_taskruns.simulator.render_runs import OWNER_ID, VERSION_IDS, WORKFLOW_ID
+from mcp_taskruns.simulator.render.app import Render
+from mcp_taskruns.simulator.render.runs import OWNER_ID, VERSION_IDS, WORKFLOW_ID
 
 pytestmark = pytest.mark.anyio
 

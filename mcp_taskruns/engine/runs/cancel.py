@@ -1,0 +1,83 @@
+"""Cancelling a run honestly: what had ended already is not cancelled, and what became of the rest is told."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import anyio
+
+from mcp_taskruns.core.calls.request import path_arguments
+from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.model.json_path import fulfils
+from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.core.runs.messages import cancel_value, state_line
+from mcp_taskruns.core.runs.reading import Reading, runs_in_response
+from mcp_taskruns.engine.client import Exchange
+from mcp_taskruns.engine.progress import Report, reporting
+from mcp_taskruns.engine.runs.read import read_run
+from mcp_taskruns.errors import CallError, ProviderError
+
+
+def find_cancel(tool: Tool, arguments: Mapping[str, Any]) -> RunCancel | None:
+    """What this call of the tool cancels, if it cancels something."""
+    cancels = tool.runs.cancels if tool.runs else ()
+    return next((c for c in cancels if c.call.operation == tool.operation and fulfils(arguments, c.when)), None)
+
+
+async def cancel_run(
+    exchange: Exchange,
+    lifecycle: Lifecycle,
+    cancel: RunCancel,
+    arguments: Mapping[str, Any],
+    report: Report,
+) -> CallResult:
+    """Cancel a run that goes on, and tell its state before and after; of one that has ended tell just that.
+
+    Raises CallError for a run that cannot be read, and for what the provider refuses while the run goes on.
+    """
+    run_id = arguments[cancel.call.id]
+    others = path_arguments(lifecycle.read.operation, arguments)
+    async with reporting(report) as reporter:
+        before = await read_run(exchange, lifecycle, others, run_id, tell=reporter.note)
+        read_at = anyio.current_time()
+        is_forced = bool(cancel.guard and arguments.get(cancel.guard))
+        # What has ended in a state that we do not know would be deleted, where there is a guard against that.
+        is_doubtful = before.state is RunStatus.UNKNOWN and bool(cancel.guard)
+        beside = " Nothing was sent." if cancel.when else ""
+        if (before.state.is_terminal or is_doubtful) and not is_forced:
+            return _outcome(lifecycle, before, before, was_accepted=False, guard=cancel.guard, beside=beside)
+        try:
+            answer = await exchange.fetch(cancel.call.operation, arguments, tell=reporter.note)
+        except ProviderError:
+            with suppress(CallError):
+                after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
+                if after.state.is_terminal:
+                    return _outcome(lifecycle, before, after, was_accepted=False, guard=cancel.guard)
+            raise
+        if before.state.is_terminal:
+            return _outcome(lifecycle, before, before, was_accepted=True, answer=answer.value)
+        found = runs_in_response(lifecycle, cancel.call.operation.name, answer.value, run_id)
+        if found:
+            return _outcome(lifecycle, before, found[0], was_accepted=True, answer=answer.value)
+        # An answer may be as old as the one before cancelling.
+        await anyio.sleep_until(read_at + lifecycle.cached_s)
+        try:
+            after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
+        except CallError:
+            after = Reading(run_id, RunStatus.UNKNOWN, "")
+        return _outcome(lifecycle, before, after, was_accepted=True, answer=answer.value)
+
+
+def _outcome(
+    lifecycle: Lifecycle,
+    before: Reading,
+    after: Reading,
+    *,
+    was_accepted: bool,
+    answer: Any = None,
+    guard: str = "",
+    beside: str = "",
+) -> CallResult:
+    value = cancel_value(lifecycle, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside=beside)
+    return CallResult.of(value, state_line([after]))

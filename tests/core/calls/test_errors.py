@@ -1,0 +1,660 @@
+"""Answers are as the providers send them: Render's API reference and its CLI's local server (render-oss/cli
+pkg/workflows/apiserver), Inngest's open-source server, PostHog's source (products/tasks/backend), Runway's OpenAPI
+document and documentation (docs.dev.runwayml.com). Here they are told of an operation without rules, or with rules made
+for a test.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+
+from mcp_taskruns.core.calls.errors import (
+    HINT_BY_STATUS,
+    HINTS,
+    MAX_ERROR_MESSAGE,
+    MAX_GROUP,
+    OUR_MISTAKE,
+    PASSING,
+    retry_after,
+)
+from mcp_taskruns.core.calls.response import HttpResponse
+from mcp_taskruns.core.model.json import dump
+from mcp_taskruns.core.model.json_path import Condition
+from mcp_taskruns.core.model.operation import Authentication, ErrorRule, Location, Operation, Parameter, Variable
+from mcp_taskruns.errors import Kind, ProviderError
+from tests.core.calls.test_response import INNGEST_ERROR, answer, error, failure, operation, refused
+from tests.core.documents import Json
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # Render API reference: errors are {id, message}
+        (
+            answer(404, "application/json", '{"id":"err-1","message":"task run not found"}'),
+            error("not_found", 404, "task run not found"),
+        ),
+        # render 1.5.0 changelog, 0.6.1: 401 may be plain text
+        (answer(401, "text/plain", "Unauthorized\n"), error("auth", 401, "Unauthorized")),
+        # pkg/workflows/apiserver: cancelling what has ended
+        (
+            answer(500, "application/json", '{"message":"task run trn-1 is not active"}'),
+            error("unavailable", 500, "task run trn-1 is not active", retryable=True),
+        ),
+        # Inngest, pkg/api/apiv1: DELETE of an unknown run
+        (
+            answer(404, "application/json", '{"error":"Unable to load function run: 01HE","data":null,"status":404}'),
+            error("not_found", 404, "Unable to load function run: 01HE"),
+        ),
+        (answer(404, "text/plain; charset=utf-8", "404 page not found"), error("not_found", 404, "404 page not found")),
+        (answer(401, "text/plain", "Authentication failed"), error("auth", 401, "Authentication failed")),
+        # PostHog: exceptions-hog
+        (
+            answer(
+                403,
+                "application/json",
+                '{"type":"authentication_error","code":"permission_denied",'
+                '"detail":"API key missing required scope \'task:write\'","attr":null}',
+            ),
+            error("auth", 403, "API key missing required scope 'task:write'"),
+        ),
+        (
+            answer(
+                400,
+                "application/json",
+                '{"type":"validation_error","code":"required","detail":"This field is required.","attr":"entries"}',
+            ),
+            error("validation", 400, "entries: This field is required."),
+        ),
+        (
+            answer(
+                429,
+                "application/json",
+                '{"type":"throttled_error","code":"throttled",'
+                '"detail":"Request was throttled. Expected available in 13 seconds.","attr":null}',
+                retry_after="13",
+            ),
+            error(
+                "rate_limited",
+                429,
+                "Request was throttled. Expected available in 13 seconds.",
+                retryable=True,
+                retry_after_s=13.0,
+            ),
+        ),
+        # PostHog: TaskRunErrorResponse
+        (
+            answer(400, "application/json", '{"error":"Run is already active in cloud"}'),
+            error("validation", 400, "Run is already active in cloud"),
+        ),
+        (
+            answer(502, "application/json", '{"error":"Agent server is not reachable"}'),
+            error("unavailable", 502, "Agent server is not reachable", retryable=True),
+        ),
+        (
+            answer(504, "application/json", '{"error":"Agent server request timed out"}'),
+            error("timeout", 504, "Agent server request timed out", retryable=True),
+        ),
+        # PostHog: the stream's renderer garbles its errors
+        (
+            answer(406, "text/event-stream", "typecodedetailattr"),
+            error("unsupported", 406, "", hint=HINT_BY_STATUS[406]),
+        ),
+        # Runway's OpenAPI document: {error, issues, docUrl}
+        (
+            answer(
+                400,
+                "application/json",
+                '{"error":"Validation of body failed","issues":[{"code":"invalid_string","path":["params","id"],'
+                '"message":"Invalid uuid"},{"code":"x","path":[],"message":"Other"}],"docUrl":"https://docs"}',
+            ),
+            error("validation", 400, "Validation of body failed - params.id: Invalid uuid - Other"),
+        ),
+        (
+            answer(429, "application/json", '{"error":"You are out of runs."}'),
+            error("rate_limited", 429, "You are out of runs.", retryable=True),
+        ),
+        (answer(404, "application/json", '{"error":"Not found"}'), error("not_found", 404, "Not found")),
+        # Inngest v2: {errors: [{code, message}]}
+        (
+            answer(409, "application/json", '{"errors":[{"code":"run_already_ended","message":"Run has ended"}]}'),
+            error("conflict", 409, "Run has ended"),
+        ),
+        # RFC 9457
+        (
+            answer(422, "application/problem+json", '{"title":"Unfit","detail":"No such colour","status":422}'),
+            error("validation", 422, "No such colour - Unfit"),
+        ),
+        # What says more comes first, in whatever order it is written
+        (
+            answer(400, "application/json", '{"detail":"c","error":"b","message":"a"}'),
+            error("validation", 400, "a - b - c"),
+        ),
+        # RFC 6749
+        (
+            answer(401, "application/json", '{"error":"invalid_token","error_description":"It expired"}'),
+            error("auth", 401, "invalid_token - It expired"),
+        ),
+        (
+            answer(500, "application/json", '{"error":{"message":"deep"}}'),
+            error("unavailable", 500, "deep", retryable=True),
+        ),
+        # A path that is no list says nothing of where
+        (
+            answer(404, "application/json", '{"status":404,"error":"Not Found","path":"/api/runs/7"}'),
+            error("not_found", 404, "Not Found"),
+        ),
+        (answer(400, "application/json", '{"path":5,"message":"no"}'), error("validation", 400, "no")),
+        (answer(400, "application/json", '{"path":{"a":1},"message":"no"}'), error("validation", 400, "no")),
+        (
+            answer(400, "application/json", '{"path":["entries",0,"type"],"message":"no"}'),
+            error("validation", 400, "entries.0.type: no"),
+        ),
+        (answer(400, "application/json", '["one", "two", "one", ""]'), error("validation", 400, "one - two")),
+        (answer(400, "application/json", '{"code":17}'), error("validation", 400, '{"code":17}')),
+        (answer(503, None, ""), error("unavailable", 503, "", retryable=True)),
+        (
+            answer(502, "text/html", "<html><head><TITLE a=b>502 Bad\n  Gateway </TITLE></head><body>…"),
+            error("unavailable", 502, "502 Bad Gateway", retryable=True),
+        ),
+        (
+            answer(500, "text/html", "\ufeffOops <html><title>Down</title>"),
+            error("unavailable", 500, "Down", retryable=True),
+        ),
+        (answer(500, None, " <!doctype html><p>x"), error("unavailable", 500, "an HTML page", retryable=True)),
+        (answer(500, "text/html", " \n"), error("unavailable", 500, "", retryable=True)),
+        # Amazon S3 API reference: Error responses
+        (
+            answer(
+                403,
+                "application/xml",
+                '<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>',
+            ),
+            error("auth", 403, "Request has expired"),
+        ),
+        # JSON says what it says whatever its type; what is none and comes as events says nothing
+        (answer(404, "text/event-stream", '{"detail":"Not found."}'), error("not_found", 404, "Not found.")),
+        (answer(502, "text/event-stream", "typecodedetailattr"), error("unavailable", 502, "", retryable=True)),
+        (answer(400, "text/plain", b" caf\xe9 \n"), error("validation", 400, "caf\ufffd")),
+        (answer(400, "application/json", '{"attr":"a","detail":["x","y"]}'), error("validation", 400, "a: x - a: y")),
+        (answer(400, "application/json", '{"message":null,"error":5,"detail":"z"}'), error("validation", 400, "z")),
+    ],
+)
+def test_an_error_says_what_the_provider_said(given: HttpResponse, expected: Json) -> None:
+    assert failure(given) == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer(302, "text/html", "<title>Found</title>", location="https://evil.example/?key=1"),
+        answer(301, "application/json", '{"message":"moved"}'),
+        answer(300, None, ""),
+        answer(304, None, ""),
+        answer(399, None, ""),
+    ],
+)
+def test_a_redirect_is_not_followed_and_says_which_address_to_set(given: HttpResponse) -> None:
+    assert failure(given) == error(
+        "unsupported",
+        given.status,
+        "a redirect, which this server does not follow",
+        hint="Set THING_BASE_URL in the server's environment to the address that it leads to.",
+    )
+
+
+KEY_HEADER = Authentication("apikey", ((Variable(("A_KEY", "B_KEY")),),), names=("X-Key",))
+BASIC = Authentication("basic", ((Variable(("USER_NAME",)),), (Variable(("PASSWORD",)),)))
+TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        (operation(authentication=KEY_HEADER), "A_KEY or B_KEY"),
+        (operation(authentication=BASIC), "USER_NAME, PASSWORD"),
+        (operation(authentication=KEY_HEADER, parameters=TEAM), "A_KEY or B_KEY, TEAM_KEY"),
+        (operation(parameters=TEAM), "TEAM_KEY"),
+    ],
+    ids=["alternatives", "two parts", "constant beside", "constant"],
+)
+def test_a_refused_credential_is_named(asked: Operation, names: str, status: int) -> None:
+    told = refused(answer(status, None, ""), asked)
+    assert told.hint == f"Check {names} in the server's environment: is it right, and may it do this?"
+
+
+def test_a_credential_is_named_only_where_it_is_what_was_refused() -> None:
+    asked = operation(authentication=KEY_HEADER)
+    statuses = [status for status in range(400, 600) if status not in {401, 403}]
+    told = {refused(answer(status, None, ""), asked).hint for status in statuses}
+    assert told <= {*HINTS.values(), *HINT_BY_STATUS.values()}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [
+        (400, "validation", False),
+        (401, "auth", False),
+        (402, "usage_limit", False),
+        (403, "auth", False),
+        (404, "not_found", False),
+        (405, "unsupported", False),
+        (406, "unsupported", False),
+        (408, "timeout", True),
+        (409, "conflict", False),
+        (410, "not_found", False),
+        (413, "validation", False),
+        (415, "unsupported", False),
+        (418, "validation", False),
+        (422, "validation", False),
+        (425, "validation", True),
+        (429, "rate_limited", True),
+        (500, "unavailable", True),
+        (501, "unsupported", False),
+        (502, "unavailable", True),
+        (503, "unavailable", True),
+        (504, "timeout", True),
+        (505, "unavailable", False),
+        (599, "unavailable", False),
+    ],
+)
+def test_the_status_decides_the_kind_and_whether_to_try_again(status: int, kind: Kind, retryable: bool) -> None:
+    hint = HINT_BY_STATUS.get(status, HINTS[kind])
+    assert failure(answer(status, "text/plain", "no")) == error(kind, status, "no", retryable=retryable, hint=hint)
+
+
+@pytest.mark.parametrize(
+    ("method", "repeatable", "is_open"),
+    [("POST", None, True), ("DELETE", None, True), ("GET", False, True), ("POST", True, False), ("GET", None, False)],
+)
+@pytest.mark.parametrize(
+    ("status", "arrived"),
+    # RFC 9110 section 15.5.9, RFC 6585 section 4, RFC 8470 section 5.2: those were not carried out, but for 408
+    [(408, True), (500, True), (502, True), (503, True), (504, True), (425, False), (429, False)],
+)
+def test_what_may_have_been_carried_out_is_tried_again_only_where_that_is_like_once(
+    status: int, arrived: bool, method: str, repeatable: bool | None, is_open: bool
+) -> None:
+    told = refused(answer(status, None, ""), replace(operation(), method=method, repeatable=repeatable))
+    assert told.retryable is not (arrived and is_open)
+    read_first = "The request may have been carried out: read the current state before trying again."
+    assert (told.hint == read_first) is (arrived and is_open)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("text/plain", "x" * 100_000),
+        ("application/json", dump({"error": "x" * 100_000})),
+        ("application/json", dump({"issues": [{"message": "x" * 1_500}, {"message": "y" * 1_500}]})),
+        # A title, and a message of object storage, that has no end in what is read of a body
+        ("text/html", "<title>" + "x" * 100_000),
+        ("text/html", f"<html><title>{'x' * 3_000}</title>"),
+        ("application/xml", f"<Error><Message>{'x' * 3_000}</Message></Error>"),
+    ],
+    ids=["text", "json", "several", "title without end", "title", "xml"],
+)
+def test_a_long_error_is_cut(media_type: str, body: str) -> None:
+    told = failure(answer(400, media_type, body))["message"].removeprefix("the provider answered 400: ")
+    assert told[:1_500] == "x" * 1_500
+    assert (len(told), told[-1]) == (MAX_ERROR_MESSAGE + 1, "…")
+
+
+def test_every_kind_of_error_has_a_hint() -> None:
+    assert all(HINTS[kind].endswith((".", "?")) for kind in get_args(Kind))
+
+
+NOW = 1_792_567_660.0
+"""2026-10-21 07:27:40 UTC"""
+
+
+def after(status: int = 503, **headers: str) -> float | None:
+    """The seconds to wait that an answer with these headers, received at NOW, is told with."""
+    told = refused(replace(answer(status, None, "", **headers), received_at=NOW))
+    json.dumps(told.to_json(), allow_nan=False)
+    return told.retry_after_s
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0.0),
+        ("13", 13.0),
+        (" 13 ", 13.0),
+        ("1.5", 1.5),
+        ("0.12345", 0.123),
+        ("-3", 0.0),
+        # RFC 9110 section 5.6.7: all three forms of a date have to be accepted
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 20.0),
+        ("Wednesday, 21-Oct-26 07:28:00 GMT", 20.0),
+        ("Wed Oct 21 07:28:00 2026", 20.0),
+        ("Wed, 21 Oct 2026 09:28:00 +0200", 20.0),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+        ("inf", None),
+        ("-inf", None),
+        ("Infinity", None),
+        ("1e999", None),
+        ("nan", None),
+        ("Wed, 32 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026 25:28:00 GMT", None),
+        pytest.param("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None, id="a year without end"),
+        ("21 Oct 2026 07:28:00 +99999999999", None),
+        ("2026-10-21T07:28:00Z", None),
+        ("\x00", None),
+        (",", None),
+    ],
+)
+def test_a_retry_after_is_told_in_seconds(header: str, seconds: float | None, status: int) -> None:
+    assert after(status, retry_after=header) == seconds
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone of a process cannot be set on Windows")
+@pytest.mark.usefixtures("far_from_greenwich")
+@pytest.mark.parametrize(
+    "header", ["Wed, 21 Oct 2026 07:28:00 GMT", "Wed Oct 21 07:28:00 2026", "Wed, 21 Oct 2026 07:28:00 -0000"]
+)
+def test_a_date_is_of_greenwich_wherever_the_server_stands(header: str) -> None:
+    assert after(retry_after=header) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("ms", "seconds"), [("250", 0.25), ("2000", 2.0), ("0", 0.0), ("-1", 0.0), ("soon", 7.0), ("nan", 7.0), ("", 7.0)]
+)
+def test_milliseconds_go_before_seconds_where_they_are_a_number(ms: str, seconds: float) -> None:
+    # runwayml 5.24 _base_client.py: retry-after-ms, then retry-after
+    assert after(retry_after_ms=ms, retry_after="7") == seconds
+
+
+@pytest.mark.parametrize("name", ["ratelimit_reset", "x_ratelimit_reset"])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        # Render API reference, Rate limiting: in seconds since 1970, and 45 in its example
+        ("45", 45.0),
+        (str(int(NOW) + 12), 12.0),
+        (str(int(NOW) - 12), 0.0),
+        (str(NOW + 0.5), 0.5),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("1000000000", 1_000_000_000.0),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("", None),
+    ],
+)
+def test_the_end_of_a_rate_limit_is_told_in_seconds_or_as_a_moment(
+    header: str, seconds: float | None, name: str
+) -> None:
+    assert after(429, **{name: header}) == seconds
+
+
+def test_of_several_headers_the_one_that_is_meant_for_it_tells_when_to_come_back() -> None:
+    limits = {"ratelimit_reset": "45", "x_ratelimit_reset": "50"}
+    assert after(429, retry_after_ms="9", retry_after="7", **limits) == 0.009
+    assert after(429, retry_after="7", **limits) == 7.0
+    assert after(429, retry_after="0", **limits) == 0.0
+    assert after(429, retry_after="soon", **limits) == 45.0
+    assert after(429, **limits) == 45.0
+    assert after(429) is None
+
+
+@pytest.mark.parametrize("status", [400, 403, 500, 503])
+def test_the_end_of_a_rate_limit_says_nothing_of_another_error(status: int) -> None:
+    # Render sends these headers with every answer: API reference, Rate limiting
+    assert after(status, ratelimit_reset="45", x_ratelimit_reset="45") is None
+
+
+def test_a_time_to_come_back_can_be_read_without_an_error() -> None:
+    assert retry_after({"retry-after": "5"}, 200, NOW) == 5.0
+    assert retry_after({}, 429, NOW) is None
+
+
+def ruled(given: HttpResponse, *rules: ErrorRule, **more: Any) -> ProviderError:
+    return refused(given, replace(operation(**more), errors=rules))
+
+
+def said(status: int, message: str, **members: Any) -> HttpResponse:
+    return answer(status, "application/json", dump({"message": message, **members}))
+
+
+A_RULE = ErrorRule(kind="conflict", hint="Do that.")
+
+
+@pytest.mark.parametrize(
+    ("rule", "fits"),
+    [
+        (ErrorRule(), True),
+        (ErrorRule(status=frozenset({403})), True),
+        (ErrorRule(status=frozenset({401, 403})), True),
+        (ErrorRule(status=frozenset({401, 404})), False),
+        (ErrorRule(when=((("code",), ("no",)),)), True),
+        (ErrorRule(when=((("code",), ("x", "no")),)), True),
+        (ErrorRule(when=((("code",), ("x",)),)), False),
+        (ErrorRule(when=((("code",), ("no",)), (("deep", "er"), (1,)))), True),
+        (ErrorRule(when=((("code",), ("no",)), (("deep", "er"), (2,)))), False),
+        (ErrorRule(when=((("nowhere",), (None,)),)), True),
+        (ErrorRule(says=re.compile("run")), True),
+        (ErrorRule(says=re.compile("^task run")), True),
+        (ErrorRule(says=re.compile("^run")), False),
+        (ErrorRule(says=re.compile("Run")), False),
+        (ErrorRule(says=re.compile("")), True),
+        (ErrorRule(frozenset({403}), ((("code",), ("no",)),), re.compile("run")), True),
+        (ErrorRule(frozenset({404}), ((("code",), ("no",)),), re.compile("run")), False),
+        (ErrorRule(frozenset({403}), ((("code",), ("x",)),), re.compile("run")), False),
+        (ErrorRule(frozenset({403}), ((("code",), ("no",)),), re.compile("ran")), False),
+    ],
+)
+def test_a_rule_is_about_errors_that_have_all_its_marks(rule: ErrorRule, fits: bool) -> None:
+    told = ruled(said(403, "task run is odd", code="no", deep={"er": 1}), replace(rule, kind="conflict", hint="Do."))
+    assert (told.kind, told.hint) == (("conflict", "Do.") if fits else ("auth", HINTS["auth"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "when"),
+    [
+        (answer(400, "text/plain", "code"), ((("code",), ("no",)),)),
+        (answer(400, "application/json", '["no"]'), ((("code",), ("no",)),)),
+        (answer(400, "application/json", '{"code": "no"'), ((("code",), ("no",)),)),
+        (answer(400, None, ""), ((("code",), ("no",)),)),
+    ],
+)
+def test_what_has_no_members_has_no_marks_in_them(given: HttpResponse, when: Condition) -> None:
+    assert ruled(given, replace(A_RULE, when=when)).kind == "validation"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (answer(401, "text/plain", "Authentication failed\n"), "^Authentication failed$"),
+        (answer(503, "text/html", "<html><title>Bad  gateway</title>"), "^Bad gateway$"),
+        (answer(400, "application/json", '{"attr":"entries","detail":"Too many"}'), "^entries: Too many$"),
+        (answer(404, None, ""), "^$"),
+    ],
+)
+def test_a_rule_reads_the_words_that_are_told(given: HttpResponse, says: str) -> None:
+    assert ruled(given, replace(A_RULE, says=re.compile(says))).kind == "conflict"
+
+
+def test_a_rule_reads_the_status_that_is_told_in_the_body() -> None:
+    # Inngest pkg/api/apiv1/cache.go: sent with 200
+    given = answer(200, "text/plain", '{"error":"Unable to load function run: 01HE","data":null,"status":500}')
+    told = ruled(given, replace(A_RULE, status=frozenset({500})), error_body=INNGEST_ERROR)
+    assert (told.kind, told.status) == ("conflict", 500)
+    told = ruled(given, replace(A_RULE, status=frozenset({200})), error_body=INNGEST_ERROR)
+    assert (told.kind, told.status) == ("unavailable", 500)
+
+
+def test_of_several_rules_the_first_that_fits_wins_alone() -> None:
+    odd = ErrorRule(status=frozenset({404}), kind="usage_limit", hint="Never.")
+    first = ErrorRule(status=frozenset({429}), kind="conflict", hint="First.")
+    second = ErrorRule(kind="timeout", hint="Second.", retryable=False)
+    assert ruled(said(429, "no"), odd, first, second).to_json() == error("conflict", 429, "no", hint="First.")
+    assert ruled(said(429, "no"), odd, second, first).to_json() == error("timeout", 429, "no", hint="Second.")
+    assert ruled(said(429, "no"), ErrorRule(), first).to_json() == error("rate_limited", 429, "no", retryable=True)
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("status", [400, 500])
+def test_the_kind_that_a_rule_gives_decides_whether_to_try_again_unless_the_rule_does(kind: Kind, status: int) -> None:
+    passes = kind in {"rate_limited", "unavailable", "timeout"}
+    assert ruled(said(status, "no"), ErrorRule(kind=kind)).to_json() == error(kind, status, "no", retryable=passes)
+    for retryable in (True, False):
+        told = ruled(said(status, "no"), ErrorRule(kind=kind, hint="Go.", retryable=retryable))
+        assert told.to_json() == error(kind, status, "no", hint="Go.", retryable=retryable)
+
+
+def test_a_rule_without_a_kind_leaves_what_the_status_says() -> None:
+    hinted = ErrorRule(hint="Go.")
+    assert ruled(said(503, "no"), hinted).to_json() == error("unavailable", 503, "no", retryable=True, hint="Go.")
+    assert ruled(said(404, "no"), hinted).to_json() == error("not_found", 404, "no", hint="Go.")
+    lasting = ErrorRule(retryable=False)
+    assert ruled(said(503, "no"), lasting).to_json() == error("unavailable", 503, "no")
+    passing = ErrorRule(retryable=True)
+    assert ruled(said(404, "no"), passing).to_json() == error("not_found", 404, "no", retryable=True)
+
+
+def test_the_status_the_message_and_the_time_to_wait_are_the_providers_whatever_the_rule() -> None:
+    given = replace(said(429, "out of credit"), headers={"content-type": "application/json", "retry-after": "3600"})
+    told = ruled(given, ErrorRule(kind="usage_limit", hint="Pay."))
+    assert told.to_json() == error("usage_limit", 429, "out of credit", hint="Pay.", retry_after_s=3600.0)
+
+
+def hint_of(says: str, hint: str, message: str, asked: Operation | None = None) -> str:
+    rule = ErrorRule(says=re.compile(says), hint=hint)
+    return refused(said(403, message), replace(asked or operation(), errors=(rule,))).hint
+
+
+@pytest.mark.parametrize(
+    ("says", "hint", "message", "filled"),
+    [
+        # PostHog posthog/permissions.py
+        (
+            "required scope '(?P<scope>[^']+)'",
+            "Give it the scope {scope}.",
+            "API key missing required scope 'task:write'",
+            "Give it the scope task:write.",
+        ),
+        (
+            r"run (?P<run>\S+) is a subtask; cancel its root (?P<root>[\w-]+)",
+            "Cancel {root}, not {run}: {root}.",
+            "task run trn-2 is a subtask; cancel its root trn-1 instead",
+            "Cancel trn-1, not trn-2: trn-1.",
+        ),
+        ("(?P<a>x)?no", "[{a}]", "no", "[]"),
+        ("(x)?no", "{a} {} {0} {a b} { a}", "no", "{a} {} {0} {a b} { a}"),
+        # What the provider says is no hint of ours
+        ("(?P<a>.+)", "It said {a}.", "{credential} {a} {0}", "It said {credential} {a} {0}."),
+    ],
+)
+def test_a_hint_repeats_the_words_that_its_rule_finds(says: str, hint: str, message: str, filled: str) -> None:
+    assert hint_of(says, hint, message, operation(authentication=KEY_HEADER)) == filled
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "hint", "filled"),
+    [
+        # PostHog's TaskRunErrorResponse: products/tasks/backend/serializers.py
+        ({"missing_artifact_ids": ["a1", "a2"]}, "", "Not here: {missing_artifact_ids}.", "Not here: a1, a2."),
+        ({"code": "odd", "detail": "no"}, "", "{code}: {detail}.", "odd: no."),
+        ({"ids": ["a", 5, None, {"b": "c"}, "d"]}, "", "[{ids}]", "[a, d]"),
+        ({"ids": []}, "", "[{ids}]", "[]"),
+        ({"a": 5, "b": None, "c": {"d": "e"}}, "", "{a} {b} {c} {d}", "{a} {b} {c} {d}"),
+        ({"a": "x" * (MAX_GROUP + 1)}, "", "{a}", "x" * MAX_GROUP),
+        ({"a": ["x" * MAX_GROUP, "y"]}, "", "{a}", "x" * MAX_GROUP),
+        (["a"], "", "{a} {0}", "{a} {0}"),
+        ({"a": "{b} {credential}", "b": "c"}, "", "{a}", "{b} {credential}"),
+        # What the rule finds goes before, and what a credential is called is not the provider's to say
+        ({"message": "said", "a": "member"}, r"(?P<a>\w+)", "{a}", "said"),
+        ({"credential": "your password"}, "", "Look at {credential}.", "Look at A_KEY or B_KEY."),
+    ],
+)
+def test_a_hint_repeats_texts_of_the_body(body: Any, says: str, hint: str, filled: str) -> None:
+    rule = ErrorRule(says=re.compile(says), hint=hint)
+    given = answer(403, "application/json", dump(body))
+    assert ruled(given, rule, authentication=KEY_HEADER).hint == filled
+
+
+def test_a_hint_repeats_only_so_many_of_the_providers_words() -> None:
+    assert hint_of("(?P<a>x+)", "{a}", "x" * 5_000) == "x" * MAX_GROUP
+    assert hint_of("(?P<a>x+)", "{a}", "x" * MAX_GROUP) == "x" * MAX_GROUP
+
+
+@pytest.mark.parametrize(
+    ("asked", "filled"),
+    [
+        (operation(authentication=KEY_HEADER), "Look at A_KEY or B_KEY."),
+        (operation(authentication=BASIC, parameters=TEAM), "Look at USER_NAME, PASSWORD, TEAM_KEY."),
+    ],
+)
+def test_a_hint_names_the_credentials_variables(asked: Operation, filled: str) -> None:
+    assert hint_of("", "Look at {credential}.", "no", asked) == filled
+
+
+def test_an_accept_or_a_type_that_is_refused_is_a_mistake_of_this_server() -> None:
+    assert {status: failure(answer(status, None, ""))["hint"] for status in (406, 415)} == dict.fromkeys(
+        (406, 415), OUR_MISTAKE
+    )
+    assert "report" in OUR_MISTAKE
+    assert failure(answer(405, None, ""))["hint"] == HINTS["unsupported"] != OUR_MISTAKE
+    assert ruled(answer(406, None, ""), ErrorRule(hint="Go.")).hint == "Go."
+
+
+def test_what_may_be_tried_again_by_its_status_is_of_a_kind_that_passes() -> None:
+    told = {status: refused(answer(status, None, "")) for status in range(400, 600)}
+    lasting = [status for status, error in told.items() if error.retryable and error.kind not in PASSING]
+    # Too Early is about the connection, not about what was asked: RFC 8470 section 5.2
+    assert lasting == [425]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "\x00",
+        "null",
+        "true",
+        "17",
+        "[]",
+        "{}",
+        '"text"',
+        "[[[[[[[]]]]]]]",
+        '{"error":{}}',
+        '{"error":[]}',
+        '{"error":[{"error":null}]}',
+        '{"message":{"message":{"message":"deep"}}}',
+        '{"issues":"none"}',
+        '{"path":[null,{"a":1},[2]],"message":"m"}',
+        '{"attr":{"a":1},"message":"m"}',
+        "<",
+        "<title",
+        "<title></title>",
+        "[" * 5_000,
+    ],
+)
+def test_whatever_an_error_holds_it_is_told_as_one(body: str) -> None:
+    for status in (*range(300, 600), 999):
+        for media_type in (None, "application/json", "text/html", "text/event-stream", "image/png"):
+            told = refused(answer(status, media_type, body))
+            assert told.message.startswith(f"the provider answered {status}")
+            assert told.kind in get_args(Kind)
+            assert told.hint

@@ -1,0 +1,267 @@
+"""What a tool returns of an answer, by its `outputParameters`."""
+
+import re
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.outputs import map_output
+from mcp_taskruns.core.format.outputs import parse_outputs, read_outputs
+from mcp_taskruns.core.format.spec import OutputParameter
+from mcp_taskruns.core.model.json_path import EACH
+from mcp_taskruns.core.model.operation import Output
+from tests.core.documents import Json, tool_of
+
+
+def parsed(*declared: Json) -> Output | None:
+    return parse_outputs(map(OutputParameter.model_validate, declared))
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        [],
+        [{"type": "object", "mapping": "$."}],
+        [{"type": "object", "mapping": "$"}],
+        [{"mapping": ""}],
+        [{"type": "array", "description": "All."}],
+        [{"properties": {}}],
+        [{"items": None}],
+        [{"items": {"type": "string"}}],
+        [{"items": "string"}],
+        [{"items": [{"type": "object"}]}],
+        [{"name": "", "mapping": "$"}],
+        [{"name": "all", "mapping": "$.a"}, {"mapping": "$"}],
+    ],
+    ids=repr,
+)
+def test_an_answer_that_is_taken_as_it_is_has_no_output(declared: list[Json]) -> None:
+    assert parsed(*declared) is None
+
+
+@pytest.mark.parametrize(
+    ("declared", "output"),
+    [
+        ([{"mapping": "$.data"}], Output(("data",))),
+        ([{"type": "string", "mapping": "$.data[0].id"}], Output(("data", 0, "id"))),
+        ([{"mapping": "data[*].id"}], Output(("data", EACH, "id"))),
+        ([{"mapping": "$..id"}], Output("$..id")),
+        ([{"value": "$.data"}], Output(("data",))),
+        ([{"const": "fixed"}], Output(constant="fixed")),
+        ([{"value": 5}], Output(constant=5)),
+        ([{"value": False}], Output(constant=False)),
+        ([{"const": "a", "value": "b"}], Output(constant="a")),
+        ([{"mapping": "$.a", "value": "fixed"}], Output(("a",))),
+        ([{"name": "id"}], Output(properties={"id": Output(("id",))})),
+        ([{"name": "id", "mapping": "$.run.id"}], Output(properties={"id": Output(("run", "id"))})),
+        (
+            [{"name": "all", "mapping": "$"}, {"name": "n", "value": 1}],
+            Output(properties={"all": Output(), "n": Output(constant=1)}),
+        ),
+        ([{"properties": {"a": {"mapping": "$.b"}}}], Output(properties={"a": Output(("b",))})),
+        ([{"properties": {"a": {"type": "string"}}}], Output(properties={"a": Output(("a",))})),
+        ([{"properties": {"a": "string", "b": None}}], Output(properties={"a": Output(("a",)), "b": Output(("b",))})),
+        ([{"properties": {5: {"mapping": "$"}}}], Output(properties={"5": Output()})),
+        ([{"properties": [{"name": "a", "mapping": "$.b"}, "odd"]}], Output(properties={"a": Output(("b",))})),
+        ([{"mapping": "$.a", "items": {"mapping": "$.b"}}], Output(("a",), items=Output(("b",)))),
+        ([{"mapping": "$.a", "items": [{"mapping": "$.b"}]}], Output(("a",), items=Output(("b",)))),
+        ([{"mapping": "$.a", "items": ["string"]}], Output(("a",))),
+        (
+            [{"items": [{"name": "x", "mapping": "$.y"}]}],
+            Output(items=Output(properties={"x": Output(("y",))})),
+        ),
+        (
+            [{"items": [{"name": "x"}, {"name": "z"}]}],
+            Output(items=Output(properties={"x": Output(("x",)), "z": Output(("z",))})),
+        ),
+        (
+            [{"items": {"properties": {"x": {"items": {"mapping": "$.y"}}}}}],
+            Output(items=Output(properties={"x": Output(("x",), items=Output(("y",)))})),
+        ),
+        ([{"mapping": "$.a", "properties": "odd", "items": []}], Output(("a",))),
+    ],
+    ids=repr,
+)
+def test_outputs_are_read_as_the_parts_that_they_build(declared: list[Json], output: Output) -> None:
+    assert parsed(*declared) == output
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"properties": {"a": {"mapping": 5}}}, "a mapping that is no JSONPath: 5"),
+        ({"items": {"mapping": ["$.a"]}}, "a mapping that is no JSONPath: ['$.a']"),
+    ],
+)
+def test_a_mapping_that_is_no_text_is_refused(declared: Json, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        parsed(declared)
+
+
+DEEP: Json = {"mapping": "$.a"}
+for _ in range(60):
+    DEEP = {"items": DEEP}
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"mapping": "$.a["},
+        {"properties": {"a": {"mapping": 5}}},
+        {"mapping": "$.a", "items": {"mapping": "$.b["}},
+        {"name": "a", "mapping": "$[?match(@.a, 'b')]"},
+        DEEP,
+    ],
+    ids=lambda declared: str(declared)[:40],
+)
+def test_of_outputs_that_cannot_be_read_the_answer_is_returned_whole(declared: Json) -> None:
+    assert read_outputs([OutputParameter.model_validate(declared)]) is None
+    tool = tool_of(tool={"outputParameters": [declared, {"name": "b", "mapping": "$.b"}]})
+    assert (tool.operation.unsupported, tool.operation.outputs) == (None, None)
+
+
+def test_outputs_that_can_be_read_are() -> None:
+    assert read_outputs([OutputParameter.model_validate({"mapping": "$.a"})]) == Output(("a",))
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        "$[?match(@.a, '(a+)+b')]",
+        "$[?search(@.a, 'b')].c",
+        "$[? !search (@.a, 'b')]",
+        "$[?@.a =~ /(a+)+b/]",
+        "$..[?@.a=~/b/]",
+    ],
+)
+def test_a_mapping_with_a_pattern_is_refused(mapping: str) -> None:
+    with pytest.raises(ValueError, match=r"^a mapping with a pattern, which could take without end: "):
+        parsed({"mapping": mapping})
+
+
+@pytest.mark.parametrize("mapping", ["$.match", "$.search[*].matches", "$['match (a)']", "$..research", "$..match"])
+def test_a_mapping_of_words_that_patterns_have_too_is_none_with_a_pattern(mapping: str) -> None:
+    assert parsed({"mapping": mapping}) is not None
+
+
+@pytest.mark.parametrize("word", ["items", "properties"])
+def test_outputs_that_are_nested_without_end_are_refused(word: str) -> None:
+    declared: Json = {"mapping": "$.a"}
+    for depth in range(60):
+        if depth == 40:
+            assert parsed(declared) is not None
+        declared = {word: declared if word == "items" else {"a": declared}}
+    with pytest.raises(ValueError, match=r"^outputs that are nested too deeply$"):
+        parsed(declared)
+
+
+def test_a_list_of_outputs_may_be_a_mapping_by_their_names() -> None:
+    listed = tool_of(tool={"outputParameters": [{"name": "id", "mapping": "$.a"}, {"name": "n", "const": 5}]})
+    keyed = tool_of(tool={"outputParameters": {"id": {"mapping": "$.a"}, "n": {"const": 5}}})
+    assert keyed == listed
+    assert listed.operation.outputs == Output(properties={"id": Output(("a",)), "n": Output(constant=5)})
+
+
+def test_the_providers_own_outputs_are_not_applied() -> None:
+    tool = tool_of({"outputParameters": [{"name": "id", "value": "$.id"}]})
+    assert tool.operation.outputs is None
+
+
+RUN: Json = {"id": "r", "steps": [{"n": 1, "out": {"a": "x"}}, {"n": 2}], "total": 2, "none": None}
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "mapped"),
+    [
+        ([{"mapping": "$.id"}], RUN, "r"),
+        ([{"mapping": "$.steps"}], RUN, RUN["steps"]),
+        ([{"mapping": "$.steps[0].n"}], RUN, 1),
+        ([{"mapping": "$.steps[-1].n"}], RUN, 2),
+        ([{"mapping": "$.steps[5]"}], RUN, None),
+        ([{"mapping": "$['id']"}], RUN, "r"),
+        ([{"mapping": "$.none"}], RUN, None),
+        ([{"mapping": "$.missing"}], RUN, None),
+        ([{"mapping": "$.id.deeper"}], RUN, None),
+        ([{"mapping": "$.id"}], "text", None),
+        ([{"mapping": "$.steps[*].n"}], RUN, [1, 2]),
+        ([{"mapping": "$.missing[*].n"}], RUN, []),
+        # The parts of an object
+        ([{"name": "run", "mapping": "$.id"}, {"name": "total"}], RUN, {"run": "r", "total": 2}),
+        ([{"name": "gone"}, {"name": "n", "value": 1}], RUN, {"gone": None, "n": 1}),
+        ([{"name": "all", "mapping": "$"}], RUN, {"all": RUN}),
+        ([{"name": "run", "mapping": "$.id"}], "text", "text"),
+        ([{"name": "run", "mapping": "$.id"}], None, None),
+        (
+            [{"name": "run", "properties": {"id": {"mapping": "$.a"}}}],
+            {"run": {"a": 1}},
+            {"run": {"id": 1}},
+        ),
+        ([{"name": "run", "properties": {"id": {}}}], {"run": None}, {"run": None}),
+        ([{"name": "run", "properties": {"id": {}}}], {"run": "text"}, {"run": "text"}),
+        ([{"properties": {"a": {"mapping": "$.steps[0].out.a"}, "c": {"const": "k"}}}], RUN, {"a": "x", "c": "k"}),
+        # Lists
+        ([{"mapping": "$.steps", "items": {"mapping": "$.n"}}], RUN, [1, 2]),
+        ([{"mapping": "$.steps", "items": [{"name": "no", "mapping": "$.n"}]}], RUN, [{"no": 1}, {"no": 2}]),
+        (
+            [{"mapping": "$.steps", "items": {"properties": {"a": {"mapping": "$.out.a"}}}}],
+            RUN,
+            [{"a": "x"}, {"a": None}],
+        ),
+        ([{"mapping": "$.steps", "items": {"const": 0}}], RUN, [0, 0]),
+        ([{"mapping": "$.total", "items": {"mapping": "$.n"}}], RUN, 2),
+        ([{"mapping": "$.missing", "items": {"mapping": "$.n"}}], RUN, None),
+        ([{"mapping": "$.steps[*].n", "items": {"mapping": "$"}}], RUN, [1, 2]),
+        ([{"mapping": "$", "items": {"items": {"mapping": "$.a"}}}], [[{"a": 1}], [], "t"], [[1], [], "t"]),
+        # Of some lists their files say that they are objects.
+        ([{"properties": {"no": {"mapping": "$.n"}}}], RUN["steps"], [{"no": 1}, {"no": 2}]),
+        ([{"properties": {"no": {"mapping": "$.n"}}}], [], []),
+        ([{"mapping": "$.steps", "properties": {"n": {}}}], RUN, [{"n": 1}, {"n": 2}]),
+        # And of a row without names its items by their numbers.
+        ([{"properties": {"a": {"mapping": "$[0]"}, "b": {"mapping": "$[1]"}}}], ["x", "y"], {"a": "x", "b": "y"}),
+        (
+            [{"items": {"properties": {"a": {"mapping": "$[0]"}, "b": {"mapping": "$[2]"}}}}],
+            [["x", "y"], ["z"]],
+            [{"a": "x", "b": None}, {"a": "z", "b": None}],
+        ),
+        # JSONPaths that say more: RFC 9535
+        ([{"mapping": "$..n"}], RUN, [1, 2]),
+        ([{"mapping": "$.steps[?(@.n == 2)].n"}], RUN, [2]),
+        ([{"mapping": "$.steps[?@.n > 5]"}], RUN, []),
+        ([{"mapping": "$.steps[0:1].n"}], RUN, [1]),
+        ([{"mapping": "$.steps.*.n"}], RUN, [1, 2]),
+        ([{"mapping": "$ .id"}], RUN, "r"),
+        ([{"mapping": "$ .missing"}], RUN, None),
+        ([{"mapping": "$..n"}], "text", []),
+        ([{"mapping": "$..n"}], None, []),
+        ([{"mapping": "$..n", "items": {"properties": {"a": {"mapping": "$"}}}}], RUN, [1, 2]),
+    ],
+    ids=repr,
+)
+def test_an_answer_is_mapped(declared: list[Json], value: Any, mapped: Any) -> None:
+    output = parsed(*declared)
+    assert output is not None
+    before = repr(value)
+    assert map_output(output, value) == mapped
+    assert repr(value) == before
+
+
+@pytest.mark.parametrize("mapping", ["$.a[", "no path at all", "$.a[?(@.b ==)]", "a..b[", "$[?nofunc(@.a)]", "{{a}}"])
+def test_a_mapping_that_is_no_jsonpath_is_refused(mapping: str) -> None:
+    with pytest.raises(ValueError, match=r"^a mapping that is no JSONPath: "):
+        parsed({"mapping": mapping})
+
+
+def test_of_values_that_a_filter_cannot_take_nothing_is_found() -> None:
+    value: Any = []
+    for _ in range(100_000):
+        value = [value]
+    output = parsed({"mapping": "$..n"})
+    assert output is not None
+    assert map_output(output, value) == []
+
+
+@pytest.mark.parametrize("number", ["$[0]", "$[-1].a"])
+def test_a_row_is_told_by_a_number_in_any_of_its_parts(number: str) -> None:
+    output = parsed({"properties": {"named": {"mapping": "$.n"}, "first": {"mapping": number}}})
+    assert output is not None
+    assert map_output(output, [{"a": 1, "n": 2}])["named"] is None

@@ -1,0 +1,391 @@
+"""A page of a list: how the list goes on, and what is told of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.pages import Page, joined, page_note, read_page, show_page
+from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
+from mcp_taskruns.core.model.json import dump, parse
+from mcp_taskruns.core.model.operation import Operation, Paging
+from mcp_taskruns.loading.loader import load_tools
+from tests.core.documents import Json
+
+TOOLS = {tool.name: tool.operation for tool in load_tools([])}
+RENDER_RUNS, RENDER_TASKS = TOOLS["render-list-task-runs"], TOOLS["render-list-tasks"]
+POSTHOG_RUNS, SESSION_LOG = TOOLS["posthog-list-task-runs"], TOOLS["posthog-get-filtered-task-run-session"]
+
+
+def paging_of(operation: Operation) -> Paging:
+    assert operation.paging is not None
+    return operation.paging
+
+
+def answered(operation: Operation, value: Any, headers: dict[str, str] | None = None) -> CallResult:
+    """What a call returned whose answer is this JSON."""
+    sent = {"content-type": "application/json"} | {name.lower(): text for name, text in (headers or {}).items()}
+    return read_response(HttpResponse(200, sent, dump(value).encode()), operation)
+
+
+def read(operation: Operation, arguments: Json, outcome: CallResult) -> Page:
+    """The page that an answer with a list is."""
+    page = read_page(paging_of(operation), arguments, outcome)
+    assert page is not None
+    return page
+
+
+def page_of(operation: Operation, arguments: Json, value: Any, headers: dict[str, str] | None = None) -> Page:
+    return read(operation, arguments, answered(operation, value, headers))
+
+
+def note_of(operation: Operation, arguments: Json, value: Any, headers: dict[str, str] | None = None) -> str:
+    """What is told of a page that is shown whole."""
+    page = page_of(operation, arguments, value, headers)
+    return page_note(page, len(page.items))
+
+
+def render_page(count: int, first: int = 1, **more: Any) -> list[Json]:
+    """A page as Render answers it: [{taskRun, cursor}]. Render API reference: List task runs."""
+    return [{"taskRun": {"id": f"trn-{n}"} | more, "cursor": f"c{n}"} for n in range(first, first + count)]
+
+
+def posthog_page(count: int, start: int, total: int) -> Json:
+    """A page as Django REST framework's LimitOffsetPagination answers it; `next` is an address, null at the end."""
+    at = "https://us.posthog.com/api/projects/1/tasks/t/runs/?limit=50&offset="
+    return {
+        "count": total,
+        "next": f"{at}{start + count}" if start + count < total else None,
+        "previous": f"{at}0" if start else None,
+        "results": [{"id": str(start + n)} for n in range(1, count + 1)],
+    }
+
+
+def session_headers(more: str, matching: str, total: str) -> dict[str, str]:
+    """What PostHog tells of a session log beside its entries. products/tasks/backend/api.py (session_logs)"""
+    return {"X-Has-More": more, "X-Matching-Count": matching, "X-Filtered-Count": matching, "X-Total-Count": total}
+
+
+def test_the_shipped_lists_are_paged_as_their_providers_do() -> None:
+    assert {name for name, operation in TOOLS.items() if operation.paging} == {
+        "render-list-task-runs",
+        "render-list-tasks",
+        "posthog-list-task-runs",
+        "posthog-get-filtered-task-run-session",
+    }
+    # Render API reference: Pagination; limit is 1 to 100, 20 by default
+    render = Paging(items=(), limit="limit", size=20, max_size=100, cursor="cursor", next=("cursor",))
+    assert (paging_of(RENDER_RUNS), paging_of(RENDER_TASKS)) == (render, render)
+    # PostHog products/tasks/backend/api.py: LimitOffsetPagination, 50 by default and 100 at most; session_logs 1000 and
+    # 5000, whose totals are in headers alone
+    assert paging_of(POSTHOG_RUNS) == Paging(
+        items=("results",), limit="limit", size=50, max_size=100, offset="offset", more=("next",), total=("count",)
+    )
+    assert paging_of(SESSION_LOG) == Paging(
+        items=(),
+        limit="limit",
+        size=1000,
+        max_size=5000,
+        offset="offset",
+        more="x-has-more",
+        total="x-matching-count",
+        unfiltered="x-total-count",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count", "told"),
+    [
+        # Render does not say whether there is more; the official CLI stops when a page is not full (pkg/tasks/repo.go).
+        ({}, 0, "There are no items."),
+        ({}, 1, "1 item: this is the end of the list."),
+        ({}, 19, "19 items: this is the end of the list."),
+        (
+            {},
+            20,
+            '20 items; the page is full, so there may be more: for the next page pass cursor "c20", or all_pages true '
+            "for as many as fit.",
+        ),
+        ({"limit": 21}, 20, "20 items: this is the end of the list."),
+        ({"limit": 100}, 99, "99 items: this is the end of the list."),
+        (
+            {"limit": 1},
+            1,
+            '1 item; the page is full, so there may be more: for the next page pass cursor "c1", or all_pages true for '
+            "as many as fit.",
+        ),
+        # More than was asked for is not less.
+        (
+            {"limit": 2},
+            3,
+            '3 items; the page is full, so there may be more: for the next page pass cursor "c3", or all_pages true '
+            "for as many as fit.",
+        ),
+        # After the last page, which was full, there is an empty one.
+        ({"cursor": "c20", "limit": 20}, 0, "There are no items."),
+    ],
+)
+def test_render_s_list_goes_on_after_the_cursor_of_the_last_item_of_a_full_page(
+    arguments: Json, count: int, told: str
+) -> None:
+    assert note_of(RENDER_RUNS, arguments, render_page(count)) == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value", "told"),
+    [
+        ({}, posthog_page(0, 0, 0), "There are no items."),
+        ({}, posthog_page(1, 0, 1), "Item 1 of 1: this is the end of the list."),
+        # A full page may be the last: PostHog says so.
+        ({}, posthog_page(50, 0, 50), "Items 1 to 50 of 50: this is the end of the list."),
+        (
+            {},
+            posthog_page(50, 0, 1234),
+            "Items 1 to 50 of 1,234; there are more: for the next page pass offset 50, or all_pages true for as many "
+            "as fit.",
+        ),
+        (
+            {"offset": 100, "limit": 1},
+            posthog_page(1, 100, 120),
+            "Item 101 of 120; there are more: for the next page pass offset 101, or all_pages true for as many as fit.",
+        ),
+        ({"offset": 1100}, posthog_page(20, 1100, 1120), "Items 1,101 to 1,120 of 1,120: this is the end of the list."),
+        ({"offset": 5000}, posthog_page(0, 5000, 4), "There are no items from offset 5,000 on."),
+        # To JSON Schema 100.0 is an integer.
+        ({"offset": 100.0}, posthog_page(20, 100, 120), "Items 101 to 120 of 120: this is the end of the list."),
+    ],
+)
+def test_posthog_s_list_goes_on_at_the_offset_after_the_last_item(arguments: Json, value: Json, told: str) -> None:
+    assert note_of(POSTHOG_RUNS, arguments, value) == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count", "headers", "told"),
+    [
+        ({}, 3, session_headers("false", "3", "3"), "Items 1 to 3 of 3: this is the end of the list."),
+        (
+            {"limit": 3},
+            3,
+            session_headers("true", "40", "40"),
+            "Items 1 to 3 of 40; there are more: for the next page pass offset 3, or all_pages true for as many as "
+            "fit.",
+        ),
+        (
+            {"limit": 3, "offset": 10, "event_types": "tool_call"},
+            3,
+            session_headers("true", "1040", "2040"),
+            "Items 11 to 13 of 1,040 (without filters 2,040); there are more: for the next page pass offset 13, or "
+            "all_pages true for as many as fit.",
+        ),
+        (
+            {"event_types": "tool_call"},
+            1,
+            session_headers("false", "1", "40"),
+            "Item 1 of 1 (without filters 40): this is the end of the list.",
+        ),
+        ({"event_types": "none"}, 0, session_headers("false", "0", "40"), "There are no items."),
+        ({"offset": 40}, 0, session_headers("false", "40", "40"), "There are no items from offset 40 on."),
+        # A full page of which PostHog says that it is the last is the last.
+        ({"limit": 3}, 3, session_headers("false", "3", "3"), "Items 1 to 3 of 3: this is the end of the list."),
+        # A proxy may write the value otherwise.
+        (
+            {},
+            1,
+            session_headers("True", "2", "2"),
+            "Item 1 of 2; there are more: for the next page pass offset 1, or all_pages true for as many as fit.",
+        ),
+        ({}, 1, session_headers("FALSE", "1", "1"), "Item 1 of 1: this is the end of the list."),
+        # Without the headers, which a proxy may drop, a page that is full may not be the last.
+        ({}, 2, {}, "Items 1 to 2: this is the end of the list."),
+        (
+            {"limit": 2},
+            2,
+            {},
+            "Items 1 to 2; the page is full, so there may be more: for the next page pass offset 2, or all_pages true "
+            "for as many as fit.",
+        ),
+        ({}, 2, session_headers("false", "many", "-1"), "Items 1 to 2: this is the end of the list."),
+    ],
+)
+def test_a_session_log_goes_on_as_its_headers_say(
+    arguments: Json, count: int, headers: dict[str, str], told: str
+) -> None:
+    assert note_of(SESSION_LOG, arguments, [{"n": n} for n in range(count)], headers) == told
+
+
+@pytest.mark.parametrize("last", [{"taskRun": {}}, {"cursor": ""}, {"cursor": None}, "text", None, [1]])
+def test_without_a_cursor_nobody_is_told_to_pass_one(last: Any) -> None:
+    value = [*render_page(1), last]
+    told = "2 items; there may be more, but the answer does not say how to get them."
+    assert note_of(RENDER_RUNS, {"limit": 2}, value) == told
+    assert page_of(RENDER_RUNS, {"limit": 2}, value).following(2) == {}
+
+
+def test_of_no_items_nothing_follows_a_cursor() -> None:
+    assert page_of(RENDER_RUNS, {}, render_page(3)).following(0) == {}
+    assert page_of(POSTHOG_RUNS, {"offset": 7}, posthog_page(3, 7, 20)).following(0) == {"offset": 7}
+
+
+@pytest.mark.parametrize(
+    ("value", "total"),
+    [
+        ({"results": [], "count": 12}, 12),
+        ({"results": [], "count": "12"}, 12),
+        ({"results": [], "count": None}, None),
+        ({"results": [], "count": "a dozen"}, None),
+        ({"results": [], "count": [12]}, None),
+        ({"results": []}, None),
+    ],
+)
+def test_how_many_there_are_is_told_where_it_is_a_number(value: Json, total: int | None) -> None:
+    assert page_of(POSTHOG_RUNS, {}, value).total == total
+
+
+@pytest.mark.parametrize(
+    ("operation", "value"),
+    [
+        (RENDER_RUNS, {"message": "moved"}),
+        (RENDER_RUNS, "text"),
+        (POSTHOG_RUNS, []),
+        (POSTHOG_RUNS, {"detail": "moved"}),
+        (POSTHOG_RUNS, {"results": {"a": 1}}),
+    ],
+)
+def test_an_answer_that_is_no_list_is_no_page_and_so_not_called_empty(operation: Operation, value: Any) -> None:
+    outcome = answered(operation, value)
+    page = read_page(paging_of(operation), {}, outcome)
+    assert page is None
+    assert show_page(outcome, page, 1000) == outcome
+
+
+ADVICE = r"for the next page pass"
+
+
+def shown(operation: Operation, arguments: Json, value: Any, limit: int) -> CallResult:
+    outcome = answered(operation, value)
+    return show_page(outcome, read(operation, arguments, outcome), limit)
+
+
+def test_what_fits_is_shown_whole() -> None:
+    value = render_page(5)
+    outcome = shown(RENDER_RUNS, {}, value, 10_000)
+    assert (outcome.value, parse(outcome.text)) == (value, value)
+    assert outcome.notes == ("5 items: this is the end of the list.",)
+
+
+def test_what_was_said_of_the_answer_is_still_said() -> None:
+    outcome = answered(RENDER_RUNS, render_page(5)).noted("Redacted: something.")
+    noted = show_page(outcome, read(RENDER_RUNS, {}, outcome), 10_000)
+    assert noted.notes == ("5 items: this is the end of the list.", "Redacted: something.")
+
+
+def test_a_page_that_is_cut_goes_on_after_the_last_item_that_is_shown() -> None:
+    value = render_page(20, input=["x" * 100])
+    outcome = shown(RENDER_RUNS, {}, value, 1000)
+    kept = len(outcome.value)
+    assert 0 < kept < 20
+    assert outcome.value == value[:kept]
+    assert outcome.notes == (
+        f'{kept} items; there are more: for the next page pass cursor "c{kept}", or all_pages true for as many as fit.',
+        f"Cut to about 1,000 characters, kept: the list: {kept} of 20 items.",
+    )
+
+
+def test_a_page_that_is_cut_is_not_the_end_also_when_the_provider_has_no_more() -> None:
+    value = posthog_page(30, 90, 120) | {"results": [{"id": str(n), "output": "x" * 80} for n in range(91, 121)]}
+    outcome = shown(POSTHOG_RUNS, {"offset": 90}, value, 1000)
+    kept = len(outcome.value["results"])
+    assert 0 < kept < 30
+    assert outcome.notes[0] == (
+        f"Items 91 to {90 + kept} of 120; there are more: for the next page pass offset {90 + kept}, or all_pages true "
+        "for as many as fit."
+    )
+
+
+def walk(operation: Operation, pages: Any, limit: int) -> list[Any]:
+    """All items that are shown to somebody who goes on as advised."""
+    arguments: Json = {}
+    seen: list[Any] = []
+    for _ in range(1000):
+        outcome = answered(operation, pages(arguments))
+        page = read(operation, arguments, outcome)
+        visible = show_page(outcome, page, limit)
+        items = visible.value if operation is RENDER_RUNS else visible.value["results"]
+        seen += items
+        if ADVICE not in visible.notes[0]:
+            return seen
+        following = page.following(len(items))
+        assert following != {name: arguments.get(name) for name in following}, "it does not go on"
+        ((name, value),) = following.items()
+        assert f"{ADVICE} {name} {dump(value)}," in visible.notes[0]
+        arguments = {**arguments, **following}
+    raise AssertionError("it does not end")
+
+
+# Small, about as large as what is shown, and far too large for it: those are shown cut.
+SIZES = [10, 300, 5_000, 1, 900, 990, 1_000, 1_010, 60, 60, 60, 20_000, 20_000, 5]
+
+
+@pytest.mark.parametrize("limit", [1000, 1500, 30_000])
+def test_who_goes_on_as_advised_sees_every_item_of_render_s_once(limit: int) -> None:
+    items: list[Json] = [
+        {"taskRun": {"id": f"trn-{n}", "input": ["x" * size]}, "cursor": f"c{n}"} for n, size in enumerate(SIZES * 4, 1)
+    ]
+
+    def pages(arguments: Json) -> list[Json]:
+        start = int(arguments.get("cursor", "c0")[1:])
+        return items[start : start + 20]
+
+    seen = walk(RENDER_RUNS, pages, limit)
+    assert [item["taskRun"]["id"] for item in seen] == [item["taskRun"]["id"] for item in items]
+
+
+@pytest.mark.parametrize("limit", [1000, 1500, 30_000])
+def test_who_goes_on_as_advised_sees_every_item_of_posthog_s_once(limit: int) -> None:
+    items = [{"id": f"run-{n}", "output": "x" * size} for n, size in enumerate(SIZES * 8)]
+
+    def pages(arguments: Json) -> Json:
+        start = arguments.get("offset", 0)
+        found = items[start : start + 50]
+        return posthog_page(len(found), start, len(items)) | {"results": found}
+
+    seen = walk(POSTHOG_RUNS, pages, limit)
+    assert [item["id"] for item in seen] == [item["id"] for item in items]
+
+
+def test_several_pages_are_one_as_if_the_first_had_been_longer() -> None:
+    values = [posthog_page(2, 3, 7), posthog_page(2, 5, 7)]
+    outcomes = [answered(POSTHOG_RUNS, value) for value in values]
+    pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((3, 5), outcomes, strict=True)]
+    whole, page = joined(outcomes[0], pages, outcomes[1])
+    assert whole.value == {
+        "count": 7,
+        "next": None,
+        "previous": values[0]["previous"],
+        "results": [{"id": "4"}, {"id": "5"}, {"id": "6"}, {"id": "7"}],
+    }
+    assert parse(whole.text) == whole.value
+    assert page == replace(pages[0], items=whole.value["results"], has_more=False)
+    assert page_note(page, 4) == "Items 4 to 7 of 7: this is the end of the list."
+    assert page.following(3) == {"offset": 6}
+
+
+def test_what_was_added_to_a_list_meanwhile_is_counted() -> None:
+    outcomes = [answered(POSTHOG_RUNS, posthog_page(2, 0, 4)), answered(POSTHOG_RUNS, posthog_page(2, 2, 9))]
+    pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((0, 2), outcomes, strict=True)]
+    _, page = joined(outcomes[0], pages, outcomes[1])
+    assert (page.total, page.has_more) == (9, True)
+
+
+def test_pages_without_a_place_for_whether_there_are_more_are_joined_as_well() -> None:
+    outcomes = [answered(RENDER_RUNS, render_page(2)), answered(RENDER_RUNS, render_page(2, 3))]
+    pages = [read(RENDER_RUNS, {"limit": 2}, outcome) for outcome in outcomes]
+    whole, page = joined(outcomes[0], pages, outcomes[1])
+    assert whole.value == render_page(4)
+    assert (page.has_more, page.is_known, page.following(4)) == (True, False, {"cursor": "c4"})
+
+
+def test_of_one_page_alone_nothing_is_changed() -> None:
+    outcome = answered(RENDER_RUNS, render_page(2))
+    page = read(RENDER_RUNS, {}, outcome)
+    assert joined(outcome, [page], outcome) == (outcome, page)

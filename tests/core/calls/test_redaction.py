@@ -1,0 +1,176 @@
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from mcp_taskruns.core.calls.redaction import MASK, REDACTED, Redactor, redact
+from mcp_taskruns.core.model.json_path import parse_path
+
+SECRET = 'phx_A/b+c="%\\d'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param('phx_A/b+c="%\\d', id="raw"),
+        pytest.param('phx_A/b+c=\\"%\\\\d', id="in JSON"),
+        pytest.param("phx_A%2Fb%2Bc%3D%22%25%5Cd", id="in a URL"),
+        pytest.param("cGh4X0EvYitjPSIlXG", id="in base64"),
+    ],
+)
+def test_a_secret_is_masked_in_this_form(form: str) -> None:
+    mask = Redactor([SECRET])
+    assert mask.text(f"<{form}|{form}>") == f"<{MASK}|{MASK}>"
+    assert mask.data(b"\x00<" + form.encode() + b">\xff") == b"\x00<" + MASK.encode() + b">\xff"
+
+
+def test_the_forms_of_these_tests_are_the_forms_of_the_secret() -> None:
+    assert json.dumps(SECRET) == '"phx_A/b+c=\\"%\\\\d"'
+    assert quote(SECRET, safe="") == "phx_A%2Fb%2Bc%3D%22%25%5Cd"
+    assert base64.b64encode(SECRET.encode()).decode() == "cGh4X0EvYitjPSIlXGQ="
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("before", ["", "u", "us", "user:", "user1:", "user12:"])
+@pytest.mark.parametrize("after", ["", ":", ":x", ":xyz"])
+@pytest.mark.parametrize("secret", ["abcdef", "abcdefg", "abcdefgh", "key_\xff\xfe\xfd?>?>"])
+def test_a_secret_is_masked_wherever_it_stands_in_base64(
+    encode: Callable[[bytes], bytes], before: str, after: str, secret: str
+) -> None:
+    encoded = encode(f"{before}{secret}{after}".encode()).decode()
+    # Each character holds six bits; those that hold bits of the secret only are masked.
+    start, end = 8 * len(before), 8 * len((before + secret).encode())
+    own = [place for place in range(len(encoded)) if start <= 6 * place and 6 * (place + 1) <= end]
+    expected = encoded[: own[0]] + MASK + encoded[own[-1] + 1 :]
+    assert Redactor([secret]).text(f"Basic {encoded}") == f"Basic {expected}"
+
+
+@pytest.mark.parametrize(("secret", "masked"), [("", False), ("12345", False), ("123456", True)])
+def test_only_secrets_of_six_characters_are_masked(secret: str, masked: bool) -> None:
+    text = f"a {secret} b"
+    assert Redactor([secret]).text(text) == (f"a {MASK} b" if masked else text)
+
+
+def test_the_longer_of_two_secrets_is_masked_first() -> None:
+    assert Redactor(["key-1", "key-12", "key-12-and-more"]).text("key-12-and-more key-12") == f"{MASK} {MASK}"
+
+
+def test_a_text_without_secrets_is_left_as_it_is() -> None:
+    mask = Redactor(["key-12"])
+    assert (mask.text("key-13"), mask.data(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
+
+
+def test_without_secrets_nothing_is_masked() -> None:
+    assert Redactor([]).text("anything") == "anything"
+
+
+def test_a_masked_json_document_is_still_json() -> None:
+    body = json.dumps({"said": f"wrong key {SECRET}", "n": [1]}).encode()
+    assert json.loads(Redactor([SECRET]).data(body)) == {"said": f"wrong key {MASK}", "n": [1]}
+
+
+@pytest.mark.parametrize(
+    ("written", "masked"),
+    [
+        ('{"said": "\\u006bey-123456"}', f'{{"said":"{MASK}"}}'),
+        ('{"\\u006Bey\\u002d123456": "gr\\u00f6\\u00dfe"}', f'{{"{MASK}":"größe"}}'),
+        ('["a\\/key-123456\\/b", null, 1.5]', f'["a/{MASK}/b",null,1.5]'),
+        # What is no JSON is masked as it stands.
+        ('said \\ key-123456 "', f'said \\ {MASK} "'),
+        ('{"said": "key-123456\\n"', f'{{"said": "{MASK}\\n"'),
+        ('{"said": "key-123456"}', f'{{"said": "{MASK}"}}'),
+    ],
+)
+def test_a_secret_is_masked_however_json_spells_it(written: str, masked: str) -> None:
+    mask = Redactor(["key-123456"])
+    assert mask.text(written) == masked
+    assert mask.data(written.encode()) == masked.encode()
+
+
+def test_a_secret_with_escapes_of_its_own_is_masked_in_json_and_beside_it() -> None:
+    mask = Redactor([SECRET])
+    assert mask.text(json.dumps({"said": SECRET})) == f'{{"said":"{MASK}"}}'
+    assert mask.text(f"said {SECRET}!") == f"said {MASK}!"
+
+
+def test_text_of_our_own_writing_is_masked_as_it_stands() -> None:
+    mask = Redactor([SECRET])
+    text = '{"a": "\\n", "secret": %s}'
+    assert mask.plain(text % json.dumps(SECRET)) == text % f'"{MASK}"'
+    assert mask.plain(f"\\ {SECRET}") == f"\\ {MASK}"
+
+
+def test_without_secrets_json_is_not_rewritten() -> None:
+    assert Redactor([]).data(b'{"a": "\\u00f6"}') == b'{"a": "\\u00f6"}'
+    assert Redactor([]).text('{"a": "\\u00f6"}') == '{"a": "\\u00f6"}'
+
+
+def test_half_a_surrogate_pair_beside_a_secret_is_a_question_mark() -> None:
+    mask = Redactor(["key-123456"])
+    assert mask.text("\\ \ud800 key-123456") == f"\\ ? {MASK}"
+    assert mask.data(b'["\\ud800", "key-123456"]') == f'["?","{MASK}"]'.encode()
+
+
+def test_a_mask_does_not_show_its_secrets() -> None:
+    assert "key-123456" not in repr(Redactor(["key-123456"]))
+
+
+URL = "https://bucket.s3.amazonaws.com/log?X-Amz-Signature=abc"
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "shown", "told"),
+    [
+        ({"token": "a.b.c", "id": 1}, ["token"], {"token": REDACTED, "id": 1}, ["token"]),
+        # As PostHog answers: products/tasks/backend/serializers.py, TaskRunDetailSerializer
+        (
+            {"id": "r", "log_url": URL, "state": {"mode": "background", "sandbox_url": URL}},
+            ["log_url", "state.sandbox_connect_token", "state.sandbox_url"],
+            {"id": "r", "log_url": REDACTED, "state": {"mode": "background", "sandbox_url": REDACTED}},
+            ["log_url", "state.sandbox_url"],
+        ),
+        (
+            {"results": [{"log_url": URL}, {"log_url": None}, {}, {"log_url": URL}]},
+            ["results[*].log_url"],
+            {"results": [{"log_url": REDACTED}, {"log_url": None}, {}, {"log_url": REDACTED}]},
+            ["results[*].log_url"],
+        ),
+        # What is no text is as secret.
+        ({"token": {"jwt": "a", "expires": 5}}, ["token"], {"token": REDACTED}, ["token"]),
+        ({"token": 123456}, ["token"], {"token": REDACTED}, ["token"]),
+        ({"tokens": ["a", "b", ""]}, ["tokens[*]"], {"tokens": [REDACTED, REDACTED, ""]}, ["tokens[*]"]),
+        # Where there is nothing to hide, nothing is said.
+        ({"token": ""}, ["token"], {"token": ""}, []),
+        ({"token": None}, ["token"], {"token": None}, []),
+        (
+            {"results": [{"token": "a"}, {"token": ""}]},
+            ["results[*].token"],
+            {"results": [{"token": REDACTED}, {"token": ""}]},
+            ["results[*].token"],
+        ),
+        ({"other": 1}, ["token"], {"other": 1}, []),
+        ({"state": "replaced"}, ["state.token"], {"state": "replaced"}, []),
+        (["token"], ["token"], ["token"], []),
+        (None, ["token"], None, []),
+        ({"token": "a"}, [], {"token": "a"}, []),
+    ],
+)
+def test_what_stands_at_a_place_of_secrets_is_redacted_and_the_place_told(
+    value: Any, places: list[str], shown: Any, told: list[str]
+) -> None:
+    before = repr(value)
+    assert redact(value, map(parse_path, places)) == (shown, told)
+    assert repr(value) == before
+
+
+def test_what_is_redacted_is_told_from_what_is_masked() -> None:
+    assert (REDACTED, MASK) == ("[redacted]", "[secret]")
+
+
+def test_a_secret_that_one_of_several_json_lines_spells_with_escapes_is_masked() -> None:
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in "phx_planted/x")
+    lines = f'{{"a":"\\n"}}\n{{"b":"{spelled}"}}\nno JSON \\ at all\n'.encode()
+    assert Redactor(["phx_planted/x"]).data(lines) == b'{"a":"\\n"}\n{"b":"[secret]"}\nno JSON \\ at all\n'

@@ -1,0 +1,1006 @@
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+
+from mcp_taskruns.core.calls.redaction import MASK, Redactor
+from mcp_taskruns.core.calls.request import (
+    HttpRequest,
+    build_form_request,
+    build_request,
+    credential_values,
+    is_usable,
+    path_arguments,
+)
+from mcp_taskruns.core.format.compiler import compile_tools
+from mcp_taskruns.core.format.spec import parse_capability
+from mcp_taskruns.core.model.operation import ArgumentReference, Variable
+from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured, UpstreamError
+from tests.core.documents import KEY, Json, document, inputs, request_of, tool_of
+
+NASTY = [
+    "a/b",
+    "../../admin",
+    "..%2f..%2fadmin",
+    "%2e%2e",
+    ".%2e",
+    "..;/",
+    "...",
+    "\\..\\..\\admin",
+    "/",
+    "//evil.example/",
+    "https://evil.example/",
+    "@evil.example",
+    ":8080",
+    "?admin=true",
+    "&admin=true",
+    "a=b",
+    "a&b=c#d",
+    "#fragment",
+    ";param",
+    "a;b=c",
+    "a,b",
+    "+",
+    " ",
+    "  padded  ",
+    "%",
+    "%00",
+    "%0d%0a",
+    "{id}",
+    "{{id}}",
+    "{{env.THING_KEY}}",
+    "{{THING_KEY}}",
+    "${THING_KEY}",
+    "$THING_KEY",
+    "'; DROP TABLE things; --",
+    '"},"admin":{"a":"',
+    '"',
+    "\\",
+    "<script>",
+    "null",
+    "true",
+    "-1",
+    "größe",
+    "日本",
+    "💥",
+    "e\u0301",
+    "\u2028",
+    "\u202egnp.exe",
+    "\x7f",
+    "a" * 5_000,
+]
+
+CONTROLS = ["\r\nX-Evil: 1", "\n", "a\rb", "\x00", "a\x00b", "\x1b[31m", "\t", "\x85"]
+
+HALVES = ["\ud800", "a\udfffb"]
+
+
+def ids(value: object) -> str:
+    return "a huge number" if value == 10**5_000 else ascii(value)[:30]
+
+
+@pytest.mark.parametrize("value", NASTY + CONTROLS, ids=ids)
+def test_no_argument_leaves_its_segment_of_the_path(value: str) -> None:
+    url = urlsplit(request_of(tool_of(path="/things/{id}/parts/x{id}.json"), {"id": value}).url)
+    assert (url.scheme, url.netloc, url.query, url.fragment) == ("https", "api.example", "", "")
+    assert url.path.isascii()
+    assert [unquote(segment) for segment in url.path.split("/")] == ["", "things", value, "parts", f"x{value}.json"]
+
+
+@pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
+def test_no_argument_leaves_its_place_in_the_query(value: str) -> None:
+    tool = tool_of(
+        inputs(
+            {"name": "q", "in": "query"},
+            {"name": "list", "in": "query", "type": "array"},
+            {"name": "joined", "in": "query", "type": "array", "explode": False},
+        )
+    )
+    request = request_of(tool, {"q": value, "list": [value, "end"], "joined": [value, "end"]})
+    url = urlsplit(request.url)
+    assert (url.scheme, url.netloc, url.path, url.fragment) == ("https", "api.example", "/things", "")
+    *others, (name, joined) = [pair.split("=") for pair in url.query.split("&")]
+    assert [(key, unquote(text)) for key, text in others] == [("q", value), ("list", value), ("list", "end")]
+    assert (name, [unquote(item) for item in joined.split(",")]) == ("joined", [value, "end"])
+    assert parse_qsl(url.query, keep_blank_values=True)[0] == ("q", value)
+
+
+@pytest.mark.parametrize("value", ["", *NASTY], ids=ids)
+def test_no_argument_leaves_its_header(value: str) -> None:
+    tool = tool_of(inputs({"name": "X-Note", "in": "header"}))
+    if not (value.isascii() and value.isprintable()):
+        with pytest.raises(InvalidArguments, match="X-Note: may hold printable ASCII only, it is sent as a header"):
+            request_of(tool, {"X-Note": value})
+        return
+    assert request_of(tool, {"X-Note": value}).headers == (
+        ("Accept", "application/json, */*;q=0.5"),
+        ("X-Note", value),
+    )
+
+
+@pytest.mark.parametrize("value", CONTROLS + HALVES, ids=ids)
+def test_no_line_break_and_no_other_control_gets_into_a_header(value: str) -> None:
+    with pytest.raises(InvalidArguments, match="note: may hold printable ASCII only, it is sent as a header"):
+        request_of(tool_of(inputs({"name": "note", "in": "header"})), {"note": value})
+
+
+@pytest.mark.parametrize("value", HALVES, ids=ids)
+def test_half_a_surrogate_pair_is_refused_in_a_cookie(value: str) -> None:
+    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+        request_of(tool_of(inputs({"name": "note", "in": "cookie"})), {"note": value})
+
+
+@pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
+def test_no_argument_leaves_its_cookie(value: str) -> None:
+    tool = tool_of(inputs({"name": "a", "in": "cookie"}, {"name": "b", "in": "cookie"}))
+    cookie = dict(request_of(tool, {"a": value, "b": "end"}).headers)["Cookie"]
+    first, second = cookie.split("; ")
+    assert (unquote(first.removeprefix("a=")), second) == (value, "b=end")
+    assert first.isascii()
+    assert first.isprintable()
+    assert not set(first) & set(' ;,"')
+
+
+@pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
+def test_no_argument_leaves_its_place_in_the_body(value: str) -> None:
+    whole = tool_of(inputs({"name": "body", "in": "body"}, method="POST"))
+    fields = tool_of(inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}, method="POST"))
+    template = tool_of({"method": "POST", "body": {"type": "json", "data": {"a": "{{a}}", "t": "<{{a}}>"}}})
+    assert body_of(request_of(whole, {"body": {value: [value]}})) == {value: [value]}
+    assert body_of(request_of(fields, {"a": value, "b": 1})) == {"a": value, "b": 1}
+    assert body_of(request_of(template, {"a": value})) == {"a": value, "t": f"<{value}>"}
+
+
+NO_JSON = [float("nan"), float("inf"), float("-inf"), {"deep": [float("nan")]}, [{"deep": float("inf")}], 10**5_000]
+
+
+@pytest.mark.parametrize("value", [*HALVES, *NO_JSON, [HALVES[0]], {HALVES[1]: 1}], ids=ids)
+@pytest.mark.parametrize("place", ["path", "query", "body"])
+def test_what_has_no_form_in_which_it_is_sent_is_refused(place: str, value: Any) -> None:
+    tool = tool_of(inputs({"name": "a", "in": place}), path="/{a}" if place == "path" else "/")
+    with pytest.raises(InvalidArguments) as caught:
+        request_of(tool, {"a": value})
+    assert caught.value.to_json() == {
+        "kind": "validation",
+        "message": "the arguments hold a value that cannot be sent: text or a number without a form",
+        "retryable": False,
+    }
+
+
+@pytest.mark.parametrize("value", NO_JSON, ids=ids)
+@pytest.mark.parametrize("place", ["header", "cookie"])
+def test_a_number_without_a_form_is_refused_in_a_header_too(place: str, value: Any) -> None:
+    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+        request_of(tool_of(inputs({"name": "a", "in": place})), {"a": value})
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}], ids=["lists", "mappings"])
+@pytest.mark.parametrize("place", ["path", "query", "header", "cookie", "body", "template"])
+def test_arguments_that_are_nested_without_end_are_refused(place: str, wrap: Callable[[Any], Any]) -> None:
+    value: Any = []
+    for _ in range(100_000):
+        value = wrap(value)
+    operation: Json = (
+        {"body": {"data": {"t": "<{{a}}>"}}} if place == "template" else inputs({"name": "a", "in": place})
+    )
+    tool = tool_of({"method": "POST", **operation}, path="/{a}" if place == "path" else "/")
+    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+        request_of(tool, {"a": value})
+
+
+@pytest.mark.parametrize("value", [*HALVES, float("nan")], ids=ids)
+def test_what_has_no_form_is_refused_inside_a_body_template(value: Any) -> None:
+    tool = tool_of({"method": "POST", "body": {"type": "json", "data": {"t": "<{{a}}>", "v": "{{a}}"}}})
+    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+        request_of(tool, {"a": value})
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", None, []], ids=repr)
+def test_what_is_no_segment_is_refused_before_anything_is_sent(value: Any) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        request_of(tool_of(path="/things/{id}/"), {"id": value})
+    assert str(caught.value) == f"id: must be one segment of a path, not {value if value and '.' in value else ''!r}"
+
+
+def test_a_missing_path_argument_is_refused_by_the_callers_name_for_it() -> None:
+    with pytest.raises(InvalidArguments, match=r"^thing: must be one segment"):
+        request_of(tool_of(path="/{id}", tool={"with": {"id": "tools.thing"}}), {"thing": ".."})
+
+
+@pytest.mark.parametrize("path", ["/{a}/../{b}", "/./{a}/{b}", "..", "/{a}/{b}/..?q=1", "/%2e%2E/{a}/{b}"])
+def test_a_path_that_climbs_is_refused_though_its_arguments_do_not(path: str) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(path=path), {"a": "x", "b": "y"})
+    assert caught.value.to_json() == {
+        "kind": "unsupported",
+        "message": f"things-api.yaml has a path that leads elsewhere: {path!r}",
+        "retryable": False,
+        "hint": "This tool cannot be called.",
+    }
+
+
+@pytest.mark.parametrize("path", ["/...", "/..a", "/a..b", "/x?q=/../y"])
+def test_dots_that_are_no_segment_of_a_path_are_sent(path: str) -> None:
+    assert request_of(tool_of(path=path)).url == f"https://api.example{path}"
+
+
+def body_of(request: HttpRequest) -> Any:
+    assert request.content is not None
+    assert dict(request.headers)["Content-Type"] == "application/json"
+    return json.loads(request.content)
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "url"),
+    [
+        ("/{id}.json", {"id": "a b"}, "https://api.example/a%20b.json"),
+        ("/jobs/{id}:run", {"id": "7"}, "https://api.example/jobs/7:run"),
+        ("/compare/{base}...{head}", {"base": "v1", "head": "v2"}, "https://api.example/compare/v1...v2"),
+        ("/{a}/{a}", {"a": "x"}, "https://api.example/x/x"),
+        ("/{{ a }}", {"a": "x"}, "https://api.example/x"),
+        ("/{a}{b}", {"a": "x", "b": "y"}, "https://api.example/xy"),
+        ("/{id}", {"id": 7}, "https://api.example/7"),
+        ("/{id}", {"id": 7.0}, "https://api.example/7"),
+        ("/{id}", {"id": True}, "https://api.example/true"),
+        ("/{id}", {"id": ["a", "b"]}, "https://api.example/a%2Cb"),
+        ("/{id}", {"id": "-._~"}, "https://api.example/-._~"),
+        ("/search(q='{q}')", {"q": "x"}, "https://api.example/search(q='x')"),
+    ],
+)
+def test_placeholders_are_filled_where_they_stand(path: str, arguments: Json, url: str) -> None:
+    assert request_of(tool_of(path=path), arguments).url == url
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "query"),
+    [
+        ({}, "a b", "?q=a%20b"),
+        ({}, "", "?q="),
+        ({}, None, ""),
+        ({}, True, "?q=true"),
+        ({}, False, "?q=false"),
+        ({}, 0, "?q=0"),
+        ({}, 1.5, "?q=1.5"),
+        # To JSON Schema these are integers.
+        ({}, 5.0, "?q=5"),
+        ({}, 1e3, "?q=1000"),
+        ({}, -0.0, "?q=0"),
+        ({}, [2.0, -2.5], "?q=2&q=-2.5"),
+        ({}, {"a": [1, "ö"]}, "?q=%7B%22a%22%3A%5B1%2C%22%C3%B6%22%5D%7D"),
+        ({}, ["a", 2, True], "?q=a&q=2&q=true"),
+        ({}, [], ""),
+        ({"explode": True}, ["a", "b"], "?q=a&q=b"),
+        ({"explode": False}, ["a", "b,c"], "?q=a,b%2Cc"),
+        ({"explode": False}, [], ""),
+        ({"explode": False}, "a", "?q=a"),
+        ({"name": "filter[name]"}, "a", "?filter%5Bname%5D=a"),
+        ({"name": "page.size"}, 5, "?page.size=5"),
+        ({"name": "$top"}, 5, "?%24top=5"),
+    ],
+)
+def test_a_query_argument_is_written_as_its_kind_asks(declared: Json, value: Any, query: str) -> None:
+    tool = tool_of(inputs({"name": "q", "in": "query"} | declared))
+    assert request_of(tool, {declared.get("name", "q"): value}).url == f"https://api.example/things{query}"
+
+
+def test_a_query_is_joined_to_one_in_the_path() -> None:
+    tool = tool_of(inputs({"name": "q", "in": "query"}), path="/things?fixed=1")
+    assert request_of(tool, {"q": "2"}).url == "https://api.example/things?fixed=1&q=2"
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"), [("x", "x"), (True, "true"), (5, "5"), (["a", "b"], "a,b"), ({"a": 1}, '{"a":1}')]
+)
+def test_a_header_argument_is_written_as_text(value: Any, sent: str) -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header"}))
+    assert request_of(tool, {"X-A": value}).headers == (("Accept", "application/json, */*;q=0.5"), ("X-A", sent))
+
+
+def test_absent_headers_and_cookies_are_not_sent() -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header"}, {"name": "c", "in": "cookie"}))
+    assert request_of(tool).headers == (("Accept", "application/json, */*;q=0.5"),)
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "content"),
+    [
+        (inputs({"name": "body", "in": "body"}), {}, None),
+        (inputs({"name": "body", "in": "body"}), {"body": {}}, b"{}"),
+        (inputs({"name": "body", "in": "body"}), {"body": []}, b"[]"),
+        (inputs({"name": "body", "in": "body"}), {"body": "x"}, b'"x"'),
+        (inputs({"name": "body", "in": "body"}), {"body": {"a": None}}, b'{"a":null}'),
+        (inputs({"name": "body", "in": "body"}), {"body": {"a": [5.0, 1.5]}}, b'{"a":[5.0,1.5]}'),
+        (inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}), {}, None),
+        (inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}), {"b": [1]}, b'{"b":[1]}'),
+        (inputs({"name": "body", "in": "body"}, {"name": "b", "in": "body"}), {"body": {"c": 1}}, b'{"body":{"c":1}}'),
+        (inputs({"name": "a", "in": "body", "value": "x-{{env.THING_KEY}}"}), {}, b'{"a":"x-key-123456"}'),
+        (inputs({"name": "a", "in": "body", "value": ["{{env.THING_KEY}}", 5]}), {}, b'{"a":["key-123456",5]}'),
+        (
+            inputs({"name": "a", "in": "body", "value": {"b": ["<{{THING_KEY}}>", None], "c": {}}}),
+            {},
+            b'{"a":{"b":["<key-123456>",null],"c":{}}}',
+        ),
+        (inputs({"name": "body", "in": "body", "value": {"b": "{{THING_KEY}}"}}), {}, b'{"b":"key-123456"}'),
+        (
+            {"body": {"type": "json", "data": {"a": "{{a}}", "b": 1, "c": None}}},
+            {"a": [1]},
+            b'{"a":[1],"b":1,"c":null}',
+        ),
+        ({"body": {"type": "json", "data": {"a": "{{a}}", "b": 1}}}, {}, b'{"b":1}'),
+        ({"body": {"type": "json", "data": {"a": "{{a}}"}}}, {}, None),
+        ({"body": {"type": "json", "data": "{{a}}"}}, {}, None),
+        ({"body": {"type": "json", "data": "{{a}}"}}, {"a": {"x": 1}}, b'{"x":1}'),
+        ({"body": {"type": "json", "data": ["{{a}}", {"b": "{{b}}"}, ""]}}, {"b": 2}, b'[{"b":2},""]'),
+        (
+            {"body": {"type": "json", "data": {"t": "n={{n}} ok={{ok}} {{gone}}."}}},
+            {"n": 5, "ok": True},
+            b'{"t":"n=5 ok=true ."}',
+        ),
+        ({"body": {"type": "json", "data": {"k": "{{env.THING_KEY}}"}}}, {}, b'{"k":"key-123456"}'),
+        ({"body": {"type": "json"}}, {}, b'{"type":"json"}'),
+        ({"body": {"type": "json", "data": None}}, {}, None),
+    ],
+)
+def test_a_body_is_what_its_inputs_or_its_template_make(
+    operation: Json, arguments: Json, content: bytes | None
+) -> None:
+    request = request_of(tool_of({"method": "POST", **operation}), arguments)
+    assert request.content == content
+    assert ("Content-Type" in dict(request.headers)) is (content is not None)
+
+
+def test_two_body_inputs_are_told_apart_by_the_callers_names() -> None:
+    tool = tool_of(inputs({"name": "id", "in": "body"}, method="POST"), path="/{id}")
+    request = request_of(tool, {"id": "p", "id_body": "b"})
+    assert (request.url, request.content) == ("https://api.example/p", b'{"id":"b"}')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "url"),
+    [
+        ({}, {"FIRST": "1", "SECOND": "2"}, "https://api.example/1"),
+        ({}, {"FIRST": "", "SECOND": "2"}, "https://api.example/2"),
+        ({"p": "3"}, {"FIRST": "1"}, "https://api.example/3"),
+        ({"p": None}, {"FIRST": "1"}, "https://api.example/1"),
+    ],
+)
+def test_an_absent_argument_has_its_default_from_the_environment(
+    arguments: Json, environment: Mapping[str, str], url: str
+) -> None:
+    tool = tool_of(inputs({"name": "p", "env": ["FIRST", "SECOND"]}), path="/{p}")
+    assert request_of(tool, arguments, environment).url == url
+
+
+def test_a_default_that_is_not_set_is_asked_for_in_a_path() -> None:
+    tool = tool_of(inputs({"name": "p", "env": ["FIRST", "SECOND"]}), path="/{p}")
+    with pytest.raises(InvalidArguments) as caught:
+        request_of(tool, {}, {})
+    assert caught.value.to_json() == {
+        "kind": "validation",
+        "message": "p: is required, and the server has no default for it",
+        "retryable": False,
+        "hint": "Pass p, or set FIRST or SECOND in the server's environment.",
+    }
+
+
+def test_a_default_that_is_not_set_is_left_out_elsewhere() -> None:
+    tool = tool_of(inputs({"name": "q", "in": "query", "env": "FIRST"}))
+    assert request_of(tool, {}, {}).url == "https://api.example/things"
+    assert request_of(tool, {}, {"FIRST": "1"}).url == "https://api.example/things?q=1"
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("2024-11-06", "2024-11-06"),
+        (5, "5"),
+        ("Key {{env.THING_KEY}}!", "Key key-123456!"),
+        ("{{THING_KEY}}", "key-123456"),
+        ("{{env.UNDECLARED}}", "from the environment"),
+        ("{{UNDECLARED}}", "from the environment"),
+        ("<{{ UNDECLARED }}>", "<from the environment>"),
+        (["{{UNDECLARED}}", "b", 5], "from the environment,b,5"),
+        ({"a": ["{{THING_KEY}}"]}, '{"a":["key-123456"]}'),
+        ("{{ env.THING_KEY }}", "key-123456"),
+        ("{one brace}", "{one brace}"),
+    ],
+)
+def test_a_constant_is_sent_with_the_environments_values_in_it(value: Any, sent: str) -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header", "value": value}))
+    environment = KEY | {"UNDECLARED": "from the environment"}
+    assert dict(request_of(tool, {"X-A": "other"}, environment).headers)["X-A"] == sent
+
+
+def test_a_bind_may_have_another_namespace_and_another_source() -> None:
+    given = document(authentication={"type": "bearer", "token": "{{secrets.TOKEN}}"})
+    given["binds"].append({"namespace": "secrets", "keys": {"TOKEN": ["MY_TOKEN", "OTHER_TOKEN"]}})
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert dict(request_of(tool, {}, {"OTHER_TOKEN": "t"}).headers)["Authorization"] == "Bearer t"
+
+
+def test_a_constant_without_its_variable_is_a_call_error_that_names_it() -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header", "value": "{{env.THING_KEY}}"}))
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {}, {})
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "a value that this call needs is not set",
+        "retryable": False,
+        "hint": "Set THING_KEY in the server's environment and start it again.",
+    }
+
+
+def test_a_constant_that_cannot_be_sent_is_refused_without_showing_it() -> None:
+    tool = tool_of(inputs({"name": "X-A", "in": "header", "value": "{{env.THING_KEY}}"}))
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {}, {"THING_KEY": "a\r\nX-Evil: 1"})
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "a value that this call needs holds characters that it cannot have",
+        "retryable": False,
+        "hint": "Correct THING_KEY in the server's environment: a line break too many?",
+    }
+
+
+JSON_VALUES: list[tuple[Any, str, bytes]] = [
+    (True, "true", b"true"),
+    (False, "false", b"false"),
+    (0, "0", b"0"),
+    (5, "5", b"5"),
+    (1.5, "1.5", b"1.5"),
+    ("5", "5", b'"5"'),
+    ("true", "true", b'"true"'),
+    ("", "", b'""'),
+    ({"a": 1}, "%7B%22a%22%3A1%7D", b'{"a":1}'),
+]
+
+
+@pytest.mark.parametrize(("value", "text", "json_form"), JSON_VALUES)
+def test_a_constant_keeps_its_json_type(value: Any, text: str, json_form: bytes) -> None:
+    assert request_of(tool_of(inputs({"name": "q", "in": "query", "value": value}))).url.partition("?q=")[2] == text
+    field = request_of(tool_of(inputs({"name": "f", "in": "body", "value": value}, method="POST")))
+    assert field.content == b'{"f":' + json_form + b"}"
+    whole = request_of(tool_of(inputs({"name": "body", "in": "body", "value": value}, method="POST")))
+    assert whole.content == json_form
+
+
+@pytest.mark.parametrize(
+    ("value", "header", "query"),
+    [
+        (True, "true", "?a=true"),
+        (5, "5", "?a=5"),
+        ({"a": 1}, '{"a":1}', "?a=%7B%22a%22%3A1%7D"),
+        (["x", 2], "x,2", "?a=x&a=2"),
+    ],
+)
+def test_a_constant_is_written_as_an_argument_would_be(value: Any, header: str, query: str) -> None:
+    declared = [{"name": "a", "in": place, "value": value} for place in ("header", "query", "path")]
+    constant = request_of(tool_of(inputs(*declared), path="/{a}"))
+    asked = [{"name": "a", "in": place} for place in ("header", "query", "path")]
+    argued = request_of(tool_of(inputs(*asked), path="/{a}"), {"a": value, "a_query": value, "a_header": value})
+    assert constant == argued
+    assert (dict(constant.headers)["a"], constant.url.partition("?")[2]) == (header, query[1:])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "url"),
+    [
+        ("/v1/{{THING_KEY}}/x", "org", "https://api.example/v1/org/x"),
+        ("/v1/{{env.THING_KEY}}.json", "a/b ö", None),
+        ("/v1/{{THING_KEY}}/x", "a/../b?c#d", "https://api.example/v1/a%2F..%2Fb%3Fc%23d/x"),
+        ("/v1/{{env.THING_KEY}}:run", " org\n", "https://api.example/v1/org:run"),
+    ],
+)
+def test_a_bound_name_in_the_path_is_filled_from_the_environment(path: str, value: str, url: str | None) -> None:
+    tool = tool_of(path=path)
+    if url is None:
+        with pytest.raises(NotConfigured, match="a value that this call needs holds characters that it cannot have"):
+            request_of(tool, {}, {"THING_KEY": value})
+    else:
+        assert request_of(tool, {}, {"THING_KEY": value}).url == url
+
+
+def test_a_bound_name_in_the_path_has_its_alternatives() -> None:
+    given = document(path="/{{ORG}}")
+    given["binds"][0]["keys"]["ORG"] = ["FIRST_ORG", "SECOND_ORG"]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert request_of(tool, {}, {"SECOND_ORG": "2"}).url == "https://api.example/2"
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {"ORG": "callers", "FIRST_ORG": "callers"}, {})
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "a value that this call needs is not set",
+        "retryable": False,
+        "hint": "Set FIRST_ORG or SECOND_ORG in the server's environment and start it again.",
+    }
+
+
+@pytest.mark.parametrize("value", [".", ".."])
+def test_the_environment_does_not_leave_its_segment_of_the_path(value: str) -> None:
+    with pytest.raises(InvalidArguments, match=f"^THING_KEY: must be one segment of a path, not '{re.escape(value)}'"):
+        request_of(tool_of(path="/v1/{{THING_KEY}}/x"), {}, {"THING_KEY": value})
+
+
+BASIC = "Basic " + base64.b64encode(b"me:key-123456").decode()
+
+
+@pytest.mark.parametrize(
+    ("authentication", "headers", "query"),
+    [
+        (None, (), ""),
+        ({}, (), ""),
+        ({"type": "none"}, (), ""),
+        ({"type": "bearer", "token": "{{env.THING_KEY}}"}, (("Authorization", "Bearer key-123456"),), ""),
+        ({"type": "Bearer", "token": "{{THING_KEY}}"}, (("Authorization", "Bearer key-123456"),), ""),
+        ({"type": "basic", "username": "me", "password": "{{env.THING_KEY}}"}, (("Authorization", BASIC),), ""),
+        ({"type": "apikey", "key": "X-Key", "value": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
+        (
+            {"type": "apikey", "key": "Authorization", "value": "Token {{env.THING_KEY}}", "placement": "header"},
+            (("Authorization", "Token key-123456"),),
+            "",
+        ),
+        (
+            {"type": "apikey", "key": "api key", "value": "{{env.THING_KEY}}&=", "placement": "query"},
+            (),
+            "?api%20key=key-123456%26%3D",
+        ),
+        # The other spellings of public files
+        (
+            {"type": "apikey", "in": "header", "name": "X-Key", "value": "{{env.THING_KEY}}"},
+            (("X-Key", "key-123456"),),
+            "",
+        ),
+        ({"type": "apikey", "in": "query", "name": "k", "value": "{{env.THING_KEY}}"}, (), "?k=key-123456"),
+        ({"type": "apikey", "name": "X-Key", "value": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
+        ({"type": "apikey", "header": "X-Key", "key": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
+        ({"type": "apikey", "header": "X-Key", "key": "Token {{THING_KEY}}"}, (("X-Key", "Token key-123456"),), ""),
+        ({"type": "apikey", "header": "X-Key", "value": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
+    ],
+)
+def test_a_request_proves_who_asks(
+    authentication: Json | None, headers: tuple[tuple[str, str], ...], query: str
+) -> None:
+    request = request_of(tool_of(authentication=authentication))
+    assert request.headers == (("Accept", "application/json, */*;q=0.5"), *headers)
+    assert request.url == f"https://api.example/things{query}"
+    assert request_of(tool_of(auth=authentication)) == request
+
+
+def test_a_credential_in_the_query_stands_behind_the_arguments() -> None:
+    tool = tool_of(
+        inputs({"name": "q", "in": "query"}),
+        authentication={"type": "apikey", "key": "key", "value": "{{env.THING_KEY}}", "placement": "query"},
+    )
+    assert request_of(tool, {"q": "1"}).url == "https://api.example/things?q=1&key=key-123456"
+
+
+BEARER = {"type": "bearer", "token": "{{env.THING_KEY}}"}
+UNBOUND = {"type": "bearer", "token": "{{MY_TOKEN}}"}
+
+
+@pytest.mark.parametrize(
+    ("authentication", "environment", "hint"),
+    [
+        (BEARER, {}, "Set THING_KEY in the server's environment and start it again."),
+        (BEARER, {"THING_KEY": ""}, "Set THING_KEY in the server's environment and start it again."),
+        (BEARER, {"THING_KEY": " \n"}, "Set THING_KEY in the server's environment and start it again."),
+        (UNBOUND, {}, "Set MY_TOKEN in the server's environment and start it again."),
+        (
+            {"type": "basic", "username": "{{env.USER_NAME}}", "password": "{{env.THING_KEY}}"},
+            KEY,
+            "Set USER_NAME in the server's environment and start it again.",
+        ),
+    ],
+)
+def test_a_missing_credential_is_named_and_nothing_is_sent(
+    authentication: Json, environment: Mapping[str, str], hint: str
+) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication=authentication), {}, environment)
+    assert caught.value.to_json() == {
+        "kind": "auth",
+        "message": "the provider's credential is not set",
+        "retryable": False,
+        "hint": hint,
+    }
+
+
+def test_a_missing_credential_names_all_its_alternatives() -> None:
+    given = document(authentication=BEARER)
+    given["binds"][0]["keys"]["THING_KEY"] = ["A_KEY", "B_KEY", "THING_KEY"]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert list(tool.operation.credentials()) == [Variable(("A_KEY", "B_KEY", "THING_KEY"))]
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {}, {})
+    assert caught.value.hint == "Set A_KEY or B_KEY or THING_KEY in the server's environment and start it again."
+
+
+def test_a_credential_that_is_not_bound_is_read_from_the_environment() -> None:
+    request = request_of(tool_of(authentication=UNBOUND), {"MY_TOKEN": "callers"}, {"MY_TOKEN": "servers"})
+    assert dict(request.headers)["Authorization"] == "Bearer servers"
+
+
+def test_white_space_around_a_credential_is_not_sent() -> None:
+    request = request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": " key-123456\r\n"})
+    assert dict(request.headers)["Authorization"] == "Bearer key-123456"
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r\nX-Evil: 1", "schlüssel", "a\x00b", "\u201ckey\u201d"])
+def test_a_credential_that_cannot_be_one_is_refused_without_showing_it(value: str) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": value})
+    assert caught.value.to_json() == {
+        "kind": "auth",
+        "message": "the provider's credential holds characters that it cannot have",
+        "retryable": False,
+        "hint": "Correct THING_KEY in the server's environment: a line break too many?",
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("https://other.example", "https://other.example/things"),
+        ("https://other.example/", "https://other.example/things"),
+        (" https://other.example/base/ ", "https://other.example/base/things"),
+        ("http://localhost:8120/v1", "http://localhost:8120/v1/things"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1/things"),
+        ("http://[::1]:1", "http://[::1]:1/things"),
+        ("HTTPS://other.example", "HTTPS://other.example/things"),
+        ("", "https://api.example/things"),
+    ],
+)
+def test_an_address_of_the_environment_wins(address: str, url: str) -> None:
+    assert request_of(tool_of(), {}, {"THING_BASE_URL": address}).url == url
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("other.example", "the provider's address is not a URL"),
+        ("ftp://other.example", "the provider's address is not a URL"),
+        ("file:///etc/passwd", "the provider's address is not a URL"),
+        ("https://", "the provider's address is not a URL"),
+        ("https:///path", "the provider's address is not a URL"),
+        ("https://:443", "the provider's address is not a URL"),
+        ("https://[::1", "the provider's address is not a URL"),
+        ("https://[one]/", "the provider's address is not a URL"),
+        ("//other.example", "the provider's address is not a URL"),
+        ("none", "the provider's address is not a URL"),
+        ("http://other.example", "not https"),
+        ("http://127.0.0.1.other.example", "not https"),
+        ("http://localhost.other.example", "not https"),
+        ("http://localhost@other.example", "the provider's address is not a URL"),
+        ("http://127.0.0.1:80@other.example/", "the provider's address is not a URL"),
+        ("https://me:key@other.example", "the provider's address is not a URL"),
+        ("https://@other.example", "the provider's address is not a URL"),
+        ("https://other.example:port", "the provider's address is not a URL"),
+        ("https://other.example:99999", "the provider's address is not a URL"),
+        ("https://other.example:0", "the provider's address is not a URL"),
+        ("https://other.example/?q=1", "the provider's address is not a URL"),
+        ("https://other.example?q=1", "the provider's address is not a URL"),
+        ("https://other.example/#x", "the provider's address is not a URL"),
+        ("http://10.0.0.1", "not https"),
+        ("http://0.0.0.0", "not https"),
+    ],
+)
+def test_an_address_that_is_not_safe_is_refused(address: str, message: str) -> None:
+    with pytest.raises(NotConfigured, match=message) as caught:
+        request_of(tool_of(authentication=BEARER), {}, KEY | {"THING_BASE_URL": address})
+    assert (caught.value.kind, caught.value.hint.split(" in ")[0]) == ("config", "Set THING_BASE_URL")
+    assert address not in caught.value.message
+
+
+@pytest.mark.parametrize("written", [None, "", "/v1", "https://{host}/v1", "https://${HOST}"])
+def test_without_an_address_the_call_says_which_variable_to_set(written: str | None) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(baseUri=written))
+    assert caught.value.to_json() == {
+        "kind": "config",
+        "message": "the provider's address is not known",
+        "retryable": False,
+        "hint": "Set THING_BASE_URL in the server's environment to the provider's base URL, "
+        "or start it with --base-uri things=URL.",
+    }
+    assert request_of(tool_of(baseUri=written), {}, {"THING_BASE_URL": "https://own.example"}).url == (
+        "https://own.example/things"
+    )
+
+
+def test_an_unsupported_operation_cannot_be_called() -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication={"type": "hmac"}))
+    assert caught.value.to_json() == {
+        "kind": "unsupported",
+        "message": "things-api.yaml authenticates by hmac, which this server cannot do",
+        "retryable": False,
+        "hint": "This tool cannot be called.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ({"baseUri": ""}, {}),
+        ({"authentication": {"type": "hmac"}}, {}),
+        ({"authentication": UNBOUND}, {}),
+        ({"path": "/{a}"}, {"a": ".."}),
+    ],
+)
+def test_no_error_of_a_request_shows_a_secret(tool: Json, arguments: Json) -> None:
+    with pytest.raises(CallError) as caught:
+        request_of(tool_of(**tool), arguments, KEY)
+    assert "key-123456" not in repr(caught.value) + str(caught.value.to_json())
+
+
+def test_a_request_does_not_show_its_secrets() -> None:
+    tool = tool_of(
+        inputs({"name": "body", "in": "body"}, method="POST"),
+        authentication={"type": "apikey", "key": "k", "value": "{{env.THING_KEY}}", "placement": "query"},
+    )
+    request = request_of(tool, {"body": "said in confidence"})
+    assert repr(request) == "HttpRequest(provider='thing', method='POST', repeatable=False)"
+
+
+@pytest.mark.parametrize(
+    ("method", "declared", "repeatable"),
+    [
+        # RFC 9110 section 9.2.1 for what is safe. That a method is idempotent is not enough: to cancel again what has
+        # ended deletes it at Runway (runwayml 5.24 resources/tasks.py).
+        ("GET", None, True),
+        ("HEAD", None, True),
+        ("OPTIONS", None, True),
+        ("POST", None, False),
+        ("PATCH", None, False),
+        ("PUT", None, False),
+        ("DELETE", None, False),
+        ("DELETE", True, True),
+        ("POST", True, True),
+        ("GET", False, False),
+    ],
+)
+def test_a_request_may_be_sent_twice_where_it_only_reads_or_where_its_file_says_so(
+    method: str, declared: bool | None, repeatable: bool
+) -> None:
+    assert request_of(tool_of({"method": method, "repeatable": declared})).repeatable is repeatable
+
+
+def test_a_request_has_the_patience_that_its_file_gives_it() -> None:
+    assert request_of(tool_of({"timeout": 610})).patience_s == 610.0
+    assert request_of(tool_of()).patience_s is None
+
+
+def test_the_arguments_of_a_path_are_those_that_another_operation_on_the_same_thing_takes() -> None:
+    # PostHog: .../tasks/{task_id}/runs/{id}/, whose project the environment may give
+    operation = tool_of(
+        inputs(
+            {"name": "id", "in": "path"},
+            {"name": "limit", "in": "query"},
+            {"name": "X-A", "in": "header"},
+            {"name": "body", "in": "body"},
+            method="POST",
+        ),
+        path="/tasks/{task_id}/runs/{id}/",
+    ).operation
+    arguments = {"id": "r", "task_id": "t", "limit": 1, "X-A": "a", "body": {"id": "other"}, "wait_seconds": 5}
+    assert path_arguments(operation, arguments) == {"id": "r", "task_id": "t"}
+    assert path_arguments(operation, {"id": "r"}) == {"id": "r"}
+
+
+FORM = ("multipart/form-data; boundary=b", b"--b--")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://bucket.s3.amazonaws.com/",
+        "https://s3.example:9000/bucket?x=1#y",
+        # Object storage of a PostHog of one's own, on this machine
+        "http://127.0.0.1:19000/posthog",
+        "http://localhost/posthog",
+        "http://[::1]:19000/",
+    ],
+)
+def test_a_form_is_sent_where_the_provider_says_and_nothing_else_with_it(url: str) -> None:
+    request = build_form_request("thing's storage", url, *FORM)
+    assert request == HttpRequest(
+        "thing's storage", "POST", url, (("Content-Type", FORM[0]),), FORM[1], repeatable=True
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bucket.s3.amazonaws.com/",
+        "http://10.0.0.1/",
+        "http://169.254.169.254/latest/meta-data",
+        "ftp://bucket.example/",
+        "file:///etc/passwd",
+        "//bucket.example/",
+        "/bucket",
+        "bucket.example",
+        "None",
+        "",
+        "https://",
+        "https:///path",
+        "https://[::1",
+        "https://me:key@bucket.example/",
+        "https://@bucket.example/",
+        "https://bucket.example:0/",
+        "https://bucket.example:99999/",
+        "https://bucket.example:port/",
+        "http://localhost@bucket.example/",
+        "http://127.0.0.1.bucket.example/",
+        # What no address is written with: RFC 3986 section 2
+        "https://bucket.example/a b",
+        "https://bucket.example/\r\nX-A: b",
+        "https://bucket.example/\n",
+        "https://bucket.example/\x00",
+        "https://b\u00fccket.example/",
+    ],
+)
+def test_a_form_is_not_sent_to_an_address_that_is_not_safe(url: str) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        build_form_request("thing's storage", url, *FORM)
+    assert caught.value.to_json() == {
+        "kind": "unavailable",
+        "message": "the address of thing's storage cannot be used: it is no https URL",
+        "retryable": False,
+        "hint": "Nothing was sent.",
+    }
+
+
+def test_a_request_that_sends_a_form_does_not_show_what_is_in_it() -> None:
+    request = build_form_request("storage", "https://s3.example/?sig=secret", "type", b"secret")
+    assert "secret" not in repr(request)
+
+
+@pytest.mark.parametrize(
+    ("authentication", "environment", "values"),
+    [
+        (None, KEY, []),
+        (BEARER, KEY, ["key-123456", "key-123456"]),
+        (BEARER, {}, []),
+        (
+            {"type": "apikey", "key": "A", "value": "Token {{env.THING_KEY}}-x"},
+            KEY,
+            ["key-123456", "key-123456-x"],
+        ),
+        (
+            {"type": "basic", "username": "me", "password": "{{env.THING_KEY}}"},
+            KEY,
+            ["key-123456", base64.b64encode(b"me:key-123456").decode()],
+        ),
+        (
+            {"type": "basic", "username": "{{env.USER_NAME}}", "password": "{{env.THING_KEY}}"},
+            KEY,
+            ["key-123456"],
+        ),
+    ],
+)
+def test_the_values_to_mask_are_the_credentials_as_set_and_as_sent(
+    authentication: Json | None, environment: Mapping[str, str], values: list[str]
+) -> None:
+    operation = tool_of(authentication=authentication).operation
+    assert list(credential_values(operation, environment)) == values
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        inputs({"name": "X-A", "in": "header", "value": "v1 {{env.THING_KEY}}"}),
+        inputs({"name": "a", "in": "query", "value": "{{env.THING_KEY}}"}),
+        inputs({"name": "a", "in": "cookie", "value": "{{env.THING_KEY}}"}),
+        inputs({"name": "a", "in": "body", "value": "{{env.THING_KEY}}"}),
+        {"body": {"type": "json", "data": {"a": [{"b": "{{env.THING_KEY}}"}]}}},
+    ],
+)
+def test_the_constants_beside_the_path_are_masked(operation: Json) -> None:
+    compiled = tool_of({"method": "POST", **operation}).operation
+    assert set(credential_values(compiled, KEY)) == {"key-123456"}
+    assert list(credential_values(compiled, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "environment"),
+    [
+        ({}, {}),
+        (inputs({"name": "X-K", "in": "header", "value": "{{env.THING_KEY}}"}), {"THING_KEY": " key-123456\n"}),
+        (inputs({"name": "X-K", "in": "header", "value": "{{MY_TOKEN}}"}), {"MY_TOKEN": "key-123456"}),
+        (inputs({"name": "c", "in": "cookie", "value": "{{MY_TOKEN}}"}), {"MY_TOKEN": "key-123456"}),
+        (inputs({"name": "k", "in": "query", "value": ["{{MY_TOKEN}}"]}), {"MY_TOKEN": "key-123456"}),
+        (inputs({"name": "k", "in": "body", "value": {"a": "{{MY_TOKEN}}"}}), {"MY_TOKEN": "key-123456"}),
+    ],
+    ids=["nothing", "stripped", "header", "cookie", "query", "body"],
+)
+def test_what_a_constant_sends_of_the_environment_is_masked(operation: Json, environment: Mapping[str, str]) -> None:
+    tool = tool_of({"method": "POST", **operation})
+    request = request_of(tool, {}, environment)
+    sent = f"{request.url} {request.headers} {request.content!r}"
+    mask = Redactor(credential_values(tool.operation, environment))
+    assert ("key-123456" in sent) is (operation != {})
+    assert mask.text(sent) == sent.replace("key-123456", MASK)
+
+
+@pytest.mark.parametrize(
+    ("password", "environment"),
+    [
+        ("{{env.THING_KEY}}", {"THING_KEY": " key-123456\n"}),
+        ("{{MY_PASSWORD}}", {"MY_PASSWORD": "key-123456"}),
+        ("{{env.MY_PASSWORD}}", {"MY_PASSWORD": "key-123456\r\n"}),
+    ],
+    ids=["stripped", "unbound", "not among the keys"],
+)
+def test_a_password_is_masked_as_it_is_sent_and_alone(password: str, environment: Mapping[str, str]) -> None:
+    operation = tool_of(authentication={"type": "basic", "username": "me", "password": password}).operation
+    mask = Redactor(credential_values(operation, environment))
+    assert mask.text(f"said key-123456 and {BASIC}") == f"said {MASK} and Basic {MASK}"
+
+
+def test_what_of_the_address_is_called_a_name_is_not_masked() -> None:
+    tool = tool_of(
+        inputs({"name": "id", "in": "path", "value": "{{env.MY_REGION}}"}),
+        path="/{id}/{{env.MY_ORG}}",
+        baseUri="https://{{env.MY_REGION}}.example",
+    )
+    environment = {"MY_REGION": "eu-west-1", "MY_ORG": "an-organization"}
+    assert request_of(tool, {}, environment).url == "https://eu-west-1.example/eu-west-1/an-organization"
+    assert list(credential_values(tool.operation, environment)) == []
+
+
+def test_what_of_the_address_is_called_a_secret_is_masked() -> None:
+    tool = tool_of(path="/bot{{env.BOT_TOKEN}}/send", baseUri="https://api.example/{{env.MY_SECRET}}")
+    environment = {"BOT_TOKEN": "12345:bot", "MY_SECRET": "secret-123456"}
+    assert request_of(tool, {}, environment).url == "https://api.example/secret-123456/bot12345%3Abot/send"
+    assert set(credential_values(tool.operation, environment)) == {"12345:bot", "secret-123456"}
+    mask = Redactor(credential_values(tool.operation, environment))
+    assert mask.text(request_of(tool, {}, environment).url) == f"https://api.example/{MASK}/bot{MASK}/send"
+
+
+@pytest.mark.parametrize("password", [{}, {"password": ""}, {"password": None}], ids=repr)
+def test_a_key_may_be_the_user_and_have_no_password(password: Json) -> None:
+    tool = tool_of(authentication={"type": "basic", "username": "{{env.THING_KEY}}", **password})
+    assert tool.operation.unsupported is None
+    sent = dict(request_of(tool).headers)["Authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")) == b"key-123456:"
+    mask = Redactor(credential_values(tool.operation, KEY))
+    assert mask.text(f"{sent} of key-123456") == f"Basic {MASK} of {MASK}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("https://api.example", True),
+        ("https://api.example/v1", True),
+        ("http://localhost:8080", True),
+        ("http://127.0.0.1/x", True),
+        ("http://api.example", False),
+        ("https://api.example?a=b", False),
+        ("https://api.example/#a", False),
+        ("https://me:pass@api.example", False),
+        ("ftp://api.example", False),
+        ("https://", False),
+        ("https://[", False),
+    ],
+)
+def test_an_address_is_usable_where_nobody_reads_what_is_sent_there(uri: str, expected: bool) -> None:
+    assert is_usable(uri) is expected
+
+
+def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:
+    given = document(authentication=BEARER)
+    given["binds"][0]["keys"]["THING_KEY"] = ["A_KEY", "THING_KEY", "C_KEY"]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    values = set(credential_values(tool.operation, KEY | {"C_KEY": "other-123456"}))
+    assert values == {"key-123456", "other-123456"}
+
+
+def test_a_path_that_leads_elsewhere_is_refused_whoever_compiled_it() -> None:
+    operation = replace(tool_of(path="/{id}").operation, path=("/a/../", ArgumentReference("id")))
+    with pytest.raises(InvalidArguments, match=r"^id: together they would leave their place in the path$"):
+        build_request(operation, {"id": "x"}, {})

@@ -1,0 +1,399 @@
+"""Answers are as the providers send them: Render's API reference and its CLI's local server (render-oss/cli
+pkg/workflows/apiserver), Inngest's open-source server, PostHog's source (products/tasks/backend), Runway's OpenAPI
+document and documentation (docs.dev.runwayml.com).
+"""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.errors import HINTS
+from mcp_taskruns.core.calls.response import CallResult, HttpResponse, fit, read_response
+from mcp_taskruns.core.model.json import dump
+from mcp_taskruns.core.model.json_path import EACH
+from mcp_taskruns.core.model.operation import Authentication, BaseUri, ErrorBody, Operation, Parameter
+from mcp_taskruns.errors import Kind, ProviderError
+from tests.core.documents import Json
+
+# Inngest pkg/api/apiv1/cache.go: the cached body comes without its status code.
+INNGEST_ERROR = ErrorBody(status="status", message="error")
+
+
+def answer(status: int, media_type: str | None, body: bytes | str, **headers: str) -> HttpResponse:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if media_type is not None:
+        named["content-type"] = media_type
+    return HttpResponse(status, named, body.encode() if isinstance(body, str) else body)
+
+
+def operation(
+    error_body: ErrorBody | None = None,
+    authentication: Authentication | None = None,
+    parameters: tuple[Parameter, ...] = (),
+) -> Operation:
+    base = BaseUri(("https://api.example",), ("THING_BASE_URL", "THING_HOST"))
+    return Operation(
+        "op", "thing", "GET", base, ("/",), parameters, authentication=authentication, error_body=error_body
+    )
+
+
+RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running", "ended_at": None}}
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome"),
+    [
+        (
+            answer(200, "application/json", '{ "a": [1, null, "\\u00f6"] }\n'),
+            CallResult(200, '{"a":[1,null,"ö"]}', {"a": [1, None, "ö"]}),
+        ),
+        (answer(202, "Application/JSON; charset=utf-8", "[]"), CallResult(202, "[]", [])),
+        (answer(200, "application/vnd.api+json", "{}"), CallResult(200, "{}", {})),
+        (answer(200, "application/json", " null "), CallResult(200, "null", None)),
+        (answer(200, "application/json", '"text"'), CallResult(200, '"text"', "text")),
+        (answer(200, "application/json", "0"), CallResult(200, "0", 0)),
+        (answer(200, "application/json", "\ufeff[1]"), CallResult(200, "[1]", [1])),
+        # Render and Runway: DELETE is answered 204
+        (
+            answer(204, None, ""),
+            CallResult(204, "Done: the provider answered 204 with no content.", media_type="text/plain"),
+        ),
+        # Inngest: DELETE is answered 200, JSON by its type and without content
+        (
+            answer(200, "application/json", ""),
+            CallResult(200, "Done: the provider answered 200 with no content.", media_type="text/plain"),
+        ),
+        # Inngest: a cached GET loses its type
+        (answer(200, "text/plain; charset=utf-8", json.dumps(RUNNING)), CallResult(200, dump(RUNNING), RUNNING)),
+        (answer(200, None, "[1]"), CallResult(200, "[1]", [1])),
+        # A text that happens to be a JSON scalar is a text
+        (answer(200, "text/plain", "12"), CallResult(200, "12", media_type="text/plain")),
+        (answer(200, "text/plain", "{no json"), CallResult(200, "{no json", media_type="text/plain")),
+        (answer(200, "text/csv", "a,b\n1,2\n"), CallResult(200, "a,b\n1,2\n", media_type="text/csv")),
+        (answer(200, None, "text"), CallResult(200, "text", media_type="text/plain")),
+        (answer(200, "text/plain", b"a\xffb"), CallResult(200, "a\ufffdb", media_type="text/plain")),
+        # PostHog: logs are JSON lines, and empty for a run that has not begun
+        (
+            answer(200, "application/jsonl", '{"a":1}\n\n{"b":2}\r\nno json\n'),
+            CallResult(200, '[{"a":1},{"b":2},"no json"]', [{"a": 1}, {"b": 2}, "no json"]),
+        ),
+        (answer(200, "application/x-ndjson", "1"), CallResult(200, "[1]", [1])),
+        (answer(200, "application/jsonl", "\n"), CallResult(200, "[]", [])),
+        (answer(200, "application/jsonl", ""), CallResult(200, "[]", [])),
+        # PostHog: an artifact comes as its own type
+        (answer(200, "image/png", b"\x89PNG\xff"), CallResult(200, "", data=b"\x89PNG\xff", media_type="image/png")),
+        (
+            answer(200, "application/octet-stream", b"{}\x00"),
+            CallResult(200, "", data=b"{}\x00", media_type="application/octet-stream"),
+        ),
+        # A file of which nobody said what it is, as PostHog and S3 give it back
+        (
+            answer(200, "application/octet-stream", "# gr\u00fc\u00df \x1b[1mall\x1b[0m\r\n\tx"),
+            CallResult(200, "# gr\u00fc\u00df \x1b[1mall\x1b[0m\r\n\tx", media_type="text/plain"),
+        ),
+        (
+            answer(200, "binary/octet-stream", b"caf\xe9"),
+            CallResult(200, "", data=b"caf\xe9", media_type="binary/octet-stream"),
+        ),
+        # What ends a line for Python stays within a line of JSON
+        (
+            answer(200, "application/jsonl", '{"a":"x\u2028y\u2029z\x85"}\n"\u2028"\nb\x0bc\x0cd\x1ce\rf'),
+            CallResult(
+                200,
+                '[{"a":"x\u2028y\u2029z\x85"},"\u2028","b\\u000bc\\fd\\u001ce\\rf"]',
+                [{"a": "x\u2028y\u2029z\x85"}, "\u2028", "b\x0bc\x0cd\x1ce\rf"],
+            ),
+        ),
+    ],
+)
+def test_an_answer_is_read_by_its_type(given: HttpResponse, outcome: CallResult) -> None:
+    assert read_response(given, operation()) == outcome
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\x00", b"a\x08b", b"a\x0eb", b"a\x1ab", b"a\x1cb", b"a\x1fb", b"\xff", b"\xc3", b"\xed\xa0\x80"],
+)
+def test_a_file_of_unknown_type_is_bytes_where_it_holds_what_no_text_does(body: bytes) -> None:
+    assert read_response(answer(200, "application/octet-stream", body), operation()).data == body
+
+
+@pytest.mark.parametrize("text", ["a\tb\n\x0b\x0c\r\n", "\x1b[1mbold", "\ufeffa", "漢字 \x7f", '{"a": 1}', "[1]"])
+def test_a_file_of_unknown_type_is_text_where_it_is_text_and_as_it_came(text: str) -> None:
+    # PostHog gives an artifact back as it was uploaded; JSON in it is not ours to rewrite
+    assert read_response(answer(200, "application/octet-stream", text), operation()) == CallResult(
+        200, text, media_type="text/plain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [("application/json", "[]"), ("text/plain", "[]"), ("application/jsonl", "{}")],
+)
+def test_the_headers_of_an_answer_stay_with_what_it_holds(media_type: str, body: str) -> None:
+    # PostHog api.py (session_logs): totals are in headers
+    given = answer(200, media_type, body, x_total_count="7")
+    assert read_response(given, operation()).headers == {"content-type": media_type, "x-total-count": "7"}
+    assert "x-total-count" not in repr(read_response(given, operation()))
+
+
+RUN = {"id": "r", "log_url": "https://s3/secret", "state": {"sandbox_url": "https://secret", "mode": "x"}}
+SECRETS = (("log_url",), ("state", "sandbox_url"), ("state", "sandbox_connect_token"))
+SHOWN = {"id": "r", "log_url": "[redacted]", "state": {"sandbox_url": "[redacted]", "mode": "x"}}
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain"])
+def test_secrets_in_an_answer_are_redacted_and_told(media_type: str) -> None:
+    # PostHog products/tasks/mcp/tools.yaml
+    given = answer(200, media_type, dump(RUN))
+    asked = replace(operation(), redactions=SECRETS)
+    outcome = read_response(given, asked)
+    assert (outcome.value, outcome.text) == (SHOWN, dump(SHOWN))
+    assert outcome.notes == (
+        "Redacted: log_url, state.sandbox_url. The server shows such secrets with --reveal-secrets.",
+    )
+    assert read_response(given, asked, reveal=True) == CallResult(200, dump(RUN), RUN)
+
+
+def test_secrets_in_a_list_are_redacted_in_every_item_and_told_once() -> None:
+    page = {"count": 2, "results": [RUN, RUN, {"id": "s", "log_url": None}]}
+    asked = replace(operation(), redactions=tuple(("results", EACH, *place) for place in SECRETS))
+    outcome = read_response(answer(200, "application/json", dump(page)), asked)
+    assert outcome.value["results"] == [SHOWN, SHOWN, {"id": "s", "log_url": None}]
+    assert outcome.notes == (
+        "Redacted: results[*].log_url, results[*].state.sandbox_url. "
+        "The server shows such secrets with --reveal-secrets.",
+    )
+
+
+@pytest.mark.parametrize("value", [{"id": "r"}, {"id": "r", "log_url": None}, {"log_url": ""}, [], "x", None])
+def test_where_there_is_no_secret_nothing_is_said(value: Any) -> None:
+    asked = replace(operation(), redactions=SECRETS)
+    assert read_response(answer(200, "application/json", dump(value)), asked) == CallResult(200, dump(value), value)
+
+
+REMARKS = (
+    (((("status",), ("skipped", "ignored")),), "NOT posted."),
+    (((("status",), ("skipped",)), (("text",), ("",))), "There was no text."),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "notes"),
+    [
+        # PostHog api.py (relay_message): 200 where nothing is posted
+        ({"status": "skipped"}, ("NOT posted.",)),
+        ({"status": "ignored", "text": ""}, ("NOT posted.",)),
+        ({"status": "skipped", "text": ""}, ("NOT posted.", "There was no text.")),
+        ({"status": "accepted", "text": ""}, ()),
+        (["skipped"], ()),
+    ],
+)
+def test_what_an_answer_does_not_say_plainly_is_remarked(value: Any, notes: tuple[str, ...]) -> None:
+    asked = replace(operation(), remarks=REMARKS)
+    assert read_response(answer(200, "application/json", dump(value)), asked).notes == notes
+
+
+def test_remarks_come_before_what_was_redacted() -> None:
+    asked = replace(operation(), redactions=(("a",),), remarks=(((), "Look."),))
+    outcome = read_response(answer(200, "application/json", '{"a":"x"}'), asked)
+    assert outcome.notes == ("Look.", "Redacted: a. The server shows such secrets with --reveal-secrets.")
+
+
+def test_further_notes_come_before_those_that_there_are_and_empty_ones_are_none() -> None:
+    outcome = CallResult.of({"a": 1}, "", "old")
+    assert outcome == CallResult(200, '{"a":1}', {"a": 1}, notes=("old",))
+    assert outcome.noted("first", "", "second").notes == ("first", "second", "old")
+    assert outcome.noted("").notes == ("old",)
+
+
+def failure(given: HttpResponse, error_body: ErrorBody | None = None) -> Json:
+    with pytest.raises(ProviderError) as caught:
+        read_response(given, operation(error_body))
+    return caught.value.to_json()
+
+
+def refused(given: HttpResponse, asked: Operation | None = None) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        read_response(given, asked or operation())
+    return caught.value
+
+
+def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **more: Any) -> Json:
+    said = f"the provider answered {status}{': ' * bool(message)}{message}"
+    return {"kind": kind, "status": status, "message": said, "retryable": retryable, "hint": HINTS[kind]} | more
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/vnd.api+json; charset=utf-8"])
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("<html><title>Sign  in</title>", "Sign in"),
+        ("<p>", "an HTML page"),
+        ('{"data":[{"id":"trn-1"},', '{"data":[{"id":"trn-1"},'),
+        (b'{"a":\xff', '{"a":\ufffd'),
+        ("x" * 1_000, "x" * 200),
+        ("nul", "nul"),
+        (" ", ""),
+    ],
+)
+def test_an_answer_that_is_not_the_json_that_it_should_be_is_an_error(
+    media_type: str, body: str | bytes, shown: str
+) -> None:
+    assert failure(answer(200, media_type, body)) == {
+        "kind": "unavailable",
+        "status": 200,
+        "message": f"the provider's answer was cut off, or is not the JSON that it should be: {shown}",
+        "retryable": True,
+        "hint": "Nothing was changed: try again.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "repeatable", "is_lost"),
+    [("POST", None, True), ("DELETE", None, True), ("POST", True, False), ("GET", None, False), ("GET", False, True)],
+)
+def test_after_what_is_not_repeatable_an_answer_that_cannot_be_read_leaves_open_what_was_done(
+    method: str, repeatable: bool | None, is_lost: bool
+) -> None:
+    asked = replace(operation(), method=method, repeatable=repeatable)
+    told = refused(answer(200, "application/json", "{"), asked)
+    may = "The request may have been carried out: read the current state before trying again."
+    if is_lost:
+        assert (told.hint, told.retryable) == (may, False)
+    else:
+        reads = "Nothing was changed: try again."
+        writes = "The request may have been carried out, and to try again is safe."
+        assert (told.hint, told.retryable) == (reads if method == "GET" else writes, True)
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain; charset=utf-8"])
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            '{"error":"Invalid run ID: nope","data":null,"status":400}',
+            error("validation", 400, "Invalid run ID: nope"),
+        ),
+        (
+            '{"error":"Unable to load function run: 01HE","data":null,"status":404}',
+            error("not_found", 404, "Unable to load function run: 01HE"),
+        ),
+    ],
+)
+def test_an_error_in_the_body_of_a_200_is_an_error(media_type: str, body: str, expected: Json) -> None:
+    assert failure(answer(200, media_type, body), INNGEST_ERROR) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"data":{"status":"Failed","output":{"error":"boom"}}}',
+        '{"error":"","status":500}',
+        '{"error":"told","status":200}',
+        '{"error":"told","status":"500"}',
+        '{"error":"told"}',
+        '[{"error":"told","status":500}]',
+    ],
+)
+def test_a_body_that_only_looks_like_an_error_is_none(body: str) -> None:
+    assert read_response(answer(200, "application/json", body), operation(INNGEST_ERROR)).value == json.loads(body)
+
+
+def test_an_error_in_the_body_is_none_where_the_provider_has_no_such_errors() -> None:
+    body = {"error": "told", "status": 500}
+    assert read_response(answer(200, "application/json", dump(body)), operation()).value == body
+
+
+def test_an_answer_does_not_show_its_body() -> None:
+    assert "confidence" not in repr(answer(200, "text/plain", "in confidence"))
+
+
+RUNS = [
+    {"taskRun": {"id": f"trn-{number:020}", "status": "completed"}, "cursor": f"c{number}"} for number in range(200)
+]
+
+
+def fitted(value: Any, limit: int, advice: str = "") -> CallResult:
+    return fit(CallResult(200, dump(value), value), limit, advice)
+
+
+@pytest.mark.parametrize("limit", [10_000, 20_000])
+def test_what_fits_is_left_as_it_is(limit: int) -> None:
+    outcome = CallResult(200, "x" * 10_000, media_type="text/plain", notes=("told",))
+    assert fit(outcome, limit, "advice") is outcome
+
+
+@pytest.mark.parametrize("limit", [300, 1_000, 5_000])
+def test_a_list_is_cut_to_whole_items_and_told_so(limit: int) -> None:
+    outcome = fitted(RUNS, limit, "Ask for the rest.")
+    kept = json.loads(outcome.text)
+    assert kept == RUNS[: len(kept)]
+    assert len(outcome.text) <= limit < len(dump(RUNS[: len(kept) + 1]))
+    assert outcome.notes == (
+        f"Cut to about {limit:,} characters, kept: the list: {len(kept)} of 200 items. Ask for the rest.",
+    )
+    assert outcome.value == kept
+
+
+def test_small_members_stay_whole_beside_a_big_list() -> None:
+    # PostHog's page: {count, next, previous, results}
+    page = {"count": 200, "next": "https://us.posthog.com/?offset=100", "previous": None, "results": RUNS}
+    outcome = fitted(page, 2_000)
+    kept = json.loads(outcome.text)
+    assert kept == {**page, "results": RUNS[: len(kept["results"])]}
+    assert 1_800 < len(outcome.text) <= 2_000
+    assert outcome.notes == (f"Cut to about 2,000 characters, kept: results: {len(kept['results'])} of 200 items.",)
+
+
+def test_a_first_item_that_does_not_fit_is_cut_inside() -> None:
+    outcome = fitted([{"id": "trn-1", "results": ["x" * 5_000]}, {"id": "trn-2"}], 500)
+    ((kept, *_), *others) = json.loads(outcome.text), None
+    assert (others, kept["id"]) == ([None], "trn-1")
+    (text,) = kept["results"]
+    shown = text.partition("…")[0]
+    assert text == f"{shown}… ({5_000 - len(shown):,} more)"
+    assert outcome.notes == (
+        f"Cut to about 500 characters, kept: [0].results[0]: {len(shown)} of 5,000 characters; the list: 1 of 2 items.",
+    )
+
+
+def test_several_big_members_share_the_room() -> None:
+    outcome = fitted({"a": "x" * 9_000, "b": {"c": ["y" * 10] * 900}, "d": "z" * 100}, 1_000)
+    kept = json.loads(outcome.text)
+    assert kept["d"] == "z" * 100
+    assert 350 < len(kept["a"]) < 500
+    assert 350 < len(dump(kept["b"])) < 500
+    assert len(outcome.text) <= 1_000
+
+
+def test_a_long_string_is_cut_and_told_so() -> None:
+    outcome = fitted("x" * 2_000, 130)
+    assert json.loads(outcome.text) == "x" * 100 + "… (1,900 more)"
+    assert outcome.notes == ("Cut to about 130 characters, kept: the text: 100 of 2,000 characters.",)
+
+
+def test_a_text_is_cut_at_the_limit() -> None:
+    outcome = fit(CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("told",)), 1_000, "Ask again.")
+    assert outcome.text == ("abc" * 1_000)[:1_000]
+    assert outcome.notes == (
+        "Cut to about 1,000 characters, kept: the text: 1,000 of 3,000 characters. Ask again.",
+        "told",
+    )
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body", "outcome"),
+    [
+        # The bytes of a file are not read as JSON, whatever they look like.
+        ("application/json", '{ "a": 1 }', CallResult(200, '{ "a": 1 }', media_type="text/plain")),
+        ("application/json", '{"a": ', CallResult(200, '{"a": ', media_type="text/plain")),
+        ("application/x-ndjson", '{"a":1}', CallResult(200, '{"a":1}', media_type="text/plain")),
+        ("text/csv", "a,b", CallResult(200, "a,b", media_type="text/csv")),
+        ("image/png", "x", CallResult(200, "", data=b"x", media_type="image/png")),
+    ],
+)
+def test_a_file_is_returned_as_it_is(media_type: str, body: str, outcome: CallResult) -> None:
+    assert read_response(answer(200, media_type, body), replace(operation(), is_file=True)) == outcome

@@ -1,0 +1,228 @@
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.truncation import MARK, MAX_NOTES, MIN_SHARE, cut
+from mcp_taskruns.core.model.json import dump
+from tests.core.documents import Json
+
+
+def test_small_members_stay_whole_beside_a_long_one() -> None:
+    small: Json = {"empty": {}, "none": None, "yes": True, "number": 1.5}
+    kept, notes = cut({**small, "long": "x" * 1_000}, 200)
+    text = kept.pop("long")
+    assert kept == small
+    assert notes == [f"long: {text.count('x')} of 1,000 characters"]
+
+
+@pytest.mark.parametrize("value", [{}, [], "", None, True, 1.5, 123_456, [[], {}], {"a": {}}], ids=repr)
+def test_what_fits_exactly_is_left_as_it_is(value: Any) -> None:
+    assert cut(value, len(dump(value))) == (value, [])
+
+
+@pytest.mark.parametrize("limit", [50, 200, 1_000])
+def test_a_value_of_known_length_is_cut_as_one_whose_length_has_to_be_found(limit: int) -> None:
+    value = {"id": 1, "items": [{"text": "x" * 300}] * 5, "number": 10**400}
+    assert cut(value, limit, len(dump(value))) == cut(value, limit)
+    assert cut([value], limit, len(dump([value]))) == cut([value], limit)
+    assert cut(value, len(dump(value)), len(dump(value))) == (value, [])
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+@pytest.mark.parametrize("value", [{}, []], ids=repr)
+def test_what_is_empty_cannot_be_smaller(value: Any, limit: int) -> None:
+    assert cut(value, limit) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "kept", "notes"),
+    [
+        (123_456, 5, None, ["the value: a number of 6 digits is left out"]),
+        (10**4_000, 4_000, None, ["the value: a number of 4,001 digits is left out"]),
+        (-(10**300), 100, None, ["the value: a number of 302 digits is left out"]),
+        ({"id": 1, "big": 10**300}, 100, {"id": 1, "big": None}, ["big: a number of 301 digits is left out"]),
+        (
+            {"a": {"b": [10**300, 1]}},
+            200,
+            {"a": {"b": [None]}},
+            ["a.b[0]: a number of 301 digits is left out", "a.b: 1 of 2 items"],
+        ),
+    ],
+    ids=["short", "long", "negative", "member", "item"],
+)
+def test_a_number_over_its_budget_is_left_out(value: Any, limit: int, kept: Any, notes: list[str]) -> None:
+    assert cut(value, limit) == (kept, notes)
+
+
+@pytest.mark.parametrize(
+    ("character", "limit", "least"),
+    [
+        ("x", 130, 100),
+        ("💥", 130, 100),
+        ('"', 130, 35),  # two characters each
+        ("\x01", 130, 11),  # six characters each
+        ("x", 31, 1),
+        ("x", 30, 0),
+        ("x", 2, 0),
+    ],
+)
+def test_a_text_is_cut_by_the_length_of_its_json(character: str, limit: int, least: int) -> None:
+    value, notes = cut(character * 2_000, limit)
+    kept = value.count(character)
+    assert value == f"{character * kept}… ({2_000 - kept:,} more)"
+    assert notes == [f"the text: {kept} of 2,000 characters"]
+    assert kept >= least
+    assert len(dump(character * kept)) <= limit
+
+
+def test_a_text_that_fits_only_without_escapes_is_cut() -> None:
+    assert cut("x" * 98, 100) == ("x" * 98, [])
+    assert cut('"' * 49, 100) == ('"' * 49, [])
+    value, notes = cut('"' * 50, 100)
+    assert (len(dump(value)) <= 100, len(notes)) == (True, 1)
+
+
+def test_of_very_many_members_the_first_that_fit_are_kept() -> None:
+    members = {f"m{number:05}": number % 10 for number in range(100_000)}
+    kept, notes = cut(members, 1_000)
+    assert list(kept.items()) == list(members.items())[: len(kept)]
+    assert 980 < len(dump(kept)) <= 1_000
+    assert notes == [f"the object: {len(kept)} of 100,000 members"]
+
+
+def test_of_very_many_members_inside_the_place_is_told() -> None:
+    page = {"id": "trn-1", "output": {"by_name": {f"m{number}": None for number in range(5_000)}}}
+    kept, notes = cut(page, 500)
+    assert kept["id"] == "trn-1"
+    assert notes == [f"output.by_name: {len(kept['output']['by_name'])} of 5,000 members"]
+
+
+def test_many_large_members_are_cut_and_the_first_that_fit_are_kept() -> None:
+    members = {f"m{number}": "x" * 1_000 for number in range(1_000)}
+    kept, notes = cut(members, 5_000)
+    assert list(kept) == list(members)[: len(kept)]
+    assert all(text.startswith("xx") for text in kept.values())
+    assert 3_500 < len(dump(kept)) <= 5_000
+    assert notes[-1] == f"and {len(kept) + 1 - MAX_NOTES} more"
+
+
+@pytest.mark.parametrize(("cuts", "more"), [(1, []), (10, []), (11, ["and 1 more"]), (40, ["and 30 more"])])
+def test_at_most_ten_cuts_are_told_one_by_one(cuts: int, more: list[str]) -> None:
+    value = {f"m{number:02}": "x" * 1_000 for number in range(cuts)}
+    _, notes = cut(value, 5_000 if cuts > 5 else 500)
+    told = [note.partition(":")[0] for note in notes]
+    assert told == [*list(value)[:10], *more]
+
+
+# Fewer than 60 characters are no room for the first item of a list.
+@pytest.mark.parametrize(("limit", "kept"), [(62, ["x" * 30 + "… (970 more)"]), (61, [])])
+def test_a_first_item_is_cut_where_there_is_room_for_it(limit: int, kept: list[str]) -> None:
+    assert cut(["x" * 1_000], limit)[0] == kept
+
+
+def grown(chance: random.Random, depth: int) -> Any:
+    kind = chance.choice(["text", "number", "list", "list", "dict", "dict"]) if depth else "text"
+    if kind == "text":
+        return "abc déf " * chance.randrange(200)
+    if kind == "number":
+        return chance.choice([None, True, 1.5, chance.randrange(10**6)])
+    items = [grown(chance, depth - 1) for _ in range(chance.randrange(8))]
+    return items if kind == "list" else {f"member{place}": item for place, item in enumerate(items)}
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("limit", [500, 2_000, 10_000])
+def test_whatever_is_cut_is_json_within_the_limit(seed: int, limit: int) -> None:
+    value = grown(random.Random(seed), 5)
+    kept, notes = cut(value, limit)
+    text = dump(kept)
+    assert json.loads(text) == kept
+    assert len(text) <= limit
+    assert (kept == value) is (notes == [])
+    if len(dump(value)) <= limit:
+        assert kept == value
+
+
+def nested(depth: int, wrap: Callable[[Any], Any]) -> Any:
+    value: Any = "x" * 1_000
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+
+
+HOSTILE = [
+    pytest.param("\x01" * 5_000, id="control characters"),
+    pytest.param('"' * 5_000, id="quotes"),
+    pytest.param("\\\n" * 5_000, id="back slashes and line breaks"),
+    pytest.param("\x01ab" * 5_000, id="some escapes"),
+    pytest.param("x" * 5_000 + "\x01" * 5_000, id="escapes at the end"),
+    pytest.param("\x01" * 5_000 + "x" * 5_000, id="escapes at the start"),
+    pytest.param("💥\u2028" * 5_000, id="wide characters"),
+    pytest.param(["\x01" * 5_000] * 50, id="list of escapes"),
+    pytest.param({"a": {"b": ['"' * 5_000]}}, id="escapes inside"),
+    pytest.param({f"m{number}": number for number in range(50_000)}, id="very many members"),
+    pytest.param({f"m{number}": {} for number in range(50_000)}, id="very many empty members"),
+    pytest.param({f"m{number}": "x" * 500 for number in range(2_000)}, id="many large members"),
+    pytest.param({f"m{number}": ["x" * 50] * 50 for number in range(500)}, id="many lists"),
+    pytest.param({f"m{number}": {"a": "x" * 500} for number in range(500)}, id="many mappings"),
+    pytest.param([{f"m{number}": "x" * 500 for number in range(500)}] * 5, id="list of many members"),
+    pytest.param(list(range(50_000)), id="very many items"),
+    pytest.param([None] * 50_000, id="very many nulls"),
+    pytest.param([[]] * 50_000, id="very many empty items"),
+    pytest.param(nested(190, lambda value: [value]), id="nested lists"),
+    pytest.param(nested(190, lambda value: {"a": value}), id="nested mappings"),
+    pytest.param(nested(95, lambda value: [{"a": value}]), id="nested lists and mappings"),
+    pytest.param(nested(95, lambda value: {"a": [value], "b": 1}), id="nested beside others"),
+    pytest.param({"k" * 40: "x" * 5_000}, id="long key"),
+    pytest.param({f"{number:040}": "x" * 500 for number in range(500)}, id="many long keys"),
+    pytest.param({f"{number:040}": [1] * 500 for number in range(500)}, id="many long keys of lists"),
+    pytest.param({'"' * 15 + str(number): "x" * 500 for number in range(500)}, id="keys of escapes"),
+    pytest.param({"\x01" * 500 + str(number): "x" * 500 for number in range(50)}, id="long keys of escapes"),
+    pytest.param({f"{number:018}": "\x01" * 1_000 for number in range(500)}, id="keys of many escapes"),
+    pytest.param({"k" * 200: "x" * 1_000}, id="key longer than most limits"),
+    pytest.param({f"{number:060}": "x" * 500 for number in range(500)}, id="many keys as long as a member's least"),
+    pytest.param({f"{number:01000}": True for number in range(500)}, id="many very long keys"),
+    pytest.param({"a": 1, "k" * 10_000: 1, "b": [1] * 9_000}, id="very long key between others"),
+    pytest.param({f"m{number:03}": 10**200 for number in range(500)}, id="many huge numbers"),
+    pytest.param([10**200] * 500, id="list of huge numbers"),
+    pytest.param(10**4_000, id="huge number"),
+    pytest.param({f"m{number}": [10**4_000] for number in range(50)}, id="huge numbers inside"),
+]
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("limit", [100, 101, 130, 500, 2_000, 20_000])
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_value_makes_a_cut_result_longer_than_its_limit(value: Any, limit: int) -> None:
+    kept, notes = cut(value, limit)
+    text = dump(kept)
+    assert json.loads(text) == kept
+    assert len(text) <= limit
+    assert (kept == value) is (notes == []) is (len(dump(value)) <= limit)
+    assert len(notes) <= MAX_NOTES + 1
+    assert sum(map(len, notes)) < 2_000
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("limit", [0, 1, 2, 10, 30, 60, 90])
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_limit_that_is_too_small_is_exceeded_by_no_more_than_a_mark(value: Any, limit: int) -> None:
+    kept, _ = cut(value, limit)
+    text = dump(kept)
+    assert json.loads(text) == kept
+    assert len(text) <= max(limit, MARK)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 30])
+def test_a_text_is_cut_to_its_mark_at_a_limit_without_room_for_more(limit: int) -> None:
+    assert cut("x" * 100, limit) == ("… (100 more)", ["the text: 0 of 100 characters"])
+
+
+def test_a_long_name_is_told_by_its_beginning() -> None:
+    kept, notes = cut({"k" * 100: "x" * 1_000}, 300)
+    ((name, text),) = kept.items()
+    assert name == "k" * 100
+    assert notes == [f"{'k' * MIN_SHARE}: {text.count('x')} of 1,000 characters"]

@@ -1,0 +1,209 @@
+"""Files in the arguments of a call: taken out of them, and marked in the answer."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.request import File
+from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.uploads import after_upload, prepared_forms, take_files
+from mcp_taskruns.core.model.json import parse
+from mcp_taskruns.core.model.operation import Upload
+from mcp_taskruns.errors import InvalidArguments
+from mcp_taskruns.loading.loader import load_tools
+from tests.core.documents import Json
+
+TOOL = next(tool for tool in load_tools([]) if tool.name == "posthog-prepare-direct-uploads-task-run")
+MAX_SIZE = 31_457_280
+"""PostHog products/tasks/backend/serializers.py: TaskRunArtifactsPrepareUploadRequestSerializer"""
+
+
+def upload() -> Upload:
+    assert TOOL.operation.upload is not None
+    return TOOL.operation.upload
+
+
+def given(*artifacts: Json) -> Json:
+    return {"task_id": "t", "body": {"artifacts": list(artifacts)}}
+
+
+def taken(**artifact: Any) -> tuple[Json, File | None]:
+    """What is sent for one file, and the file."""
+    arguments, (file,) = take_files(upload(), given({"name": "report.md", "type": "output", **artifact}))
+    assert arguments["task_id"] == "t"
+    (sent,) = arguments["body"]["artifacts"]
+    return sent, file
+
+
+@pytest.mark.parametrize(
+    ("artifact", "content"),
+    [
+        ({"content": "# Report"}, b"# Report"),
+        ({"content": "# Report", "content_encoding": "utf-8"}, b"# Report"),
+        ({"content": "naïve — 漢字\n"}, "naïve — 漢字\n".encode()),
+        ({"content": "half \ud83d a pair"}, b"half ? a pair"),
+        ({"content": "aGk="}, b"aGk="),
+        ({"content": ""}, b""),
+        ({"content": "aGk=", "content_encoding": "base64"}, b"hi"),
+        ({"content": "AP/+/w==", "content_encoding": "base64"}, b"\x00\xff\xfe\xff"),
+        # MIME wraps base64 at 76 characters, and tools end it with a line break: RFC 2045 section 6.8
+        ({"content": "YWJj\r\nZGVm\n", "content_encoding": "base64"}, b"abcdef"),
+        ({"content": " YWJj ZGVm\t", "content_encoding": "base64"}, b"abcdef"),
+        ({"content": base64.encodebytes(bytes(range(256))).decode(), "content_encoding": "base64"}, bytes(range(256))),
+        ({"content": "", "content_encoding": "base64"}, b""),
+    ],
+)
+def test_a_content_is_taken_out_and_its_size_in_bytes_filled_in(artifact: Json, content: bytes) -> None:
+    sent, file = taken(**artifact)
+    assert file == File("report.md", "", content)
+    assert sent == {"name": "report.md", "type": "output", "size": len(content)}
+
+
+def test_what_is_said_of_a_file_beside_its_content_is_sent() -> None:
+    sent, file = taken(content="hi", content_type="text/markdown", source="agent", newer="field")
+    assert sent == {
+        "name": "report.md",
+        "type": "output",
+        "content_type": "text/markdown",
+        "source": "agent",
+        "newer": "field",
+        "size": 2,
+    }
+    assert file == File("report.md", "text/markdown", b"hi")
+
+
+def test_the_size_is_the_content_s_also_where_another_was_given() -> None:
+    assert taken(content="hello", size=3)[0]["size"] == 5
+
+
+def test_a_file_without_content_is_sent_as_it_is() -> None:
+    assert taken(size=3, content_type="image/png") == (
+        {"name": "report.md", "type": "output", "size": 3, "content_type": "image/png"},
+        None,
+    )
+
+
+def test_of_several_files_each_is_its_own() -> None:
+    named = [{"name": name, "type": "output"} for name in "abc"]
+    arguments = given(named[0] | {"content": "a"}, named[1] | {"size": 2}, named[2] | {"content": "ccc"})
+    before = repr(arguments)
+    sent, files = take_files(upload(), arguments)
+    assert sent["body"]["artifacts"] == [item | {"size": size} for item, size in zip(named, (1, 2, 3), strict=True)]
+    assert files == [File("a", "", b"a"), None, File("c", "", b"ccc")]
+    assert repr(arguments) == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no base64!",
+        "aGk",  # without its padding
+        "aGk==",
+        "aGk=aGk=",
+        "aGk=\x00",
+        "data:text/plain;base64,aGk=",
+        "-_8=",  # of the other alphabet: RFC 4648 section 5
+        "é",
+        "\ud800",
+    ],
+)
+def test_what_is_no_base64_is_refused_by_the_name_of_its_file(content: str) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        taken(content=content, content_encoding="base64")
+    assert caught.value.to_json() == {
+        "kind": "validation",
+        "message": "the content of report.md: is not base64",
+        "retryable": False,
+        "hint": "Nothing was sent.",
+    }
+
+
+def test_the_content_of_a_file_is_not_in_its_repr() -> None:
+    assert "secret" not in repr(File("report.md", "text/plain", b"secret"))
+
+
+def accepted(size: int) -> list[str]:
+    """What is wrong with preparing a file of this size."""
+    arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
+    body = {"artifacts": [{"name": "a", "type": "output", "size": size}]}
+    problems = explain_problems(TOOL.input_schema, {**arguments, "body": body})
+    assert compile_check(TOOL.input_schema)({**arguments, "body": body}) is (problems == [])
+    return problems
+
+
+def test_a_file_may_have_31457280_bytes_and_no_more_and_must_have_one() -> None:
+    assert accepted(MAX_SIZE) == accepted(1) == []
+    assert accepted(MAX_SIZE + 1) == ["body.artifacts[0].size: 31457281 is greater than the maximum of 31457280"]
+    assert accepted(0) == ["body.artifacts[0].size: 0 is less than the minimum of 1"]
+
+
+FORM = {"url": "https://bucket.s3.amazonaws.com/", "fields": {"key": "tasks/a", "policy": "p"}}
+
+
+def prepared(*names: str) -> CallResult:
+    """PostHog's answer to preparing these files. products/tasks/backend/api.py (artifacts_prepare_upload)"""
+    artifacts = [{"id": name * 32, "name": name, "expires_in": 3600, "presigned_post": FORM} for name in names]
+    return CallResult.of({"artifacts": artifacts})
+
+
+def test_each_file_has_the_form_that_was_prepared_for_it() -> None:
+    outcome = CallResult.of({"artifacts": [{"presigned_post": FORM}, {"presigned_post": {"url": "other"}}]})
+    assert prepared_forms(upload(), outcome) == [FORM, {"url": "other"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "forms"),
+    [
+        ({"artifacts": []}, []),
+        ({"artifacts": [{"id": "a"}, "text", None]}, [None, None, None]),
+        ({"artifacts": {}}, []),
+        ({"detail": "moved"}, []),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_what_was_not_prepared_has_no_form(value: Any, forms: list[Any]) -> None:
+    assert prepared_forms(upload(), CallResult.of(value)) == forms
+
+
+def test_a_form_that_was_used_is_not_shown_and_its_file_is_called_uploaded() -> None:
+    files = [File("a", "", b"a" * 1234), None, File("c", "", b"cc")]
+    outcome = after_upload(upload(), prepared("a", "b", "c").noted("Said before."), files)
+    assert outcome.value == {
+        "artifacts": [
+            {"id": "a" * 32, "name": "a", "expires_in": 3600, "uploaded": True},
+            {"id": "b" * 32, "name": "b", "expires_in": 3600, "presigned_post": FORM},
+            {"id": "c" * 32, "name": "c", "expires_in": 3600, "uploaded": True},
+        ]
+    }
+    assert parse(outcome.text) == outcome.value
+    assert outcome.notes == (
+        "Uploaded: a (1,234 bytes), c (2 bytes). Now attach to the run what was uploaded: call "
+        "posthog-finalize-direct-uploads-task-run with id, name, type and storage_path of each.",
+        "Said before.",
+    )
+
+
+def test_what_is_no_file_in_the_answer_stays_as_it_is() -> None:
+    outcome = CallResult.of({"artifacts": [None, "text"]})
+    assert after_upload(upload(), outcome, [None, None]).value == outcome.value
+
+
+def test_without_advice_only_what_was_uploaded_is_told() -> None:
+    plain = Upload(("f",), "content", "encoding", "size", "name", "type", ("f",), "form")
+    assert after_upload(plain, CallResult.of({"f": {"form": FORM}}), [File("a", "", b"abc")]).notes == (
+        "Uploaded: a (3 bytes).",
+    )
+
+
+@pytest.mark.parametrize("names", ["prefixed", "spec"])
+def test_the_advice_names_a_tool_that_is_listed(names: Any) -> None:
+    tools = load_tools([], names=names)
+    (tool,) = [tool for tool in tools if tool.operation.upload]
+    assert tool.operation.upload is not None
+    finalize = "finalize-direct-uploads-task-run"
+    wanted = finalize if names == "spec" else f"posthog-{finalize}"
+    assert f"call {wanted} with" in tool.operation.upload.advice
+    assert wanted in {listed.name for listed in tools}

@@ -1,0 +1,239 @@
+"""Names of tools: distinct, and the same wherever something speaks of them."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
+from mcp_taskruns.core.format.names import (
+    distinct,
+    distinct_names,
+    file_of,
+    list_by_spec_names,
+    renamed,
+    slug,
+    title_of,
+)
+from mcp_taskruns.core.model.json import dump
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.loading.loader import load_tools
+from tests.core.documents import capability, inputs, tool_of
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Call thing-list.", "Call list."),
+        ("thing-list or thing-get", "list or thing-get"),
+        ("(thing-list)", "(list)"),
+        ("thing-list-more, my-thing-list", "thing-list-more, my-thing-list"),
+        ("Thing-list", "Thing-list"),
+        ("", ""),
+    ],
+)
+def test_a_text_speaks_of_tools_by_the_names_under_which_they_are_listed(text: str, shown: str) -> None:
+    assert renamed(text, {"thing-list": "list"}) == shown
+
+
+def told(tool: Tool) -> Iterator[str]:
+    """Every text of a tool's that a caller may read."""
+    yield tool.description
+    yield dump(tool.input_schema)
+    yield from (rule.hint for rule in tool.operation.errors)
+    yield from (says for _, says in tool.operation.remarks)
+    if tool.operation.upload is not None:
+        yield tool.operation.upload.advice
+    if tool.runs is not None:
+        yield from tool.runs.advice.values()
+
+
+def referring(names: ToolNames) -> Tool:
+    """A tool all of whose texts speak of itself."""
+    operation = inputs(
+        {"name": "id", "in": "query", "description": "As in thing-do-it."},
+        remarks=[{"when": {"a": 1}, "says": "Now call thing-do-it."}],
+        upload={"files": "f", "prepared": "f", "form": "form", "advice": "Then call thing-do-it."},
+    )
+    rules = [{"hint": "Call thing-do-it with {id}."}, {"hint": "Set {credential}."}]
+    (tool,) = compile_tools(
+        [capability(operation, tool={"description": "Not thing-do-it."}, errors=rules)], names=names
+    )
+    return tool
+
+
+def test_with_spec_names_every_text_of_a_tool_speaks_of_tools_by_those() -> None:
+    prefixed, spec = referring("prefixed"), referring("spec")
+    assert (prefixed.name, spec.name) == ("thing-do-it", "do-it")
+    assert list(told(spec)) == [text.replace("thing-do-it", "do-it") for text in told(prefixed)]
+    assert sum(text.count("thing-do-it") for text in told(prefixed)) == 5
+    # What is no text is as it was.
+    assert spec.operation.remarks[0][0] == prefixed.operation.remarks[0][0] == ((("a",), (1,)),)
+    assert spec.operation.upload is not None
+    assert spec.operation.upload.files == ("f",)
+    assert [rule.kind for rule in spec.operation.errors] == [None, None]
+
+
+@pytest.mark.parametrize("before", ["\n", "\t", "→ ", "→"])
+def test_a_name_in_an_argument_s_description_is_found_after_any_character(before: str) -> None:
+    described = inputs({"name": "id", "in": "query", "description": f"As in:{before}thing-do-it."})
+    (tool,) = compile_tools([capability(described)], names="spec")
+    assert tool.input_schema["properties"]["id"]["description"] == f"As in:{before}do-it."
+
+
+@pytest.mark.parametrize("names", ["prefixed", "spec"])
+def test_the_shipped_tools_speak_only_of_tools_that_are_listed(names: ToolNames) -> None:
+    tools = load_tools([], names=names)
+    listed = {tool.name for tool in tools}
+    spoken = {
+        word
+        for tool in tools
+        for text in told(tool)
+        for word in re.findall(r"\b(?:render|inngest|posthog|runway)-[a-z-]*[a-z]", text)
+    }
+    assert spoken <= listed
+    if names == "prefixed":
+        # From all of the places: a description, an error's hint, a remark, what follows an upload, a run's advice
+        assert {
+            "render-wait-for-run",
+            "posthog-retrieve-task-run",
+            "posthog-start-task-run",
+            "posthog-finalize-direct-uploads-task-run",
+        } <= spoken
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("list-task_runs", "List task runs"),
+        ("LIST-TASK", "List task"),
+        ("--x--", "X"),
+        ("ölen", "Ölen"),
+        ("", ""),
+    ],
+)
+def test_a_name_is_read_as_a_title(name: str, title: str) -> None:
+    assert title_of(name) == title
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [("f.yaml", "f.yaml"), ("f.yaml with overlays/f.yaml", "f.yaml"), ("overlays/f.yaml", "overlays/f.yaml"), ("", "")],
+)
+def test_the_file_of_a_source_is_told_without_its_overlay(source: str, file: str) -> None:
+    assert file_of(source) == file
+
+
+def tools(*names: str, provider: str = "thing") -> list[Tool]:
+    """Tools of these names, told apart by their places."""
+    made = tool_of()
+    return [replace(made, name=name, title=f"{provider} {place}") for place, name in enumerate(names)]
+
+
+def mark(file: str) -> str:
+    return hashlib.sha256(file.encode()).hexdigest()[:6]
+
+
+B, C = mark("b.yaml"), mark("c.yaml")
+LONG = "n" * 64
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ([], []),
+        ([["x", "y"], ["z"]], [["x", "y"], ["z"]]),
+        ([[], ["x"]], [[], ["x"]]),
+        ([["x", "x", "x"]], [["x", "x-2", "x-3"]]),
+        ([["x", "x", "x-2"]], [["x", "x-2", "x-2-2"]]),
+        ([["x", "x-2", "x"]], [["x", "x-2", "x-3"]]),
+        ([["x"], ["x"]], [["x"], [f"x-{B}"]]),
+        ([["x"], ["y", "x", "z"]], [["x"], ["y", f"x-{B}", "z"]]),
+        ([["x"], ["x", "x"]], [["x"], [f"x-{B}", f"x-{B}-2"]]),
+        ([["x", "x"], ["x", "x-2"]], [["x", "x-2"], [f"x-{B}", f"x-2-{B}"]]),
+        ([["x"], ["x"], ["x"]], [["x"], [f"x-{B}"], [f"x-{C}"]]),
+        ([["x", f"x-{B}"], ["x"]], [["x", f"x-{B}"], [f"x-{B}-2"]]),
+        ([["x"], ["x", f"x-{B}"]], [["x"], [f"x-{B}", f"x-{B}-2"]]),
+        ([[LONG, LONG]], [[LONG, LONG[:62] + "-2"]]),
+        ([[LONG], [LONG, LONG]], [[LONG], [f"{LONG[:57]}-{B}", f"{LONG[:55]}-{B}-2"]]),
+    ],
+)
+def test_of_two_tools_of_one_name_the_later_is_numbered_or_marked_with_its_file(
+    groups: list[list[str]], named: list[list[str]]
+) -> None:
+    files = ["a.yaml", "b.yaml with overlays/b.yaml", "c.yaml"][: len(groups)]
+    given = [tools(*names, provider=file) for names, file in zip(groups, files, strict=True)]
+    made = distinct(given, files)
+    assert [[tool.name for tool in group] for group in made] == named
+    assert all(len(tool.name) <= 64 for group in made for tool in group)
+    # Nothing but the names, and each tool in its place
+    assert [[replace(tool, name="") for tool in group] for group in made] == [
+        [replace(tool, name="") for tool in group] for group in given
+    ]
+
+
+def test_each_group_of_tools_has_a_source() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        distinct([tools("x"), tools("y")], ["a.yaml"])
+
+
+def test_a_file_more_changes_no_name_of_the_others() -> None:
+    def names(*files: str) -> dict[str, list[str]]:
+        groups = distinct([tools(f"of-{file}", "x", "x") for file in files], files)
+        return {file: [tool.name for tool in group] for file, group in zip(files, groups, strict=True)}
+
+    few, many = names("a.yaml", "c.yaml"), names("a.yaml", "b.yaml", "c.yaml")
+    assert {file: many[file] for file in few} == few
+    assert few == {"a.yaml": ["of-a.yaml", "x", "x-2"], "c.yaml": ["of-c.yaml", f"x-{C}", f"x-{C}-2"]}
+
+
+def test_files_of_one_provider_have_distinct_names_after_they_are_compiled() -> None:
+    first, second = (capability(source=f"{name}.yaml") for name in "ab")
+    assert [tool.name for tool in compile_tools([first, second])] == ["thing-do-it", f"thing-do-it-{B}"]
+    assert [tool.name for tool in compile_tools([first, second], names="spec")] == ["thing-do-it", f"thing-do-it-{B}"]
+
+
+def listed_by_spec(*given: Tool) -> list[str]:
+    return [tool.name for tool in list_by_spec_names(given)]
+
+
+def test_only_names_that_are_there_once_are_listed_as_their_files_have_them() -> None:
+    a, b, c = tools("p-list", "q-list", "q-get it")
+    given = [replace(a, spec_name="list"), replace(b, spec_name="list"), replace(c, spec_name="get it")]
+    assert listed_by_spec(*given) == ["p-list", "q-list", "get-it"]
+    assert listed_by_spec(*given[1:]) == ["list", "get-it"]
+
+
+def test_what_of_a_schema_is_no_text_is_as_it_was_under_spec_names() -> None:
+    schema = {"properties": {"a": {"minimum": 1, "enum": ["thing-do-it", 5, None]}}, "required": ["a"], "x": True}
+    (tool,) = list_by_spec_names([replace(tool_of(), input_schema=schema)])
+    assert tool.input_schema == {
+        "properties": {"a": {"minimum": 1, "enum": ["do-it", 5, None]}},
+        "required": ["a"],
+        "x": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], []),
+        (["a", "b"], ["a", "b"]),
+        (["a", "a", "a"], ["a", "a-2", "a-3"]),
+        (["a", "a-2", "a"], ["a", "a-2", "a-3"]),
+        (["a", "a", "a-2"], ["a", "a-2", "a-2-2"]),
+        ([LONG, LONG], [LONG, LONG[:62] + "-2"]),
+    ],
+)
+def test_of_two_equal_names_the_later_is_numbered(names: list[str], told: list[str]) -> None:
+    assert distinct_names(names) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [("Render", "render"), ("  Google Cloud.Run! ", "google-cloud-run"), ("größe", "gr-e"), ("日本", "")],
+)
+def test_a_text_is_made_short_and_plain(text: str, short: str) -> None:
+    assert slug(text) == short

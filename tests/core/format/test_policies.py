@@ -1,0 +1,413 @@
+"""What an overlay says of answers, and of how a provider may be asked, as it is compiled."""
+
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.format.compiler import compile_tools
+from mcp_taskruns.core.format.spec import parse_capability, unknown_keys
+from mcp_taskruns.core.model.json_path import EACH
+from mcp_taskruns.core.model.limits import Limits, Rate
+from mcp_taskruns.core.model.operation import EntryLog, ErrorRule, Operation, Paging, Upload
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.loading.loader import load_tools
+from tests.core.documents import Json, capability, document, inputs, tool_of
+
+PAGING: Json = {"offset": "offset", "size": 50}
+LOG: Json = {"time": "timestamp", "type": "kind"}
+UPLOAD: Json = {"files": "body.files[*]", "prepared": "$[*]", "form": "form"}
+
+
+def operation_of(operation: Json | None = None, **consumed: Any) -> Operation:
+    """The one operation of such a capability; of one with runs, the tool that waits calls it too."""
+    (*_, tool) = compile_tools([capability(operation, **consumed)])
+    return tool.operation
+
+
+def test_without_refinements_an_operation_is_as_plain_as_its_file() -> None:
+    plain = operation_of()
+    assert (plain.errors, plain.limits, plain.redactions, plain.remarks) == ((), Limits(), (), ())
+    assert (plain.paging, plain.log, plain.upload) == (None, None, None)
+    assert (plain.repeatable, plain.timeout_s) == (None, None)
+
+
+def test_rules_of_errors_are_compiled_in_their_order() -> None:
+    (first, second) = operation_of(
+        errors=[
+            {
+                "status": [403, 404],
+                "when": {"code": ["a", "b"], "error.type": "c"},
+                "says": "scope '(?P<scope>[^']+)'",
+                "kind": "auth",
+                "hint": "Give it {scope}.",
+                "retryable": True,
+            },
+            {"status": 429},
+        ]
+    ).errors
+    assert first.says is not None
+    assert first.says.pattern == "scope '(?P<scope>[^']+)'"
+    assert first == ErrorRule(
+        status=frozenset({403, 404}),
+        when=((("code",), ("a", "b")), (("error", "type"), ("c",))),
+        says=first.says,
+        kind="auth",
+        hint="Give it {scope}.",
+        retryable=True,
+    )
+    assert second == ErrorRule(status=frozenset({429}))
+
+
+@pytest.mark.parametrize(
+    ("operations", "of_first"), [([], True), ("op", True), (["other", "op"], True), ("other", False)]
+)
+def test_a_rule_is_for_the_operations_that_it_names_or_for_all(operations: Any, of_first: bool) -> None:
+    rule = {"hint": "Try another."} | ({"operations": operations} if operations else {})
+    given = document(errors=[rule])
+    given["capability"]["consumes"][0]["resources"][0]["operations"].append({"name": "other"})
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert bool(tool.operation.errors) is of_first
+
+
+def test_a_rule_for_an_operation_that_is_not_there_is_refused() -> None:
+    with pytest.raises(CapabilityError, match=r"consumes\.errors\.operations: there is no operation 'creattask'"):
+        operation_of(errors=[{"operations": "creattask", "hint": "x"}])
+
+
+def test_limits_are_a_number_of_calls_at_once_and_rates_of_reads_of_writes_or_of_both() -> None:
+    rates = [{"calls": 400, "per": 60, "of": "reads"}, {"calls": 30, "per": 60, "of": "writes"}, {"calls": 9, "per": 1}]
+    assert operation_of(limits={"concurrency": 5, "rates": rates}).limits == Limits(
+        5, (Rate(400, 60.0, True), Rate(30, 60.0, False), Rate(9, 1.0, None))
+    )
+    assert operation_of(limits={"rates": [{"calls": 1, "per": 0.5, "of": "all"}]}).limits == Limits(
+        None, (Rate(1, 0.5, None),)
+    )
+
+
+def test_places_of_secrets_are_those_of_the_operation_and_those_of_the_runs_in_its_answer() -> None:
+    runs = {
+        "read": {"operation": "op", "id": "id"},
+        "shape": {"id": "id", "state": "s"},
+        "states": {},
+        "found": {"op": "results[*]"},
+        "redact": ["log_url", "state.token"],
+    }
+    secrets = operation_of({"redact": "$.token"}, path="/things/{id}", runs=runs).redactions
+    assert secrets == (("token",), ("results", EACH, "log_url"), ("results", EACH, "state", "token"))
+    del runs["found"]
+    assert operation_of(path="/things/{id}", runs=runs).redactions == (("log_url",), ("state", "token"))
+    del runs["redact"]
+    assert operation_of({"redact": ["a", "b[*].c"]}, path="/things/{id}", runs=runs).redactions == (
+        ("a",),
+        ("b", EACH, "c"),
+    )
+
+
+def test_an_operation_that_answers_with_no_run_has_no_secrets_of_runs() -> None:
+    runs = {
+        "read": {"operation": "get", "id": "id"},
+        "start": [{"operation": "make"}],
+        "shape": {"id": "id", "state": "s"},
+        "states": {},
+        "redact": "token",
+    }
+    given = document(path="/things/{id}", runs=runs)
+    given["capability"]["consumes"][0]["resources"][0]["operations"] = [
+        {"name": name} for name in ("get", "make", "list")
+    ]
+    given["capability"]["exposes"][0]["tools"] = [
+        {"name": name, "call": f"things.{name}"} for name in ("get", "make", "list")
+    ]
+    tools = compile_tools([parse_capability(given, "f.yaml")])
+    assert {tool.spec_name: tool.operation.redactions for tool in tools if not tool.waits} == {
+        "get": (("token",),),
+        "make": (("token",),),
+        "list": (),
+    }
+
+
+def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
+    remarks = [{"when": {"status": "skipped", "a.b": [1, None]}, "says": "NOT posted."}, {"says": "Always."}]
+    assert operation_of({"remarks": remarks}).remarks == (
+        (((("status",), ("skipped",)), (("a", "b"), (1, None))), "NOT posted."),
+        ((), "Always."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "paging"),
+    [
+        (
+            {"offset": "skip", "size": 50},
+            Paging(items=(), limit="limit", size=50, max_size=50, offset="skip"),
+        ),
+        (
+            {
+                "cursor": "after",
+                "next": "$.cursor",
+                "items": "data.items",
+                "limit": "count",
+                "size": 20,
+                "maxSize": 100,
+            },
+            Paging(items=("data", "items"), limit="count", size=20, max_size=100, cursor="after", next=("cursor",)),
+        ),
+        (
+            PAGING | {"more": "meta.next", "total": "$.meta.count", "unfiltered": "all"},
+            Paging(
+                (),
+                "limit",
+                50,
+                50,
+                offset="offset",
+                more=("meta", "next"),
+                total=("meta", "count"),
+                unfiltered=("all",),
+            ),
+        ),
+        # What begins with X- is a header, however it is written: RFC 9110 section 5.1.
+        (
+            PAGING | {"more": "X-Has-More", "total": "x-total", "unfiltered": "X-ALL"},
+            Paging((), "limit", 50, 50, offset="offset", more="x-has-more", total="x-total", unfiltered="x-all"),
+        ),
+    ],
+)
+def test_a_list_goes_on_as_it_is_declared(declared: Json, paging: Paging) -> None:
+    assert operation_of({"paging": declared}).paging == paging
+
+
+def test_a_log_has_a_time_and_the_places_of_types() -> None:
+    assert operation_of({"log": LOG}).log == EntryLog(("timestamp",), (("kind",),))
+    assert operation_of({"log": {"time": "$.at", "type": ["a.b", "c"]}}).log == EntryLog(("at",), (("a", "b"), ("c",)))
+    assert operation_of({"log": {"time": "at"}}).log == EntryLog(("at",), ())
+
+
+def test_an_upload_has_the_names_that_are_declared_or_those_of_posthog_s() -> None:
+    assert operation_of({"upload": UPLOAD}).upload == Upload(
+        files=("body", "files", EACH),
+        content="content",
+        encoding="content_encoding",
+        size="size",
+        name="name",
+        media_type="content_type",
+        prepared=(EACH,),
+        form="form",
+    )
+    named = {"content": "c", "encoding": "e", "size": "s", "name": "n", "mediaType": "m", "advice": "Go on."}
+    assert operation_of({"upload": UPLOAD | named}).upload == Upload(
+        ("body", "files", EACH), "c", "e", "s", "n", "m", (EACH,), "form", "Go on."
+    )
+
+
+def test_a_timeout_and_whether_a_call_is_repeatable_are_taken_as_they_are() -> None:
+    declared = operation_of({"timeout": 610, "repeatable": True, "method": "POST"})
+    assert (declared.timeout_s, declared.repeatable, declared.is_repeatable) == (610.0, True, True)
+
+
+NO_PATH = "is not a path such as $.data.id or $[*].run"
+
+
+@pytest.mark.parametrize(
+    ("operation", "consumed", "told"),
+    [
+        ({"redact": "a..b"}, {}, f"redact: 'a..b' {NO_PATH}"),
+        ({"redact": ["a", "?"]}, {}, f"redact: '?' {NO_PATH}"),
+        ({"remarks": [{"when": {"a b": 1}, "says": "x"}]}, {}, f"remarks.when: 'a b' {NO_PATH}"),
+        ({"paging": {"size": 50}}, {}, "paging: needs a cursor or an offset, and not both"),
+        ({"paging": PAGING | {"cursor": "c"}}, {}, "paging: needs a cursor or an offset, and not both"),
+        ({"paging": PAGING | {"items": "a[x]"}}, {}, f"paging.items: 'a[x]' {NO_PATH}"),
+        ({"paging": {"size": 1, "cursor": "c", "next": "*"}}, {}, f"paging.next: '*' {NO_PATH}"),
+        ({"paging": PAGING | {"more": "/next"}}, {}, f"paging.more: '/next' {NO_PATH}"),
+        ({"paging": PAGING | {"total": "a,b"}}, {}, f"paging.total: 'a,b' {NO_PATH}"),
+        ({"paging": PAGING | {"unfiltered": "["}}, {}, f"paging.unfiltered: '[' {NO_PATH}"),
+        ({"log": {"time": "a."}}, {}, f"log.time: 'a.' {NO_PATH}"),
+        ({"log": LOG | {"type": ["a", "$$"]}}, {}, f"log.type: '$$' {NO_PATH}"),
+        ({"upload": UPLOAD | {"files": "body[x]"}}, {}, f"upload.files: 'body[x]' {NO_PATH}"),
+        ({"upload": UPLOAD | {"prepared": "?"}}, {}, f"upload.prepared: '?' {NO_PATH}"),
+        ({}, {"errors": [{"when": {"a..b": 1}}]}, f"errors.when: 'a..b' {NO_PATH}"),
+        ({}, {"errors": [{"says": "("}]}, "errors.says: missing ), unterminated subpattern at position 0"),
+        ({}, {"errors": [{"says": "(?P<a>"}]}, "errors.says: missing ), unterminated subpattern at position 0"),
+    ],
+)
+def test_what_is_wrong_with_a_refinement_is_told_with_its_place(operation: Json, consumed: Json, told: str) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        tool_of(operation, **consumed)
+    assert str(caught.value) == f"things-api.yaml: capability.consumes.{told}"
+
+
+RUNS: Json = {"read": {"operation": "op", "id": "id"}, "shape": {"id": "id", "state": "s"}, "states": {}}
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ({"redact": "a..b"}, f"runs.redact: 'a..b' {NO_PATH}"),
+        ({"redact": "a", "found": {"op": "?"}}, f"runs.found.op: '?' {NO_PATH}"),
+    ],
+)
+def test_what_is_wrong_with_the_secrets_of_runs_is_told_with_its_place(runs: Json, told: str) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        tool_of(path="/things/{id}", runs=RUNS | runs)
+    assert str(caught.value) == f"things-api.yaml: capability.consumes.{told}"
+
+
+@pytest.mark.parametrize(
+    ("operation", "consumed", "told"),
+    [
+        ({"paging": {"offset": "o"}}, {}, "resources[0].operations[0].paging.size: is missing"),
+        (
+            {"paging": PAGING | {"size": 0}},
+            {},
+            "resources[0].operations[0].paging.size: Input should be greater than 0",
+        ),
+        (
+            {"paging": PAGING | {"maxSize": 0}},
+            {},
+            "resources[0].operations[0].paging.maxSize: Input should be greater than 0",
+        ),
+        ({"log": {}}, {}, "resources[0].operations[0].log.time: is missing"),
+        ({"upload": {}}, {}, "resources[0].operations[0].upload.files: is missing"),
+        ({"remarks": [{}]}, {}, "resources[0].operations[0].remarks[0].says: is missing"),
+        ({"timeout": 0}, {}, "resources[0].operations[0].timeout: Input should be greater than 0"),
+        ({}, {"limits": {"concurrency": 0}}, "limits.concurrency: Input should be greater than 0"),
+        ({}, {"limits": {"rates": [{"calls": 1}]}}, "limits.rates[0].per: is missing"),
+        ({}, {"limits": {"rates": [{"calls": 0, "per": 1}]}}, "limits.rates[0].calls: Input should be greater than 0"),
+        (
+            {},
+            {"limits": {"rates": [{"calls": 1, "per": 1, "of": "posts"}]}},
+            "limits.rates[0].of: Input should be 'reads', 'writes' or 'all'",
+        ),
+        ({}, {"errors": [{"kind": "odd"}]}, "errors[0].kind: Input should be 'auth', 'not_found', 'validation',"),
+        ({}, {"errors": [{"status": "4xx"}]}, "errors[0].status[0]: has to be a whole number"),
+    ],
+)
+def test_refinements_of_a_wrong_shape_are_refused(operation: Json, consumed: Json, told: str) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        capability(operation, **consumed)
+    assert str(caught.value).startswith(f"things-api.yaml: capability.consumes[0].{told}")
+
+
+def test_a_misspelled_word_in_a_refinement_is_found() -> None:
+    found = capability(
+        {
+            "paging": PAGING | {"max_sise": 1},
+            "log": LOG | {"types": "a"},
+            "upload": UPLOAD | {"advise": "x"},
+            "remarks": [{"says": "x", "wen": {}}],
+        },
+        errors=[{"kinds": "auth"}],
+        limits={"rate": [], "rates": [{"calls": 1, "per": 1, "off": "reads"}]},
+    )
+    operation = "capability.consumes[0].resources[0].operations[0]"
+    assert set(unknown_keys(found)) == {
+        f"{operation}.paging.max_sise",
+        f"{operation}.log.types",
+        f"{operation}.upload.advise",
+        f"{operation}.remarks[0].wen",
+        "capability.consumes[0].errors[0].kinds",
+        "capability.consumes[0].limits.rate",
+        "capability.consumes[0].limits.rates[0].off",
+    }
+
+
+ALL_PAGES = {"type": "boolean", "description": "Fetch the following pages too, as many as fit into a result."}
+RAW = {"type": "boolean", "description": "Entries as JSON lines, whole, not as a line to read each."}
+LAST = {
+    "type": "integer",
+    "minimum": 1,
+    "default": 100,
+    "description": "How many entries at most.",
+}
+SINCE = {
+    "type": "string",
+    "format": "date-time",
+    "description": "Only entries after this time.",
+    "examples": ["2026-01-31T09:00:00Z"],
+}
+TYPES = {"type": "array", "items": {"type": "string"}, "description": "Only entries of these types."}
+
+
+@pytest.mark.parametrize(
+    ("operation", "added"),
+    [
+        ({}, {}),
+        ({"upload": UPLOAD, "redact": "a", "remarks": [{"says": "x"}]}, {}),
+        ({"paging": PAGING}, {"all_pages": ALL_PAGES}),
+        ({"log": LOG}, {"last": LAST, "since": SINCE, "types": TYPES, "raw": RAW}),
+        # The provider chooses among the entries of a log that it sends page by page.
+        ({"log": LOG, "paging": PAGING}, {"all_pages": ALL_PAGES, "raw": RAW}),
+    ],
+)
+def test_tools_take_arguments_of_ours_for_their_refinements(operation: Json, added: Json) -> None:
+    tool = tool_of(operation)
+    assert tool.input_schema["properties"] == added
+    assert tool.own == frozenset(added)
+    assert "required" not in tool.input_schema
+
+
+@pytest.mark.parametrize("name", ["all_pages", "last", "since", "types", "raw"])
+def test_an_argument_of_the_provider_s_goes_before_ours_of_that_name(name: str) -> None:
+    operation = {"log": LOG} | ({"paging": PAGING} if name == "all_pages" else {})
+    tool = tool_of(inputs({"name": name, "in": "query", "type": "string", "description": "Theirs."}, **operation))
+    assert tool.input_schema["properties"][name] == {"type": "string", "description": "Theirs."}
+    assert name not in tool.own
+    assert name in {parameter.argument for parameter in tool.operation.parameters}
+
+
+SHIPPED = {tool.name: tool for tool in load_tools([])}
+
+
+def own_of(tools: dict[str, Tool]) -> dict[str, set[str]]:
+    """The arguments that are ours for refinements, by tool."""
+    refined = {"all_pages", "last", "since", "types", "raw"}
+    return {name: set(tool.own & refined) for name, tool in tools.items() if tool.own & refined and not tool.waits}
+
+
+def test_the_shipped_tools_that_page_and_that_read_logs_have_arguments_for_that() -> None:
+    assert own_of(SHIPPED) == {
+        "render-list-task-runs": {"all_pages"},
+        "render-list-tasks": {"all_pages"},
+        "posthog-list-task-runs": {"all_pages"},
+        "posthog-get-filtered-task-run-session": {"all_pages", "raw"},
+        "posthog-get-task-run-logs": {"last", "since", "types", "raw"},
+    }
+    assert all(
+        name in tool.input_schema["properties"] and name not in {item.argument for item in tool.operation.parameters}
+        for tool in SHIPPED.values()
+        for name in tool.own
+    )
+
+
+def test_the_rates_that_are_shipped_are_those_that_the_providers_publish() -> None:
+    # Render API reference: Rate limiting; posthog.com/docs/api: Rate limiting. Inngest and Runway publish none.
+    render = Limits(None, (Rate(400, 60.0, True), Rate(30, 60.0, False)))
+    posthog = Limits(None, (Rate(480, 60.0, None), Rate(4800, 3600.0, None)))
+    shipped = {"render": render, "posthog": posthog, "inngest": Limits(), "runway": Limits()}
+    assert {(tool.prefix, tool.operation.limits) for tool in SHIPPED.values()} == set(shipped.items())
+
+
+def test_what_is_redacted_in_the_shipped_answers_is_what_posthog_s_own_server_removes_and_the_token() -> None:
+    # PostHog products/tasks/mcp/tools.yaml; connection_token mints a JWT for 24 hours: api.py
+    in_a_run = [("log_url",), ("state", "sandbox_connect_token"), ("state", "sandbox_url")]
+
+    def places(*at: Any) -> set[Any]:
+        return {(*at, *place) for place in in_a_run}
+
+    assert {name: set(tool.operation.redactions) for name, tool in SHIPPED.items() if tool.operation.redactions} == {
+        "posthog-list-task-runs": places("results", EACH),
+        "posthog-create-task-run": places(),
+        "posthog-retrieve-task-run": places(),
+        "posthog-wait-for-run": places(),
+        "posthog-update-task-run": places(),
+        "posthog-append-log-entries": places(),
+        "posthog-resume-task-run-cloud": places(),
+        "posthog-set-run-output": places(),
+        "posthog-start-task-run": places("latest_run"),
+        "posthog-get-sandbox-connection-token": {("token",)},
+    }
+
+
+def test_a_list_that_goes_on_by_a_cursor_says_where_that_is() -> None:
+    with pytest.raises(CapabilityError, match=r"consumes\.paging\.next: is missing"):
+        operation_of({"paging": {"cursor": "cursor", "size": 5}})

@@ -1,0 +1,719 @@
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from mcp_taskruns.core.calls.request import path_arguments
+from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
+from mcp_taskruns.core.format.runs import MAX_RUNS
+from mcp_taskruns.core.format.spec import Capability, parse_capability, unknown_keys
+from mcp_taskruns.core.model.json_path import EACH
+from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunShape, RunStart, RunStatus, RunStream
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.core.runs.messages import WAIT_SCHEMA, matches_schema
+from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.loading.files import capability_files
+from mcp_taskruns.loading.loader import load_capability, load_tools
+from tests.core.documents import Json
+
+RUNS: Json = {
+    "read": {"operation": "get", "id": "runId"},
+    "stream": {
+        "operation": "follow",
+        "ids": "ids",
+        "when": {"type": "run", "kind": ["a", "b"]},
+        "shape": {"id": "run_id", "started": ""},
+        "arguments": {"start": "latest"},
+        "untold": "canceled",
+    },
+    "start": [
+        {"operation": "make", "key": "body.key", "then": {"operation": "begin"}, "when": {"env": "cloud"}},
+        {"operation": "begin"},
+    ],
+    "cancel": [
+        {"operation": "end", "guard": "delete_output"},
+        {"operation": "change", "id": "runId", "when": {"body.status": "off"}},
+    ],
+    "found": {"list": "$.items[*]", "make": "$"},
+    "shape": {
+        "id": "id",
+        "state": "status",
+        "stage": "stage",
+        "progress": "progress",
+        "result": "out",
+        "error": ["failure", "code"],
+        "started": "at",
+    },
+    "states": {"queued": ["wait", "ready"], "running": "on", "succeeded": "ok", "failed": "bad", "canceled": "off"},
+    "interval": 2,
+    "cached": 1.5,
+    "forgotten": True,
+    "lifetime": 60,
+    "advice": {"wait": "Call thing-begin."},
+}
+
+LIST = {"name": "ids", "in": "query", "type": "array"}
+BODY = {"name": "body", "in": "body", "type": "object"}
+STREAM = "Server-sent events, text/event-stream"
+
+# name, method, path, inputs, description
+OPERATIONS: list[tuple[str, str, str, list[Json], str]] = [
+    ("get", "GET", "/runs/{runId}", [{"name": "runId", "in": "path", "type": "string", "description": "The run."}], ""),
+    ("list", "GET", "/runs", [], ""),
+    ("make", "POST", "/runs", [BODY], ""),
+    ("begin", "POST", "/runs/{runId}/begin", [], ""),
+    ("change", "PATCH", "/runs/{runId}", [BODY], ""),
+    ("end", "DELETE", "/runs/{runId}", [], ""),
+    ("follow", "GET", "/runs/events", [LIST, {"name": "start", "in": "query"}], STREAM),
+    ("things", "GET", "/things", [], ""),
+]
+
+
+def document(runs: Json | None = RUNS, tag: str = "Thing") -> Json:
+    """A capability of a provider of runs."""
+    operations = [
+        {"name": name, "method": method, "path": path, "inputParameters": deepcopy(given), "description": told}
+        for name, method, path, given, told in OPERATIONS
+    ]
+    consumed = {"namespace": "n", "baseUri": "https://a.example", "resources": [{"operations": operations}]}
+    tools = [{"name": name, "call": f"n.{name}", "label": f"{tag}: {name}"} for name, *_ in OPERATIONS]
+    return {
+        "naftiko": "1.0.0-alpha2",
+        "info": {"tags": [tag]},
+        "capability": {
+            "consumes": [consumed | ({} if runs is None else {"runs": runs})],
+            "exposes": [{"type": "mcp", "tools": tools}],
+        },
+    }
+
+
+def capability(runs: Json | None = RUNS, tag: str = "Thing") -> Capability:
+    return parse_capability(document(runs, tag), "thing.yaml")
+
+
+def compiled(*args: Any, names: ToolNames = "prefixed") -> dict[str, Tool]:
+    return {tool.name: tool for tool in compile_tools([capability(*args)], names=names)}
+
+
+def lifecycle_of(tool: Tool) -> Lifecycle:
+    assert tool.runs is not None
+    return tool.runs
+
+
+def test_a_life_cycle_is_all_that_runs_say() -> None:
+    tools = compiled()
+    operations = {name: tools[f"thing-{name}"].operation for name, *_ in OPERATIONS}
+    read = RunCall("thing-get", operations["get"], "runId")
+    begin = RunCall("thing-begin", operations["begin"], "runId")
+    shape = RunShape(("id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), ("at",))
+    stream = RunStream(
+        operation=operations["follow"],
+        ids="ids",
+        is_many=True,
+        shape=RunShape(("run_id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), None),
+        when=((("type",), ("run",)), (("kind",), ("a", "b"))),
+        arguments={"start": "latest"},
+        untold=frozenset({RunStatus.CANCELED}),
+    )
+    assert lifecycle_of(tools["thing-get"]) == Lifecycle(
+        provider="thing",
+        read=read,
+        shape=shape,
+        states={
+            "wait": RunStatus.QUEUED,
+            "ready": RunStatus.QUEUED,
+            "on": RunStatus.RUNNING,
+            "ok": RunStatus.SUCCEEDED,
+            "bad": RunStatus.FAILED,
+            "off": RunStatus.CANCELED,
+        },
+        wait_tool="thing-wait-for-run",
+        stream=stream,
+        starts={
+            "make": RunStart("thing-make", ("body", "key"), begin, ((("env",), ("cloud",)),)),
+            "begin": RunStart("thing-begin"),
+        },
+        cancels=(
+            RunCancel(RunCall("thing-end", operations["end"], "runId"), guard="delete_output"),
+            RunCancel(RunCall("thing-change", operations["change"], "runId"), ((("body", "status"), ("off",)),)),
+        ),
+        found={"get": (), "list": ("items", EACH), "make": (), "begin": ()},
+        interval_s=2.0,
+        cached_s=1.5,
+        is_forgotten=True,
+        lifetime_s=60.0,
+        advice={"wait": "Call thing-begin."},
+    )
+
+
+def test_a_life_cycle_needs_little() -> None:
+    least = {"read": {"operation": "get", "id": "runId"}, "shape": {"id": "id", "state": "s"}, "states": {}}
+    tools = compiled(least)
+    assert lifecycle_of(tools["thing-get"]) == Lifecycle(
+        provider="thing",
+        read=RunCall("thing-get", tools["thing-get"].operation, "runId"),
+        shape=RunShape(("id",), ("s",)),
+        states={},
+        wait_tool="thing-wait-for-run",
+        found={"get": ()},
+    )
+
+
+def test_a_read_operation_may_have_its_run_inside() -> None:
+    assert lifecycle_of(compiled(RUNS | {"found": {"get": "$.data"}})["thing-get"]).found == {
+        "get": ("data",),
+        "make": (),
+        "begin": (),
+    }
+
+
+def test_the_tools_that_are_about_runs_have_their_life_cycle_and_no_others() -> None:
+    tools = compiled()
+    about = {name for name, tool in tools.items() if tool.runs is not None}
+    assert about == set(tools) - {"thing-things"}
+    assert len({id(tools[name].runs) for name in about}) == 1
+
+
+def test_without_runs_there_is_no_life_cycle_and_no_tool_that_waits() -> None:
+    tools = compiled(None)
+    assert [tool.name for tool in tools.values() if tool.runs or tool.waits] == []
+    assert len(tools) == len(OPERATIONS)
+
+
+def test_each_adapter_has_its_own_runs() -> None:
+    given = document()
+    given["capability"]["consumes"].append({"namespace": "other", "resources": []})
+    assert len(compile_tools([parse_capability(given, "f.yaml")])) == len(OPERATIONS) + 1
+
+
+def changed(place: str, value: Any) -> Json:
+    """Runs of which one member, at this place, is another; None: is left out."""
+    name, _, inner = place.partition(".")
+    kept = {key: item for key, item in RUNS.items() if key != name}
+    if inner:
+        part = RUNS[name]
+        value = [{**part[0], inner: value}] if isinstance(part, list) else {**part, inner: value}
+    return kept if value is None else kept | {name: value}
+
+
+STATES = "is not one of queued, running, paused, succeeded, failed, canceled"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("read", {"operation": "none", "id": "runId"}, "read: no tool calls the operation 'none'"),
+        ("read", {"operation": "get", "id": "id"}, "read.id: get has no argument 'id'"),
+        ("read", {"operation": "get"}, "read.id: get has no argument ''"),
+        ("shape", {}, "shape: needs the paths of a run's id and state"),
+        ("shape.id", "", "shape: needs the paths of a run's id and state"),
+        ("shape.state", "", "shape: needs the paths of a run's id and state"),
+        ("shape.id", "a..b", "shape.id: 'a..b' is not a path such as $.data.id or $[*].run"),
+        ("shape.state", "a b", "shape.state: 'a b' is not a path such as $.data.id or $[*].run"),
+        ("shape.stage", "a[b]", "shape.stage: 'a[b]' is not a path such as $.data.id or $[*].run"),
+        ("shape.progress", "*", "shape.progress: '*' is not a path such as $.data.id or $[*].run"),
+        ("shape.result", "/a", "shape.result: '/a' is not a path such as $.data.id or $[*].run"),
+        ("shape.error", ["a", "a."], "shape.error: 'a.' is not a path such as $.data.id or $[*].run"),
+        ("shape.started", "?", "shape.started: '?' is not a path such as $.data.id or $[*].run"),
+        ("states", {"cancelled": "off"}, f"states.cancelled: {STATES}"),
+        ("states", {"unknown": "odd"}, f"states.unknown: {STATES}"),
+        ("states", {"queued": "on", "running": "on"}, "states.running: 'on' is queued already"),
+        ("stream.operation", "none", "stream: no tool calls the operation 'none'"),
+        ("stream.ids", "runIds", "stream.ids: follow has no argument 'runIds'"),
+        ("stream.when", {"a..b": 1}, "stream.when: 'a..b' is not a path such as $.data.id or $[*].run"),
+        ("stream.shape", {"state": "?"}, "stream.shape.state: '?' is not a path such as $.data.id or $[*].run"),
+        ("stream.untold", ["canceled", "lost"], f"stream.untold: {STATES}"),
+        ("start.operation", "none", "start: no tool calls the operation 'none'"),
+        ("start.key", "body.", "start.key: 'body.' is not a path such as $.data.id or $[*].run"),
+        ("start.key", "$", "start.key: '$' is not a path of names"),
+        ("start.key", "body[*].key", "start.key: 'body[*].key' is not a path of names"),
+        ("start.key", "body[0].key", "start.key: 'body[0].key' is not a path of names"),
+        ("start.then", {"operation": "none"}, "start.then: no tool calls the operation 'none'"),
+        ("start.then", {"operation": "things"}, "start.then.id: things has no argument 'runId'"),
+        ("start.when", {"?": 1}, "start.when: '?' is not a path such as $.data.id or $[*].run"),
+        ("cancel.operation", "none", "cancel: no tool calls the operation 'none'"),
+        ("cancel.id", "id", "cancel.id: end has no argument 'id'"),
+        ("cancel.when", {"?": 1}, "cancel.when: '?' is not a path such as $.data.id or $[*].run"),
+        ("found", {"list": "?"}, "found.list: '?' is not a path such as $.data.id or $[*].run"),
+        ("found", {"none": "$"}, "found.none: no tool calls the operation 'none'"),
+    ],
+)
+def test_what_is_wrong_with_runs_is_told_with_its_place(place: str, value: Any, told: str) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        compiled(changed(place, value))
+    assert str(caught.value) == f"thing.yaml: capability.consumes.runs.{told}"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda runs: runs.pop("read"), "read: is missing"),
+        (lambda runs: runs.pop("shape"), "shape: is missing"),
+        (lambda runs: runs.pop("states"), "states: is missing"),
+        (lambda runs: runs["read"].pop("operation"), "read.operation: is missing"),
+        (lambda runs: runs["stream"].pop("ids"), "stream.ids: is missing"),
+        (lambda runs: runs["start"][0].pop("operation"), "start[0].operation: is missing"),
+        (lambda runs: runs.update(interval="soon"), "interval: has to be a number"),
+        (lambda runs: runs.update(interval=0), "interval: Input should be greater than 0"),
+        (lambda runs: runs.update(cached=-1), "cached: Input should be greater than or equal to 0"),
+    ],
+)
+def test_runs_of_a_wrong_shape_are_refused(change: Callable[[Json], Any], told: str) -> None:
+    runs = deepcopy(RUNS)
+    change(runs)
+    with pytest.raises(CapabilityError) as caught:
+        capability(runs)
+    assert str(caught.value).startswith(f"thing.yaml: capability.consumes[0].runs.{told}")
+
+
+def test_a_misspelled_word_in_runs_is_found() -> None:
+    runs = RUNS | {"intervall": 3, "read": {"operation": "get", "id": "runId", "ids": "x"}}
+    runs["start"] = [{"operation": "begin", "wen": {}}]
+    assert list(unknown_keys(capability(runs))) == [
+        "capability.consumes[0].runs.intervall",
+        "capability.consumes[0].runs.read.ids",
+        "capability.consumes[0].runs.start[0].wen",
+    ]
+
+
+def test_one_tool_more_waits_for_a_run() -> None:
+    tools = compiled()
+    wait, read = tools["thing-wait-for-run"], tools["thing-get"]
+    assert [name for name, tool in tools.items() if tool.waits] == ["thing-wait-for-run"]
+    assert list(tools)[-1] == "thing-wait-for-run"
+    assert (wait.spec_name, wait.prefix, wait.title) == ("wait-for-run", "thing", "Thing: wait for run")
+    assert wait.operation == read.operation
+    assert wait.output_schema == WAIT_SCHEMA
+    told = {name: {"type": "string"} for name in ("id", "status", "text")}
+    assert read.output_schema == {"type": "object", "properties": told}
+    hints = wait.hints
+    assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (True, False, True, True)
+    assert wait.description == (
+        "Waits until a run has ended and returns its state, result or error: one call in place of asking again and "
+        "again. Several ids at once: an array, with until all or any. When the time is over it returns timed_out, "
+        "which is no error and cancels nothing."
+    )
+
+
+def test_a_tool_without_a_provider_in_its_title_gives_its_prefix() -> None:
+    given = document()
+    given["capability"]["exposes"][0]["tools"][0]["label"] = "Read a run"
+    tools = compile_tools([parse_capability(given, "f.yaml")])
+    assert tools[-1].title == "thing: wait for run"
+
+
+def test_where_several_can_be_waited_for_the_run_s_id_may_be_an_array() -> None:
+    wait = compiled()["thing-wait-for-run"]
+    assert wait.input_schema == {
+        "type": "object",
+        "properties": {
+            "runId": {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_RUNS},
+                ],
+                "description": "The run. Or an array of them.",
+            },
+            "until": {"type": "string", "enum": ["all", "any"], "description": "Of several, default all."},
+            "wait_seconds": {
+                "type": "number",
+                "minimum": 0,
+                "description": "How long to wait, 45 unless the server is set otherwise.",
+            },
+        },
+        "additionalProperties": False,
+        "required": ["runId"],
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"runId": "a"},
+        {"runId": ["a"]},
+        {"runId": ["a", "b"], "until": "any", "wait_seconds": 0},
+        {"runId": [str(number) for number in range(MAX_RUNS)]},
+    ],
+)
+def test_it_takes_one_id_or_several(arguments: Json) -> None:
+    assert Draft202012Validator(dict(compiled()["thing-wait-for-run"].input_schema)).is_valid(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"runId": []},
+        {"runId": 5},
+        {"runId": [5]},
+        {"runId": ["a"] * (MAX_RUNS + 1)},
+        {"runId": "a", "until": "some"},
+        {"runId": "a", "wait_seconds": -1},
+        {"runId": "a", "other": 1},
+    ],
+)
+def test_and_nothing_else(arguments: Json) -> None:
+    assert not Draft202012Validator(dict(compiled()["thing-wait-for-run"].input_schema)).is_valid(arguments)
+
+
+def test_an_id_that_is_not_described_is_called_a_run_s() -> None:
+    given = document()
+    del given["capability"]["consumes"][0]["resources"][0]["operations"][0]["inputParameters"][0]["description"]
+    wait = compile_tools([parse_capability(given, "f.yaml")])[-1]
+    assert wait.input_schema["properties"]["runId"]["description"] == "Run id. Or an array of them."
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param(changed("stream", None), id="no stream"),
+        pytest.param(changed("stream", {"operation": "get", "ids": "runId"}), id="a stream of one run"),
+    ],
+)
+def test_where_only_one_can_be_waited_for_its_id_is_as_it_was(runs: Json) -> None:
+    tools = compiled(runs)
+    wait = tools["thing-wait-for-run"]
+    read = tools["thing-get"].input_schema["properties"]
+    told = {"type": "number", "minimum": 0, "description": "How long to wait, 45 unless the server is set otherwise."}
+    assert wait.input_schema["properties"] == {"runId": read["runId"], "wait_seconds": told}
+    assert "Several" not in wait.description
+    stream = lifecycle_of(wait).stream
+    assert stream is None or not stream.is_many
+
+
+def test_a_stream_says_of_its_runs_only_what_stands_elsewhere() -> None:
+    stream = lifecycle_of(compiled(changed("stream.shape", {}))["thing-get"]).stream
+    assert stream is not None
+    assert stream.shape == lifecycle_of(compiled()["thing-get"]).shape
+
+
+def test_the_arguments_of_a_read_tool_are_not_changed_by_the_one_that_waits() -> None:
+    assert compiled()["thing-get"].input_schema == compiled(None)["thing-get"].input_schema
+
+
+@pytest.mark.parametrize("names", ["prefixed", "spec"])
+def test_a_life_cycle_names_tools_as_they_are_listed(names: ToolNames) -> None:
+    tools = compiled(names=names)
+    found = lifecycle_of(next(tool for tool in tools.values() if tool.waits))
+    prefix = "thing-" if names == "prefixed" else ""
+    then = found.starts["make"].then
+    assert then is not None
+    assert [found.wait_tool, found.read.tool, then.tool, *(start.tool for start in found.starts.values())] == [
+        f"{prefix}{name}" for name in ("wait-for-run", "get", "begin", "make", "begin")
+    ]
+    assert [cancel.call.tool for cancel in found.cancels] == [f"{prefix}end", f"{prefix}change"]
+    assert found.advice == {"wait": f"Call {prefix}begin."}
+
+
+def test_with_spec_names_the_tools_that_wait_for_runs_of_several_providers_keep_their_prefixes() -> None:
+    tools = compile_tools([capability(), capability(RUNS, "Other")], names="spec")
+    assert [tool.name for tool in tools if tool.waits] == ["thing-wait-for-run", "other-wait-for-run"]
+    assert {tool.name: tool.runs.wait_tool for tool in tools if tool.runs and tool.waits} == {
+        "thing-wait-for-run": "thing-wait-for-run",
+        "other-wait-for-run": "other-wait-for-run",
+    }
+
+
+def test_a_tool_that_waits_and_whose_name_is_taken_is_numbered_and_known_by_that() -> None:
+    given = document()
+    given["capability"]["exposes"][0]["tools"][-1]["name"] = "wait-for-run"
+    tools = {tool.name: tool for tool in compile_tools([parse_capability(given, "f.yaml")])}
+    assert [name for name, tool in tools.items() if tool.waits] == ["thing-wait-for-run-2"]
+    assert lifecycle_of(tools["thing-get"]).wait_tool == "thing-wait-for-run-2"
+
+
+def test_each_of_several_providers_has_its_own_life_cycle() -> None:
+    capabilities = [capability(RUNS | {"interval": 1}, "One"), capability(None, "Two"), capability(RUNS, "Three")]
+    tools = compile_tools(capabilities)
+    assert {tool.prefix: tool.runs.interval_s for tool in tools if tool.runs} == {"one": 1.0, "three": 2.0}
+    assert all(tool.name.startswith(tool.runs.provider) for tool in tools if tool.runs)
+
+
+def seconds(told: str) -> Json:
+    return {"type": "number", "minimum": 0, "description": told}
+
+
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [
+        ("get", {}),
+        ("list", {}),
+        ("things", {}),
+        ("change", {}),
+        ("follow", {"wait_seconds": seconds("How long to follow, 45 unless the server is set otherwise.")}),
+        (
+            "make",
+            {
+                "wait_seconds": seconds(
+                    "Start the run as well, if it can be started. Wait for the run's end for so long (try 45) and "
+                    "return its result."
+                )
+            },
+        ),
+        ("begin", {"wait_seconds": seconds("Wait for the run's end for so long (try 45) and return its result.")}),
+        (
+            "end",
+            {
+                "delete_output": {
+                    "type": "boolean",
+                    "description": "Delete it together with its output if it has ended.",
+                }
+            },
+        ),
+    ],
+)
+def test_tools_that_are_about_runs_take_arguments_of_ours_beside_the_provider_s(name: str, added: Json) -> None:
+    tools, without = compiled(), compiled(None)
+    properties = tools[f"thing-{name}"].input_schema["properties"]
+    own = without[f"thing-{name}"].input_schema["properties"]
+    if name == "follow":
+        assert own.pop("wait_seconds") == added["wait_seconds"]  # a stream is followed whether or not of runs
+    assert properties == {**added, **own}
+    assert tools[f"thing-{name}"].input_schema.get("required") == without[f"thing-{name}"].input_schema.get("required")
+
+
+def test_an_argument_of_the_provider_s_goes_before_ours_of_that_name() -> None:
+    given = document()
+    operations = given["capability"]["consumes"][0]["resources"][0]["operations"]
+    operations[3]["inputParameters"] = [{"name": "wait_seconds", "in": "query", "type": "string"}]
+    (begin,) = [tool for tool in compile_tools([parse_capability(given, "f.yaml")]) if tool.name == "thing-begin"]
+    assert begin.input_schema["properties"]["wait_seconds"] == {"type": "string"}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "POST"])
+def test_only_reads_are_safe_to_repeat(method: str) -> None:
+    given = document(None)
+    given["capability"]["consumes"][0]["resources"][0]["operations"][0]["method"] = method
+    tool = compile_tools([parse_capability(given, "f.yaml")])[0]
+    assert tool.operation.is_safe is (method in ("GET", "HEAD", "OPTIONS"))
+
+
+def test_an_operation_is_a_stream_when_it_is_asked_for_events() -> None:
+    assert [name for name, tool in compiled().items() if tool.operation.is_stream] == ["thing-follow"]
+
+
+def test_of_the_arguments_of_a_call_those_in_another_s_path_serve_it_too() -> None:
+    tools = compiled()
+    arguments = {"runId": "r", "body": {"runId": "x"}, "wait_seconds": 5}
+    assert path_arguments(tools["thing-begin"].operation, arguments) == {"runId": "r"}
+    assert path_arguments(tools["thing-make"].operation, arguments) == {}
+    assert path_arguments(tools["thing-begin"].operation, {}) == {}
+
+
+SHIPPED = load_tools([])
+
+
+def shipped(prefix: str) -> Lifecycle:
+    return next(tool.runs for tool in SHIPPED if tool.prefix == prefix and tool.runs is not None)
+
+
+@pytest.mark.parametrize("path", capability_files([]), ids=lambda path: path.stem)
+def test_every_shipped_word_of_runs_is_known(path: Any) -> None:
+    assert [key for key in unknown_keys(load_capability(path)) if ".runs" in key] == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "starts", "cancels", "streams", "many"),
+    [
+        # render 1.5.0: start_task, cancel_task_run, stream_task_runs_events
+        ("render", ["render-run-task"], ["render-cancel-task-run"], "render-stream-realtime-events-sse", True),
+        ("inngest", [], ["inngest-cancel-function-run"], None, False),
+        # PostHog products/tasks/backend/api.py: create, start, resume_in_cloud; partial_update and command cancel
+        (
+            "posthog",
+            ["posthog-create-task-run", "posthog-start-task-run", "posthog-resume-task-run-cloud"],
+            ["posthog-update-task-run", "posthog-send-command-agent-server"],
+            "posthog-stream-task-run",
+            False,
+        ),
+        ("runway", [], ["runway-cancel-delete-task"], None, False),
+    ],
+)
+def test_the_shipped_life_cycles_name_the_tools_of_their_providers(
+    prefix: str, starts: list[str], cancels: list[str], streams: str | None, many: bool
+) -> None:
+    found = shipped(prefix)
+    by_operation = {tool.operation: tool.name for tool in SHIPPED if tool.prefix == prefix and not tool.waits}
+    assert [start.tool for start in found.starts.values()] == starts
+    assert [cancel.call.tool for cancel in found.cancels] == cancels
+    assert (by_operation[found.stream.operation] if found.stream else None) == streams
+    assert bool(found.stream and found.stream.is_many) is many
+    assert found.wait_tool == f"{prefix}-wait-for-run"
+
+
+def test_each_provider_is_asked_as_often_as_it_allows() -> None:
+    # Inngest caches for 3 s (pkg/api/apiv1/cache.go); Runway: "once every five seconds" (runwayml resources/tasks.py)
+    intervals = {prefix: shipped(prefix).interval_s for prefix in ("render", "inngest", "posthog", "runway")}
+    assert intervals == {"render": 5, "inngest": 3, "posthog": 5, "runway": 5}
+    assert {prefix: shipped(prefix).cached_s for prefix in intervals} == {
+        "render": 0,
+        "inngest": 3,
+        "posthog": 0,
+        "runway": 0,
+    }
+
+
+def test_only_runway_forgets_what_was_cancelled_and_deletes_what_has_ended() -> None:
+    prefixes = ("render", "inngest", "posthog", "runway")
+    assert [prefix for prefix in prefixes if shipped(prefix).is_forgotten] == ["runway"]
+    assert [cancel.guard for prefix in prefixes for cancel in shipped(prefix).cancels if cancel.guard] == [
+        "delete_output"
+    ]
+
+
+def test_only_render_knows_a_repeated_start_and_hides_canceled_runs_from_its_stream() -> None:
+    keys = {start.tool: start.key for tool in SHIPPED if tool.runs for start in tool.runs.starts.values() if start.key}
+    assert keys == {"render-run-task": ("body", "idempotencyKey")}
+    streams = {prefix: shipped(prefix).stream for prefix in ("render", "posthog")}
+    assert {prefix: stream.untold for prefix, stream in streams.items() if stream} == {
+        "render": {RunStatus.CANCELED},
+        "posthog": set(),
+    }
+
+
+@pytest.mark.parametrize("names", ["prefixed", "spec"])
+def test_advice_names_only_tools_that_are_listed(names: ToolNames) -> None:
+    tools = load_tools([], names=names)
+    listed = {tool.name for tool in tools}
+    advised = {
+        word
+        for tool in tools
+        if tool.runs
+        for line in tool.runs.advice.values()
+        for word in re.findall(r"[\w-]+", line)
+    }
+    assert {word for word in advised if word.count("-") > 1} <= listed
+    assert advised & listed
+
+
+TEXT = {"type": "string"}
+
+
+def answer(**properties: Any) -> Json:
+    """The schema of an answer with these members, or with what there is in place of one."""
+    return {"type": "object", "properties": {**properties, "text": TEXT}}
+
+
+RUN = {"id": TEXT, "status": TEXT}
+CANCELLED = {"run_id": TEXT, "state": TEXT, "cancelled": {"type": "boolean"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("get", answer(**RUN)),
+        ("make", answer(**RUN)),
+        ("begin", answer(**RUN)),
+        ("end", answer(**CANCELLED)),
+        # What it answers with is not said, and it cancels with some arguments alone.
+        ("change", None),
+        # Several runs, events, and what is about no run
+        ("list", None),
+        ("follow", None),
+        ("things", None),
+    ],
+)
+def test_an_answer_about_one_run_has_a_schema_that_says_where_its_id_and_state_stand(
+    name: str, schema: Json | None
+) -> None:
+    assert compiled()[f"thing-{name}"].output_schema == schema
+
+
+def test_a_run_that_stands_inside_of_an_answer_is_described_there() -> None:
+    tools = compiled(RUNS | {"found": {"get": "$.data.run", "change": "$"}})
+    assert tools["thing-get"].output_schema == answer(
+        data={"type": "object", "properties": {"run": {"type": "object", "properties": RUN}}}
+    )
+    assert tools["thing-change"].output_schema == answer(**RUN)
+
+
+def test_an_id_that_stands_beside_the_run_s_state_is_described_where_it_stands() -> None:
+    shape = {"id": "meta.id", "state": "meta.status"}
+    assert compiled(RUNS | {"shape": shape})["thing-get"].output_schema == answer(
+        meta={"type": "object", "properties": RUN}
+    )
+
+
+@pytest.mark.parametrize("name", ["make", "begin"])
+def test_what_a_start_returns_that_waited_fits_the_schema_of_its_answer(name: str) -> None:
+    schema: Json = dict(compiled()[f"thing-{name}"].output_schema or {})
+    waited = {"provider": "thing", "run_id": "r", "state": "succeeded", "terminal": True, "result": [1], "next": ""}
+    assert matches_schema(schema, waited)
+    assert Draft202012Validator(schema).is_valid(waited)
+
+
+def test_the_shipped_tools_that_answer_about_one_run_say_so() -> None:
+    # Where runs stand: render 1.5.0 TaskRun; inngest pkg/api/apiv1 (data); PostHog TaskRunDetailSerializer, and for
+    # start the Task with its latest_run; Runway's Task
+    assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.waits} == {
+        "render-run-task": answer(**RUN),
+        "render-retrieve-task-run": answer(**RUN),
+        "render-cancel-task-run": answer(**CANCELLED),
+        "inngest-get-function-run-status": answer(
+            data={"type": "object", "properties": {"run_id": TEXT, "status": TEXT}}
+        ),
+        "inngest-cancel-function-run": answer(**CANCELLED),
+        "posthog-create-task-run": answer(**RUN),
+        "posthog-start-task-run": answer(latest_run={"type": "object", "properties": RUN}),
+        "posthog-resume-task-run-cloud": answer(**RUN),
+        "posthog-retrieve-task-run": answer(**RUN),
+        "posthog-update-task-run": answer(**RUN),
+        "posthog-append-log-entries": answer(**RUN),
+        "posthog-set-run-output": answer(**RUN),
+        "runway-retrieve-task-status-and-output": answer(**RUN),
+        "runway-cancel-delete-task": answer(**CANCELLED),
+    }
+    waiting = [tool.name for tool in SHIPPED if tool.waits]
+    assert waiting == [f"{prefix}-wait-for-run" for prefix in ("inngest", "posthog", "render", "runway")]
+    assert all(tool.output_schema == WAIT_SCHEMA for tool in SHIPPED if tool.waits)
+
+
+@pytest.mark.parametrize("tool", [tool for tool in SHIPPED if tool.output_schema], ids=lambda tool: tool.name)
+def test_an_output_schema_forbids_nothing_and_only_that_of_our_own_answer_requires_anything(tool: Tool) -> None:
+    schema: Json = dict(tool.output_schema or {})
+    Draft202012Validator.check_schema(schema)
+    assert schema["type"] == "object"
+    assert "additionalProperties" not in str(schema)
+    assert not {"anyOf", "oneOf", "allOf", "not", "$ref"} & set(schema)
+    if not tool.waits:
+        assert "required" not in str(schema)
+        assert schema["properties"]["text"] == TEXT
+        assert Draft202012Validator(schema).is_valid({})
+        assert Draft202012Validator(schema).is_valid({"text": "whatever", "newer": [1], "id": "run"})
+
+
+DATA = answer(data={"type": "object", "properties": {"run_id": TEXT, "status": TEXT}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "fits"),
+    [
+        (answer(**RUN), {"id": "r", "status": "running", "output": {"a": [1]}, "newer": None}, True),
+        (answer(**RUN), {}, True),
+        (answer(**RUN), {"id": "r"}, True),
+        (answer(**RUN), {"id": 5, "status": "running"}, False),
+        (answer(**RUN), {"id": "r", "status": None}, False),
+        (answer(**RUN), {"id": "r", "text": ["a"]}, False),
+        (answer(**RUN), [], False),
+        (answer(**RUN), "text", False),
+        (answer(**RUN), None, False),
+        (answer(**CANCELLED), {"run_id": "r", "state": "canceled", "cancelled": True}, True),
+        (answer(**CANCELLED), {"run_id": "r", "state": "canceled", "cancelled": "yes"}, False),
+        (answer(**CANCELLED), {"cancelled": 1}, False),
+        (DATA, {"data": {"run_id": "r", "status": "Running"}, "metadata": {}}, True),
+        (DATA, {"data": {}}, True),
+        (DATA, {"data": {"run_id": None}}, False),
+        (DATA, {"data": {"status": 5}}, False),
+    ],
+)
+def test_what_fits_a_schema_is_told_as_json_schema_does(schema: Json, value: Any, fits: bool) -> None:
+    assert matches_schema(schema, value) is fits
+    assert Draft202012Validator(schema).is_valid(value) is fits
+
+
+@pytest.mark.parametrize("value", [None, "text", [], 5])
+def test_where_an_object_belongs_nothing_else_fits(value: Any) -> None:
+    assert not matches_schema(DATA, {"data": value})

@@ -1,0 +1,163 @@
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.format.spec import Capability, parse_capability, unknown_keys
+from mcp_taskruns.errors import CapabilityError
+from tests.core.documents import Json, document
+
+
+def with_naftiko(**more: Any) -> Json:
+    return {"naftiko": "1.0.0-alpha2", **more}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "f.yaml: a capability file is a mapping, this is a list"),
+        ("naftiko", "f.yaml: a capability file is a mapping, this is a str"),
+        (None, "f.yaml: a capability file is a mapping, this is a NoneType"),
+        ({}, "f.yaml: naftiko: the format's version is missing; is this a capability file?"),
+        (with_naftiko(info=[]), "f.yaml: info: has to be a mapping"),
+        (
+            with_naftiko(capability={"consumes": [{"baseUri": 5}]}),
+            "f.yaml: capability.consumes[0].baseUri: has to be text",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{}, {"resources": [{"operations": [{}]}]}]}),
+            "f.yaml: capability.consumes[1].resources[0].operations[0].name: is missing",
+        ),
+        (with_naftiko(capability={"exposes": [{}]}), "f.yaml: capability.exposes[0].type: is missing"),
+        (
+            with_naftiko(capability={"consumes": {"a": "text"}}),
+            "f.yaml: capability.consumes[0]: has to be a mapping",
+        ),
+        (
+            with_naftiko(binds=[{"keys": 5}]),
+            "f.yaml: binds[0].keys: has to be a mapping",
+        ),
+        (with_naftiko(binds=[{"keys": [5]}]), "f.yaml: binds[0].keys: has to name a key in each item"),
+        (with_naftiko(binds=[{"keys": [{"key": "A"}]}]), "f.yaml: binds[0].keys: has to name a key in each item"),
+        (with_naftiko(binds=5), "f.yaml: binds: has to be a list, or a mapping keyed by name"),
+        (
+            with_naftiko(capability={"consumes": [{"inputParameters": [{"name": "a", "required": "odd"}]}]}),
+            "f.yaml: capability.consumes[0].inputParameters[0].required: has to be true or false",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"inputParameters": [{"name": "a", "required": []}]}]}),
+            "f.yaml: capability.consumes[0].inputParameters[0].required: has to be true or false",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"concurrency": "many"}}]}),
+            "f.yaml: capability.consumes[0].limits.concurrency: has to be a whole number",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"concurrency": []}}]}),
+            "f.yaml: capability.consumes[0].limits.concurrency: has to be a whole number",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"rates": [{"calls": 1, "per": {}}]}}]}),
+            "f.yaml: capability.consumes[0].limits.rates[0].per: has to be a number",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"limits": {"concurrency": 0}}]}),
+            "f.yaml: capability.consumes[0].limits.concurrency: Input should be greater than 0",
+        ),
+        (
+            with_naftiko(capability={"consumes": [{"authentication": ["bearer"]}]}),
+            "f.yaml: capability.consumes[0].authentication: has to be a mapping",
+        ),
+        (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: has to be a list, or a mapping keyed by name"),
+    ],
+)
+def test_a_wrong_shape_is_refused_with_its_place(given: Any, message: str) -> None:
+    with pytest.raises(CapabilityError) as caught:
+        parse_capability(given, "f.yaml")
+    assert str(caught.value) == message
+
+
+def test_the_least_capability_is_a_version() -> None:
+    assert parse_capability({"naftiko": 1}, "f.yaml") == Capability(source="f.yaml", naftiko="1")
+
+
+@pytest.mark.parametrize(("written", "read"), [("KEY", ("KEY",)), (["A", "B"], ("A", "B"))])
+def test_a_bind_has_one_or_several_names_in_the_environment(written: Any, read: tuple[str, ...]) -> None:
+    capability = parse_capability(with_naftiko(binds=[{"keys": {"KEY": written}}]), "f.yaml")
+    assert (capability.binds[0].namespace, capability.binds[0].keys) == ("env", {"KEY": read})
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["A", "B"], {"A": ("A",), "B": ("B",)}),
+        ([{"name": "A"}, "B"], {"A": ("A",), "B": ("B",)}),
+        ({"A": None, "B": "C"}, {"A": ("A",), "B": ("C",)}),
+        ({}, {}),
+        (None, {}),
+    ],
+)
+def test_a_key_that_is_named_as_its_source_may_stand_without_it(written: Any, read: dict[str, Any]) -> None:
+    assert parse_capability(with_naftiko(binds=[{"keys": written}]), "f.yaml").binds[0].keys == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("string", "string"), (["string", "null"], ("string", "null")), ([], ()), (None, None)]
+)
+def test_a_type_is_one_or_several(written: Any, read: Any) -> None:
+    given = document({"inputParameters": [{"name": "a", "type": written}]})
+    (consumed,) = parse_capability(given, "f.yaml").capability.consumes
+    assert consumed.resources[0].operations[0].input_parameters[0].type == read
+
+
+def test_a_tag_without_a_text_is_none() -> None:
+    assert parse_capability(with_naftiko(info={"tags": [None, "a", None]}), "f.yaml").info.tags == ("a",)
+
+
+@pytest.mark.parametrize("part", ["info", "binds", "capability"])
+def test_a_part_without_a_value_is_as_good_as_none(part: str) -> None:
+    assert parse_capability(with_naftiko(**{part: None}), "f.yaml") == parse_capability(with_naftiko(), "f.yaml")
+
+
+def test_numbers_are_text_where_text_is_meant() -> None:
+    capability = parse_capability(with_naftiko(info={"label": 12, "tags": [1.5, "b"]}), "f.yaml")
+    assert (capability.info.label, capability.info.tags) == ("12", ("1.5", "b"))
+
+
+def test_a_file_cannot_name_its_own_source() -> None:
+    assert parse_capability(with_naftiko(source="other.yaml"), "f.yaml").source == "f.yaml"
+
+
+def test_known_keys_are_not_called_unknown() -> None:
+    given = document({"inputParameters": [{"name": "a", "in": "query"}], "body": {"type": "json", "data": {}}})
+    assert list(unknown_keys(parse_capability(given, "f.yaml"))) == []
+
+
+def test_unknown_keys_are_found_at_every_depth() -> None:
+    given = document({"inputParameters": [{"name": "a", "colour": "red"}], "retries": 3})
+    given["steps"] = []
+    given["capability"]["aggregates"] = []
+    given["capability"]["exposes"][0]["tools"][0]["hints"] = {"readonly": True}
+    given["capability"]["consumes"][0]["baseUrl"] = "https://api.example"
+    assert list(unknown_keys(parse_capability(given, "f.yaml"))) == [
+        "steps",
+        "capability.aggregates",
+        "capability.consumes[0].baseUrl",
+        "capability.consumes[0].resources[0].operations[0].retries",
+        "capability.consumes[0].resources[0].operations[0].inputParameters[0].colour",
+        "capability.exposes[0].tools[0].hints.readonly",
+    ]
+
+
+@pytest.mark.parametrize("key", ["authentication", "auth"])
+def test_auth_is_another_word_for_authentication(key: str) -> None:
+    given = document()
+    given["capability"]["consumes"][0][key] = {"type": "bearer"}
+    capability = parse_capability(given, "f.yaml")
+    assert capability.capability.consumes[0].authentication == {"type": "bearer"}
+    assert list(unknown_keys(capability)) == []
+
+
+def test_of_both_words_for_authentication_the_second_is_ignored_and_told() -> None:
+    capability = parse_capability(document(authentication={"type": "basic"}, auth={"type": "bearer"}), "f.yaml")
+    assert capability.capability.consumes[0].authentication == {"type": "basic"}
+    assert list(unknown_keys(capability)) == ["capability.consumes[0].auth"]

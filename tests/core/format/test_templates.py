@@ -1,0 +1,360 @@
+"""What the holes of a text mean: the environment's names, the caller's arguments, or that the text is broken."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.format.spec import parse_capability
+from mcp_taskruns.core.format.templates import BrokenTemplate, Holes, references_of
+from mcp_taskruns.core.model.operation import ArgumentReference, ConstantTemplate, Template, Variable
+
+X = ArgumentReference("x")
+KEY = Variable(("REAL_KEY",))
+
+
+def holes(*environment: str) -> Holes:
+    """Those of a capability with two binds, both of which may be called `env`, and adapters on either side."""
+    given = {
+        "naftiko": "1.0.0-alpha2",
+        "binds": [
+            {"namespace": "env", "keys": {"KEY": "REAL_KEY", "dotted.key": "DOTTED"}},
+            {"namespace": "secrets", "keys": {"TOKEN": ["FIRST", "SECOND"]}},
+        ],
+        "capability": {
+            "consumes": [{"namespace": "provider"}, {}],
+            "exposes": [{"type": "mcp", "namespace": "things-mcp"}, {"type": "rest"}],
+        },
+    }
+    return Holes(parse_capability(given, "f.yaml"), environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("tools.x", "x"),
+        ("rest.x", "x"),
+        ("mcp.x", "x"),
+        ("things-mcp.x", "x"),
+        ("$this.things-mcp.x", "x"),
+        ("$this.tools.x", "x"),
+        ("{{x}}", "x"),
+        (" {{ x }}\n", "x"),
+        ("{{tools.x}}", "x"),
+        ("{{ $this.things-mcp.x }}", "x"),
+        ("{{a.b}}", "a.b"),
+        ("tools.a.b", "a.b"),
+        ("tools.two words", "two words"),
+        ("rest.path.x", "x"),
+        ("rest.query.page[size]", "page[size]"),
+        ("rest.header.X-A", "X-A"),
+        ("rest.cookie.x", "x"),
+        ("rest.body.a.b", "a.b"),
+        ("tools.body.x", "x"),
+        ("mcp.path.x", "x"),
+        ("rest.body", "body"),
+        ("tools.path", "path"),
+        ("rest.path.", "path."),
+        ("rest.other.x", "other.x"),
+        ("things-mcp.path.x", "path.x"),
+        ("tools.a\nb", "a\nb"),
+    ],
+)
+def test_a_reference_names_an_argument(text: str, name: str) -> None:
+    assert holes().reference(text) == name
+    if not text.strip().startswith("{{"):
+        assert holes().tree(text, references=True) == ArgumentReference(name)
+        assert holes().tree(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, 5, True, ["tools.x"], {"a": "tools.x"}),
+        *("", "x", "v1.2", "api.example.com", "tools", "tools.", ".x", "$this.x", "$this.", "Tools.x", "unknown.x"),
+        *(" tools.x", "the tools.x", "{{}}", "{{ }}", "{{KEY}}", "{{env.KEY}}", "{{ secrets.TOKEN }}", "{{env.OTHER}}"),
+        *("{x}", "{{x}} and {{y}}", "a {{x}}"),
+    ],
+    ids=repr,
+)
+def test_what_names_no_argument_is_no_reference(text: Any) -> None:
+    assert holes().reference(text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("KEY", ("REAL_KEY",)),
+        ("env.KEY", ("REAL_KEY",)),
+        ("dotted.key", ("DOTTED",)),
+        ("TOKEN", ("FIRST", "SECOND")),
+        ("secrets.TOKEN", ("FIRST", "SECOND")),
+        # The namespace is a bind's, the key is not among its own.
+        ("env.OTHER", ("OTHER",)),
+        ("secrets.OTHER", ("OTHER",)),
+        # Every name of a parameter that is in the environment
+        ("REGION", ("REGION",)),
+        ("tools.REGION", None),
+        ("OTHER", None),
+        ("tools.KEY", None),
+        ("env.", None),
+        ("env", None),
+        ("", None),
+    ],
+)
+def test_a_name_is_bound_by_its_bind_or_by_its_namespace(name: str, names: tuple[str, ...] | None) -> None:
+    assert holes("REGION").bound(name) == (Variable(names) if names else None)
+
+
+def test_env_is_the_environment_where_no_bind_says_so() -> None:
+    bare = Holes(parse_capability({"naftiko": "1"}, "f.yaml"))
+    assert bare.bound("env.KEY") == Variable(("KEY",))
+    assert bare.bound("KEY") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("", ()),
+        ("plain", ("plain",)),
+        ("{one brace}", ("{one brace}",)),
+        ("}} {", ("}} {",)),
+        ("{{x}}", (X,)),
+        ("{{ x }}", (X,)),
+        ("{{tools.x}}", (X,)),
+        ("{{rest.query.x}}", (X,)),
+        ("{{KEY}}", (KEY,)),
+        ("{{ env.KEY }}", (KEY,)),
+        ("a{{x}}b{{env.KEY}}c", ("a", X, "b", KEY, "c")),
+        ("{{x}}{{x}}", (X, X)),
+        ("{{{x}}}", ("{", X, "}")),
+        ("{ {{x}} }", ("{ ", X, " }")),
+        ("{{two words}}", (ArgumentReference("two words"),)),
+        ("{{REGION}}", (Variable(("REGION",)),)),
+    ],
+)
+def test_a_text_is_read_as_its_literals_and_holes(text: str, template: Template) -> None:
+    assert holes("REGION").template(text) == template
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("/things/{x}", ("/things/", X)),
+        ("/things/{{x}}.json", ("/things/", X, ".json")),
+        ("/{{ tools.x }}/{x}", ("/", X, "/", X)),
+        ("/{ x }", ("/", X)),
+        ("/{a.b}", ("/", ArgumentReference("a.b"))),
+        ("/{tools.x}", ("/", ArgumentReference("tools.x"))),
+        ("/{KEY}/{{KEY}}", ("/", ArgumentReference("KEY"), "/", KEY)),
+        ("/{REGION}/{{REGION}}", ("/", Variable(("REGION",)), "/", Variable(("REGION",)))),
+        ("", ()),
+        ("/jobs/{x}:run?a=b", ("/jobs/", X, ":run?a=b")),
+    ],
+)
+def test_a_path_has_holes_in_single_braces_as_well(text: str, template: Template) -> None:
+    assert holes("REGION").path(text) == template
+
+
+LONG = "/" + "n" * 100 + "{{x"
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (Holes.template, "{{x", "a hole that never closes in '{{x'"),
+        (Holes.template, "a {{x} b", "a hole that never closes in 'a {{x} b'"),
+        (Holes.template, "{{x}} {{y", "a hole that never closes in ' {{y'"),
+        (Holes.template, "{{a{{x}}", "a hole that never closes in '{{a'"),
+        (Holes.template, "{{}}", "a hole without a name in '{{}}'"),
+        (Holes.template, "a {{  }}", "a hole without a name in 'a {{  }}'"),
+        (Holes.template, LONG, f"a hole that never closes in '{LONG[:60]}…'"),
+        (Holes.constant, "Bearer {{KEY", "a hole that never closes in 'Bearer {{KEY'"),
+        (Holes.tree, {"a": ["{{x"]}, "a hole that never closes in '{{x'"),
+        (Holes.json_text, '{"a": "{{"}', "a hole that never closes in '{{'"),
+        (Holes.tree, {"{{x}}": 1}, "a hole in the name of a member, '{{x}}'"),
+        (Holes.tree, {"a": [{"b {{x": 1}]}, "a hole in the name of a member, 'b {{x'"),
+        (Holes.json_text, '{"{{x}}": 1}', "a hole in the name of a member, '{{x}}'"),
+        (Holes.credential, "Bearer {{KEY", "a hole that never closes in 'Bearer {{KEY'"),
+        (Holes.path, "/{}", "a hole without a name in '/{}'"),
+        (Holes.path, "/{ }", "a hole without a name in '/{ }'"),
+        (Holes.path, "/{x", "a brace that has no partner in '/{x'"),
+        (Holes.path, "/x}", "a brace that has no partner in '/x}'"),
+        (Holes.path, "/{{x}", "a brace that has no partner in '/{{x}'"),
+        (Holes.path, "/{x}}", "a brace that has no partner in '/{x}}'"),
+        (Holes.path, "/{{x", "a hole that never closes in '/{{x'"),
+    ],
+)
+def test_a_text_that_is_broken_is_refused_by_itself(read: Callable[..., Any], text: Any, message: str) -> None:
+    with pytest.raises(BrokenTemplate) as caught:
+        read(holes(), text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "tree"),
+    [
+        (None, None),
+        (5, 5),
+        (True, True),
+        ("", ""),
+        ("plain", "plain"),
+        ("{{x}}", X),
+        ("{{KEY}}", KEY),
+        ("a {{x}}", ("a ", X)),
+        ({"a": ["{{x}}", {"b": "<{{x}}>"}], "{x}": 1, 5: "{{x}}"}, {"a": [X, {"b": ("<", X, ">")}], "{x}": 1, 5: X}),
+        ("tools.x", "tools.x"),
+    ],
+)
+def test_a_hole_that_is_all_of_a_text_stands_alone_in_its_tree(value: Any, tree: Any) -> None:
+    assert holes().tree(value) == tree
+
+
+@pytest.mark.parametrize(
+    ("value", "tree"),
+    [
+        ({"a": ["tools.x", {"b": "things-mcp.x"}]}, {"a": [X, {"b": X}]}),
+        ("{{x}}", X),
+        ("v1.2", "v1.2"),
+        ("see tools.x", "see tools.x"),
+        ("", ""),
+    ],
+)
+def test_a_tree_of_references_knows_those_without_braces(value: Any, tree: Any) -> None:
+    assert holes().tree(value, references=True) == tree
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ('{"a": "{{x}}"}', {"a": X}),
+        ('{"a": {{x}}}', {"a": X}),
+        ('{"a": {{ tools.x }}, "b": [{{x}}, "{{x}}"]}', {"a": X, "b": [X, X]}),
+        ('{"a": "n={{x}}"}', {"a": ("n=", X)}),
+        ('{"a": "\\"{{x}}\\""}', {"a": ('"', X, '"')}),
+        ('{"a": "{{KEY}}", "n": 1.5, "t": true, "z": null}', {"a": KEY, "n": 1.5, "t": True, "z": None}),
+        ("{{x}}", X),
+        (' ["a", 5] ', ["a", 5]),
+        ('{"a": "two\nlines {{x}}"}', {"a": ("two\nlines ", X)}),
+        ("5", 5),
+        ('"{{x}}"', X),
+    ],
+)
+def test_a_text_that_is_json_is_read_as_its_tree(text: str, tree: Any) -> None:
+    assert holes().json_text(text) == tree
+
+
+@pytest.mark.parametrize("text", ["", "plain", "<x/>", "{{x}} {{x}}", "a={{x}}", '{"a": {{x}', "{'a': 1}", '{"a": 1,}'])
+def test_a_text_that_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^(Expecting|Extra data|Illegal trailing comma|a hole that never closes)"):
+        holes().json_text(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5_000 + "]" * 5_000])
+def test_a_text_that_is_nested_without_end_is_refused_and_no_crash(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^too deep$"):
+        holes().json_text(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (None, None),
+        (5, 5),
+        ("plain", ("plain",)),
+        ("", ()),
+        ("{{KEY}}", (KEY,)),
+        ("{{env.OTHER}}", (Variable(("OTHER",)),)),
+        ("{{OTHER}}", (Variable(("OTHER",)),)),
+        ("{{some.OTHER}}", (Variable(("OTHER",)),)),
+        ("{{some.}}", (Variable(("some.",)),)),
+        ("a{{x}}b{{OTHER}}", ("a", X, "b", Variable(("OTHER",)))),
+        ("{{tools.y}}", (ArgumentReference("y"),)),
+        (
+            {"a": ["{{OTHER}}", 5], "b": {"c": "{{x}}"}},
+            {"a": [(Variable(("OTHER",)),), 5], "b": {"c": (X,)}},
+        ),
+    ],
+)
+def test_a_value_is_filled_by_the_environment_but_for_arguments_that_are_known(value: Any, read: Any) -> None:
+    assert holes().value(value, {"x"}) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("Bearer {{x}}", ("Bearer ", Variable(("x",)))),
+        ("{{secrets.TOKEN}}", (Variable(("FIRST", "SECOND")),)),
+        ("https://{{env.HOST}}/{{ v }}", ("https://", Variable(("HOST",)), "/", Variable(("v",)))),
+    ],
+)
+def test_a_constant_has_no_caller(text: str, template: ConstantTemplate) -> None:
+    assert holes().constant(text) == template
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("env.KEY", (KEY,)),
+        (" env.KEY\n", (KEY,)),
+        ("env.OTHER", (Variable(("OTHER",)),)),
+        ("secrets.TOKEN", (Variable(("FIRST", "SECOND")),)),
+        ("secrets.OTHER", (Variable(("OTHER",)),)),
+        ("${KEY}", (KEY,)),
+        ("${ OTHER }", (Variable(("OTHER",)),)),
+        ("Bearer ${OTHER}-x", ("Bearer ", Variable(("OTHER",)), "-x")),
+        ("{{env.KEY}}", (KEY,)),
+        ("{{KEY}}", (KEY,)),
+        ("Token {{x}}", ("Token ", Variable(("x",)))),
+        # These are the secrets themselves.
+        ("plain", ("plain",)),
+        ("other.KEY", ("other.KEY",)),
+        ("env.two words", ("env.two words",)),
+        ("env.a-b", ("env.a-b",)),
+        ("env.", ("env.",)),
+        ("Bearer env.KEY", ("Bearer env.KEY",)),
+        ("pa$$word", ("pa$$word",)),
+        ("$KEY", ("$KEY",)),
+        ("${1}", ("${1}",)),
+        ("", ()),
+    ],
+)
+def test_a_credential_names_its_variable_without_braces_too(text: str, template: ConstantTemplate) -> None:
+    assert holes().credential(text) == template
+
+
+@pytest.mark.parametrize(
+    "hole",
+    ["{?q}", "{?q,limit}", "{&q}", "{+path}", "{#part}", "{.format}", "{/id}", "{;a}", "{id*}", "{id:3}", "{{?q}}"],
+)
+def test_a_hole_of_a_higher_level_is_refused(hole: str) -> None:
+    # https://www.rfc-editor.org/rfc/rfc6570#section-1.2
+    with pytest.raises(BrokenTemplate) as caught:
+        holes().path(f"/things{hole}")
+    inner = hole.strip("{}")
+    assert str(caught.value) == f"the hole {{{inner}}} in '/things{hole}', which only RFC 6570 has"
+
+
+@pytest.mark.parametrize("path", ["/{id}:run", "/{a.b}", "/{a-b}", "/{page[size]}", "/*/{x}", "/+{x}?q={q}"])
+def test_a_path_with_the_characters_of_higher_levels_beside_its_holes_is_none_of_them(path: str) -> None:
+    assert "".join(part if isinstance(part, str) else f"{{{part.name}}}" for part in told_parts(path)) == path
+
+
+def told_parts(path: str) -> list[str | ArgumentReference]:
+    return [part for part in holes().path(path) if isinstance(part, str | ArgumentReference)]
+
+
+@pytest.mark.parametrize(
+    ("tree", "names"),
+    [
+        (None, []),
+        ("text", []),
+        (5, []),
+        (KEY, []),
+        (X, ["x"]),
+        (("a", X, KEY, ArgumentReference("y")), ["x", "y"]),
+        ({"a": [X, {"b": ("<", X)}], "c": ArgumentReference("z")}, ["x", "x", "z"]),
+    ],
+)
+def test_the_references_of_a_tree_are_found_in_order(tree: Any, names: list[str]) -> None:
+    assert list(references_of(tree)) == names

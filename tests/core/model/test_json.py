@@ -1,0 +1,114 @@
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line
+from mcp_taskruns.core.model.json import dump, parse, parse_or_text
+from mcp_taskruns.core.model.timestamps import read_moment
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, "ö", None]}, '{"a":[1,"ö",null]}'),
+        (float("inf"), "null"),
+        ([float("nan")], "[null]"),
+        ("\u2028", '"\u2028"'),
+        (10**30, str(10**30)),
+    ],
+)
+def test_json_is_written_compact_and_valid(value: Any, text: str) -> None:
+    assert dump(value) == text
+
+
+@pytest.mark.parametrize("kind", [str, str.encode])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (' {"a": [1, 1.0, null, true]} ', {"a": [1, 1.0, None, True]}),
+        ('"\\u00f6\\ud83d\\ude00"', "ö😀"),
+        (str(10**30), 10**30),
+        # Half a surrogate pair has no form in UTF-8.
+        ('"a\\ud800b"', "a?b"),
+        ('{"\\uDFFF": ["\\ud83d\\ude00", "\\udc00\\ud800"]}', {"?": ["😀", "??"]}),
+    ],
+)
+def test_json_is_read_also_with_half_a_surrogate_pair(kind: Callable[[str], Any], text: str, value: Any) -> None:
+    assert parse(kind(text)) == value
+    assert json.loads(dump(parse(kind(text)))) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "text", "{", "[1,]", "'a'", '{"a":1} b', "nul", "\\ud800", '{"a":"\\ud800"', '"\\UD800"']
+)
+def test_text_that_is_no_json_is_refused_as_json_and_else_the_text(text: str) -> None:
+    for written in (text, text.encode()):
+        with pytest.raises(ValueError, match=r"."):
+            parse(written)
+    assert parse_or_text(text) == text
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("null", None), ('"a"', "a"), ("[]", [])])
+def test_text_that_is_json_is_its_value(text: str, value: Any) -> None:
+    assert parse_or_text(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\r\n\t b\u2028c\x0bd", "a b c d"),
+        ("  a  ", "a"),
+        ("", ""),
+        ("\n", ""),
+        ("\x1b[31mred\x1b[0m\x07", "[31mred [0m"),
+        ("a\x00\x7f\x85\x9bb", "a b"),
+        ("größe", "größe"),
+        ("x" * MAX_LINE, "x" * MAX_LINE),
+        ("x" * (MAX_LINE + 1), "x" * (MAX_LINE - 1) + "…"),
+        ("x\n" * MAX_LINE, "x " * (MAX_LINE // 2 - 1) + "x…"),
+    ],
+)
+def test_a_line_is_one_line_of_at_most_180_characters(text: str, line: str) -> None:
+    assert one_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "line"),
+    [("abcde", 5, "abcde"), ("abcdef", 5, "abcd…"), ("a\n\nb c", 5, "a b c"), ("x" * 1_000, 1_000, "x" * 1_000)],
+)
+def test_a_line_may_be_shorter_or_longer(text: str, limit: int, line: str) -> None:
+    assert one_line(text, limit) == line
+
+
+NINE = datetime(2026, 1, 31, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31T09:00:00Z", NINE),
+        ("2026-01-31t09:00:00z", NINE),
+        ("2026-01-31T09:00:00.000000Z", NINE),
+        ("2026-01-31T10:30:00+01:30", NINE),
+        ("2026-01-31 09:00:00+00:00", NINE),
+        # Without a zone: UTC, wherever the server stands
+        ("2026-01-31T09:00:00", NINE),
+        ("2026-01-31", NINE.replace(hour=0)),
+        ("2026-01-31T09:00:00.25Z", NINE.replace(microsecond=250_000)),
+        ("2026-02-30T09:00:00Z", None),
+        ("2026-01-31T25:00:00Z", None),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+        (1_769_850_000, None),
+        ([], None),
+        ({}, None),
+    ],
+)
+def test_a_moment_is_read_where_a_text_names_one(text: Any, moment: datetime | None) -> None:
+    read = read_moment(text)
+    assert read == moment
+    assert read is None or read.tzinfo is not None

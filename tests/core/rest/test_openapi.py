@@ -1,0 +1,578 @@
+"""The document is OpenAPI 3.1 and says of each route what the tool's schema says; the page shows it, escaped."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any, get_args
+from urllib.parse import quote
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from mcp_taskruns.core.model.operation import BaseUri, Location, Operation
+from mcp_taskruns.core.model.tool import Hints, Tool
+from mcp_taskruns.core.rest.openapi import openapi_document
+from mcp_taskruns.core.rest.routes import Route
+from mcp_taskruns.errors import Kind
+from mcp_taskruns.servers.rest.docs_page import curl_example, docs_page, example_of
+from tests.core.documents import Json
+
+LIMIT = {"type": "integer", "description": "How many.", "minimum": 1, "maximum": 100, "default": 20}
+RUN_ID = {"type": "string", "description": "Id of the run.", "examples": ["run-1"]}
+NASTY = """<script>alert("1")<b>&amp; ]]> '"""
+
+
+def route(
+    method: str = "GET",
+    path: str = "/v1/runs",
+    places: Mapping[str, tuple[Location, Any]] | None = None,
+    required: tuple[str, ...] = (),
+    variables: Mapping[str, str] | None = None,
+    *,
+    name: str = "acme-list-runs",
+    prefix: str = "acme",
+    told: str = "Lists the runs.",
+    output_schema: Json | None = None,
+    body: str = "",
+    **operation: Any,
+) -> Route:
+    """A route whose arguments are `places`: each one's name, where it is passed and its schema."""
+    places = places or {}
+    tool = Tool(
+        name=name,
+        spec_name=name,
+        prefix=prefix,
+        title=f"Acme: {name}",
+        description=told,
+        hints=Hints(True, False, True, True),
+        input_schema={
+            "type": "object",
+            "properties": {argument: schema for argument, (_, schema) in places.items()},
+            "additionalProperties": False,
+            "required": list(required),
+        },
+        operation=Operation(
+            name=name,
+            provider=prefix,
+            method=method,
+            base=BaseUri(None, ()),
+            path=(path,),
+            **operation,
+        ),
+        output_schema=output_schema,
+    )
+    return Route(
+        method, path, tool, variables or {}, {name: place for name, (place, _) in places.items()}, body, name=name
+    )
+
+
+RUN = {"runId": (Location.PATH, RUN_ID)}
+GET_RUN = route("GET", "/v1/runs/{runid}", RUN, ("runId",), {"runid": "runId"}, name="acme-get-run")
+LIST_RUNS = route("GET", "/v1/runs", {"limit": (Location.QUERY, LIMIT)})
+START_RUN = route(
+    "POST",
+    "/v1/runs",
+    {
+        "wait_seconds": (Location.QUERY, {"type": "number", "minimum": 0}),
+        "X-Trace": (Location.HEADER, {"type": "string"}),
+        "payload": (
+            Location.BODY,
+            {
+                "type": "object",
+                "description": "What to run.",
+                "required": ["task"],
+                "properties": {
+                    "task": {"type": "string", "examples": ["flow/it's"]},
+                    "input": {"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]},
+                },
+            },
+        ),
+    },
+    ("payload",),
+    name="acme-start-run",
+    body="payload",
+)
+FOLLOW = route("GET", "/v1/events", name="acme-follow", accept="text/event-stream, */*;q=0.1")
+EXPORT = route("GET", "/v1/export", name="zeta-export", prefix="zeta", is_file=True)
+RENAME = route("PATCH", "/v1/names", {"title": (Location.BODY, {"type": "string"})}, name="acme-rename")
+SEVERAL = (LIST_RUNS, START_RUN, EXPORT, GET_RUN, FOLLOW, RENAME)
+
+
+def documented(*routes: Route, protected: bool = False, server: str = "/") -> Json:
+    """The document of the routes, after it has been found to be OpenAPI 3.1 and JSON."""
+    document = openapi_document(routes, version="1.2.3", protected=protected, server=server)
+    assert json.loads(json.dumps(document)) == document
+    assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
+    return document
+
+
+def only(document: Json) -> Json:
+    """The only operation of a document."""
+    ((operation,),) = (item.values() for item in document["paths"].values())
+    found: Json = operation
+    return found
+
+
+def schemas(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key == "schema":
+                yield value
+            yield from schemas(value)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from schemas(item)
+
+
+def test_no_route_is_a_document_too() -> None:
+    assert documented()["paths"] == {}
+
+
+def test_a_document_says_whose_it_is_and_where() -> None:
+    document = documented(server="https://runs.acme.example/api")
+    assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
+    assert document["servers"] == [{"url": "https://runs.acme.example/api"}]
+    assert documented()["servers"] == [{"url": "/"}]
+
+
+def test_an_operation_is_the_tool_under_its_name_and_tag() -> None:
+    operation = only(documented(route()))
+    assert operation == {
+        "operationId": "acme-list-runs",
+        "tags": ["acme"],
+        "summary": "Acme: acme-list-runs",
+        "description": "Lists the runs.",
+        "responses": operation["responses"],
+    }
+
+
+def test_the_tags_are_the_prefixes_each_once_in_the_order_of_the_routes() -> None:
+    document = documented(
+        route(path="/v1/z", name="zeta-a", prefix="zeta"),
+        route(path="/v1/a", name="acme-a"),
+        route(path="/v1/y", name="zeta-b", prefix="zeta"),
+    )
+    assert document["tags"] == [{"name": "zeta"}, {"name": "acme"}]
+
+
+def test_methods_of_one_path_stand_together() -> None:
+    document = documented(*SEVERAL)
+    assert {path: list(item) for path, item in document["paths"].items()} == {
+        "/v1/runs": ["get", "post"],
+        "/v1/export": ["get"],
+        "/v1/runs/{runid}": ["get"],
+        "/v1/events": ["get"],
+        "/v1/names": ["patch"],
+    }
+
+
+def test_an_operation_is_named_as_its_route() -> None:
+    assert only(documented(replace(LIST_RUNS, name="acme-list-runs-2")))["operationId"] == "acme-list-runs-2"
+
+
+@pytest.mark.parametrize("path", ["/v1/{{runid}}.json", "/v1/{{ runid }}.json", "/v1/{runid}.json"])
+def test_a_path_has_single_braces(path: str) -> None:
+    document = documented(route("GET", path, RUN, ("runId",), {"runid": "runId"}))
+    assert list(document["paths"]) == ["/v1/{runid}.json"]
+    assert only(document)["parameters"][0]["description"] == "Id of the run."
+
+
+def test_a_placeholder_is_a_required_parameter_with_the_arguments_schema() -> None:
+    (parameter,) = only(documented(GET_RUN))["parameters"]
+    assert parameter == {
+        "name": "runid",
+        "in": "path",
+        "required": True,
+        "description": "Id of the run.",
+        "schema": {"type": "string", "examples": ["run-1"]},
+    }
+
+
+def test_a_placeholder_is_required_also_where_the_server_knows_the_argument() -> None:
+    optional = route("GET", "/v1/{project-id}", RUN, (), {"project-id": "runId"})
+    (parameter,) = only(documented(optional))["parameters"]
+    assert (parameter["name"], parameter["required"]) == ("project-id", True)
+
+
+def test_a_placeholder_that_is_no_argument_takes_any_text() -> None:
+    (parameter,) = only(documented(route("GET", "/v1/{other}")))["parameters"]
+    assert parameter == {"name": "other", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def test_a_placeholder_that_is_repeated_is_one_parameter() -> None:
+    repeated = route("GET", "/v1/{runid}/{runid}", RUN, ("runId",), {"runid": "runId"})
+    assert len(only(documented(repeated))["parameters"]) == 1
+
+
+def test_paths_that_differ_in_names_alone_are_one_path_under_the_first_names() -> None:
+    delete = route("DELETE", "/v1/runs/{id}", {"id": (Location.PATH, RUN_ID)}, ("id",), {"id": "id"}, name="acme-end")
+    document = documented(GET_RUN, delete)
+    assert list(document["paths"]) == ["/v1/runs/{runid}"]
+    assert document["paths"]["/v1/runs/{runid}"]["delete"]["parameters"] == [
+        {**document["paths"]["/v1/runs/{runid}"]["get"]["parameters"][0]}
+    ]
+
+
+def test_of_two_routes_for_the_same_requests_the_first_is_told() -> None:
+    document = documented(route(name="acme-first"), route(name="acme-second"))
+    assert only(document)["operationId"] == "acme-first"
+
+
+@pytest.mark.parametrize(
+    ("place", "schema", "written"),
+    [
+        (Location.QUERY, LIMIT, {"schema": {key: LIMIT[key] for key in LIMIT if key != "description"}}),
+        (Location.HEADER, {"type": "string"}, {"schema": {"type": "string"}}),
+        (Location.COOKIE, {"type": "string"}, {"schema": {"type": "string"}}),
+        (Location.QUERY, {}, {"schema": {}}),
+        (Location.QUERY, {"type": "object"}, {"content": {"application/json": {"schema": {"type": "object"}}}}),
+        (Location.HEADER, {"type": "array", "items": {}}, {"schema": {"type": "array", "items": {}}}),
+    ],
+)
+def test_an_argument_is_a_parameter_where_it_is_passed(place: Location, schema: Json, written: Json) -> None:
+    (parameter,) = only(documented(route(places={"x": (place, schema)})))["parameters"]
+    described = {"description": schema["description"]} if "description" in schema else {}
+    assert parameter == {"name": "x", "in": str(place), "required": False, **described, **written}
+
+
+def test_an_array_in_the_query_is_its_name_repeated() -> None:
+    array = {"type": "array", "items": {"type": "string"}}
+    (parameter,) = only(documented(route(places={"ids": (Location.QUERY, array)})))["parameters"]
+    assert (parameter["style"], parameter["explode"], parameter["schema"]) == ("form", True, array)
+
+
+def test_a_required_argument_is_a_required_parameter() -> None:
+    places = {"a": (Location.QUERY, LIMIT), "b": (Location.QUERY, LIMIT)}
+    parameters = only(documented(route(places=places, required=("b",))))["parameters"]
+    assert [(parameter["name"], parameter["required"]) for parameter in parameters] == [("a", False), ("b", True)]
+
+
+def test_an_argument_may_be_the_whole_body() -> None:
+    operation = only(documented(START_RUN))
+    schema = dict(START_RUN.tool.input_schema["properties"]["payload"])
+    description = schema.pop("description")
+    assert operation["requestBody"] == {
+        "description": description,
+        "required": True,
+        "content": {"application/json": {"schema": schema}},
+    }
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["wait_seconds", "X-Trace"]
+
+
+@pytest.mark.parametrize(("required", "told"), [((), {}), (("title",), {"required": ["title"]})])
+def test_other_arguments_of_the_body_are_members_of_an_object(required: tuple[str, ...], told: Json) -> None:
+    title, tags = {"type": "string", "description": "The title."}, {"type": "array", "items": {}}
+    places = {"title": (Location.BODY, title), "tags": (Location.BODY, tags)}
+    operation = only(documented(route("POST", places=places, required=required)))
+    assert operation["requestBody"] == {
+        "required": bool(required),
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"title": title, "tags": tags},
+                    "additionalProperties": False,
+                    **told,
+                }
+            }
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("served", "content"),
+    [
+        (LIST_RUNS, {"application/json": {"schema": {}}, "*/*": {"schema": {}}}),
+        (FOLLOW, {"text/event-stream": {"schema": {"type": "string"}}}),
+        (EXPORT, {"*/*": {"schema": {}}}),
+        (
+            route(output_schema={"type": "object", "properties": {"id": {"type": "string"}}}),
+            {
+                "application/json": {"schema": {"type": "object", "properties": {"id": {"type": "string"}}}},
+                "*/*": {"schema": {}},
+            },
+        ),
+        (route(output_schema={}), {"application/json": {"schema": {}}, "*/*": {"schema": {}}}),
+    ],
+)
+def test_success_is_told_in_the_type_that_it_comes_in(served: Route, content: Json) -> None:
+    assert only(documented(served))["responses"]["2XX"]["content"] == content
+
+
+def test_every_error_is_a_problem() -> None:
+    document = documented(LIST_RUNS)
+    responses = only(document)["responses"]
+    assert list(responses) == ["2XX", "400", "404", "429", "default"]
+    for status in ("400", "404", "429", "default"):
+        name = responses[status]["$ref"].removeprefix("#/components/responses/")
+        assert document["components"]["responses"][name]["content"] == {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        }
+
+
+def test_who_is_too_fast_is_told_when_to_ask_again() -> None:
+    responses = documented(LIST_RUNS)["components"]["responses"]
+    assert [name for name, response in responses.items() if "headers" in response] == ["TooManyRequests"]
+    assert list(responses["TooManyRequests"]["headers"]) == ["Retry-After"]
+
+
+def test_the_kinds_of_problems_are_the_kinds_of_errors() -> None:
+    problem = documented()["components"]["schemas"]["Problem"]
+    assert problem["properties"]["kind"]["enum"] == list(get_args(Kind))
+
+
+def test_a_protected_server_asks_for_a_bearer_token_and_says_what_happens_without() -> None:
+    protected, open_ = documented(LIST_RUNS, protected=True), documented(LIST_RUNS)
+    assert protected["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
+    assert protected["security"] == [{"bearer": []}]
+    assert "401" in only(protected)["responses"]
+    assert "security" not in open_
+    assert "securitySchemes" not in open_["components"]
+    assert "401" not in only(open_)["responses"]
+
+
+def test_every_schema_of_a_document_is_valid_json_schema() -> None:
+    found = [schema for schema in schemas(documented(*SEVERAL)) if "$ref" not in schema]
+    assert len(found) > len(SEVERAL)
+    for schema in found:
+        Draft202012Validator.check_schema(schema)
+
+
+def test_the_tools_schemas_are_left_as_they_were() -> None:
+    before = json.dumps(START_RUN.tool.input_schema)
+    documented(START_RUN)
+    assert json.dumps(START_RUN.tool.input_schema) == before
+
+
+class Page(HTMLParser):
+    """What a browser reads in a page: its elements, their texts and what they link to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        """Those outside of `pre`, which shows commands and JSON."""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.tags.append(tag)
+        self.links += [value for key in ("href", "src") if (value := named.get(key))]
+        self.ids += [value for value in [named.get("id")] if value]
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "pre" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def test_the_page_needs_nothing_but_itself() -> None:
+    written = docs_page(documented(*SEVERAL))
+    page = Page(written)
+    assert page.open == []
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert [link for link in page.links if not link.startswith("#")] == ["openapi.json"]
+    assert not re.search(r"url\(|@import", written)
+
+
+def test_the_page_shows_every_operation_under_a_link_that_leads_to_it() -> None:
+    page = Page(docs_page(documented(*SEVERAL)))
+    names = [served.tool.name for served in SEVERAL]
+    assert sorted(page.ids) == sorted(names)
+    assert {link.removeprefix("#") for link in page.links if link.startswith("#")} == set(names)
+    for served in SEVERAL:
+        assert f"{served.method} {served.path} " in page.text
+        assert served.tool.title in page.text
+
+
+def test_the_page_lists_the_operations_of_one_provider_together() -> None:
+    page = Page(docs_page(documented(*SEVERAL)))
+    assert page.ids[-1] == EXPORT.tool.name
+    assert page.links.index("#zeta-export") == len(SEVERAL) - 1
+
+
+def test_the_page_shows_what_the_document_says_of_a_parameter() -> None:
+    page = Page(docs_page(documented(LIST_RUNS, GET_RUN)))
+    assert "limit query optional integer How many. Minimum: 1. Maximum: 100. Default: 20. " in page.text
+    assert 'runid path required string Id of the run. Examples: "run-1". ' in page.text
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({}, "any"),
+        ({"type": "array", "items": {"type": "string"}}, "array of string Repeat the name for several."),
+        ({"type": "array"}, "array of any Repeat the name for several."),
+        ({"type": "object"}, "object Written as JSON."),
+        ({"type": "string", "format": "uuid"}, "string (uuid)"),
+        ({"type": ["string", "null"]}, "string or null"),
+        ({"enum": ["a", 1]}, '"a" | 1'),
+        ({"anyOf": [{"type": "integer"}, {"oneOf": [{"type": "string"}]}]}, "integer or string"),
+    ],
+)
+def test_the_page_says_what_a_value_may_be_in_a_few_words(schema: Json, told: str) -> None:
+    document = openapi_document([route(places={"x": (Location.QUERY, schema)})], version="1", protected=False)
+    row = docs_page(document).split("<tr>")[-1].split("</tr>")[0]
+    cells = [unescape(re.sub("<.*?>", "", cell)) for cell in row.split("<td>")[3:]]
+    assert " ".join(filter(None, cells)) == told
+
+
+def test_the_page_shows_the_schema_of_a_body() -> None:
+    page = docs_page(documented(START_RUN))
+    (written,) = re.findall(r"<summary>Schema</summary>\n<pre>(.*?)</pre>", page, re.DOTALL)
+    schema = {**START_RUN.tool.input_schema["properties"]["payload"]}
+    del schema["description"]
+    assert json.loads(unescape(written)) == schema
+    assert "What to run." in Page(page).text
+
+
+def full(text: str) -> Json:
+    """A document that says the text wherever a document can say anything."""
+    schema = {"type": "string", "description": text, "default": text, "format": text}
+    places = {text: (Location.QUERY, schema), "body": (Location.BODY, schema), "b": (Location.HEADER, {"enum": [text]})}
+    served = route("POST", f"/v1/{text}", places, (text, "body", "b"), name=text, prefix=text, told=text, body="body")
+    document = openapi_document([served], version=text, protected=True, server=f"https://{text}")
+    document["info"] |= {"title": text, "description": text}
+    operation = document["paths"][f"/v1/{text}"]["post"]
+    operation["parameters"][0]["in"] = text
+    operation["responses"]["2XX"]["content"] = {text: {}}
+    return {
+        **document,
+        "openapi": text,
+        "paths": {f"/v1/{text}": {text: operation}},
+        "components": {"schemas": {"Problem": {"properties": {"kind": {"enum": [text]}}}}},
+    }
+
+
+def test_nothing_that_a_document_says_is_markup_in_the_page() -> None:
+    nasty, plain = Page(docs_page(full(NASTY))), Page(docs_page(full("harmless")))
+    assert nasty.tags == plain.tags
+    assert nasty.ids == [NASTY]
+    assert nasty.links == ["#" + quote(NASTY), "openapi.json"]
+    # Methods are in capitals, values are JSON.
+    shown = plain.text.replace('"harmless"', json.dumps(NASTY)).replace("HARMLESS", NASTY.upper())
+    assert nasty.text == shown.replace("harmless", NASTY)
+
+
+@pytest.mark.parametrize(
+    ("served", "told"),
+    [
+        (LIST_RUNS, "Answers application/json or any other type."),
+        (FOLLOW, "Answers text/event-stream."),
+        (EXPORT, "Answers a file of any type."),
+    ],
+)
+def test_the_page_says_what_comes_back(served: Route, told: str) -> None:
+    assert told in Page(docs_page(documented(served))).text
+
+
+def test_the_page_tells_the_address_where_the_document_has_one() -> None:
+    page = Page(docs_page(documented(server="https://runs.acme.example/")))
+    assert "this server: https://runs.acme.example ." in page.text
+    assert "this server (scheme, host and port)." in Page(docs_page(documented())).text
+
+
+def test_the_page_speaks_of_tokens_only_where_they_are_needed() -> None:
+    assert "$TOKEN" in docs_page(documented(LIST_RUNS, protected=True))
+    assert "$TOKEN" not in docs_page(documented(LIST_RUNS))
+
+
+def command(served: Route, protected: bool = False) -> str:
+    document = documented(served, protected=protected)
+    ((path, operations),) = document["paths"].items()
+    return curl_example(served.method, path, operations[served.method.lower()], protected)
+
+
+@pytest.mark.parametrize(
+    ("served", "expected"),
+    [
+        (LIST_RUNS, 'curl "$BASE/v1/runs"'),
+        (GET_RUN, 'curl "$BASE/v1/runs/run-1"'),
+        (FOLLOW, 'curl --no-buffer "$BASE/v1/events"'),
+        (route("HEAD"), 'curl --head "$BASE/v1/runs"'),
+        (route("DELETE"), 'curl --request DELETE "$BASE/v1/runs"'),
+        (
+            route("GET", "/v1/{task-id}.json", variables={"task-id": "task_id"}),
+            'curl "$BASE/v1/TASK_ID.json"',
+        ),
+        (
+            route(places={"$a[]": (Location.QUERY, {"type": "array", "items": LIMIT})}, required=("$a[]",)),
+            'curl "$BASE/v1/runs?%24a%5B%5D=20"',
+        ),
+        (
+            route(places={"x": (Location.QUERY, {"type": "array", "examples": [[]]})}, required=("x",)),
+            'curl "$BASE/v1/runs?x="',
+        ),
+        (
+            route(places={"X-Env": (Location.HEADER, {"examples": ["it's"]})}, required=("X-Env",)),
+            "curl \"$BASE/v1/runs\" \\\n  --header 'X-Env: it'\"'\"'s'",
+        ),
+        (
+            START_RUN,
+            "curl --request POST \"$BASE/v1/runs\" \\\n  --header 'Content-Type: application/json' \\\n"
+            '  --data \'{"task": "flow/it\'"\'"\'s"}\'',
+        ),
+    ],
+)
+def test_an_example_is_the_smallest_request(served: Route, expected: str) -> None:
+    assert command(served) == expected
+
+
+def test_an_example_passes_the_token_of_a_protected_server() -> None:
+    assert command(LIST_RUNS, protected=True) == ('curl "$BASE/v1/runs" \\\n  --header "Authorization: Bearer $TOKEN"')
+
+
+@pytest.mark.parametrize("text", ["$(reboot)", "`reboot`", '"; reboot; "', "'; reboot; '", "a\nb", "!!", "\\"])
+def test_an_example_holds_nothing_that_a_shell_would_run(text: str) -> None:
+    schema = {"type": "string", "examples": [text]}
+    places = {text: (Location.QUERY, schema), "h": (Location.HEADER, schema), "body": (Location.BODY, schema)}
+    served = route("POST", f"/v1/{text}/{{id}}", places, (text, "body", "h"), {"id": text}, body="body")
+    document = openapi_document([served], version="1", protected=False)
+    ((path, operations),) = document["paths"].items()
+    written = curl_example("POST", path, operations["post"], False)
+    words = shlex.split(written.replace(" \\\n", " "))
+    assert [words[:3], words[4::2]] == [["curl", "--request", "POST"], ["--header", "--header", "--data"]]
+    assert (words[5], json.loads(words[9])) == (f"h: {text}", text)
+    # Between double quotes a shell reads these; of ours there is the dollar of $BASE alone.
+    assert not set('$`"\\!\n') & set(words[3].removeprefix("$"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({}, "text"),
+        ({"type": "string"}, "text"),
+        ({"type": "integer"}, 1),
+        ({"type": "number", "minimum": 5}, 5),
+        ({"type": "boolean"}, True),
+        ({"type": "null"}, "text"),
+        ({"type": ["integer", "null"]}, 1),
+        ({"type": "array"}, ["text"]),
+        ({"type": "array", "items": {"type": "boolean"}}, [True]),
+        ({"type": "object"}, {}),
+        ({"properties": {"a": {"type": "integer"}}}, {"a": 1}),
+        ({"type": "object", "required": ["b", "c"], "properties": {"a": {}, "b": {"const": 0}}}, {"b": 0, "c": "text"}),
+        ({"oneOf": [{"enum": ["x", "y"]}, {}]}, "x"),
+        ({"examples": [[5], {}], "type": "object"}, [5]),
+        ({"examples": [], "default": None}, None),
+    ],
+)
+def test_an_example_value_is_shown_by_the_schema_or_the_smallest(schema: Json, value: Any) -> None:
+    assert example_of(schema) == value

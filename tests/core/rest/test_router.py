@@ -1,0 +1,110 @@
+"""Which route a path leads to, of routes that several could be."""
+
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.format.compiler import compile_tools
+from mcp_taskruns.core.format.spec import parse_capability
+from mcp_taskruns.core.rest.router import Match, Router
+from mcp_taskruns.core.rest.routes import compile_routes
+
+PATHS = [
+    "/v1/f/{id}",
+    "/v1/f/{id}.json",
+    "/v1/f/list",
+    "/v1/jobs/{id}:run",
+    "/v1/jobs/{id}:runs",
+    "/v1/compare/{base}...{head}",
+    "/v1/x-{id}-y",
+    "/v1/{a}/{b}/{c}",
+    "/v1/{a}/fixed/{c}",
+]
+
+
+def router() -> Router:
+    operations = [{"name": f"op{number}", "method": "GET"} for number in range(len(PATHS))]
+    document: dict[str, Any] = {
+        "naftiko": "1.0.0-alpha2",
+        "info": {"tags": ["Thing"]},
+        "capability": {
+            "consumes": [
+                {
+                    "namespace": "things",
+                    "baseUri": "https://api.example",
+                    "resources": [
+                        {"path": path, "operations": [operation]}
+                        for path, operation in zip(PATHS, operations, strict=True)
+                    ],
+                }
+            ],
+            "exposes": [
+                {
+                    "type": "rest",
+                    "resources": [
+                        {"path": path, "operations": [{**operation, "call": f"things.{operation['name']}"}]}
+                        for path, operation in zip(PATHS, operations, strict=True)
+                    ],
+                }
+            ],
+        },
+    }
+    tools = compile_tools([parse_capability(document, "thing.yaml")], surface="rest")
+    return Router(compile_routes(tools, ()).routes)
+
+
+ROUTER = router()
+
+
+@pytest.mark.parametrize("prefix", ["", "/thing"])
+@pytest.mark.parametrize(
+    ("path", "route", "variables"),
+    [
+        ("/v1/f/list", "/v1/f/list", {}),
+        ("/v1/f/a", "/v1/f/{id}", {"id": "a"}),
+        ("/v1/f/a.json", "/v1/f/{id}.json", {"id": "a"}),
+        ("/v1/f/.json", "/v1/f/{id}", {"id": ".json"}),
+        ("/v1/f/a%2Fb", "/v1/f/{id}", {"id": "a/b"}),
+        ("/v1/f/a%2Ejson", "/v1/f/{id}.json", {"id": "a"}),
+        ("/v1/jobs/a:run", "/v1/jobs/{id}:run", {"id": "a"}),
+        ("/v1/jobs/a%3Arun", "/v1/jobs/{id}:run", {"id": "a"}),
+        ("/v1/jobs/a:runs", "/v1/jobs/{id}:runs", {"id": "a"}),
+        ("/v1/jobs/a:b:run", "/v1/jobs/{id}:run", {"id": "a:b"}),
+        ("/v1/compare/main...feature", "/v1/compare/{base}...{head}", {"base": "main", "head": "feature"}),
+        ("/v1/compare/v1.2...v1.3", "/v1/compare/{base}...{head}", {"base": "v1.2", "head": "v1.3"}),
+        ("/v1/x-1-y", "/v1/x-{id}-y", {"id": "1"}),
+        ("/v1/1/2/3", "/v1/{a}/{b}/{c}", {"a": "1", "b": "2", "c": "3"}),
+        ("/v1/1/fixed/3", "/v1/{a}/fixed/{c}", {"a": "1", "c": "3"}),
+    ],
+)
+def test_the_closest_route_answers(prefix: str, path: str, route: str, variables: dict[str, str]) -> None:
+    found = ROUTER.find("GET", prefix + path)
+    assert isinstance(found, Match)
+    assert (found.route.path, found.variables) == (route, variables)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs/:run",
+        "/v1/compare/a..b",
+        "/v1/compare/...b",
+        "/v1/x--y",
+        "/v1/f/",
+        "/v1/f",
+        "/v1",
+        "",
+        "/other/v1/f/a",
+    ],
+)
+def test_what_no_route_has_leads_nowhere(path: str) -> None:
+    assert ROUTER.find("GET", path) == []
+
+
+def test_a_path_that_could_be_read_in_many_ways_is_read_once() -> None:
+    # With a regular expression this would take minutes, and the test its limit.
+    dots = "." * 60_000
+    assert ROUTER.find("GET", f"/v1/compare/{dots}/") == []
+    found = ROUTER.find("GET", f"/v1/compare/a{dots}b")
+    assert isinstance(found, Match)
+    assert found.variables == {"base": "a", "head": dots[3:] + "b"}

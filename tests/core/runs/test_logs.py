@@ -1,0 +1,366 @@
+"""A log as lines: which entries are told, how, and how many."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.pages import read_page
+from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
+from mcp_taskruns.core.model.json import dump
+from mcp_taskruns.core.model.operation import EntryLog, Operation
+from mcp_taskruns.core.runs.logs import MAX_LINE, entry_line, show_log
+from mcp_taskruns.loading.loader import load_tools
+from tests.core.documents import Json
+
+TOOLS = {tool.name: tool.operation for tool in load_tools([])}
+LOGS, SESSION_LOG = TOOLS["posthog-get-task-run-logs"], TOOLS["posthog-get-filtered-task-run-session"]
+ROOM = 50_000
+
+
+def log_of(operation: Operation) -> EntryLog:
+    assert operation.log is not None
+    return operation.log
+
+
+LOG = log_of(LOGS)
+
+
+def entry(second: int | str | None, method: str = "_posthog/console", **params: Any) -> Json:
+    """An entry as PostHog logs it, so many seconds after nine. products/tasks/backend/models.py"""
+    at = f"2026-01-31T09:{second // 60:02}:{second % 60:02}Z" if isinstance(second, int) else second
+    timed = {} if at is None else {"timestamp": at}
+    return {"type": "notification", **timed, "notification": {"jsonrpc": "2.0", "method": method, "params": params}}
+
+
+def update(second: int, kind: str, **more: Any) -> Json:
+    return entry(second, "session/update", update={"sessionUpdate": kind, **more})
+
+
+def lines_answered(entries: list[Any]) -> CallResult:
+    """What a call returned whose answer are these JSON lines: application/jsonl, as PostHog sends the whole log."""
+    body = "".join(f"{item if isinstance(item, str) else json.dumps(item)}\n" for item in entries)
+    return read_response(HttpResponse(200, {"content-type": "application/jsonl"}, body.encode()), LOGS)
+
+
+def told(entries: list[Any], room: int = ROOM, **arguments: Any) -> CallResult:
+    return show_log(lines_answered(entries), LOG, arguments, room, None)
+
+
+def told_page(
+    entries: list[Any], room: int = ROOM, more: str = "false", total: int = 40, **arguments: Any
+) -> CallResult:
+    """What is shown of a page of a session log: a JSON array, with its totals in headers."""
+    headers = {"content-type": "application/json", "x-has-more": more, "x-matching-count": str(total)}
+    outcome = read_response(HttpResponse(200, headers, dump(entries).encode()), SESSION_LOG)
+    assert SESSION_LOG.paging is not None
+    return show_log(outcome, log_of(SESSION_LOG), arguments, room, read_page(SESSION_LOG.paging, arguments, outcome))
+
+
+MIXED = [
+    entry(0, level="info", message="Provisioning sandbox"),
+    update(1, "tool_call", title="Read src/retry.py", status="pending"),
+    update(2, "agent_message", content={"type": "text", "text": "The tests pass."}),
+    entry(3, "_posthog/turn_complete", stopReason="end_turn"),
+]
+
+
+def test_a_log_is_told_in_a_line_for_each_entry_the_oldest_first() -> None:
+    outcome = told(MIXED)
+    assert outcome.text.split("\n") == [
+        "2026-01-31T09:00:00Z console: Provisioning sandbox",
+        "2026-01-31T09:00:01Z tool call: Read src/retry.py",
+        "2026-01-31T09:00:02Z agent message: The tests pass.",
+        '2026-01-31T09:00:03Z turn complete: {"stopReason":"end_turn"}',
+    ]
+    assert outcome.notes == ("All 4 entries.",)
+    assert outcome.media_type == "text/plain"
+
+
+def test_the_entries_of_a_page_are_told_as_those_of_a_whole_log_are() -> None:
+    assert told_page(MIXED).text == told(MIXED).text
+    assert log_of(SESSION_LOG) == LOG
+
+
+def test_what_was_said_of_the_answer_is_still_said() -> None:
+    outcome = show_log(lines_answered(MIXED).noted("Redacted: something."), LOG, {}, ROOM, None)
+    assert outcome.notes == ("All 4 entries.", "Redacted: something.")
+
+
+def numbers(outcome: CallResult) -> list[int]:
+    """Which of the entries of `counted` are shown."""
+    return [int(number) for number in re.findall(r"entry (\d+)$", outcome.text, re.MULTILINE)]
+
+
+def counted(count: int, **more: Any) -> list[Json]:
+    return [entry(number, message=f"entry {number}") | more for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments", "shown", "note"),
+    [
+        (5, {"last": 2}, [3, 4], "The last 2 of 5 entries."),
+        (5, {"last": 5}, [0, 1, 2, 3, 4], "All 5 entries."),
+        (5, {"last": 50}, [0, 1, 2, 3, 4], "All 5 entries."),
+        (100, {}, list(range(100)), "All 100 entries."),
+        (1234, {}, list(range(1134, 1234)), "The last 100 of 1,234 entries."),
+        (300, {"last": 299}, list(range(1, 300)), "The last 299 of 300 entries."),
+    ],
+)
+def test_the_last_entries_are_told_100_of_them_where_none_says_how_many(
+    count: int, arguments: Json, shown: list[int], note: str
+) -> None:
+    outcome = told(counted(count), **arguments)
+    assert numbers(outcome) == shown
+    assert outcome.notes == (note,)
+
+
+@pytest.mark.parametrize(
+    ("since", "shown"),
+    [
+        # Exclusive, as PostHog's own `after` is: products/tasks/backend/api.py (session_logs)
+        ("2026-01-31T09:00:02Z", [3, 4]),
+        ("2026-01-31T09:00:01.999Z", [2, 3, 4]),
+        ("2026-01-31T08:59:59Z", [0, 1, 2, 3, 4]),
+        ("2026-01-31T09:00:03.999Z", [4]),
+        # The same moment in other zones, and in other spellings of RFC 3339
+        ("2026-01-31T10:00:02+01:00", [3, 4]),
+        ("2026-01-31T04:00:02-05:00", [3, 4]),
+        ("2026-01-31T10:00:02.000+0100", [3, 4]),
+        ("2026-01-31 09:00:02Z", [3, 4]),
+        ("2026-01-31t09:00:02z", [3, 4]),
+        ("2026-01-31T09:00Z", [1, 2, 3, 4]),
+    ],
+)
+def test_since_leaves_only_what_is_later(since: str, shown: list[int]) -> None:
+    outcome = told(counted(5), since=since)
+    assert numbers(outcome) == shown
+    assert outcome.notes == (
+        ("All 5 entries.",)
+        if len(shown) == 5
+        else (f"All {len(shown)} {'entry' if len(shown) == 1 else 'entries'} that were asked for; the log has 5.",)
+    )
+
+
+@pytest.mark.parametrize("at", [None, "", "yesterday", "2026-99-99T09:00:00Z", 1769850000, {"a": 1}])
+def test_entries_that_do_not_tell_their_time_are_left_out_where_since_is_asked_for(at: Any) -> None:
+    untimed = entry(0, message="entry 0") | {"timestamp": at}
+    if at is None:
+        del untimed["timestamp"]
+    entries = [untimed, entry(1, message="entry 1")]
+    assert numbers(told(entries, since="2020-01-01T00:00:00Z")) == [1]
+    assert numbers(told(entries)) == [0, 1]
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    entries = [entry("2026-01-31T09:00:00", message="entry 0"), entry("2026-01-31T09:00:01.5", message="entry 1")]
+    assert numbers(told(entries, since="2026-01-31T10:00:00+01:00")) == [1]
+
+
+@pytest.mark.parametrize(
+    ("types", "shown"),
+    [
+        # What an event type is: for session/update the kind of update. products/tasks/backend/api.py (session_logs)
+        (["tool_call"], [1]),
+        (["agent_message", "tool_call"], [1, 2]),
+        (["_posthog/console"], [0]),
+        (["_posthog/turn_complete", "unknown"], [3]),
+        ([], [0, 1, 2, 3]),
+    ],
+)
+def test_types_leaves_only_entries_of_one_of_these(types: list[str], shown: list[int]) -> None:
+    outcome = told(MIXED, types=types, raw=True)
+    assert [json.loads(line) for line in outcome.text.splitlines()] == [MIXED[number] for number in shown]
+
+
+@pytest.mark.parametrize("types", [["unknown"], ["tool"]])
+def test_where_no_entry_is_of_a_type_that_is_all_that_is_told(types: list[str]) -> None:
+    outcome = told(MIXED, types=types)
+    there_are = "_posthog/console, _posthog/turn_complete, agent_message, tool_call"
+    assert (outcome.text, outcome.notes) == (f"None of the 4 entries fits; their types are {there_are}.", ())
+
+
+def test_an_update_is_found_under_the_method_as_well() -> None:
+    assert told(MIXED, types=["session/update"]).text.count("\n") == 1
+
+
+def test_of_those_that_are_asked_for_the_last_are_told_and_how_many_there_are() -> None:
+    entries = [*counted(40), *(update(50 + number, "tool_call", title=f"entry {number}") for number in range(12))]
+    outcome = told(entries, types=["tool_call"], since="2026-01-31T09:00:51Z", last=3)
+    assert numbers(outcome) == [9, 10, 11]
+    assert outcome.notes == ("The last 3 of 10 entries that were asked for; the log has 52.",)
+
+
+def test_entries_without_a_type_are_left_out_where_types_are_asked_for() -> None:
+    entries = [MIXED[1], {"timestamp": "2026-01-31T09:00:09Z"}, "text", 5, None, {"notification": {"method": 7}}]
+    assert told(entries, types=["tool_call"]).text == told(MIXED[1:2]).text
+
+
+@pytest.mark.parametrize("entries", [[], ["", "  "]])
+def test_an_empty_log_is_called_so(entries: list[Any]) -> None:
+    # "200 application/jsonl, possibly empty": products/tasks/backend/api.py (logs)
+    outcome = told(entries)
+    assert "The log is empty." in (outcome.text, *outcome.notes)
+    assert "Done" not in outcome.text
+
+
+def test_a_log_of_which_nothing_is_told_is_not_told_by_an_empty_text() -> None:
+    # Model APIs refuse a message with an empty block of text.
+    assert told([""]).text
+    assert told(MIXED, types=["unknown"]).text
+    assert told_page([], total=0).text
+
+
+def test_raw_is_the_entries_as_json_lines() -> None:
+    outcome = told(MIXED, raw=True, last=2)
+    assert [json.loads(line) for line in outcome.text.split("\n")] == MIXED[2:]
+    assert outcome.media_type == "application/jsonl"
+    assert told_page(MIXED, raw=True).text.split("\n") == list(map(dump, MIXED))
+    assert told(MIXED, raw=False).text == told(MIXED).text
+
+
+def test_a_raw_entry_is_one_line_and_whole_whatever_is_in_it() -> None:
+    odd = entry(0, message="a\nb\r\nc\u2028d\x1b[31m\x00" + "x" * 5000)
+    (line,) = told([odd], raw=True).text.split("\n")
+    assert json.loads(line) == odd
+
+
+ODD: list[Any] = [
+    entry(0, message="a\nb\r\n\tc\x0b\x0c\x85d"),
+    entry(0, message="\x1b[31mred\x1b[0m \x00\x07\x7f\x9b"),
+    entry(0, message="x" * 100_000),
+    entry(0, message="ü" * 600),
+    entry("2026-01-31T09:00:00Z\nforged: 1", message="two lines"),
+    entry("9" * 5000, message="a long time"),
+    entry("\x1b[2J", message="clears the screen"),
+    entry(0, "method\nof/two lines", message="m"),
+    entry(0, "m" * 5000),
+    update(0, "a\nkind", content="c"),
+    update(0, "k" * 5000),
+    {"timestamp": "2026-01-31T09:00:00Z", "a\nname": "v" * 1000},
+    {"notification": None},
+    {"notification": {"method": None, "params": ["a\nb"] * 500}},
+    {"type": "a\nb" * 300},
+    "plain text\nthat is no JSON",
+    "x" * 5000,
+    5,
+    None,
+    True,
+    [],
+    {},
+    ["a\nb"] * 300,
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_an_entry_is_one_line_of_at_most_500_characters_whatever_is_in_it(odd: Any) -> None:
+    line = entry_line(odd, LOG)
+    assert len(line) <= MAX_LINE == 500
+    assert len(line.splitlines()) <= 1
+    assert re.search(r"[\x00-\x1f\x7f-\x9f]", line) is None
+
+
+def test_an_odd_entry_does_not_keep_the_others_away() -> None:
+    odd = [item for item in ODD if not isinstance(item, str)]  # a text with a line break would be two lines
+    lines = told([MIXED[0], *odd, MIXED[2]], last=1000).text.split("\n")
+    assert (lines[0], lines[-1]) == (entry_line(MIXED[0], LOG), entry_line(MIXED[2], LOG))
+    assert len(lines) == len(odd) + 2
+
+
+@pytest.mark.parametrize(
+    ("odd", "line"),
+    [
+        ("plain text", "plain text"),
+        (5, "5"),
+        ({"message": "hi"}, "hi"),
+        (entry(None, message="no time"), "console: no time"),
+        ({"timestamp": 5, "message": "hi"}, "hi"),
+    ],
+)
+def test_an_entry_of_another_shape_is_told_as_well_as_it_can_be(odd: Any, line: str) -> None:
+    assert line in entry_line(odd, LOG)
+
+
+LINE = len("2026-01-31T09:00:00Z console: entry 0")
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [
+        (10 * (LINE + 1), 10),
+        (10 * (LINE + 1) - 2, 9),
+        (3 * (LINE + 1), 3),
+        (3 * (LINE + 1) - 2, 2),
+        (LINE + 1, 1),
+    ],
+)
+def test_of_a_log_the_last_whole_lines_that_fit_are_kept(limit: int, shown: int) -> None:
+    entries = counted(10)
+    outcome = told(entries, limit)
+    assert outcome.text.split("\n") == [entry_line(one, LOG) for one in entries[10 - shown :]]
+    assert len(outcome.text) <= limit
+    assert outcome.notes == ("All 10 entries.",) if shown == 10 else (f"The last {shown} of 10 entries.",)
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(3 * (LINE + 1), 3), (3 * (LINE + 1) - 2, 2), (LINE + 1, 1)])
+def test_of_a_page_the_first_whole_lines_that_fit_are_kept_and_the_next_offset_follows_them(
+    limit: int, shown: int
+) -> None:
+    entries = counted(10)
+    outcome = told_page(entries, limit, more="true", offset=20)
+    assert outcome.text.split("\n") == [entry_line(one, LOG) for one in entries[:shown]]
+    assert len(outcome.text) <= limit
+    items = "Item 21" if shown == 1 else f"Items 21 to {20 + shown}"
+    assert outcome.notes == (
+        f"{items} of 40; there are more: for the next page pass offset {20 + shown}, or all_pages true for as many as "
+        "fit.",
+    )
+
+
+def test_a_page_that_is_cut_is_not_the_end_also_when_the_provider_has_no_more() -> None:
+    outcome = told_page(counted(10), 3 * (LINE + 1), more="false", total=10)
+    assert outcome.notes == (
+        "Items 1 to 3 of 10; there are more: for the next page pass offset 3, or all_pages true for as many as fit.",
+    )
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_an_entry_that_does_not_fit_whole_is_told_by_its_beginning(raw: bool) -> None:
+    entries = [entry(0, message="first"), entry(1, message="x" * 5000)]
+    outcome = told(entries, 300, raw=raw)
+    line = dump(entries[1]) if raw else entry_line(entries[1], LOG)
+    assert outcome.text == line[: len(outcome.text) - 1] + "…"
+    assert 250 < len(outcome.text) <= 300
+    assert outcome.notes == ("The last 1 of 2 entries.",)
+
+
+def test_who_goes_on_as_advised_reads_every_entry_once_the_large_ones_by_their_beginning() -> None:
+    sizes = [5, 5, 3000, 5, 400, 400, 3000, 3000, 5]
+    entries = [entry(number, message=f"entry {number} {'x' * size}") for number, size in enumerate(sizes)]
+    seen: list[str] = []
+    offset, limit = 0, 4
+    for _ in range(50):
+        found = entries[offset : offset + limit]
+        more = "true" if offset + limit < len(entries) else "false"
+        outcome = told_page(found, 1000, more, len(entries), offset=offset, limit=limit, raw=True)
+        assert len(outcome.text) <= 1000
+        seen += re.findall(r"entry \d+", outcome.text)
+        advised = re.search(r"pass offset (\d+),", outcome.notes[0])
+        if advised is None:
+            break
+        offset = int(advised.group(1))
+    assert seen == [f"entry {number}" for number in range(len(entries))]
+    assert outcome.notes[0].endswith("this is the end of the list.")
+
+
+def test_of_a_page_all_entries_are_told_that_there_is_room_for() -> None:
+    outcome = told_page(counted(300), total=300)
+    assert numbers(outcome) == list(range(300))
+    assert outcome.notes == ("Items 1 to 300 of 300: this is the end of the list.",)
+
+
+@pytest.mark.parametrize("value", [{"detail": "moved"}, "text"])
+def test_an_answer_that_is_no_log_is_shown_as_it_is(value: Any) -> None:
+    outcome = read_response(HttpResponse(200, {"content-type": "application/json"}, dump(value).encode()), LOGS)
+    assert show_log(outcome, LOG, {"last": 5, "types": ["a"]}, ROOM, None) == outcome

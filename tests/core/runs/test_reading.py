@@ -1,0 +1,1082 @@
+"""Runs of the shipped capabilities, as their providers tell them: render 1.5.0, Inngest's open source server, PostHog's
+source (products/tasks/backend) and runwayml 5.24."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from math import nan
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from mcp_taskruns.core.calls.truncation import MAX_LINE
+from mcp_taskruns.core.model.json import parse
+from mcp_taskruns.core.model.json_path import EACH
+from mcp_taskruns.core.model.run import Lifecycle, RunShape, RunStatus
+from mcp_taskruns.core.runs.messages import (
+    MAX_TOLD_RUNS,
+    WAIT_SCHEMA,
+    cancel_value,
+    state_line,
+    wait_value,
+)
+from mcp_taskruns.core.runs.reading import (
+    Reading,
+    brief_error,
+    describe_run,
+    reading_of,
+    run_in_event,
+    runs_in_response,
+)
+from mcp_taskruns.core.runs.watch import MAX_INTERVAL_S, Until, Watch, age_of, poll_interval
+from mcp_taskruns.loading.loader import load_tools
+from tests.core.documents import Json
+
+LIFECYCLES: dict[str, Lifecycle] = {tool.prefix: tool.runs for tool in load_tools([]) if tool.runs is not None}
+RENDER, INNGEST, POSTHOG, RUNWAY = (LIFECYCLES[name] for name in ("render", "inngest", "posthog", "runway"))
+
+QUEUED, RUNNING, PAUSED = RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.PAUSED
+SUCCEEDED, FAILED, CANCELED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED
+
+
+@pytest.mark.parametrize(
+    ("provider", "states"),
+    [
+        # render 1.5.0 public_api/models/task_run_status.py
+        (
+            "render",
+            {
+                "pending": QUEUED,
+                "running": RUNNING,
+                "paused": PAUSED,
+                "completed": SUCCEEDED,
+                "succeeded": SUCCEEDED,
+                "failed": FAILED,
+                "canceled": CANCELED,
+            },
+        ),
+        # inngest pkg/enums/run_status.go; Unknown says nothing
+        (
+            "inngest",
+            {
+                "Scheduled": QUEUED,
+                "Running": RUNNING,
+                "Completed": SUCCEEDED,
+                "Failed": FAILED,
+                "Overflowed": FAILED,
+                "Cancelled": CANCELED,
+                "Skipped": CANCELED,
+            },
+        ),
+        # PostHog products/tasks/backend/models.py
+        (
+            "posthog",
+            {
+                "not_started": QUEUED,
+                "queued": QUEUED,
+                "in_progress": RUNNING,
+                "completed": SUCCEEDED,
+                "failed": FAILED,
+                "cancelled": CANCELED,
+            },
+        ),
+        # runwayml 5.24 types/task_retrieve_response.py
+        (
+            "runway",
+            {
+                "PENDING": QUEUED,
+                "THROTTLED": QUEUED,
+                "RUNNING": RUNNING,
+                "SUCCEEDED": SUCCEEDED,
+                "FAILED": FAILED,
+                "CANCELLED": CANCELED,
+            },
+        ),
+    ],
+)
+def test_every_state_of_a_provider_is_one_of_ours(provider: str, states: dict[str, RunStatus]) -> None:
+    assert LIFECYCLES[provider].states == states
+
+
+def test_a_run_has_ended_when_it_succeeded_failed_or_was_canceled() -> None:
+    assert {state for state in RunStatus if state.is_terminal} == {SUCCEEDED, FAILED, CANCELED}
+
+
+# render 1.5.0 public_api/models/task_run_details.py
+RENDER_RUN: Json = {
+    "id": "trn-d1abc2def3ghi4jkl5mn",
+    "taskId": "tsk-d1abc2def3ghi4jkl5mn",
+    "status": "completed",
+    "parentTaskRunId": "",
+    "rootTaskRunId": "trn-d1abc2def3ghi4jkl5mn",
+    "retries": 0,
+    "startedAt": "2026-01-31T09:00:00Z",
+    "completedAt": "2026-01-31T09:00:02Z",
+    "attempts": [{"attempt": 0, "status": "completed", "startedAt": "2026-01-31T09:00:00Z"}],
+    "input": [5],
+    "results": [25],
+}
+
+# inngest dev, GET /v1/runs/{runId}
+INNGEST_RUN: Json = {
+    "run_id": "01M80PM0K0BN206E4QS0K61EWC",
+    "run_started_at": "2026-11-22T04:00:54.368Z",
+    "function_id": "222cde6f-6d7d-5a55-bad1-9a9b6bcec4eb",
+    "function_version": 0,
+    "environment_id": "00000000-0000-4000-b000-000000000000",
+    "event_id": "01M80PM0D0MZ2TNFQ2WC5WAF2A",
+    "status": "Completed",
+    "ended_at": "2026-11-22T04:00:54.572181484Z",
+    "output": {"input": {"n": 1, "who": "quick"}, "sum": 42},
+}
+INNGEST_ERROR = {
+    "code": "non_retriable_error",
+    "message": "boom: card declined",
+    "name": "NonRetriableError",
+    "stack": "Traceback (most recent call last):\n",
+}
+
+# PostHog products/tasks/backend/serializers.py: TaskRunDetailSerializer
+POSTHOG_RUN: Json = {
+    "id": "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22",
+    "task": "0196b7a1-4f3c-7a10-8d5e-2b9c6f1e0a11",
+    "stage": "build",
+    "branch": None,
+    "status": "in_progress",
+    "environment": "cloud",
+    "error_message": None,
+    "output": None,
+    "state": {},
+    "artifacts": [],
+    "created_at": "2026-01-01T00:00:00Z",
+    "updated_at": "2026-01-01T00:01:00Z",
+    "completed_at": None,
+}
+
+# runwayml 5.24 types/task_retrieve_response.py
+RUNWAY_RUN: Json = {
+    "id": "17f20503-6c24-4c16-946b-35dbbce2af2f",
+    "status": "RUNNING",
+    "createdAt": "2026-01-31T09:00:00.000Z",
+    "progress": 0.42,
+    "estimatedCost": {"credits": 25},
+}
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "operation", "answer", "readings"),
+    [
+        pytest.param(
+            RENDER,
+            "gettaskrun",
+            RENDER_RUN,
+            [Reading(RENDER_RUN["id"], SUCCEEDED, "completed", result=[25], started="2026-01-31T09:00:00Z")],
+            id="Render, completed",
+        ),
+        pytest.param(
+            RENDER,
+            "gettaskrun",
+            RENDER_RUN | {"status": "succeeded"},
+            [Reading(RENDER_RUN["id"], SUCCEEDED, "succeeded", result=[25], started="2026-01-31T09:00:00Z")],
+            id="Render, succeeded",
+        ),
+        pytest.param(
+            RENDER,
+            "gettaskrun",
+            RENDER_RUN | {"status": "failed", "results": None, "error": "ValueError: no"},
+            [Reading(RENDER_RUN["id"], FAILED, "failed", error="ValueError: no", started="2026-01-31T09:00:00Z")],
+            id="Render, failed",
+        ),
+        pytest.param(
+            RENDER,
+            "gettaskrun",
+            RENDER_RUN | {"status": "paused", "results": []},
+            [Reading(RENDER_RUN["id"], PAUSED, "paused", started="2026-01-31T09:00:00Z")],
+            id="Render, paused",
+        ),
+        pytest.param(
+            RENDER,
+            "createtask",
+            {"id": "trn-1", "taskId": "tsk-1", "status": "pending", "retries": 0, "attempts": []},
+            [Reading("trn-1", QUEUED, "pending")],
+            id="Render, made just now",
+        ),
+        pytest.param(
+            RENDER,
+            "listtaskruns",
+            [
+                {"taskRun": {"id": "trn-1", "status": "running"}, "cursor": "a"},
+                {"taskRun": {"id": "trn-2", "status": "canceled"}, "cursor": "b"},
+            ],
+            [Reading("trn-1", RUNNING, "running"), Reading("trn-2", CANCELED, "canceled")],
+            id="Render, a page",
+        ),
+        pytest.param(RENDER, "listtaskruns", [], [], id="Render, an empty page"),
+        pytest.param(RENDER, "listtasks", [{"task": {"id": "tsk-1", "status": "running"}}], [], id="Render, no runs"),
+        pytest.param(RENDER, "canceltaskrun", None, [], id="Render, no content"),
+        pytest.param(
+            INNGEST,
+            "getrun",
+            {"data": INNGEST_RUN, "metadata": {"fetched_at": "2026-11-22T04:17:49.081825028Z"}},
+            [
+                Reading(
+                    INNGEST_RUN["run_id"],
+                    SUCCEEDED,
+                    "Completed",
+                    result={"input": {"n": 1, "who": "quick"}, "sum": 42},
+                    started="2026-11-22T04:00:54.368Z",
+                )
+            ],
+            id="Inngest, Completed",
+        ),
+        pytest.param(
+            INNGEST,
+            "getrun",
+            {"data": INNGEST_RUN | {"status": "Failed", "output": INNGEST_ERROR}},
+            [Reading(INNGEST_RUN["run_id"], FAILED, "Failed", error=INNGEST_ERROR, started="2026-11-22T04:00:54.368Z")],
+            id="Inngest, Failed",
+        ),
+        pytest.param(
+            INNGEST,
+            "getrun",
+            {"data": INNGEST_RUN | {"status": "Cancelled", "output": {}}},
+            [Reading(INNGEST_RUN["run_id"], CANCELED, "Cancelled", started="2026-11-22T04:00:54.368Z")],
+            id="Inngest, Cancelled",
+        ),
+        pytest.param(
+            INNGEST,
+            "getrun",
+            {"data": {name: value for name, value in INNGEST_RUN.items() if name != "output"} | {"status": "Running"}},
+            [Reading(INNGEST_RUN["run_id"], RUNNING, "Running", started="2026-11-22T04:00:54.368Z")],
+            id="Inngest, Running",
+        ),
+        pytest.param(
+            INNGEST,
+            "getrun",
+            {"data": INNGEST_RUN | {"status": "Unknown"}},
+            [Reading(INNGEST_RUN["run_id"], RunStatus.UNKNOWN, "Unknown", started="2026-11-22T04:00:54.368Z")],
+            id="Inngest, Unknown",
+        ),
+        pytest.param(INNGEST, "getrun", {"error": "x", "data": None, "status": 500}, [], id="Inngest, an error"),
+        pytest.param(
+            POSTHOG,
+            "tasksrunsretrieve",
+            POSTHOG_RUN,
+            [Reading(POSTHOG_RUN["id"], RUNNING, "in_progress", "build", started="2026-01-01T00:00:00Z")],
+            id="PostHog, in_progress",
+        ),
+        pytest.param(
+            POSTHOG,
+            "tasksrunsretrieve",
+            POSTHOG_RUN | {"status": "completed", "stage": None, "output": {"pr_url": "https://github.com/a/b/pull/1"}},
+            [
+                Reading(
+                    POSTHOG_RUN["id"],
+                    SUCCEEDED,
+                    "completed",
+                    result={"pr_url": "https://github.com/a/b/pull/1"},
+                    started="2026-01-01T00:00:00Z",
+                )
+            ],
+            id="PostHog, completed",
+        ),
+        pytest.param(
+            POSTHOG,
+            "tasksrunssetoutputpartialupdate",
+            POSTHOG_RUN | {"status": "failed", "error_message": "No sandbox"},
+            [Reading(POSTHOG_RUN["id"], FAILED, "failed", "build", error="No sandbox", started="2026-01-01T00:00:00Z")],
+            id="PostHog, failed",
+        ),
+        pytest.param(
+            POSTHOG,
+            "tasksrunslist",
+            {"count": 2, "next": None, "previous": None, "results": [{"id": "a", "status": "queued"}, {"id": "b"}]},
+            [Reading("a", QUEUED, "queued")],
+            id="PostHog, a page",
+        ),
+        pytest.param(
+            RUNWAY,
+            "gettask",
+            RUNWAY_RUN,
+            [Reading(RUNWAY_RUN["id"], RUNNING, "RUNNING", progress=0.42, started="2026-01-31T09:00:00.000Z")],
+            id="Runway, RUNNING",
+        ),
+        pytest.param(
+            RUNWAY,
+            "gettask",
+            {"id": "17f2", "status": "SUCCEEDED", "output": ["https://x.example/a.mp4"], "cost": {"credits": 25}},
+            [Reading("17f2", SUCCEEDED, "SUCCEEDED", result=["https://x.example/a.mp4"])],
+            id="Runway, SUCCEEDED",
+        ),
+        pytest.param(
+            RUNWAY,
+            "gettask",
+            {"id": "17f2", "status": "FAILED", "failure": "It was refused.", "failureCode": "SAFETY.INPUT.TEXT"},
+            [Reading("17f2", FAILED, "FAILED", error="It was refused. (SAFETY.INPUT.TEXT)")],
+            id="Runway, FAILED",
+        ),
+        pytest.param(
+            RUNWAY,
+            "gettask",
+            {"id": "17f2", "status": "FAILED", "failure": "It broke.", "failureCode": None},
+            [Reading("17f2", FAILED, "FAILED", error="It broke.")],
+            id="Runway, FAILED without a code",
+        ),
+        pytest.param(
+            RUNWAY,
+            "gettask",
+            {"id": "17f2", "status": "CANCELLED"},
+            [Reading("17f2", CANCELED, "CANCELLED")],
+            id="Runway, CANCELLED",
+        ),
+        pytest.param(RUNWAY, "deletetask", None, [], id="Runway, no content"),
+    ],
+)
+def test_runs_are_found_in_the_answers_that_carry_some(
+    lifecycle: Lifecycle, operation: str, answer: Any, readings: list[Reading]
+) -> None:
+    assert runs_in_response(lifecycle, operation, answer) == readings
+
+
+SHAPE = RunShape(
+    id=("id",),
+    state=("status",),
+    stage=("stage",),
+    progress=("progress",),
+    result=("out",),
+    error=(("error",), ("code",)),
+    started=("at",),
+)
+STATES = {"on": RUNNING, "ok": SUCCEEDED, "bad": FAILED, "off": CANCELED}
+
+
+@pytest.mark.parametrize(
+    "value", [None, "on", [], [{"status": "on"}], {}, {"id": "r"}, {"status": None}, {"status": 1}, {"status": ["on"]}]
+)
+def test_a_value_without_a_state_is_no_run(value: Any) -> None:
+    assert reading_of(value, SHAPE, STATES, "r") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "run_id"), [({}, "asked"), ({"id": None}, "asked"), ({"id": ""}, "asked"), ({"id": 5}, "asked")]
+)
+def test_a_run_that_does_not_tell_its_id_is_the_one_that_was_asked_for(told: Json, run_id: str) -> None:
+    assert reading_of({"status": "on", **told}, SHAPE, STATES, "asked") == Reading(run_id, RUNNING, "on")
+
+
+def test_a_run_keeps_its_own_id() -> None:
+    assert reading_of({"status": "on", "id": "own"}, SHAPE, STATES, "asked") == Reading("own", RUNNING, "on")
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        (0, 0.0),
+        (0.42, 0.42),
+        (1, 1.0),
+        (1.5, 1.0),
+        (-1, 0.0),
+        ("0.5", None),
+        (None, None),
+        ([0.5], None),
+        (nan, None),
+        (True, None),
+    ],
+)
+def test_progress_is_a_ratio_or_none(told: Any, read: float | None) -> None:
+    reading = reading_of({"status": "on", "id": "r", "progress": told}, SHAPE, STATES)
+    assert reading is not None
+    assert reading.progress == read
+
+
+@pytest.mark.parametrize("name", ["stage", "at"])
+def test_what_should_be_text_and_is_none_is_not_told(name: str) -> None:
+    assert reading_of({"status": "on", "id": "r", name: 5}, SHAPE, STATES) == Reading("r", RUNNING, "on")
+
+
+@pytest.mark.parametrize(
+    ("told", "error"),
+    [
+        ({}, None),
+        ({"error": None, "code": ""}, None),
+        ({"error": {}, "code": []}, None),
+        ({"error": "no"}, "no"),
+        ({"code": "X"}, "X"),
+        ({"error": {"a": 1}}, {"a": 1}),
+        ({"error": 0}, 0),
+        ({"error": "no", "code": "X"}, "no (X)"),
+        ({"error": {"a": 1}, "code": "X"}, '{"a":1} (X)'),
+    ],
+)
+def test_an_error_is_what_its_paths_tell_together(told: Json, error: Any) -> None:
+    for native, state in (("bad", FAILED), ("off", CANCELED)):
+        assert reading_of({"status": native, "id": "r", **told}, SHAPE, STATES) == Reading(
+            "r", state, native, error=error
+        )
+
+
+@pytest.mark.parametrize("native", ["on", "ok", "odd"])
+def test_only_a_run_that_did_not_succeed_has_an_error(native: str) -> None:
+    reading = reading_of({"status": native, "id": "r", "error": "from an earlier try"}, SHAPE, STATES)
+    assert reading is not None
+    assert reading.error is None
+
+
+@pytest.mark.parametrize(("native", "result"), [("on", None), ("ok", [1]), ("bad", None), ("off", None), ("odd", None)])
+def test_only_a_run_that_succeeded_has_a_result(native: str, result: Any) -> None:
+    reading = reading_of({"status": native, "id": "r", "out": [1]}, SHAPE, STATES)
+    assert reading is not None
+    assert reading.result == result
+
+
+# PostHog products/tasks/backend/models.py and api.py (stream)
+STATE_EVENT: Json = {
+    "type": "task_run_state",
+    "run_id": "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22",
+    "task_id": "0196b7a1-4f3c-7a10-8d5e-2b9c6f1e0a11",
+    "status": "failed",
+    "stage": "build",
+    "output": None,
+    "branch": None,
+    "error_message": "No sandbox",
+    "updated_at": "2026-01-01T00:00:00Z",
+    "completed_at": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "data", "reading"),
+    [
+        pytest.param(
+            RENDER,
+            RENDER_RUN | {"status": "failed", "error": "no", "results": None},
+            Reading(RENDER_RUN["id"], FAILED, "failed", error="no", started="2026-01-31T09:00:00Z"),
+            id="Render",
+        ),
+        pytest.param(RENDER, {"error": "x"}, None, id="Render, an error"),
+        pytest.param(RENDER, "{", None, id="Render, broken JSON"),
+        pytest.param(
+            POSTHOG,
+            STATE_EVENT,
+            # Its stream is of one run: that is the one, even if it was asked for in other letters.
+            Reading("asked", FAILED, "failed", "build", error="No sandbox"),
+            id="PostHog",
+        ),
+        pytest.param(POSTHOG, STATE_EVENT | {"type": "other"}, None, id="PostHog, of another type"),
+        pytest.param(
+            POSTHOG, {"type": "task_run_state", "status": "queued"}, Reading("asked", QUEUED, "queued"), id="without id"
+        ),
+        pytest.param(POSTHOG, {"error": "Stream not available"}, None, id="PostHog, an error"),
+        pytest.param(INNGEST, INNGEST_RUN, None, id="Inngest has no stream"),
+    ],
+)
+def test_a_run_is_read_from_the_events_that_tell_of_one(
+    lifecycle: Lifecycle, data: Any, reading: Reading | None
+) -> None:
+    assert run_in_event(lifecycle, data, "asked") == reading
+
+
+def test_what_is_read_is_news_when_it_differs() -> None:
+    watch = Watch(["a"])
+    told = [
+        Reading("a", QUEUED, "queued"),
+        Reading("a", QUEUED, "queued"),
+        Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z"),
+        Reading("a", RUNNING, "running"),
+        Reading("a", RUNNING, "running", "build"),
+        Reading("a", RUNNING, "running", "build", 0.101),
+        Reading("a", RUNNING, "running", "build", 0.102),
+        Reading("a", RUNNING, "running", "build", 0.2),
+        Reading("a", FAILED, "failed", error="no"),
+    ]
+    assert [watch.take(reading) for reading in told] == [True, False, False, True, True, True, False, True, True]
+    assert watch.readings == {"a": told[-1]}
+
+
+def test_the_latest_is_kept_also_when_it_is_no_news() -> None:
+    watch = Watch(["a"])
+    watch.take(Reading("a", QUEUED, "queued"))
+    assert watch.take(Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z")) is False
+    assert watch.readings["a"] == Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("end", [SUCCEEDED, FAILED, CANCELED])
+@pytest.mark.parametrize("later", RunStatus)
+def test_a_run_that_has_ended_stays_so(end: RunStatus, later: RunStatus) -> None:
+    watch = Watch(["a"])
+    ended = Reading("a", end, "end")
+    assert watch.take(ended)
+    assert not watch.take(Reading("a", later, "later"))
+    assert watch.readings == {"a": ended}
+
+
+def test_a_run_that_is_not_watched_is_no_news() -> None:
+    watch = Watch(["a"])
+    assert not watch.take(Reading("b", SUCCEEDED, "completed"))
+    assert (watch.readings, watch.has_ended("b"), watch.is_over) == ({"a": None}, False, False)
+
+
+A_DONE, A_GOES_ON = Reading("a", SUCCEEDED, "completed"), Reading("a", RUNNING, "running")
+B_DONE, B_GOES_ON = Reading("b", CANCELED, "canceled"), Reading("b", QUEUED, "pending")
+
+
+@pytest.mark.parametrize(
+    ("readings", "pending", "ended", "over"),
+    [
+        ([], ["a", "b"], 0, {"all": False, "any": False}),
+        ([A_GOES_ON, B_GOES_ON], ["a", "b"], 0, {"all": False, "any": False}),
+        ([A_DONE], ["b"], 1, {"all": False, "any": True}),
+        ([B_DONE, A_GOES_ON], ["a"], 1, {"all": False, "any": True}),
+        ([A_DONE, B_DONE], [], 2, {"all": True, "any": True}),
+    ],
+)
+def test_a_watch_is_over_when_all_or_any_of_its_runs_have_ended(
+    readings: list[Reading], pending: list[str], ended: int, over: dict[Until, bool]
+) -> None:
+    for until, is_over in over.items():
+        watch = Watch(["a", "b", "a"], until)
+        for reading in readings:
+            watch.take(reading)
+        assert (watch.pending, watch.ended, watch.is_over) == (pending, ended, is_over)
+        assert [watch.has_ended(run_id) for run_id in ("a", "b")] == ["a" not in pending, "b" not in pending]
+        assert watch.states() == {reading.run_id: str(reading.state) for reading in sorted(readings, key=_id)}
+
+
+def _id(reading: Reading) -> str:
+    return reading.run_id
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "age", "seconds"),
+    [
+        (INNGEST, 0, 3),
+        (INNGEST, 60, 3),
+        (INNGEST, 61, 3.05),
+        (INNGEST, 300, 15),
+        (INNGEST, 600, 30),
+        (INNGEST, 86_400, MAX_INTERVAL_S),
+        (RUNWAY, 0, 5),
+        (RUNWAY, 100, 5),
+        (RUNWAY, 200, 10),
+    ],
+)
+def test_a_run_is_asked_for_at_its_interval_and_less_often_as_it_ages(
+    lifecycle: Lifecycle, age: float, seconds: float
+) -> None:
+    assert poll_interval(lifecycle, age) == seconds
+
+
+def test_it_is_never_asked_for_more_often_than_its_provider_wants() -> None:
+    slow = Lifecycle("p", RENDER.read, SHAPE, STATES, interval_s=60)
+    assert [poll_interval(slow, age) for age in (0, 10_000)] == [60, 60]
+
+
+@pytest.mark.parametrize(
+    ("started", "age"),
+    [
+        ("2026-01-31T09:00:00Z", 90),
+        ("2026-01-31T09:00:00.500Z", 89.5),
+        ("2026-01-31T09:00:00.500000000Z", 89.5),  # Go's RFC3339Nano
+        ("2026-01-31T10:00:00+01:00", 90),
+        ("2026-01-31T09:00:00", 90),
+        ("2026-01-31", 32_490),
+        ("2026-01-31T09:02:00Z", 0),  # two clocks
+        ("", 0),
+        ("yesterday", 0),
+        ("1769850000", 0),
+    ],
+)
+def test_a_run_is_as_old_as_its_provider_says(started: str, age: float) -> None:
+    reading = Reading("r", RUNNING, "running", started=started)
+    now = datetime(2026, 1, 31, 9, 1, 30, tzinfo=UTC)
+    assert age_of(reading, now) == age
+    assert age_of(reading, now.astimezone(timezone(timedelta(hours=-5)))) == age
+
+
+@pytest.mark.parametrize(
+    ("reading", "line"),
+    [
+        (Reading("trn-1", QUEUED, "pending"), "trn-1: queued"),
+        (Reading("trn-1", RUNNING, "in_progress", "build"), "trn-1: running, build"),
+        (Reading("17f2", RUNNING, "RUNNING", progress=0.42), "17f2: running, 42%"),
+        (Reading("17f2", RUNNING, "RUNNING", "render", progress=0.0), "17f2: running, render, 0%"),
+        (Reading("17f2", SUCCEEDED, "SUCCEEDED", progress=0.9, result=["x"]), "17f2: succeeded"),
+        (Reading("trn-1", FAILED, "failed", "build", error="No sandbox"), "trn-1: failed, build, No sandbox"),
+        (
+            Reading("01M8", FAILED, "Failed", error=INNGEST_ERROR),
+            "01M8: failed, NonRetriableError: boom: card declined",
+        ),
+        (Reading("trn-1", CANCELED, "canceled"), "trn-1: canceled"),
+        (Reading("trn-1", RunStatus.UNKNOWN, "evicted"), "trn-1: evicted"),
+        (Reading("trn-1", FAILED, "failed", error="one\r\n\ttwo\x1b[31m"), "trn-1: failed, one two [31m"),
+    ],
+)
+def test_a_run_is_described_in_one_line(reading: Reading, line: str) -> None:
+    assert describe_run(reading) == line
+
+
+def test_the_line_of_a_run_is_short() -> None:
+    line = describe_run(Reading("r" * 100, FAILED, "failed", "s" * 100, error=["x\n"] * 100))
+    assert (len(line), line.isprintable()) == (MAX_LINE, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("no", "no"),
+        (INNGEST_ERROR, "NonRetriableError: boom: card declined"),
+        ({"message": "no"}, "no"),
+        ({"name": "E", "message": 5}, "E"),
+        ({"code": 1}, '{"code":1}'),
+        (["a"], '["a"]'),
+        (0, "0"),
+    ],
+)
+def test_an_error_is_told_in_its_own_words(error: Any, words: str) -> None:
+    assert brief_error(error) == words
+
+
+@pytest.mark.parametrize(
+    ("readings", "line"),
+    [
+        ([], ""),
+        ([Reading("trn-1", SUCCEEDED, "completed")], "Run trn-1: succeeded (completed)."),
+        ([Reading("trn-1", SUCCEEDED, "succeeded")], "Run trn-1: succeeded."),
+        ([Reading("17f2", QUEUED, "THROTTLED")], "Run 17f2: queued (THROTTLED)."),
+        ([Reading("trn-1", RunStatus.UNKNOWN, "evicted")], "Run trn-1: unknown (evicted)."),
+        ([A_DONE, B_DONE], "Runs a: succeeded (completed); b: canceled."),
+    ],
+)
+def test_states_are_told_in_our_words_and_in_the_provider_s(readings: list[Reading], line: str) -> None:
+    assert state_line(readings) == line
+
+
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (11, "; and 1 more"), (1_510, "; and 1,500 more")])
+def test_of_many_runs_the_first_are_told(count: int, more: str) -> None:
+    line = state_line([Reading(f"r{number}", RUNNING, "running") for number in range(count)])
+    assert line == "Runs " + "; ".join(f"r{number}: running" for number in range(MAX_TOLD_RUNS)) + more + "."
+
+
+@pytest.mark.parametrize("text", ["a\nb\x1b[31m", "x" * 1_000_000])
+def test_states_are_one_line_whatever_a_provider_says(text: str) -> None:
+    line = state_line([Reading(f"r{number}{text}", RunStatus.UNKNOWN, text) for number in range(MAX_TOLD_RUNS)])
+    assert line.isprintable()
+    assert len(line) < 10_000
+
+
+def waited(
+    lifecycle: Lifecycle,
+    run_ids: list[str],
+    *readings: Reading,
+    until: Until = "all",
+    several: bool = False,
+    elapsed_s: float = 12.345,
+    polls: int = 3,
+) -> Json:
+    watch = Watch(run_ids, until)
+    for reading in readings:
+        watch.take(reading)
+    value = wait_value(lifecycle, watch, elapsed_s=elapsed_s, polls=polls, several=several)
+    assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
+    assert set(value) <= set(WAIT_SCHEMA["properties"])
+    return value
+
+
+FAILED_NEXT = (
+    "The run has ended, not in success: read error, and call render-run-task only if another try is worth it; "
+    "waiting longer changes nothing."
+)
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "readings", "told"),
+    [
+        pytest.param(
+            RENDER,
+            [Reading("r", SUCCEEDED, "completed", result=[25])],
+            {
+                "state": "succeeded",
+                "native_status": "completed",
+                "terminal": True,
+                "timed_out": False,
+                "result": [25],
+                "error": None,
+                "next": "The run has ended: no further call is needed.",
+            },
+            id="succeeded",
+        ),
+        pytest.param(
+            RENDER,
+            [Reading("r", FAILED, "failed", error="ValueError: no")],
+            {
+                "state": "failed",
+                "native_status": "failed",
+                "terminal": True,
+                "timed_out": False,
+                "result": None,
+                "error": "ValueError: no",
+                "next": FAILED_NEXT,
+            },
+            id="failed",
+        ),
+        pytest.param(
+            INNGEST,
+            [Reading("r", CANCELED, "Cancelled")],
+            {
+                "state": "canceled",
+                "native_status": "Cancelled",
+                "terminal": True,
+                "timed_out": False,
+                "result": None,
+                "error": None,
+                "next": "The run has ended, cancelled: waiting longer changes nothing.",
+            },
+            id="canceled, and no tool to start another",
+        ),
+        pytest.param(
+            RUNWAY,
+            [Reading("r", RUNNING, "RUNNING", progress=0.5)],
+            {
+                "state": "running",
+                "native_status": "RUNNING",
+                "terminal": False,
+                "timed_out": True,
+                "result": None,
+                "error": None,
+                "next": "Call runway-wait-for-run again to wait on: the run goes on, and nothing was cancelled.",
+            },
+            id="timed out",
+        ),
+        pytest.param(
+            INNGEST,
+            [],
+            {
+                "state": "unknown",
+                "native_status": None,
+                "terminal": False,
+                "timed_out": True,
+                "result": None,
+                "error": None,
+                "next": "Nothing is known yet: call inngest-wait-for-run again.",
+            },
+            id="nothing is known",
+        ),
+        pytest.param(
+            POSTHOG,
+            [Reading("r", QUEUED, "not_started")],
+            {
+                "state": "queued",
+                "native_status": "not_started",
+                "terminal": False,
+                "timed_out": True,
+                "result": None,
+                "error": None,
+                "next": "Nothing happens until it is started, a cloud run by posthog-start-task-run, a local one by "
+                "its desktop client; wait for it then.",
+            },
+            id="not started",
+        ),
+        pytest.param(
+            POSTHOG,
+            [Reading("r", QUEUED, "queued")],
+            {
+                "state": "queued",
+                "native_status": "queued",
+                "terminal": False,
+                "timed_out": True,
+                "result": None,
+                "error": None,
+                "next": "Call posthog-wait-for-run again to wait on: the run goes on, and nothing was cancelled.",
+            },
+            id="queued",
+        ),
+    ],
+)
+def test_a_wait_for_one_run_returns_its_state_flat(lifecycle: Lifecycle, readings: list[Reading], told: Json) -> None:
+    value = waited(lifecycle, ["r"], *readings)
+    expected = {"provider": lifecycle.provider, "run_id": "r", "elapsed_seconds": 12.3, "polls": 3, **told}
+    assert value == expected
+
+
+def test_what_is_long_comes_after_what_is_short() -> None:
+    assert list(waited(RENDER, ["r"], A_DONE)) == [
+        "provider",
+        "run_id",
+        "state",
+        "native_status",
+        "terminal",
+        "timed_out",
+        "elapsed_seconds",
+        "polls",
+        "result",
+        "error",
+        "next",
+    ]
+
+
+A_RUN = {
+    "run_id": "a",
+    "state": "succeeded",
+    "native_status": "completed",
+    "terminal": True,
+    "result": None,
+    "error": None,
+}
+B_RUN = {
+    "run_id": "b",
+    "state": "queued",
+    "native_status": "pending",
+    "terminal": False,
+    "result": None,
+    "error": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("readings", "until", "told"),
+    [
+        pytest.param(
+            [B_GOES_ON, A_DONE],
+            "all",
+            {
+                "runs": [A_RUN, B_RUN],
+                "terminal": False,
+                "timed_out": True,
+                "next": 'Call render-wait-for-run again for those that go on: ["b"].',
+            },
+            id="not all",
+        ),
+        pytest.param(
+            [B_GOES_ON, A_DONE],
+            "any",
+            {
+                "runs": [A_RUN, B_RUN],
+                "terminal": True,
+                "timed_out": False,
+                "next": 'Call render-wait-for-run again for those that go on: ["b"].',
+            },
+            id="any",
+        ),
+        pytest.param(
+            [],
+            "any",
+            {
+                "runs": [
+                    A_RUN | {"state": "unknown", "native_status": None, "terminal": False},
+                    B_RUN | {"state": "unknown", "native_status": None},
+                ],
+                "terminal": False,
+                "timed_out": True,
+                "next": "Nothing is known yet: call render-wait-for-run again.",
+            },
+            id="not any",
+        ),
+        pytest.param(
+            [A_DONE, Reading("b", SUCCEEDED, "succeeded", result=[1])],
+            "all",
+            {
+                "runs": [
+                    A_RUN,
+                    B_RUN | {"state": "succeeded", "native_status": "succeeded", "terminal": True, "result": [1]},
+                ],
+                "terminal": True,
+                "timed_out": False,
+                "next": "All runs have ended: no further call is needed.",
+            },
+            id="all",
+        ),
+    ],
+)
+def test_a_wait_for_several_runs_returns_each(readings: list[Reading], until: Until, told: Json) -> None:
+    value = waited(RENDER, ["a", "b"], *readings, until=until, several=True)
+    assert value == {"provider": "render", "elapsed_seconds": 12.3, "polls": 3, **told}
+
+
+@pytest.mark.parametrize("states", [(SUCCEEDED, FAILED), (CANCELED, SUCCEEDED)])
+def test_of_several_runs_that_ended_differently_none_is_said_to_have_ended_like_another(
+    states: tuple[RunStatus, ...],
+) -> None:
+    readings = [Reading(run_id, state, str(state)) for run_id, state in zip("ab", states, strict=True)]
+    told = waited(RENDER, ["a", "b"], *readings, several=True)["next"]
+    assert told.startswith("All runs have ended, not all in success: ")
+
+
+def test_advice_is_given_once_for_each_state_in_the_order_of_their_names() -> None:
+    natives = "edcbad"
+    advice = {native: f"Advice on {native}." for native in natives}
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, advice=advice)
+    readings = [Reading(str(place), QUEUED, native) for place, native in enumerate(natives)]
+    told = waited(lifecycle, [reading.run_id for reading in readings], *readings, several=True)["next"]
+    assert told == "Advice on a. Advice on b. Advice on c. Advice on d. Advice on e."
+
+
+def test_advice_on_what_has_ended_is_not_given() -> None:
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, wait_tool="p-wait", advice={"ok": "Wrong.", "on": "Right."})
+    readings = [Reading("a", SUCCEEDED, "ok"), Reading("b", RUNNING, "on")]
+    assert waited(lifecycle, ["a", "b"], *readings, several=True)["next"] == "Right."
+
+
+def test_an_array_of_one_id_is_answered_by_a_list_of_one() -> None:
+    value = waited(RENDER, ["a"], A_DONE, several=True)
+    assert (value["runs"], value["next"]) == ([A_RUN], "The run has ended: no further call is needed.")
+
+
+def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
+    watch = Watch(["a"])
+    watch.take(Reading("a", RUNNING, "running"))
+    value = wait_value(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider answered 503")
+    assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
+    assert (value["terminal"], value["timed_out"], value["state"]) == (False, False, "running")
+    assert value["reason"] == "the provider answered 503"
+    assert value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
+
+
+def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> None:
+    readings = [
+        Reading("a", RunStatus.UNKNOWN, "odd"),
+        Reading("b", RunStatus.UNKNOWN, "new"),
+        Reading("c", RUNNING, "on"),
+    ]
+    told = waited(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
+    assert told == f"Whether new, odd is an end is not known here: look with {RENDER.read.tool}."
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "answer", "guard", "was_accepted", "told"),
+    [
+        pytest.param(
+            Reading("r", RUNNING, "running"),
+            Reading("r", CANCELED, "canceled"),
+            None,
+            "",
+            True,
+            {"cancelled": True, "next": "The run was cancelled."},
+            id="cancelled",
+        ),
+        pytest.param(
+            Reading("r", RUNNING, "running"),
+            Reading("r", CANCELED, "canceled"),
+            {"status": "cancelled"},
+            "",
+            True,
+            {"cancelled": True, "answer": {"status": "cancelled"}, "next": "The run was cancelled."},
+            id="cancelled, with an answer",
+        ),
+        pytest.param(
+            Reading("r", SUCCEEDED, "completed"),
+            Reading("r", SUCCEEDED, "completed"),
+            None,
+            "",
+            False,
+            {"cancelled": False, "next": "The run had already succeeded: nothing was cancelled."},
+            id="had succeeded",
+        ),
+        pytest.param(
+            Reading("r", FAILED, "FAILED"),
+            Reading("r", FAILED, "FAILED"),
+            None,
+            "delete_output",
+            False,
+            {
+                "cancelled": False,
+                "next": "The run had already failed: nothing was cancelled. "
+                "To delete it together with its output, pass delete_output: true.",
+            },
+            id="had failed, and could be deleted",
+        ),
+        pytest.param(
+            Reading("r", CANCELED, "canceled"),
+            Reading("r", CANCELED, "canceled"),
+            None,
+            "",
+            False,
+            {"cancelled": False, "next": "The run had already been cancelled: nothing was cancelled."},
+            id="had been cancelled",
+        ),
+        pytest.param(
+            Reading("r", RUNNING, "running"),
+            Reading("r", SUCCEEDED, "completed"),
+            None,
+            "",
+            True,
+            {"cancelled": False, "next": "The run had already succeeded: nothing was cancelled."},
+            id="succeeded in between",
+        ),
+        pytest.param(
+            Reading("r", SUCCEEDED, "SUCCEEDED"),
+            Reading("r", SUCCEEDED, "SUCCEEDED"),
+            None,
+            "delete_output",
+            True,
+            {
+                "cancelled": False,
+                "deleted": True,
+                "next": "The run had already succeeded: it was deleted together with its output.",
+            },
+            id="deleted",
+        ),
+        pytest.param(
+            Reading("r", RUNNING, "running"),
+            Reading("r", RUNNING, "running"),
+            None,
+            "",
+            True,
+            {
+                "cancelled": False,
+                "next": "The provider has accepted the cancellation; call render-wait-for-run to see the run end.",
+            },
+            id="accepted",
+        ),
+        pytest.param(
+            Reading("r", RUNNING, "running"),
+            Reading("r", RunStatus.UNKNOWN, ""),
+            {},
+            "",
+            True,
+            {
+                "cancelled": False,
+                "answer": {},
+                "next": "The provider has accepted the cancellation; call render-wait-for-run to see the run end.",
+            },
+            id="accepted, and nothing known afterwards",
+        ),
+        pytest.param(
+            Reading("r", RunStatus.UNKNOWN, "odd"),
+            Reading("r", RunStatus.UNKNOWN, "odd"),
+            None,
+            "delete_output",
+            False,
+            {
+                "cancelled": False,
+                "next": "Where the run stands is not known (odd): nothing was cancelled. If it has ended, cancelling "
+                "deletes it with its output: to do so pass delete_output: true.",
+            },
+            id="not known, and could be deleted",
+        ),
+    ],
+)
+def test_cancelling_tells_whether_it_ended_the_run(
+    before: Reading, after: Reading, answer: Any, guard: str, was_accepted: bool, told: Json
+) -> None:
+    value = cancel_value(RENDER, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside="")
+    expected: Json = {
+        "provider": "render",
+        "run_id": "r",
+        "state_before": str(before.state),
+        "state": str(after.state),
+        "native_status": after.native or None,
+        "terminal": after.state.is_terminal,
+        **told,
+    }
+    assert value == expected
+    assert list(value)[-1] == "next"
+
+
+def test_what_a_wait_returns_is_described_by_a_schema() -> None:
+    Draft202012Validator.check_schema(dict(WAIT_SCHEMA))
+    assert WAIT_SCHEMA["properties"]["state"]["enum"] == list(RunStatus)
+
+
+def test_a_run_may_be_each_of_a_list() -> None:
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, STATES, found={"op": (EACH,)})
+    answer = parse('[{"id":"a","status":"on"},{"id":"b"},{"id":"c","status":"ok"}]')
+    assert [reading.run_id for reading in runs_in_response(lifecycle, "op", answer)] == ["a", "c"]

@@ -1,0 +1,154 @@
+"""What hostile files, answers and settings must not do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.redaction import MASK, Redactor
+from mcp_taskruns.core.calls.response import HttpResponse, read_response
+from mcp_taskruns.core.checks.capability import check_capability
+from mcp_taskruns.core.format.compiler import compile_tools
+from mcp_taskruns.core.format.spec import parse_capability
+from mcp_taskruns.core.model.json import parse
+from mcp_taskruns.core.runs.events import Event, EventFold
+from mcp_taskruns.errors import NotConfigured, ProviderError, SettingsError
+from mcp_taskruns.settings import read_settings
+from tests.core.documents import document, inputs, request_of, tool_of
+
+DEEP = "[" * 100_000 + '"\\ud800"' + "]" * 100_000
+
+
+def test_deep_json_with_half_a_surrogate_pair_is_no_crash() -> None:
+    with pytest.raises(ValueError, match="deep"):
+        parse(DEEP)
+
+
+def test_nor_for_a_mask() -> None:
+    Redactor(["key-123456"]).data(DEEP.encode())
+
+
+def test_nor_for_an_answer() -> None:
+    read_response(HttpResponse(200, {"content-type": "text/plain"}, DEEP.encode()), tool_of().operation)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://a b.example", "https://a\n.example", "https://a.example\t/v1", "https://a.exam\x00ple",
+     "https://a.example/a b", "https://a.example/#", "https://a.example/?"],
+)  # fmt: skip
+def test_an_address_to_which_no_path_can_be_added_is_refused(address: str) -> None:
+    with pytest.raises(NotConfigured):
+        request_of(tool_of(), {}, {"THING_BASE_URL": address})
+
+
+@pytest.mark.parametrize("reference", ["gopher://x", "urn:x:y", "data:,x"])
+def test_a_reference_of_another_scheme_is_a_call_error(reference: str) -> None:
+    with pytest.raises(NotConfigured):
+        compile_check({"$ref": reference})
+
+
+def test_a_property_that_is_true_is_no_crash() -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {"b": True}, "additionalProperties": False}
+    assert explain_problems({"properties": {"body": schema}}, {"body": {"zz": 1}}) == [
+        "body.zz: is no argument of this tool"
+    ]
+
+
+def test_a_line_of_an_env_file_is_told_by_its_own_number(tmp_path: Path) -> None:
+    path = tmp_path / "keys.env"
+    path.write_text("A=1\n\n\nno assignment\n")
+    with pytest.raises(SettingsError, match="line 4 "):
+        read_settings({"env_file": str(path)}, {})
+
+
+def test_a_credential_that_is_sent_twice_is_named_once() -> None:
+    tool = tool_of(
+        inputs({"name": "X-K", "in": "header", "value": "{{env.THING_KEY}}"}),
+        authentication={"type": "bearer", "token": "{{env.THING_KEY}}"},
+    )
+    with pytest.raises(ProviderError) as caught:
+        read_response(HttpResponse(401, {}, b""), tool.operation)
+    assert caught.value.hint.startswith("Check THING_KEY in ")
+
+
+@pytest.mark.parametrize("event", [Event("", event="n" * 5_000), Event("", event="done", id="i" * 5_000)])
+def test_an_event_is_cut_also_in_its_name_and_id(event: Event) -> None:
+    fold = EventFold(10, 1_000)
+    fold.add(event)
+    outcome = fold.outcome("event_limit", {})
+    assert len(outcome.text) < 1_000
+    assert "data" not in outcome.value["events"][0]
+
+
+@pytest.mark.parametrize("name", ["list_tasks", "listTasks", "List"])
+def test_with_spec_names_every_legal_name_is_found_in_a_description(name: str) -> None:
+    given = document(tool={"name": name})
+    given["capability"]["exposes"][0]["tools"].append(
+        {"name": "b", "call": "things.op", "description": f"See thing-{name}."}
+    )
+    tools = compile_tools([parse_capability(given, "f.yaml")], names="spec")
+    assert tools[1].description == f"See {name}."
+
+
+def test_a_secret_with_a_quote_and_an_umlaut_is_masked_in_compact_json() -> None:
+    assert Redactor(['a"ü123456']).data(b'{"k":"a\\"\\u00fc123456"}') == f'{{"k":"{MASK}"}}'.encode()
+
+
+@pytest.mark.parametrize("kind", ['["a"]', '{"a":1}', "null", "5"])
+def test_an_event_of_any_type_is_taken_in(kind: str) -> None:
+    assert EventFold(10, 1_000).add(Event(f'{{"type":{kind}}}')) is not None
+
+
+def test_of_operations_of_one_name_the_one_that_fits_is_called() -> None:
+    given = document(tool={"with": {"body": "tools.body"}})
+    consumed = given["capability"]["consumes"][0]
+    operation = consumed["resources"][0]["operations"][0]
+    batch = {**operation, "method": "POST", "inputParameters": [{"name": "body", "in": "body", "type": "object"}]}
+    consumed["resources"].append({"name": "batch", "path": "/batch", "operations": [batch]})
+    tool = compile_tools([parse_capability(given, "f.yaml")])[0]
+    assert tool.operation.path == ("/batch",)
+    codes = [finding.code for finding in check_capability(parse_capability(given, "f.yaml"), [tool])]
+    assert "duplicate-operation" in codes
+
+
+def test_each_bind_of_one_namespace_is_read() -> None:
+    given = document(authentication={"type": "bearer", "token": "{{env.B_KEY}}"})
+    given["binds"] = [{"namespace": "env", "keys": {"A": "A"}}, {"namespace": "env", "keys": {"B_KEY": "REAL_B"}}]
+    tool = compile_tools([parse_capability(given, "f.yaml")])[0]
+    assert [variable.names for variable in tool.operation.credentials()] == [("REAL_B",)]
+
+
+@pytest.mark.parametrize("media_type", ["application/xml", "image/svg+xml", "application/yaml"])
+def test_text_of_any_media_type_is_text(media_type: str) -> None:
+    outcome = read_response(HttpResponse(200, {"content-type": media_type}, b"a: <b>"), tool_of().operation)
+    assert (outcome.text, outcome.data) == ("a: <b>", None)
+
+
+def test_json_may_begin_with_a_byte_order_mark() -> None:
+    answer = HttpResponse(200, {"content-type": "application/json"}, b'\xef\xbb\xbf{"a":1}')
+    assert read_response(answer, tool_of().operation).value == {"a": 1}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0])
+def test_a_number_without_end_is_no_setting(value: float) -> None:
+    with pytest.raises(SettingsError, match="is not a number of more than 0"):
+        read_settings({"timeout": value}, {})
+
+
+def test_a_variable_that_is_set_to_nothing_does_not_hide_the_env_files(tmp_path: Path) -> None:
+    path = tmp_path / "keys.env"
+    path.write_text("RENDER_API_KEY=rnd_fromfile\n")
+    settings = read_settings({"env_file": str(path)}, {"RENDER_API_KEY": ""})
+    assert settings.environment["RENDER_API_KEY"] == "rnd_fromfile"
+
+
+def test_a_kind_of_exposure_that_is_not_served_is_named() -> None:
+    given = document()
+    given["capability"]["exposes"].append({"type": "skill", "namespace": "s"})
+    capability = parse_capability(given, "f.yaml")
+    findings = check_capability(capability, compile_tools([capability]))
+    (finding,) = [finding for finding in findings if finding.code == "unsupported-kind"]
+    assert finding.place[:3] == ("capability", "exposes", 1)
+    assert "skill" in finding.message

@@ -1,0 +1,532 @@
+"""Starting runs: once, however often the provider is asked; and waiting for their end in the same call."""
+
+import json
+from contextlib import AsyncExitStack
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+from mcp.types import TextContent
+
+from mcp_taskruns.errors import InvalidArguments
+from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from tests.clients import Door, Era, open_client
+from tests.clock import LoopClock, pass_time, settle
+from tests.engine.runs.driver import (
+    HONEST,
+    PASSING,
+    PATIENCE,
+    POSTHOG_COMPLETED,
+    POSTHOG_FAILED,
+    POSTHOG_NOT_STARTED,
+    POSTHOG_RUNNING,
+    POSTHOG_RUNS,
+    RENDER_RUNS,
+    TASK,
+    TRIES,
+    Arguments,
+    calling,
+    finished,
+    opened,
+    outside,
+    sent,
+    timeless,
+)
+
+pytestmark = pytest.mark.anyio
+
+SQUARE: Arguments = {"body": {"task": "demo-workflow/square", "input": [7]}}
+SLOW: Arguments = {"body": {"task": "demo-workflow/slow", "input": []}}
+CLOUD: Arguments = {"task_id": TASK, "body": {"environment": "cloud"}}
+NEW = "trn-d5im0000000000000005"
+"""The first run that is started at the simulated Render."""
+
+
+def keys_sent(simulator: Simulator) -> list[str]:
+    """The idempotency keys of the runs that were asked for."""
+    return [json.loads(request.body)["idempotencyKey"] for request in simulator.requests if request.method == "POST"]
+
+
+async def render_runs(environment: dict[str, str]) -> list[str]:
+    """The runs that there are beside those with which the simulator begins."""
+    runs = [item["taskRun"]["id"] for item in await outside(environment, "GET", f"{RENDER_RUNS}?limit=100")]
+    return sorted(run_id for run_id in runs if run_id >= NEW)
+
+
+async def test_a_start_is_one_request_and_tells_its_key_and_the_state(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, "render-run-task", SQUARE, 0)
+    assert sent(simulator) == [f"POST {RENDER_RUNS}"]
+    (key,) = keys_sent(simulator)
+    assert key.startswith("mcp-")
+    assert len(key) == len("mcp-") + 36
+    assert json.loads(call.outcome.text)["id"] == NEW
+    assert call.outcome.notes == (
+        f"Run {NEW}: queued (pending).",
+        f'Idempotency key: "{key}". Repeating the call with it starts no second run.',
+    )
+    assert call.outcome.structured == json.loads(call.outcome.text)
+
+
+async def test_each_start_has_a_key_of_its_own(simulator: Simulator, environment: dict[str, str]) -> None:
+    for _ in range(2):
+        await finished(environment, "render-run-task", SQUARE, 0)
+    first, second = keys_sent(simulator)
+    assert first != second
+    assert len(await render_runs(environment)) == 2
+
+
+async def test_the_callers_own_key_is_kept(simulator: Simulator, environment: dict[str, str]) -> None:
+    arguments = {"body": {**SQUARE["body"], "idempotencyKey": "order-17"}}
+    for _ in range(2):
+        call = await finished(environment, "render-run-task", arguments, 0)
+        assert 'Idempotency key: "order-17".' in call.outcome.notes[1]
+    assert keys_sent(simulator) == ["order-17", "order-17"]
+    assert await render_runs(environment) == [NEW]
+
+
+async def test_the_rest_of_the_body_is_sent_as_it_was_given(simulator: Simulator, environment: dict[str, str]) -> None:
+    await finished(environment, "render-run-task", {**SQUARE, "wait_seconds": 0})
+    body = json.loads(simulator.requests[0].body)
+    assert body == {**SQUARE["body"], "idempotencyKey": body["idempotencyKey"]}
+
+
+async def test_an_empty_key_is_no_key(simulator: Simulator, environment: dict[str, str]) -> None:
+    simulator.fail_next("render", Fault(cut=True))
+    await finished(environment, "render-run-task", {"body": {**SQUARE["body"], "idempotencyKey": ""}}, 60)
+    assert len(await render_runs(environment)) == 1
+
+
+async def test_a_start_with_a_wait_returns_what_waiting_for_the_run_does_and_the_key(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, "render-run-task", {**SQUARE, "wait_seconds": 30}, 4)
+    (key,) = keys_sent(simulator)
+    assert timeless(call.value) == {
+        "provider": "render",
+        "run_id": NEW,
+        "state": "succeeded",
+        "native_status": "completed",
+        "terminal": True,
+        "timed_out": False,
+        "polls": 1,
+        "result": [49],
+        "error": None,
+        "next": "The run has ended: no further call is needed.",
+        "idempotency_key": key,
+    }
+    assert json.loads(call.outcome.text) == call.value
+    assert f"Run {NEW}: succeeded (completed)." in call.outcome.notes
+    assert call.lines[0] == f"started {NEW}: queued"
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+    assert sent(simulator) == [
+        f"POST {RENDER_RUNS}",
+        f"GET {RENDER_RUNS}/events?taskRunIds={NEW}",
+        f"GET {RENDER_RUNS}/{NEW}",
+    ]
+
+
+async def test_the_runs_id_is_told_before_anything_is_waited_for(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", Fault(delay=30))
+    async with (
+        opened(environment) as gateway,
+        calling(gateway, "render-run-task", {**SLOW, "wait_seconds": 60}) as call,
+    ):
+        assert call.lines == [f"started {NEW}: queued"]
+
+
+async def test_a_run_that_fails_is_no_error_of_the_call_that_started_it(environment: dict[str, str]) -> None:
+    arguments = {"body": {"task": "demo-workflow/fail", "input": []}, "wait_seconds": 30}
+    call = await finished(environment, "render-run-task", arguments, 3)
+    assert (call.value["state"], call.value["error"]) == ("failed", "ValueError: no such customer")
+
+
+async def test_a_repeated_start_of_a_run_that_has_ended_returns_its_result(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"body": {**SQUARE["body"], "idempotencyKey": "order-17"}, "wait_seconds": 30}
+    await finished(environment, "render-run-task", arguments, 4)
+    before = len(sent(simulator))
+    call = await finished(environment, "render-run-task", arguments, 0)
+    assert (call.value["state"], call.value["result"]) == ("succeeded", [49])
+    # The answer to a start holds no results, so the run is read.
+    assert sent(simulator)[before:] == [f"POST {RENDER_RUNS}", f"GET {RENDER_RUNS}/{NEW}"]
+
+
+async def test_time_that_is_over_after_a_start_is_no_error_and_cancels_nothing(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 5}, 6)
+    assert (call.value["run_id"], call.value["timed_out"], call.value["state"]) == (NEW, True, "running")
+    assert [request.partition(" ")[0] for request in sent(simulator)][:3] == ["POST", "GET", "GET"]
+    assert {request.partition(" ")[0] for request in sent(simulator)[1:]} == {"GET"}
+    assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] == "running"
+
+
+async def test_a_start_with_a_wait_of_no_seconds_returns_at_once(environment: dict[str, str]) -> None:
+    call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 0}, 0)
+    assert (call.value["run_id"], call.value["timed_out"], call.value["state"]) == (NEW, True, "queued")
+
+
+@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("failures", [1, 3])
+async def test_a_start_that_did_not_get_through_is_tried_again_with_the_same_key(
+    failures: int, fault: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    for _ in range(failures):
+        simulator.fail_next("render", PASSING[fault])
+    call = await finished(environment, "render-run-task", SQUARE, 20)
+    assert json.loads(call.outcome.text)["id"] == NEW
+    keys = keys_sent(simulator)
+    assert len(keys) == failures + 1
+    assert len(set(keys)) == 1
+    assert await render_runs(environment) == [NEW]
+    told = [line for line in call.lines if "no news" not in line]
+    assert [f"; trying again ({number} of 3)" in line for number, line in enumerate(told, 1)] == [True] * failures
+
+
+async def test_a_refused_start_is_tried_again_when_the_provider_wants_it(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
+    async with opened(environment) as gateway, calling(gateway, "render-run-task", SQUARE) as call:
+        await pass_time(19)
+        assert len(sent(simulator)) == 1
+        await call.finish(2)
+    assert len(sent(simulator)) == 2
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_a_start_is_tried_again_three_times_at_most_and_the_error_names_the_key(
+    fault: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    for _ in range(TRIES + 1):
+        simulator.fail_next("render", PASSING[fault])
+    call = await finished(environment, "render-run-task", SQUARE, 30)
+    keys = keys_sent(simulator)
+    assert len(keys) == TRIES
+    assert call.failure.hint.endswith(
+        f'To try again pass body.idempotencyKey "{keys[0]}": with it no second run is started.'
+    )
+
+
+async def test_a_start_that_is_put_off_for_long_is_an_error_at_once_and_names_the_key(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(429, {"Retry-After": "3600"}, "slow down"))
+    call = await finished(environment, "render-run-task", SQUARE, 0)
+    assert keys_sent(simulator)[0] in call.failure.hint
+    assert call.failure.retry_after_s == 3600
+
+
+async def test_a_start_at_a_provider_that_is_not_there_is_an_error_within_the_bound_on_requests(
+    environment: dict[str, str],
+) -> None:
+    environment["RENDER_BASE_URL"] = "http://127.0.0.1:9"  # the discard port: nothing listens there
+    call = await finished(environment, "render-run-task", SQUARE, 60)
+    assert "refused the connection" in call.failure.message
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])
+async def test_a_start_that_is_refused_for_good_is_not_tried_again(
+    status: int, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(status, body="no"))
+    call = await finished(environment, "render-run-task", SQUARE, 0)
+    assert call.failure.status == status
+    assert len(sent(simulator)) == 1
+
+
+async def test_a_start_without_a_key_is_not_tried_again(simulator: Simulator, environment: dict[str, str]) -> None:
+    simulator.fail_next("posthog", Fault(cut=True))
+    call = await finished(environment, "posthog-create-task-run", CLOUD, 0)
+    assert "broke off" in call.failure.message
+    assert len(sent(simulator)) == 1
+    assert (await outside(environment, "GET", f"{POSTHOG_RUNS}/"))["count"] == 4 + 1
+
+
+async def test_a_wait_that_breaks_off_after_the_start_is_no_error_and_names_the_run(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", HONEST)
+    for _ in range(2):  # the stream, and the reading that takes over from it
+        simulator.fail_next("render", Fault(401, body="revoked"))
+    call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 30}, 10)
+    (key,) = keys_sent(simulator)
+    assert (call.value["run_id"], call.value["state"], call.value["terminal"]) == (NEW, "queued", False)
+    assert call.value["idempotency_key"] == key
+    assert (call.value["reason"], call.value["timed_out"]) == ("the provider answered 401: revoked", False)
+    assert call.value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
+    assert await render_runs(environment) == [NEW]
+
+
+async def test_a_provider_that_is_gone_after_the_start_is_no_error() -> None:
+    simulator = Simulator(clock=LoopClock())
+    async with AsyncExitStack() as until_gone:
+        environment = simulator.environment(await until_gone.enter_async_context(serve(simulator)))
+        arguments = {**SLOW, "wait_seconds": 600}
+        async with opened(environment) as gateway, calling(gateway, "render-run-task", arguments) as call:
+            await pass_time(2)
+            await until_gone.aclose()
+            await call.finish(300)
+    assert call.value["run_id"] == NEW
+    assert call.outcome.notes == (f"Run {NEW}: queued (pending).",)
+    assert "refused the connection" in call.value["reason"]
+
+
+async def test_a_caller_that_leaves_after_the_start_hangs_up_and_the_run_goes_on(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with (
+        opened(environment) as gateway,
+        calling(gateway, "render-run-task", {**SLOW, "wait_seconds": 60}) as call,
+    ):
+        await pass_time(1)
+        call.scope.cancel()
+        await settle()
+        assert call.is_over
+        stream = next(request for request in simulator.requests if "/events" in request.path)
+        assert stream.hung_up.is_set()
+    assert [request.method for request in simulator.requests] == ["POST", "GET", "GET"]
+    assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] == "running"
+
+
+# PostHog: creating does not start, only cloud runs can be started, and starting answers with the task.
+# PostHog products/tasks/backend/api.py
+
+
+async def created(environment: dict[str, str]) -> dict[str, Any]:
+    """The newest run of the task."""
+    runs = await outside(environment, "GET", f"{POSTHOG_RUNS}/")
+    assert runs["count"] == 4 + 1
+    run: dict[str, Any] = runs["results"][0]
+    return run
+
+
+async def test_a_run_that_is_created_for_the_cloud_is_started_and_waited_for(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}, 12)
+    run = await created(environment)
+    path = f"{POSTHOG_RUNS}/{run['id']}"
+    assert sent(simulator) == [
+        f"POST {POSTHOG_RUNS}/",
+        f"POST {path}/start/",
+        f"GET {path}/stream/?start=latest",
+        f"GET {path}/",
+    ]
+    assert (call.value["run_id"], call.value["state"]) == (run["id"], "succeeded")
+    assert call.value["result"]["summary"] == "Fixed the retry loop."
+    assert call.lines[0] == f"started {run['id']}: queued"
+    assert "idempotency_key" not in call.value
+
+
+async def test_a_run_that_is_created_for_the_cloud_without_a_wait_is_not_started(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, "posthog-create-task-run", CLOUD, 0)
+    assert sent(simulator) == [f"POST {POSTHOG_RUNS}/"]
+    assert call.outcome.notes == (
+        f"Run {call.value['id']}: queued (not_started).",
+        "Created, NOT started: call posthog-start-task-run with its id.",
+    )
+
+
+@pytest.mark.parametrize("body", [{}, {"environment": "local"}])
+async def test_a_run_that_is_created_for_a_desktop_is_not_started(
+    body: Arguments, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"task_id": TASK, "body": body, "wait_seconds": 2}
+    call = await finished(environment, "posthog-create-task-run", arguments, 3)
+    run = await created(environment)
+    assert (run["status"], run["environment"]) == ("not_started", "local")
+    assert [request for request in sent(simulator) if "/start/" in request] == []
+    assert (call.value["run_id"], call.value["state"], call.value["timed_out"]) == (run["id"], "queued", True)
+
+
+async def test_a_run_that_was_created_but_not_started_is_named_in_the_error(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", Fault(402, {"Content-Type": "application/json"}, '{"error": "over the limit"}'))
+    call = await finished(environment, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}, 0)
+    run = await created(environment)
+    assert call.failure.message == (
+        f"run {run['id']} was created, but not started: the provider answered 402: over the limit"
+    )
+    assert call.failure.hint.startswith("Do not create another: call posthog-start-task-run for this run")
+    assert not call.failure.retryable  # the call that failed creates: to repeat it would create another
+    assert call.failure.status == 402
+    assert len(sent(simulator)) == 2
+
+
+async def test_starting_a_posthog_run_and_waiting_is_one_call(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
+    call = await finished(environment, "posthog-start-task-run", arguments, 12)
+    assert call.lines[0] == f"started {POSTHOG_NOT_STARTED}: queued"
+    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_NOT_STARTED, "succeeded")
+    read, stream = f"GET {POSTHOG_RUNS}/{POSTHOG_NOT_STARTED}/", "stream/?start=latest"
+    assert sent(simulator) == [f"POST {read.removeprefix('GET ')}start/", read + stream, read]
+
+
+async def test_a_posthog_answer_that_tells_of_another_run_is_not_taken_for_the_one_that_was_started(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    newer = await outside(environment, "POST", f"{POSTHOG_RUNS}/", {"environment": "cloud"})
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
+    call = await finished(environment, "posthog-start-task-run", arguments, 0)
+    assert call.value["latest_run"]["id"] == newer["id"]
+    assert call.outcome.notes == ()
+    waited = await finished(environment, "posthog-wait-for-run", {**arguments, "wait_seconds": 30}, 12)
+    assert (waited.value["run_id"], waited.value["state"]) == (POSTHOG_NOT_STARTED, "succeeded")
+
+
+async def test_waiting_for_a_posthog_run_whose_start_tells_of_another_is_for_the_one_that_was_started(
+    environment: dict[str, str],
+) -> None:
+    await outside(environment, "POST", f"{POSTHOG_RUNS}/", {"environment": "cloud"})
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
+    call = await finished(environment, "posthog-start-task-run", arguments, 12)
+    assert call.lines[0] == f"started {POSTHOG_NOT_STARTED}"
+    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_NOT_STARTED, "succeeded")
+
+
+async def test_starting_a_posthog_run_without_a_wait_is_one_request(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
+    call = await finished(environment, "posthog-start-task-run", arguments, 0)
+    assert call.value["id"] == TASK
+    assert len(sent(simulator)) == 1
+
+
+async def test_resuming_a_posthog_run_and_waiting_is_one_call(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_FAILED, "wait_seconds": 30}
+    call = await finished(environment, "posthog-resume-task-run-cloud", arguments, 12)
+    assert call.lines[0] == f"started {POSTHOG_FAILED}: queued, setup"  # PostHog leaves the stage as it was
+    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_FAILED, "succeeded")
+    path = f"{POSTHOG_RUNS}/{POSTHOG_FAILED}"
+    assert sent(simulator) == [
+        f"POST {path}/resume_in_cloud/",
+        f"GET {path}/stream/?start=latest",
+        f"GET {path}/",
+    ]
+
+
+async def test_resuming_a_posthog_run_without_a_wait_tells_its_state(environment: dict[str, str]) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_COMPLETED}
+    call = await finished(environment, "posthog-resume-task-run-cloud", arguments, 0)
+    assert call.outcome.notes == (
+        f"Run {POSTHOG_COMPLETED}: queued.",
+        "Redacted: log_url, state.sandbox_connect_token, state.sandbox_url. "
+        "The server shows such secrets with --reveal-secrets.",
+    )
+
+
+@pytest.mark.parametrize("tool", ["posthog-start-task-run", "posthog-resume-task-run-cloud"])
+async def test_a_start_that_is_refused_is_an_error_and_nothing_is_waited_for(
+    tool: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, tool, {"task_id": TASK, "id": POSTHOG_RUNNING, "wait_seconds": 30}, 0)
+    assert call.failure.status == 400
+    assert len(sent(simulator)) == 1
+
+
+async def test_a_wait_is_refused_where_the_tool_that_starts_is_not_served(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with (
+        opened(environment, exclude_tools=("posthog-start-task-run",)) as gateway,
+        calling(gateway, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}) as call,
+    ):
+        await call.finish(0)
+        assert isinstance(call.failure, InvalidArguments)
+        assert "posthog-start-task-run is not served" in call.failure.message
+        assert call.failure.hint == "Leave out wait_seconds. Nothing was sent."
+        assert simulator.requests == []
+        async with calling(gateway, "posthog-create-task-run", CLOUD) as without:
+            await without.finish(0)
+        assert without.value["status"] == "not_started"
+
+
+@pytest.fixture(params=[("memory", "legacy"), ("memory", "auto"), ("stdio", "auto"), ("http", "legacy")], ids=str)
+def way_in(request: pytest.FixtureRequest) -> tuple[Door, Era]:
+    door, era = request.param
+    return door, era
+
+
+async def test_a_client_learns_the_run_from_the_first_notification_and_the_rest_from_the_result(
+    way_in: tuple[Door, Era], simulator: Simulator, environment: dict[str, str]
+) -> None:
+    told: list[str] = []
+    is_started, is_over = anyio.Event(), anyio.Event()
+    texts: list[str] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message or "")
+        is_started.set()
+
+    with anyio.fail_after(PATIENCE):
+        async with open_client(*way_in, environment) as client, anyio.create_task_group() as tasks:
+
+            async def start() -> None:
+                arguments = {**SLOW, "wait_seconds": 45}
+                result = await client.call_tool("render-run-task", arguments, progress_callback=on_progress)
+                assert not result.is_error
+                texts.extend(block.text for block in result.content if isinstance(block, TextContent))
+                is_over.set()
+
+            tasks.start_soon(start)
+            await is_started.wait()
+            assert told[0] == f"started {NEW}: queued"
+            await outside(environment, "DELETE", f"{RENDER_RUNS}/{NEW}")
+            await is_over.wait()
+    value = json.loads(texts[0])
+    assert (value["run_id"], value["state"]) == (NEW, "canceled")
+    assert value["idempotency_key"] == keys_sent(simulator)[0]
+    assert f"Run {NEW}: canceled." in texts[1:]
+
+
+async def test_a_client_that_cancels_a_start_leaves_the_run_running(
+    way_in: tuple[Door, Era], simulator: Simulator, environment: dict[str, str]
+) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with open_client(*way_in, environment) as client:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.call_tool, "render-run-task", {**SLOW, "wait_seconds": 45})
+                stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
+                tasks.cancel_scope.cancel()
+            await stream.hung_up.wait()
+    assert "DELETE" not in {request.method for request in simulator.requests}
+    assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] in {"pending", "running"}
+
+
+async def test_an_answer_that_does_not_name_the_run_is_not_lost(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(202, {"Content-Type": "application/json"}, '{"job":"trn-odd"}'))
+    call = await finished(environment, "render-run-task", {**SQUARE, "wait_seconds": 30}, 0)
+    assert call.outcome.text == '{"job":"trn-odd"}'
+    assert call.outcome.notes[0] == "The answer does not name the run, so there was no waiting for it."
+
+
+async def test_a_start_whose_run_cannot_be_read_after_is_no_error_and_names_the_run(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    # The answer tells of another run, so nothing is known of this one when reading it fails.
+    await outside(environment, "POST", f"{POSTHOG_RUNS}/", {"environment": "cloud"})
+    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", Fault(401, body="revoked"))
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
+    call = await finished(environment, "posthog-start-task-run", arguments, 0)
+    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_NOT_STARTED, "unknown")
+    assert (call.value["reason"], call.value["timed_out"]) == ("the provider answered 401: revoked", False)

@@ -1,0 +1,1228 @@
+"""Waiting for runs: each end that a run can have, how soon and by how many requests it is told, and what goes wrong."""
+
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import jsonschema
+import pytest
+from mcp.types import CallToolResult, TextContent
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from tests.clients import Door, Era, listening, open_client
+from tests.clock import LoopClock, pass_time, settle
+from tests.engine.runs.driver import (
+    GOING_ON,
+    HONEST,
+    INNGEST_CANCELLED,
+    INNGEST_COMPLETED,
+    INNGEST_FAILED,
+    INNGEST_FRESH,
+    INNGEST_RUNNING,
+    INNGEST_RUNS,
+    KEYS,
+    PATIENCE,
+    POSTHOG_COMPLETED,
+    POSTHOG_FAILED,
+    POSTHOG_NOT_STARTED,
+    POSTHOG_RUNNING,
+    POSTHOG_RUNS,
+    READS,
+    RENDER_CANCELED,
+    RENDER_COMPLETED,
+    RENDER_FAILED,
+    RENDER_RUNNING,
+    RENDER_RUNS,
+    RUNWAY_CANCELLED,
+    RUNWAY_FAILED,
+    RUNWAY_FRESH,
+    RUNWAY_SUCCEEDED,
+    RUNWAY_TASKS,
+    RUNWAY_THROTTLED,
+    STREAMS,
+    TASK,
+    Arguments,
+    answering,
+    calling,
+    finished,
+    opened,
+    outside,
+    run_as_told,
+    sent,
+    timeless,
+)
+from tests.servers.mcp.test_stdio import Process, running
+
+pytestmark = pytest.mark.anyio
+
+ENDED_WELL = "The run has ended: no further call is needed."
+ENDED_BADLY = "The run has ended, not in success: read error; waiting longer changes nothing."
+CANCELLED = "The run has ended, cancelled: waiting longer changes nothing."
+RESTART = "The run has ended, not in success: read error, and call {} only if another try is worth it; waiting longer "
+RESTART += "changes nothing."
+
+ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
+    "render completed": (
+        {"taskRunId": RENDER_COMPLETED},
+        {"state": "succeeded", "native_status": "completed", "result": [144], "error": None, "next": ENDED_WELL},
+    ),
+    "render failed": (
+        {"taskRunId": RENDER_FAILED},
+        {
+            "state": "failed",
+            "native_status": "failed",
+            "result": None,
+            "error": "ValueError: no such customer",
+            "next": RESTART.format("render-run-task"),
+        },
+    ),
+    "render canceled": (
+        {"taskRunId": RENDER_CANCELED},
+        {
+            "state": "canceled",
+            "native_status": "canceled",
+            "result": None,
+            "error": None,
+            "next": CANCELLED,
+        },
+    ),
+    "inngest completed": (
+        {"runId": INNGEST_COMPLETED},
+        {
+            "state": "succeeded",
+            "native_status": "Completed",
+            "result": {"input": {"n": 1, "who": "quick"}, "sum": 42},
+            "error": None,
+            "next": ENDED_WELL,
+        },
+    ),
+    "inngest failed": (
+        {"runId": INNGEST_FAILED},
+        {
+            "state": "failed",
+            "native_status": "Failed",
+            "result": None,
+            "error": {
+                "code": "non_retriable_error",
+                "message": "boom: card declined",
+                "name": "NonRetriableError",
+                "stack": 'Traceback (most recent call last):\n  File "/srv/app/app.py", line 17, in fails\n',
+            },
+            "next": ENDED_BADLY,
+        },
+    ),
+    "inngest cancelled": (
+        {"runId": INNGEST_CANCELLED},
+        {"state": "canceled", "native_status": "Cancelled", "result": None, "error": None, "next": CANCELLED},
+    ),
+    "posthog completed": (
+        {"task_id": TASK, "id": POSTHOG_COMPLETED},
+        {
+            "state": "succeeded",
+            "native_status": "completed",
+            "result": {"summary": "Fixed the retry loop.", "pr_url": "https://github.com/acme/web/pull/42"},
+            "error": None,
+            "next": ENDED_WELL,
+        },
+    ),
+    "posthog failed": (
+        {"task_id": TASK, "id": POSTHOG_FAILED},
+        {
+            "state": "failed",
+            "native_status": "failed",
+            "result": None,
+            "error": "Sandbox ran out of memory",
+            "next": RESTART.format("posthog-create-task-run"),
+        },
+    ),
+    "runway succeeded": (
+        {"id": RUNWAY_SUCCEEDED},
+        {
+            "state": "succeeded",
+            "native_status": "SUCCEEDED",
+            "result": [f"https://outputs.runway.invalid/{RUNWAY_SUCCEEDED}/output.mp4?_jwt=simulated-1"],
+            "error": None,
+            "next": ENDED_WELL,
+        },
+    ),
+    "runway failed": (
+        {"id": RUNWAY_FAILED},
+        {
+            "state": "failed",
+            "native_status": "FAILED",
+            "result": None,
+            "error": "An unexpected error occurred. (INTERNAL.BAD_OUTPUT.CODE01)",
+            "next": ENDED_BADLY,
+        },
+    ),
+    "runway cancelled": (
+        {"id": RUNWAY_CANCELLED},
+        {"state": "canceled", "native_status": "CANCELLED", "result": None, "error": None, "next": CANCELLED},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALREADY)
+async def test_a_run_that_has_ended_is_told_after_one_request(
+    case: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    provider = case.partition(" ")[0]
+    arguments, expected = ALREADY[case]
+    call = await finished(environment, f"{provider}-wait-for-run", arguments, 0)
+    assert len(sent(simulator)) == 1
+    run_id = arguments.get("id") or arguments.get("runId") or arguments["taskRunId"]
+    common = {"provider": provider, "run_id": run_id, "terminal": True, "timed_out": False, "polls": 1}
+    assert timeless(call.value) == common | expected
+    state, native = expected["state"], expected["native_status"]
+    both = state if state == native else f"{state} ({native})"
+    assert call.outcome.notes == (f"Run {run_id}: {both}.",)
+
+
+async def test_a_posthog_run_that_was_cancelled_is_told_after_one_request(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "cancelled"})
+    call = await finished(environment, *GOING_ON["posthog"], 0)
+    assert sent(simulator) == [READS["posthog"]]
+    assert (call.value["state"], call.value["native_status"]) == ("canceled", "cancelled")
+
+
+# Statuses: Render API reference (Task run); inngest pkg/enums/run_status.go; PostHog products/tasks/backend/models.py;
+# runwayml 5.24 types/task_retrieve_response.py
+NATIVE_ENDS = [
+    ("render", "succeeded", "succeeded"),
+    ("render", "completed", "succeeded"),
+    ("render", "failed", "failed"),
+    ("render", "canceled", "canceled"),
+    ("inngest", "Completed", "succeeded"),
+    ("inngest", "Failed", "failed"),
+    ("inngest", "Overflowed", "failed"),
+    ("inngest", "Cancelled", "canceled"),
+    ("inngest", "Skipped", "canceled"),
+    ("posthog", "completed", "succeeded"),
+    ("posthog", "failed", "failed"),
+    ("posthog", "cancelled", "canceled"),
+    ("runway", "SUCCEEDED", "succeeded"),
+    ("runway", "FAILED", "failed"),
+    ("runway", "CANCELLED", "canceled"),
+]
+NATIVE_STEPS = [
+    ("render", "pending", "queued"),
+    ("render", "running", "running"),
+    ("render", "paused", "paused"),
+    ("render", "hibernating", "unknown"),
+    ("inngest", "Scheduled", "queued"),
+    ("inngest", "Running", "running"),
+    ("posthog", "not_started", "queued"),
+    ("posthog", "queued", "queued"),
+    ("posthog", "in_progress", "running"),
+    ("runway", "PENDING", "queued"),
+    ("runway", "THROTTLED", "queued"),
+    ("runway", "RUNNING", "running"),
+]
+
+
+@pytest.mark.parametrize(("provider", "native", "state"), NATIVE_ENDS)
+async def test_each_end_in_a_providers_own_words_ends_the_wait(
+    provider: str, native: str, state: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next(provider, answering(run_as_told(provider, native)))
+    call = await finished(environment, *GOING_ON[provider], 0)
+    assert (call.value["state"], call.value["native_status"], call.value["terminal"]) == (state, native, True)
+
+
+@pytest.mark.parametrize(("provider", "native", "state"), NATIVE_STEPS)
+async def test_a_state_that_is_no_end_does_not_end_the_wait(
+    provider: str, native: str, state: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next(provider, answering(run_as_told(provider, native)))
+    tool, arguments = GOING_ON[provider]
+    call = await finished(environment, tool, {**arguments, "wait_seconds": 0})
+    assert (call.value["state"], call.value["native_status"]) == (state, native)
+    assert (call.value["terminal"], call.value["timed_out"]) == (False, True)
+
+
+STREAMED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
+    "render canceled": ("DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}", None, {"state": "canceled"}),
+    "posthog completed": (
+        "PATCH",
+        f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/",
+        {"status": "completed", "output": {"summary": "Done."}},
+        {"state": "succeeded", "result": {"summary": "Done."}},
+    ),
+    "posthog completed by its output": (
+        "PATCH",
+        f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/set_output/",
+        {"output": {"summary": "Done."}},
+        {"state": "succeeded", "result": {"summary": "Done."}},
+    ),
+    "posthog failed": (
+        "PATCH",
+        f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/",
+        {"status": "failed", "error_message": "Out of memory"},
+        {"state": "failed", "error": "Out of memory"},
+    ),
+    "posthog cancelled": (
+        "PATCH",
+        f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/",
+        {"status": "cancelled"},
+        {"state": "canceled"},
+    ),
+    "posthog cancelled by command": (
+        "POST",
+        f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/command/",
+        {"jsonrpc": "2.0", "method": "cancel", "id": 1},
+        {"state": "canceled"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STREAMED)
+async def test_an_end_that_is_streamed_is_told_within_a_second_after_three_requests(
+    case: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    provider = case.partition(" ")[0]
+    method, path, body, expected = STREAMED[case]
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+        await pass_time(20)
+        assert not call.is_over
+        await outside(environment, method, path, body)
+        await call.finish(1)
+    assert {name: call.value[name] for name in expected} == expected
+    assert (call.value["terminal"], call.value["timed_out"], call.value["polls"]) == (True, False, 2)
+    assert sent(simulator) == [READS[provider], STREAMS[provider], READS[provider]]
+
+
+@pytest.mark.parametrize(
+    ("task", "seconds", "expected"),
+    [
+        ("square", 3, {"state": "succeeded", "native_status": "completed", "result": [49], "error": None}),
+        ("fail", 2, {"state": "failed", "result": None, "error": "ValueError: no such customer"}),
+        ("flaky", 6, {"state": "succeeded", "result": ["third time lucky"]}),
+    ],
+)
+async def test_a_render_run_that_ends_by_itself_is_told_within_a_second_after_three_requests(
+    task: str, seconds: float, expected: dict[str, Any], simulator: Simulator, environment: dict[str, str]
+) -> None:
+    run = await outside(environment, "POST", RENDER_RUNS, {"task": f"demo-workflow/{task}", "input": [7]})
+    async with (
+        opened(environment) as gateway,
+        calling(gateway, "render-wait-for-run", {"taskRunId": run["id"]}) as call,
+    ):
+        await pass_time(seconds - 1)
+        assert not call.is_over
+        await call.finish(1 + 1)
+    assert {name: call.value[name] for name in expected} == expected
+    read = f"GET {RENDER_RUNS}/{run['id']}"
+    assert sent(simulator) == [read, f"GET {RENDER_RUNS}/events?taskRunIds={run['id']}", read]
+
+
+async def test_a_posthog_run_that_ends_by_itself_is_told_within_a_second_after_three_requests(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    await outside(environment, "POST", f"{POSTHOG_RUNS}/{POSTHOG_NOT_STARTED}/start/", {})
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
+    async with opened(environment) as gateway, calling(gateway, "posthog-wait-for-run", arguments) as call:
+        await pass_time(9)
+        assert not call.is_over
+        await call.finish(1 + 1)
+    assert (call.value["state"], call.value["result"]["summary"]) == ("succeeded", "Fixed the retry loop.")
+    assert len(sent(simulator)) == 3
+
+
+async def test_an_inngest_run_is_asked_for_every_three_seconds_until_it_has_ended(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 12 + 3)
+    assert (call.value["state"], call.value["result"]) == ("succeeded", {"emails": 3, "trial": "activated"})
+    # At 0, 3, 6, 9 and 12 seconds.
+    assert sent(simulator) == [f"GET {INNGEST_RUNS}/{INNGEST_FRESH}"] * 5
+    assert call.value["polls"] == 5
+
+
+async def test_a_runway_task_is_asked_for_every_five_seconds_until_it_has_ended(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_FRESH}, 20 + 5)
+    assert call.value["state"] == "succeeded"
+    # At 0, 5, 10, 15 and 20 seconds.
+    assert sent(simulator) == [f"GET {RUNWAY_TASKS}/{RUNWAY_FRESH}"] * 5
+
+
+POLLED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "inngest Completed": ({"output": {"sum": 1}}, {"state": "succeeded", "result": {"sum": 1}}),
+    "inngest Failed": ({"output": {"message": "boom"}}, {"state": "failed", "error": {"message": "boom"}}),
+    "inngest Cancelled": ({"output": {}}, {"state": "canceled", "error": None}),
+    "runway SUCCEEDED": ({"output": ["https://outputs.invalid/1"]}, {"result": ["https://outputs.invalid/1"]}),
+    "runway FAILED": ({"failure": "Unsafe.", "failureCode": "SAFETY.INPUT.TEXT"}, {"state": "failed"}),
+    "runway CANCELLED": ({}, {"state": "canceled"}),
+}
+
+
+@pytest.mark.parametrize("case", POLLED)
+async def test_an_end_that_is_polled_is_told_one_interval_later(
+    case: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    provider, _, native = case.partition(" ")
+    more, expected = POLLED[case]
+    now = datetime.now(UTC).isoformat()
+    going_on = {"run_started_at": now} if provider == "inngest" else {"createdAt": now}
+    goes_on = answering(run_as_told(provider, {"inngest": "Running", "runway": "RUNNING"}[provider], **going_on))
+    for answer in (goes_on, goes_on, answering(run_as_told(provider, native, **more))):
+        simulator.fail_next(provider, answer)
+    call = await finished(environment, *GOING_ON[provider], 2 * {"inngest": 3, "runway": 5}[provider] + 1)
+    assert {name: call.value[name] for name in expected} == expected
+    assert sent(simulator) == [READS[provider]] * 3
+
+
+async def test_an_inngest_run_that_is_cancelled_elsewhere_is_told_one_interval_later(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["inngest"]) as call:
+        await pass_time(7)
+        assert sent(simulator) == [READS["inngest"]] * 3
+        await outside(environment, "DELETE", f"{INNGEST_RUNS}/{INNGEST_RUNNING}")
+        await call.finish(3)
+    assert (call.value["state"], call.value["native_status"]) == ("canceled", "Cancelled")
+    assert sent(simulator) == [READS["inngest"]] * 4
+
+
+async def test_a_runway_task_that_is_deleted_meanwhile_is_cancelled(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with opened(environment) as gateway, calling(gateway, "runway-wait-for-run", {"id": RUNWAY_FRESH}) as call:
+        await pass_time(6)
+        await outside(environment, "DELETE", f"{RUNWAY_TASKS}/{RUNWAY_FRESH}")
+        await call.finish(5)
+    assert (call.value["state"], call.value["native_status"], call.value["terminal"]) == ("canceled", "not found", True)
+    assert call.value["error"] == "the provider does not know this run any more: it was cancelled or deleted"
+    assert len(sent(simulator)) == 3
+
+
+@pytest.mark.parametrize(
+    ("provider", "age", "interval"),
+    [("inngest", 0, 3), ("inngest", 200, 10), ("inngest", 3600, 30), ("runway", 0, 5), ("runway", 86_400, 30)],
+)
+async def test_the_older_a_run_the_less_often_it_is_asked_for(
+    provider: str, age: float, interval: float, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    began = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
+    started = {"run_started_at": began} if provider == "inngest" else {"createdAt": began}
+    for _ in range(4):
+        simulator.fail_next(provider, answering(run_as_told(provider, "Running", **started)))
+    tool, arguments = GOING_ON[provider]
+    async with opened(environment) as gateway, calling(gateway, tool, {**arguments, "wait_seconds": 600}) as call:
+        for asked in (1, 2):
+            await pass_time(interval - 1)
+            assert len(sent(simulator)) == asked
+            await pass_time(1.5)
+            assert len(sent(simulator)) == asked + 1
+        assert not call.is_over
+
+
+async def test_a_render_run_that_is_canceled_before_its_stream_is_open_is_told(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", Fault(delay=1))
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]) as call:
+        assert sent(simulator) == [READS["render"], STREAMS["render"]]
+        await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
+        await call.finish(2)
+    assert call.value["state"] == "canceled"
+    assert sent(simulator) == [READS["render"], STREAMS["render"], READS["render"]]
+
+
+async def test_a_posthog_run_that_ends_before_its_stream_is_open_is_told(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", Fault(delay=1))
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["posthog"]) as call:
+        await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "failed"})
+        await call.finish(2)
+    assert call.value["state"] == "failed"
+    assert sent(simulator) == [READS["posthog"], STREAMS["posthog"], READS["posthog"]]
+
+
+@asynccontextmanager
+async def stubborn_render(statuses: list[str], said: bytes = b"") -> AsyncIterator[tuple[dict[str, str], list[str]]]:
+    """A Render whose event stream never ends, and says no more than `said`, as its local server's for canceled runs.
+
+    Yields the environment that leads there, and the paths asked for. Each GET of a run takes the next status.
+    """
+    asked: list[str] = []
+
+    async def get_run(request: Request) -> Response:
+        asked.append(request.url.path)
+        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        return JSONResponse({"id": request.path_params["run"], "status": status, "results": ["done"]})
+
+    async def silence() -> AsyncIterator[bytes]:
+        yield b"retry: 2000\n\n" + said
+        await anyio.sleep_forever()
+
+    async def events(request: Request) -> Response:
+        asked.append(request.url.path)
+        return StreamingResponse(silence(), media_type="text/event-stream")
+
+    app = Starlette(routes=[Route("/task-runs/events", events), Route("/task-runs/{run}", get_run)])
+    async with listening(app) as origin:
+        yield {"RENDER_BASE_URL": origin, "RENDER_API_KEY": "rnd_x"}, asked
+
+
+@pytest.mark.parametrize("status", ["canceled", "completed", "failed"])
+async def test_a_stream_that_never_ends_does_not_hide_an_end_before_it_was_open(status: str) -> None:
+    async with stubborn_render(["running", status]) as (environment, asked):
+        call = await finished(environment, *GOING_ON["render"], 1)
+    assert call.value["native_status"] == status
+    run = f"/task-runs/{RENDER_RUNNING}"
+    assert asked == [run, "/task-runs/events", run]
+
+
+async def test_an_end_whose_event_is_too_long_to_be_kept_is_told() -> None:
+    ended = {"id": RENDER_RUNNING, "status": "completed", "results": ["x" * 9_000_000]}
+    event = f"event: task.completed\ndata: {json.dumps(ended)}\n\n".encode()
+    async with stubborn_render(["running", "running", "completed"], event) as (environment, _):
+        call = await finished(environment, *GOING_ON["render"], 5)
+    assert (call.value["state"], call.value["result"]) == ("succeeded", ["done"])
+
+
+async def test_a_stream_that_says_nothing_does_not_hide_for_ever_that_a_run_has_ended() -> None:
+    async with stubborn_render(["running", "running", "completed"]) as (environment, _):
+        call = await finished(environment, *GOING_ON["render"], 46)
+    assert (call.value["state"], call.value["timed_out"]) == ("succeeded", False)
+
+
+@pytest.mark.parametrize("status", [200, 404, 406])
+async def test_polling_takes_over_where_there_is_no_stream(
+    status: int, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", answering({"message": "no events here"}, status))
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]) as call:
+        await pass_time(12)
+        assert sent(simulator).count(STREAMS["render"]) == 1
+        await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
+        await call.finish(5)
+    assert call.value["state"] == "canceled"
+    # At 0, after the refusal, at 5 or 6, 11 and 16 seconds.
+    assert sent(simulator).count(READS["render"]) <= 5
+
+
+@pytest.mark.parametrize("provider", ["render", "posthog"])
+async def test_a_stream_that_is_cut_is_opened_again_and_nothing_is_lost(
+    provider: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    end = {"render": "render canceled", "posthog": "posthog cancelled"}[provider]
+    method, path, body, expected = STREAMED[end]
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+        assert simulator.cut_connections(provider) == 1
+        await pass_time(2)
+        assert sent(simulator).count(STREAMS[provider]) == 2
+        await outside(environment, method, path, body)
+        await call.finish(1)
+    assert call.value["state"] == expected["state"]
+
+
+# The first as Render closes a stream on which nothing has happened for long; the second PostHog's, before it closes.
+BREAKS = {
+    "render": ": ping\n\n",
+    "posthog": 'event: error\ndata: {"error": "Connection lost to task run stream"}\n\n',
+}
+
+
+@pytest.mark.parametrize("provider", BREAKS)
+async def test_a_stream_that_its_provider_closes_is_opened_again_while_the_run_goes_on(
+    provider: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    method, path, body, expected = STREAMED[{"render": "render canceled", "posthog": "posthog cancelled"}[provider]]
+    simulator.fail_next(provider, HONEST)
+    simulator.fail_next(provider, Fault(200, {"Content-Type": "text/event-stream"}, BREAKS[provider]))
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+        await pass_time(3)
+        assert sent(simulator).count(STREAMS[provider]) == 2
+        await outside(environment, method, path, body)
+        await call.finish(1)
+    assert call.value["state"] == expected["state"]
+
+
+async def test_a_posthog_run_that_is_started_late_is_followed_to_its_end(environment: dict[str, str]) -> None:
+    # A run that was not started has no stream: PostHog waits 120 seconds for one and closes with an error event.
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 600}
+    async with opened(environment) as gateway, calling(gateway, "posthog-wait-for-run", arguments) as call:
+        await pass_time(125, step=1)
+        assert "error: Stream not available" in "\n".join(call.lines)
+        await outside(environment, "POST", f"{POSTHOG_RUNS}/{POSTHOG_NOT_STARTED}/start/", {})
+        await call.finish(10 + 1)
+    assert call.value["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("provider", ["render", "posthog"])
+async def test_a_run_that_ends_while_its_stream_is_cut_is_told_within_a_second(
+    provider: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    method, path, body, _ = STREAMED[{"render": "render canceled", "posthog": "posthog failed"}[provider]]
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+        assert simulator.cut_connections(provider) == 1
+        await outside(environment, method, path, body)
+        await call.finish(1)
+    assert call.value["terminal"]
+
+
+async def test_polling_takes_over_from_a_stream_that_is_cut_again_and_again(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    tool, arguments = GOING_ON["render"]
+    async with opened(environment) as gateway, calling(gateway, tool, {**arguments, "wait_seconds": 600}) as call:
+        cut = 0
+        for _ in range(40):
+            cut += simulator.cut_connections("render")
+            await pass_time(1)
+        streams = sent(simulator).count(STREAMS["render"])
+        assert cut == streams == 4
+        polls = sent(simulator).count(READS["render"])
+        await pass_time(20)
+        assert sent(simulator).count(STREAMS["render"]) == streams
+        assert sent(simulator).count(READS["render"]) in {polls + 3, polls + 4}
+        await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
+        await call.finish(5)
+    assert call.value["state"] == "canceled"
+
+
+async def test_a_refused_poll_is_made_again_when_the_provider_wants_it(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("inngest", HONEST)
+    simulator.fail_next("inngest", Fault(429, {"Retry-After": "20"}, "slow down"))
+    async with (
+        opened(environment) as gateway,
+        calling(gateway, "inngest-wait-for-run", {"runId": INNGEST_FRESH}) as call,
+    ):
+        await pass_time(4)
+        assert len(sent(simulator)) == 2
+        await pass_time(18)
+        assert len(sent(simulator)) == 2
+        await call.finish(3)
+    assert call.value["state"] == "succeeded"
+    assert len(sent(simulator)) == 3
+    assert "the provider answered 429: slow down; asking again" in call.lines
+
+
+async def test_a_refused_stream_is_opened_again_when_the_provider_wants_it(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]):
+        await pass_time(19)
+        assert sent(simulator) == [READS["render"], STREAMS["render"]]
+        await pass_time(4)
+        assert sent(simulator)[2:] != []
+
+
+async def test_the_last_reading_is_left_out_where_the_provider_wants_to_be_left_alone(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("inngest", HONEST)
+    simulator.fail_next("inngest", Fault(429, {"Retry-After": "60"}, "slow down"))
+    call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_RUNNING, "wait_seconds": 20}, 21)
+    assert (call.value["state"], call.value["timed_out"]) == ("running", True)
+    assert len(sent(simulator)) == 2
+
+
+@pytest.mark.parametrize("failures", [1, 5])
+async def test_a_provider_that_cannot_answer_for_a_while_is_asked_again(
+    failures: int, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("inngest", HONEST)
+    for _ in range(failures):
+        simulator.fail_next("inngest", Fault(503, body="busy"))
+    call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * (failures + 1) + 12)
+    assert call.value["state"] == "succeeded"
+    assert call.lines.count("the provider answered 503: busy; asking again") == failures
+
+
+async def test_a_provider_that_cannot_answer_any_more_ends_the_wait_with_what_is_known(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("inngest", HONEST)
+    for _ in range(7):
+        simulator.fail_next("inngest", Fault(503, body="busy"))
+    call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * 7)
+    assert (call.value["state"], call.value["reason"]) == ("running", "the provider answered 503: busy")
+    assert (call.value["timed_out"], call.value["terminal"]) == (False, False)
+    assert call.value["next"] == "Waiting broke off: call inngest-wait-for-run again in a while."
+    assert len(sent(simulator)) == 1 + 6
+
+
+async def test_a_provider_that_never_answers_is_an_error(simulator: Simulator, environment: dict[str, str]) -> None:
+    for _ in range(2):  # it is asked once more at the end
+        simulator.fail_next("inngest", Fault(delay=500))
+    arguments = {"runId": INNGEST_FRESH, "wait_seconds": 20}
+    call = await finished(environment, "inngest-wait-for-run", arguments, 26)
+    assert call.failure.message == "inngest did not say in time where the run stands"
+    assert (call.failure.kind, call.failure.retryable) == ("timeout", True)
+
+
+async def test_a_stream_provider_that_wants_to_be_left_alone_is_left_alone(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]):
+        await pass_time(19)
+        assert sent(simulator) == [READS["render"]]
+        await pass_time(4)
+        assert len(sent(simulator)) > 1
+
+
+async def test_a_stream_that_ends_again_and_again_is_asked_for_less_and_less(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("posthog", HONEST)
+    said = 'data: {"type":"notification","notification":{"method":"_posthog/console","params":{"message":"hi"}}}\n\n'
+    for _ in range(40):
+        simulator.fail_next("posthog", Fault(200, {"Content-Type": "text/event-stream"}, said))
+        for _ in range(2):
+            simulator.fail_next("posthog", HONEST)
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["posthog"]):
+        await pass_time(60)
+    assert 5 < sent(simulator).count(STREAMS["posthog"]) < 20
+
+
+async def test_a_state_that_nobody_has_named_is_not_said_to_go_on(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.fail_next("runway", answering(run_as_told("runway", "EXPIRED")))
+    tool, arguments = GOING_ON["runway"]
+    call = await finished(environment, tool, {**arguments, "wait_seconds": 0}, 0)
+    assert (call.value["state"], call.value["native_status"]) == ("unknown", "EXPIRED")
+    assert call.value["next"] == (
+        "Whether EXPIRED is an end is not known here: look with runway-retrieve-task-status-and-output."
+    )
+
+
+@pytest.mark.parametrize("provider", ["render", "inngest", "posthog", "runway"])
+async def test_a_provider_that_is_gone_in_the_middle_ends_the_wait_and_not_at_once(provider: str) -> None:
+    simulator = Simulator(clock=LoopClock())
+    tool, arguments = GOING_ON[provider]
+    async with AsyncExitStack() as until_gone:
+        environment = simulator.environment(await until_gone.enter_async_context(serve(simulator)))
+        async with (
+            opened(environment) as gateway,
+            calling(gateway, tool, {**arguments, "wait_seconds": 600}) as call,
+        ):
+            await pass_time(2)
+            await until_gone.aclose()
+            await pass_time(8)
+            assert not call.is_over
+            await call.finish(300)
+    assert "refused the connection" in call.value["reason"]
+    assert call.value["state"] == ("queued" if provider == "runway" else "running")
+
+
+UNKNOWN: dict[str, tuple[str, Arguments]] = {
+    "render": ("render-wait-for-run", {"taskRunId": "trn-d5im9999999999999999"}),
+    # It is 200 with {"error": "Unable to load function run: ...", "status": 500}: inngest pkg/api/apiv1/cache.go
+    "inngest": ("inngest-wait-for-run", {"runId": "01JZDEM0RVN000000000000099"}),
+    "posthog": ("posthog-wait-for-run", {"task_id": TASK, "id": "99999999-9999-4999-8999-999999999999"}),
+    "runway": ("runway-wait-for-run", {"id": "97f20503-6c24-4c16-946b-35dbbce2af2f"}),
+}
+
+
+@pytest.mark.parametrize("provider", UNKNOWN)
+async def test_a_run_that_nobody_knows_is_not_found(
+    provider: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, *UNKNOWN[provider], 0)
+    assert (call.failure.kind, call.failure.retryable) == ("not_found", False)
+    assert len(sent(simulator)) == 1
+
+
+@pytest.mark.parametrize("provider", GOING_ON)
+async def test_a_wrong_key_is_told_at_once(provider: str, simulator: Simulator, environment: dict[str, str]) -> None:
+    environment[KEYS[provider]] = {"render": "rnd", "inngest": "signkey-", "posthog": "phx", "runway": "key"}[
+        provider
+    ] + "_wrong_one"
+    call = await finished(environment, *GOING_ON[provider], 0)
+    assert (call.failure.kind, call.failure.status) == ("auth", 401)
+    assert len(sent(simulator)) == 1
+
+
+@pytest.mark.parametrize("provider", GOING_ON)
+async def test_a_provider_that_is_not_there_at_first_is_told_at_once(
+    provider: str, environment: dict[str, str]
+) -> None:
+    environment[f"{provider.upper()}_BASE_URL"] = "http://127.0.0.1:9"  # the discard port: nothing listens there
+    call = await finished(environment, *GOING_ON[provider], 0)
+    assert "refused the connection" in call.failure.message
+
+
+async def test_a_first_reading_that_is_put_off_is_made_again(simulator: Simulator, environment: dict[str, str]) -> None:
+    simulator.fail_next("runway", Fault(503, body="busy"))
+    call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_SUCCEEDED}, 5)
+    assert call.value["state"] == "succeeded"
+    assert len(sent(simulator)) == 2
+
+
+async def test_a_wait_that_could_never_read_the_run_is_an_error_when_its_time_is_over(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    for _ in range(4):
+        simulator.fail_next("runway", Fault(503, body="busy"))
+    call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_SUCCEEDED, "wait_seconds": 2}, 8)
+    assert call.failure.status == 503
+
+
+GOES_ON = "again to wait on: the run goes on, and nothing was cancelled."
+
+
+@pytest.mark.parametrize("provider", GOING_ON)
+async def test_time_that_is_over_is_no_error_and_cancels_nothing(
+    provider: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    tool, arguments = GOING_ON[provider]
+    call = await finished(environment, tool, {**arguments, "wait_seconds": 10}, 11)
+    value = call.value
+    assert 10 <= value["elapsed_seconds"] < 12
+    assert (value["timed_out"], value["terminal"]) == (True, False)
+    assert value["state"] == ("queued" if provider == "runway" else "running")
+    assert value["next"] == f"Call {tool} {GOES_ON}"
+    assert {request.partition(" ")[0] for request in sent(simulator)} == {"GET"}
+    await settle()
+    streams = [request for request in simulator.requests if f"GET {request.path}" == STREAMS.get(provider)]
+    assert all(stream.hung_up.is_set() for stream in streams)
+    again = await finished(environment, tool, {**arguments, "wait_seconds": 0})
+    assert again.value["state"] == value["state"]
+
+
+async def test_a_wait_of_no_seconds_reads_once(simulator: Simulator, environment: dict[str, str]) -> None:
+    async with opened(environment) as gateway:
+        # The second time there is a connection, on which a request could be out sooner than the time is over.
+        for count in (1, 2):
+            async with calling(
+                gateway, "render-wait-for-run", {"taskRunId": RENDER_RUNNING, "wait_seconds": 0}
+            ) as call:
+                await call.finish(0)
+            assert sent(simulator) == [READS["render"]] * count
+            assert (call.value["state"], call.value["timed_out"], call.value["polls"]) == ("running", True, 1)
+
+
+async def test_a_wait_of_no_seconds_finds_that_a_run_has_ended(environment: dict[str, str]) -> None:
+    call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_SUCCEEDED, "wait_seconds": 0}, 0)
+    assert (call.value["state"], call.value["timed_out"], call.value["terminal"]) == ("succeeded", False, True)
+
+
+async def test_a_wait_is_no_longer_than_the_operator_allows(environment: dict[str, str]) -> None:
+    arguments = {"taskRunId": RENDER_RUNNING, "wait_seconds": 900}
+    async with (
+        opened(environment, max_wait_seconds=5) as gateway,
+        calling(gateway, "render-wait-for-run", arguments) as call,
+    ):
+        await call.finish(6)
+    assert call.value["timed_out"]
+    assert call.value["elapsed_seconds"] >= 5
+
+
+async def test_a_wait_without_seconds_is_as_long_as_the_operator_says(environment: dict[str, str]) -> None:
+    async with opened(environment, wait_seconds=7) as gateway, calling(gateway, *GOING_ON["render"]) as call:
+        await pass_time(5)
+        assert not call.is_over
+        await call.finish(3)
+    assert call.value["timed_out"]
+
+
+async def test_a_run_that_ended_unseen_is_found_when_the_time_is_over(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    # This one is ten minutes old: it is asked for every 30 seconds.
+    async with (
+        opened(environment) as gateway,
+        calling(gateway, "runway-wait-for-run", {"id": RUNWAY_THROTTLED, "wait_seconds": 20}) as call,
+    ):
+        await pass_time(6)
+        await outside(environment, "DELETE", f"{RUNWAY_TASKS}/{RUNWAY_THROTTLED}")
+        await call.finish(15)
+    assert (call.value["state"], call.value["timed_out"]) == ("canceled", False)
+    assert len(sent(simulator)) == 2
+
+
+@pytest.mark.parametrize("provider", GOING_ON)
+async def test_a_caller_that_leaves_hangs_up_and_the_run_goes_on(
+    provider: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+        await pass_time(1)
+        call.scope.cancel()
+        await settle()
+        assert call.is_over
+        before = sent(simulator)
+        streams = [request for request in simulator.requests if f"GET {request.path}" == STREAMS.get(provider)]
+        assert len(streams) == (provider in STREAMS)
+        assert all(stream.hung_up.is_set() for stream in streams)
+        await pass_time(60, step=5)
+        assert sent(simulator) == before
+    again = await finished(environment, GOING_ON[provider][0], {**GOING_ON[provider][1], "wait_seconds": 0})
+    assert not again.value["terminal"]
+
+
+@pytest.mark.parametrize("provider", GOING_ON)
+async def test_a_server_that_stops_ends_the_wait_and_cancels_nothing(
+    provider: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+        await pass_time(1)
+        gateway.stop()
+        await call.finish(0)
+    assert call.failure.message == "this server is stopping"
+    assert call.failure.hint == "The run at the provider goes on."
+    assert {request.partition(" ")[0] for request in sent(simulator)} == {"GET"}
+
+
+@pytest.mark.parametrize("provider", GOING_ON)
+async def test_a_wait_gives_a_sign_of_life_at_least_every_ten_seconds(
+    provider: str, environment: dict[str, str]
+) -> None:
+    began = anyio.current_time()
+    call = await finished(environment, *GOING_ON[provider], 46)
+    moments = [began, *call.told_at, anyio.current_time()]
+    assert max(later - earlier for earlier, later in pairwise(moments)) <= 10
+    assert len(call.told) >= 5
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+
+
+async def test_every_change_of_a_posthog_run_is_told(environment: dict[str, str]) -> None:
+    run = f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/"
+    async with opened(environment) as gateway, calling(gateway, *GOING_ON["posthog"]) as call:
+        for changes in ({"stage": "review"}, {"stage": "merge"}, {"branch": "fix"}, {"status": "completed"}):
+            await outside(environment, "PATCH", run, changes)
+            await settle()
+        await call.finish(1)
+    # A branch is nothing that is told of a run.
+    assert call.lines == [
+        f"{POSTHOG_RUNNING}: running, build",
+        f"{POSTHOG_RUNNING}: running, review",
+        f"{POSTHOG_RUNNING}: running, merge",
+        f"{POSTHOG_RUNNING}: succeeded, merge",
+    ]
+    assert [progress.progress for progress in call.told] == [1, 2, 3, 4]
+    assert {progress.total for progress in call.told} == {None}
+
+
+async def test_the_log_of_a_posthog_run_is_told_as_it_comes(environment: dict[str, str]) -> None:
+    await outside(environment, "POST", f"{POSTHOG_RUNS}/{POSTHOG_NOT_STARTED}/start/", {})
+    call = await finished(environment, "posthog-wait-for-run", {"task_id": TASK, "id": POSTHOG_NOT_STARTED}, 12)
+    told = "\n".join(call.lines)
+    for line in ("console: Provisioning sandbox", "agent message chunk: The tests pass.", "console: Running tests"):
+        assert line in told
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+
+
+async def test_the_progress_of_a_runway_task_is_its_own_ratio(environment: dict[str, str]) -> None:
+    call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_FRESH}, 25)
+    assert {progress.total for progress in call.told} == {1}
+    assert call.told[0].progress == 0
+    assert call.told[-1].progress == 1
+    told = [progress for progress in call.told if "running" in progress.message and "no news" not in progress.message]
+    # It runs from second 4 to second 20 and is asked for at 5, 10 and 15.
+    assert [round(progress.progress, 1) for progress in told] == [0.1, 0.4, 0.7]
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+
+
+async def test_the_progress_of_a_wait_never_exceeds_its_total(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    for _ in range(4):
+        simulator.fail_next("runway", answering(run_as_told("runway", "RUNNING", progress=1.0)))
+    simulator.fail_next("runway", answering(run_as_told("runway", "SUCCEEDED")))
+    call = await finished(environment, *GOING_ON["runway"], 25)
+    assert call.value["state"] == "succeeded"
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+    assert max(progress.progress for progress in call.told) <= 1
+
+
+async def test_all_of_several_runs_are_waited_for_and_progress_counts_those_that_have_ended(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    square = await outside(environment, "POST", RENDER_RUNS, {"task": "demo-workflow/square", "input": [7]})
+    ids = [RENDER_COMPLETED, square["id"], RENDER_RUNNING]
+    async with opened(environment) as gateway, calling(gateway, "render-wait-for-run", {"taskRunId": ids}) as call:
+        await pass_time(5)
+        assert not call.is_over
+        await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
+        await call.finish(1)
+    common = {"terminal": True, "error": None}
+    assert timeless(call.value) == {
+        "provider": "render",
+        "runs": [
+            {"run_id": RENDER_COMPLETED, "state": "succeeded", "native_status": "completed", "result": [144]} | common,
+            {"run_id": square["id"], "state": "succeeded", "native_status": "completed", "result": [49]} | common,
+            {"run_id": RENDER_RUNNING, "state": "canceled", "native_status": "canceled", "result": None} | common,
+        ],
+        "terminal": True,
+        "timed_out": False,
+        "polls": 2,
+        "next": RESTART.format("render-run-task").replace("The run has ended, not", "All runs have ended, not all"),
+    }
+    # Each once, one stream for those that go on, and each of those once more.
+    requests = sent(simulator)
+    assert len(requests) == 3 + 1 + 2
+    assert requests[3] == f"GET {RENDER_RUNS}/events?taskRunIds={square['id']},{RENDER_RUNNING}"
+    assert {progress.total for progress in call.told} == {3}
+    assert call.told[-1].progress == 3
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+
+
+async def test_the_first_of_several_runs_that_ends_is_enough_where_any_will_do(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    square = await outside(environment, "POST", RENDER_RUNS, {"task": "demo-workflow/square", "input": [7]})
+    arguments = {"taskRunId": [RENDER_RUNNING, square["id"]], "until": "any"}
+    async with opened(environment) as gateway, calling(gateway, "render-wait-for-run", arguments) as call:
+        await pass_time(2)
+        assert not call.is_over
+        await call.finish(2)
+    assert [run["state"] for run in call.value["runs"]] == ["running", "succeeded"]
+    assert call.value["timed_out"] is False
+    assert call.value["next"] == f'Call render-wait-for-run again for those that go on: ["{RENDER_RUNNING}"].'
+    assert len(sent(simulator)) == 2 + 1 + 2
+
+
+async def test_any_of_several_runs_is_told_at_once_where_one_has_ended(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"taskRunId": [RENDER_RUNNING, RENDER_FAILED], "until": "any"}
+    call = await finished(environment, "render-wait-for-run", arguments, 0)
+    assert [run["state"] for run in call.value["runs"]] == ["running", "failed"]
+    assert len(sent(simulator)) == 2
+
+
+async def test_a_run_that_is_named_twice_is_one_run(simulator: Simulator, environment: dict[str, str]) -> None:
+    arguments = {"taskRunId": [RENDER_COMPLETED, RENDER_FAILED, RENDER_COMPLETED]}
+    call = await finished(environment, "render-wait-for-run", arguments, 0)
+    assert [run["run_id"] for run in call.value["runs"]] == [RENDER_COMPLETED, RENDER_FAILED]
+    assert len(sent(simulator)) == 2
+    assert {progress.total for progress in call.told} == {2}
+
+
+async def test_one_run_in_a_list_is_answered_with_a_list(environment: dict[str, str]) -> None:
+    call = await finished(environment, "render-wait-for-run", {"taskRunId": [RENDER_COMPLETED]}, 0)
+    assert [run["state"] for run in call.value["runs"]] == ["succeeded"]
+
+
+async def test_one_of_several_runs_that_nobody_knows_is_not_found(environment: dict[str, str]) -> None:
+    arguments = {"taskRunId": [RENDER_RUNNING, "trn-d5im9999999999999999"]}
+    call = await finished(environment, "render-wait-for-run", arguments, 0)
+    assert call.failure.kind == "not_found"
+
+
+async def test_fifty_runs_are_waited_for_with_at_most_eight_requests_at_once(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    ids = [f"trn-d5im00000000000001{n:02}" for n in range(50)]
+    for _ in ids:
+        simulator.fail_next("render", Fault(200, delay=1))
+    async with opened(environment) as gateway, calling(gateway, "render-wait-for-run", {"taskRunId": ids}):
+        assert len(sent(simulator)) == 8
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("inngest-wait-for-run", {"runId": INNGEST_COMPLETED.lower()}),
+        ("posthog-wait-for-run", {"task_id": TASK, "id": POSTHOG_COMPLETED.upper()}),
+        ("runway-wait-for-run", {"id": RUNWAY_SUCCEEDED.upper()}),
+    ],
+)
+async def test_an_id_in_other_letters_is_the_same_run(
+    tool: str, arguments: Arguments, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    call = await finished(environment, tool, {**arguments, "wait_seconds": 10})
+    assert call.value["state"] == "succeeded"
+    assert len(sent(simulator)) == 1
+
+
+async def test_an_id_in_other_letters_is_the_same_run_on_the_stream(environment: dict[str, str]) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_RUNNING.upper()}
+    async with opened(environment) as gateway, calling(gateway, "posthog-wait-for-run", arguments) as call:
+        await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "completed"})
+        await call.finish(1)
+    assert call.value["state"] == "succeeded"
+
+
+async def test_a_posthog_run_that_was_not_started_says_how_to_start_it(environment: dict[str, str]) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 1}
+    call = await finished(environment, "posthog-wait-for-run", arguments, 2)
+    assert (call.value["state"], call.value["timed_out"]) == ("queued", True)
+    assert call.value["next"] == (
+        "Nothing happens until it is started, a cloud run by posthog-start-task-run, a local one by its desktop "
+        "client; wait for it then."
+    )
+
+
+@pytest.mark.parametrize("spelling", ["plain", "escaped"])
+@pytest.mark.parametrize("provider", GOING_ON)
+async def test_a_secret_in_what_a_provider_tells_of_a_run_is_masked(
+    provider: str, spelling: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    key = environment[KEYS[provider]] = {"render": "rnd", "inngest": "signkey-", "posthog": "phx", "runway": "key"}[
+        provider
+    ] + "_planted_5d1c7a90b2e8"
+    native = {"render": "failed", "inngest": "Failed", "posthog": "failed", "runway": "FAILED"}[provider]
+    member = {"render": "error", "inngest": "output", "posthog": "error_message", "runway": "failure"}[provider]
+    body = json.dumps(run_as_told(provider, native, **{member: f"cannot use {key}"}))
+    if spelling == "escaped":
+        body = body.replace("planted", "pl\\u0061nted")
+    simulator.fail_next(provider, Fault(200, {"Content-Type": "application/json"}, body))
+    tool, arguments = GOING_ON[provider]
+    call = await finished(environment, tool, arguments, 0)
+    assert call.value["error"] == "cannot use [secret]"
+    assert call.outcome.structured == json.loads(call.outcome.text)
+    assert key not in json.dumps([call.outcome.text, call.outcome.structured, call.outcome.notes, call.lines])
+
+
+async def test_a_secret_on_the_stream_of_a_run_is_masked(simulator: Simulator, environment: dict[str, str]) -> None:
+    key = environment["POSTHOG_API_KEY"] = "phx_planted_5d1c7a90b2e8"
+    ended = {"type": "task_run_state", "run_id": POSTHOG_RUNNING, "status": "completed", "output": {"key": key}}
+    log = {"type": "notification", "notification": {"method": "_posthog/console", "params": {"message": f"key {key}"}}}
+    events = "".join(f"data: {json.dumps(event)}\n\n" for event in (log, ended)).replace("planted", "pl\\u0061nted")
+    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", Fault(200, {"Content-Type": "text/event-stream"}, events))
+    call = await finished(environment, *GOING_ON["posthog"], 1)
+    assert call.value["result"] == {"key": "[secret]"}
+    assert "console: key [secret]" in call.lines
+    assert key not in json.dumps([call.outcome.text, call.outcome.structured, call.lines])
+
+
+def text_of(result: CallToolResult) -> list[str]:
+    return [block.text for block in result.content if isinstance(block, TextContent)]
+
+
+DOORS: list[tuple[Door, Era]] = [
+    ("memory", "legacy"),
+    ("memory", "auto"),
+    ("stdio", "legacy"),
+    ("stdio", "auto"),
+    ("http", "legacy"),
+    ("http", "auto"),
+]
+
+
+async def test_structured_content_is_the_texts_json_and_fits_the_output_schema(environment: dict[str, str]) -> None:
+    calls = [(f"{case.partition(' ')[0]}-wait-for-run", arguments) for case, (arguments, _) in ALREADY.items()]
+    calls += [(tool, {**arguments, "wait_seconds": 0}) for tool, arguments in GOING_ON.values()]
+    calls += [("render-wait-for-run", {"taskRunId": [RENDER_COMPLETED, RENDER_RUNNING], "until": "any"})]
+    calls += [("render-wait-for-run", {"taskRunId": [RENDER_RUNNING], "wait_seconds": 0})]
+    async with open_client("memory", "auto", environment) as client:
+        schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
+        for tool, arguments in calls:
+            result = await client.call_tool(tool, arguments)
+            assert not result.is_error
+            schema = schemas[tool]
+            assert schema is not None
+            jsonschema.validate(result.structured_content, schema)
+            assert json.loads(text_of(result)[0]) == result.structured_content
+            assert text_of(result)[1].startswith("Run")
+
+
+@pytest.mark.parametrize("ids", [RENDER_RUNNING, [RENDER_RUNNING]], ids=["one", "several"])
+async def test_a_result_that_is_cut_fits_the_output_schema_still(
+    ids: Any, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    results = [{"row": n, "text": "x" * 100} for n in range(2_000)]
+    simulator.fail_next("render", answering(run_as_told("render", "completed", results=results)))
+    async with open_client("memory", "auto", environment) as client:
+        schema = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}["render-wait-for-run"]
+        result = await client.call_tool("render-wait-for-run", {"taskRunId": ids})
+    assert schema is not None
+    jsonschema.validate(result.structured_content, schema)
+    assert json.loads(text_of(result)[0]) == result.structured_content
+    assert len(text_of(result)[0]) <= 50_000
+    assert any(text.startswith("Cut to about") for text in text_of(result)[1:])
+
+
+@pytest.mark.parametrize(("door", "era"), DOORS)
+async def test_two_waits_on_one_connection_do_not_disturb_each_other(
+    door: Door, era: Era, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    results: dict[str, CallToolResult] = {}
+    told: dict[str, list[float]] = {"render": [], "posthog": []}
+    ended = {provider: anyio.Event() for provider in told}
+    with anyio.fail_after(PATIENCE):
+        async with open_client(door, era, environment) as client, anyio.create_task_group() as tasks:
+
+            async def wait(provider: str) -> None:
+                async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+                    told[provider].append(progress)
+
+                tool, arguments = GOING_ON[provider]
+                results[provider] = await client.call_tool(tool, arguments, progress_callback=on_progress)
+                ended[provider].set()
+
+            for provider in told:
+                tasks.start_soon(wait, provider)
+            await simulator.wait_for_request(lambda request: request.path in STREAMS["render"])
+            await simulator.wait_for_request(lambda request: request.path in STREAMS["posthog"])
+            await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "completed"})
+            await ended["posthog"].wait()
+            assert not ended["render"].is_set()
+            await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
+            await ended["render"].wait()
+    states = {provider: result.structured_content for provider, result in results.items()}
+    assert {provider: state and state["state"] for provider, state in states.items()} == {
+        "render": "canceled",
+        "posthog": "succeeded",
+    }
+    for progresses in told.values():
+        assert progresses == sorted(set(progresses))
+        assert progresses
+
+
+@pytest.mark.parametrize(("door", "era"), DOORS)
+async def test_a_client_that_cancels_its_wait_hangs_up_and_the_run_goes_on(
+    door: Door, era: Era, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    tool, arguments = GOING_ON["render"]
+    with anyio.fail_after(PATIENCE):
+        async with open_client(door, era, environment) as client:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.call_tool, tool, arguments)
+                stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
+                tasks.cancel_scope.cancel()
+            await stream.hung_up.wait()
+            again = await client.call_tool(tool, {**arguments, "wait_seconds": 0})
+    assert again.structured_content
+    assert again.structured_content["state"] == "running"
+    assert {request.method for request in simulator.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+async def test_a_signal_in_the_middle_of_a_wait_ends_the_server_and_not_the_run(
+    number: signal.Signals, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    def begin(process: Process) -> None:
+        process.handshake()
+        process.call(2, "render-wait-for-run", taskRunId=RENDER_RUNNING)
+
+    def stop(process: Process) -> tuple[int, float, str]:
+        process.child.send_signal(number)
+        return process.end()
+
+    with running(environment) as process, anyio.fail_after(PATIENCE):
+        await anyio.to_thread.run_sync(begin, process)
+        stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
+        code, took, log = await anyio.to_thread.run_sync(stop, process)
+        await stream.hung_up.wait()
+    assert (code, log) == (0, "")
+    assert took < 2
+    assert {request.method for request in simulator.requests} == {"GET"}

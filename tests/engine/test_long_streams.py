@@ -1,0 +1,210 @@
+"""Long streams through real doors: a thousand events in real time, and a hundred thousand as fast as they go."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
+from mcp.client import Client
+from mcp.types import CallToolResult, TextContent
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tests.clients import Door, Era, listening, open_client
+from tests.servers.test_http import running, wait_until_listening
+
+EVENTS = 1_000
+PER_SECOND = 50
+IDS = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}
+DOORS: list[tuple[Door, Era]] = [("stdio", "legacy"), ("stdio", "auto"), ("http", "legacy"), ("http", "auto")]
+
+# Twenty seconds of stream, and the start of four servers on a machine that is busy with other tests.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(110)]
+
+
+def entry(number: int) -> dict[str, object]:
+    """A log entry as PostHog writes it: products/tasks/backend/models.py."""
+    params = {"sessionId": IDS["id"], "level": "info", "message": f"line {number} of the log"}
+    notification = {"jsonrpc": "2.0", "method": "_posthog/console", "params": params}
+    return {"type": "notification", "timestamp": "2026-01-31T09:00:00Z", "notification": notification}
+
+
+async def stream(_: Request) -> Response:
+    async def frames() -> AsyncIterator[str]:
+        began = anyio.current_time()
+        for number in range(EVENTS):
+            # A provider sends when its time has come, and catches up when it was held up.
+            await anyio.sleep_until(began + number / PER_SECOND)
+            yield f"id: {1_767_225_600_000 + number}-0\ndata: {json.dumps(entry(number))}\n\n"
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+async def run(_: Request) -> Response:
+    return JSONResponse({"id": IDS["id"], "status": "in_progress"})
+
+
+PREFIX = "/api/projects/1/tasks/{task}/runs/{run}"
+POSTHOG = Starlette(routes=[Route(f"{PREFIX}/stream/", stream), Route(f"{PREFIX}/", run)])
+
+
+async def follow(door: Door, era: Era, environment: dict[str, str]) -> None:
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total, message))
+
+    async with open_client(door, era, environment) as client:
+        result = await client.call_tool("posthog-stream-task-run", IDS, progress_callback=on_progress)
+    block = result.content[0]
+    assert isinstance(block, TextContent)
+    value = json.loads(block.text)
+    assert (value["ended"], value["runs"]) == ("closed", {IDS["id"]: "running"})
+    assert [event["data"] for event in value["events"]] == [entry(number) for number in range(EVENTS)]
+    assert told == [(number + 1, None, f"console: line {number} of the log") for number in range(EVENTS)]
+
+
+async def test_a_thousand_events_at_fifty_a_second_are_a_thousand_notifications_in_order_and_a_whole_result() -> None:
+    with anyio.fail_after(100):
+        async with listening(POSTHOG) as origin, anyio.create_task_group() as tasks:
+            environment = {
+                "POSTHOG_BASE_URL": origin,
+                "POSTHOG_API_KEY": "phx_simulated",
+                "POSTHOG_PROJECT_ID": "1",
+                "MCP_TASKRUNS_MAX_RESULT_CHARS": "1000000",
+            }
+            for door, era in DOORS:
+                tasks.start_soon(follow, door, era, environment)
+
+
+class Flood:
+    """A provider that sends as fast as it can, for as long as somebody reads or the flood lasts."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+        self.sent = 0
+        self.under_way = anyio.Event()
+        self.left = anyio.Event()
+        self.app = Starlette(routes=[Route(f"{PREFIX}/stream/", self._stream), Route(f"{PREFIX}/", run)])
+
+    async def _stream(self, _: Request) -> Response:
+        async def frames() -> AsyncIterator[str]:
+            try:
+                for first in range(0, self._events, 50):
+                    numbers = range(first, first + 50)
+                    yield "".join(f"id: {number}-0\ndata: {json.dumps(entry(number))}\n\n" for number in numbers)
+                    self.sent += 50
+                    if self.sent >= 10_000:
+                        self.under_way.set()
+            finally:
+                self.left.set()
+
+        return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # every process has one
+
+
+def request(wait_seconds: float) -> bytes:
+    """A call of 2026-07-28, which needs no handshake."""
+    meta = {
+        "progressToken": "p",
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    }
+    params = {"name": "posthog-stream-task-run", "arguments": {**IDS, "wait_seconds": wait_seconds}, "_meta": meta}
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode() + b"\n"
+
+
+NEEDS_PROC = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory of another process is read from /proc"
+)
+
+
+def flooded(origin: str) -> dict[str, str]:
+    """The environment of a server whose PostHog is at `origin`, and which follows it for as long as it sends."""
+    return {
+        "POSTHOG_BASE_URL": origin,
+        "POSTHOG_API_KEY": "phx_simulated",
+        "POSTHOG_PROJECT_ID": "1",
+        "MCP_TASKRUNS_STREAM_EVENTS": "1000000",
+    }
+
+
+def stands_for(messages: Iterable[str]) -> int:
+    """How many events the notifications stand for, by their own word."""
+    counts = [re.match(r"(\d+) events, the last: ", message) for message in messages]
+    return sum(int(count[1]) if count else 1 for count in counts)
+
+
+@NEEDS_PROC
+@pytest.mark.parametrize("reads", [True, False], ids=["a client that reads", "a client that does not"])
+async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory(reads: bool) -> None:
+    flood = Flood(100_000)
+    lines: list[bytes] = []
+    async with listening(flood.app) as origin:
+        environment = {**os.environ, **flooded(origin)}
+        async with await anyio.open_process([sys.executable, "-m", "mcp_taskruns"], env=environment) as process:
+            assert process.stdin
+            assert process.stdout
+            with anyio.fail_after(100):
+                # A client that does not read has the flood held up, until the time of the call is over.
+                await process.stdin.send(request(90 if reads else 10))
+                await flood.under_way.wait()
+                before = resident_mib(process.pid)
+                if reads:
+                    buffer = BufferedByteReceiveStream(process.stdout)
+                    while not lines or b'"result"' not in lines[-1]:
+                        lines.append(await buffer.receive_until(b"\n", 10_000_000))
+                else:
+                    await flood.left.wait()
+                assert resident_mib(process.pid) - before < 15
+            process.kill()
+    if reads:
+        assert stands_for(json.loads(line)["params"]["message"] for line in lines[:-1]) == 100_000
+        assert flood.sent == 100_000
+
+
+@NEEDS_PROC
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory_over_http(era: Era) -> None:
+    flood = Flood(100_000)
+    told: list[str] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message or "")
+
+    async with listening(flood.app) as origin:
+        with running(flooded(origin)) as server, anyio.fail_after(100):
+            url = await anyio.to_thread.run_sync(wait_until_listening, server)
+            async with Client(f"{url}/mcp", mode=era) as client, anyio.create_task_group() as tasks:
+                results: list[CallToolResult] = []
+
+                async def call() -> None:
+                    arguments = {**IDS, "wait_seconds": 90}
+                    tool = "posthog-stream-task-run"
+                    results.append(await client.call_tool(tool, arguments, progress_callback=on_progress))
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(call)
+                await flood.under_way.wait()
+                before = resident_mib(server.pid)
+                await anyio.sleep_forever()
+            assert resident_mib(server.pid) - before < 15
+    block = results[0].content[0]
+    assert isinstance(block, TextContent)
+    listed = [event["data"] for event in json.loads(block.text)["events"]]
+    assert listed == [entry(number) for number in range(len(listed))]
+    assert len(listed) > 100
+    assert stands_for(told) == 100_000

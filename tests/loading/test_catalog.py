@@ -1,0 +1,265 @@
+"""What of the capabilities is served, and what is said of a setting that names what is not there."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_taskruns.core.model.tool import Hints, Tool
+from mcp_taskruns.errors import SettingsError
+from mcp_taskruns.loading.catalog import Catalog, build_catalog, changes
+from mcp_taskruns.loading.loader import load
+from mcp_taskruns.settings import Settings
+from tests.format.files import FILES as FORMAT_FILES
+from tests.format.files import FOLDER
+from tests.reference.test_corpus import FILES as CORPUS
+
+SHIPPED = load([], rest=True)
+
+WRITING = Hints(False, False, False, True)
+
+
+def shipped(**settings: Any) -> Catalog:
+    return build_catalog(SHIPPED.tools, Settings(**settings), SHIPPED.rest_tools)
+
+
+def rest_tool(method: str, path: str) -> Tool:
+    (found,) = (tool for tool in SHIPPED.rest_tools if tool.route is not None and tool.route[:2] == (method, path))
+    return found
+
+
+def names(catalog: Catalog) -> set[str]:
+    return set(catalog.tools)
+
+
+def routed(catalog: Catalog) -> set[str]:
+    return {route.tool.name for route in catalog.routes}
+
+
+def test_everything_is_served_by_default() -> None:
+    catalog = shipped()
+    assert len(catalog.tools) == 35
+    assert len(catalog.routes) == 31
+    assert len(catalog.notes) == 2
+    assert [tool.name for tool in catalog.tools.values()] == list(catalog.tools)
+
+
+def test_without_a_rest_side_there_are_no_routes_and_nothing_to_say() -> None:
+    catalog = build_catalog(SHIPPED.tools, Settings())
+    assert len(catalog.tools) == 35
+    assert (catalog.routes, catalog.notes) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("settings", "tools", "routes"),
+    [
+        ({"only": ("runway",)}, 3, 2),
+        ({"only": ("runway", "inngest")}, 7, 5),
+        ({"tools": ("runway-*",)}, 3, 2),
+        ({"tools": ("render-list-tasks", "*-wait-for-run")}, 5, 1),
+        ({"exclude_tools": ("posthog-*",)}, 15, 12),
+        ({"tools": ("render-*",), "exclude_tools": ("*-list-*",)}, 6, 5),
+        ({"only": ("render",), "tools": ("runway-*",)}, 0, 0),
+        ({"only": ("render",), "read_only": True}, 6, 5),
+    ],
+)
+def test_flags_choose_tools_and_with_them_routes(settings: dict[str, Any], tools: int, routes: int) -> None:
+    catalog = shipped(**settings)
+    assert (len(catalog.tools), len(catalog.routes)) == (tools, routes)
+    assert routed(catalog) <= names(catalog)
+
+
+def test_a_pattern_knows_small_and_large_letters_apart() -> None:
+    with pytest.raises(SettingsError, match="no tool matches 'Runway-\\*'"):
+        shipped(tools=("Runway-*",))
+
+
+def test_what_is_not_served_is_still_among_the_operations_whose_secrets_are_masked() -> None:
+    assert list(shipped(only=("runway",)).operations) == list(shipped().operations)
+    assert len(shipped().operations) == len(SHIPPED.tools) + len(SHIPPED.rest_tools)
+
+
+def test_an_operation_that_no_tool_of_mcp_calls_is_a_route_of_its_own() -> None:
+    without = [tool for tool in SHIPPED.tools if tool.name != "render-list-tasks"]
+    catalog = build_catalog(without, Settings(), SHIPPED.rest_tools)
+    assert len(catalog.routes) == 31
+    assert len(routed(catalog) - names(catalog)) == 1
+
+
+def test_such_a_route_is_chosen_by_the_same_flags() -> None:
+    tool = rest_tool("POST", "/v1/task-runs")
+    alone = replace(tool, name="render-alone", hints=WRITING)
+    others = [one for one in SHIPPED.tools if one.operation.name != tool.operation.name]
+
+    def routes(**settings: Any) -> list[str]:
+        return [route.name for route in build_catalog(others, Settings(**settings), [alone]).routes]
+
+    assert routes() == ["render-alone"]
+    assert routes(tools=("render-*",)) == ["render-alone"]
+    assert routes(read_only=True) == []
+    assert routes(tools=("runway-*",)) == []
+    assert routes(only=("runway",)) == []
+
+
+def test_hiding_the_only_tool_of_an_operation_hides_its_route_whatever_that_is_called() -> None:
+    rest = rest_tool("GET", "/v1/tasks")
+    # Another argument makes it a route of its own, of the same operation.
+    schema = {**rest.input_schema, "properties": {**rest.input_schema["properties"], "more": {"type": "string"}}}
+    other = replace(rest, name="render-other", input_schema=schema)
+
+    def routes(**settings: Any) -> list[str]:
+        return [route.name for route in build_catalog(SHIPPED.tools, Settings(**settings), [other]).routes]
+
+    assert routes() == ["render-other"]
+    assert routes(exclude_tools=("render-list-tasks",)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"only": ("rendr", "acme", "runway")},
+            "--only: no capability has the prefix acme, rendr; there are inngest, ",
+        ),
+        ({"tools": ("render-*", "rendr-*")}, "--tools: no tool matches 'rendr-*'; `mcp-taskruns tools` lists them"),
+        ({"exclude_tools": ("rendr-*",)}, "--exclude-tools: no tool matches 'rendr-*'"),
+        (
+            {"base_uri": ("acme=https://a.example",)},
+            "--base-uri: no capability consumes acme; there are inngest-runs, ",
+        ),
+    ],
+)
+def test_a_setting_that_names_what_is_not_there_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        shipped(**settings)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_base_uri_of_a_namespace_that_is_there_is_taken() -> None:
+    assert len(shipped(base_uri=("inngest-runs=http://127.0.0.1:1",)).tools) == 35
+
+
+def test_a_setting_may_name_what_a_file_has_that_cannot_be_read() -> None:
+    settings = Settings(exclude_tools=("rendr-*",), base_uri=("acme=https://a.example",))
+    assert len(build_catalog(SHIPPED.tools, settings, SHIPPED.rest_tools, is_whole=False).tools) == 35
+
+
+def changed(catalog: Catalog, *without: str, **others: str) -> Catalog:
+    """The catalog without some tools, and with others that say something else."""
+    tools = {name: tool for name, tool in catalog.tools.items() if name not in without}
+    for name, description in others.items():
+        listed = name.replace("_", "-")
+        tools[listed] = replace(next(iter(catalog.tools.values())), name=listed, description=description)
+    return replace(catalog, tools=tools)
+
+
+def told(old: Catalog, new: Catalog) -> list[str]:
+    return list(changes(old, new))
+
+
+def test_changes_are_told_in_few_words() -> None:
+    catalog = shipped(only=("runway",))
+    more = changed(catalog, a_b="one")
+    assert told(catalog, catalog) == []
+    assert told(catalog, more) == ["added: a-b"]
+    assert told(more, catalog) == ["removed: a-b"]
+    assert told(more, changed(catalog, a_b="two")) == ["changed: a-b"]
+    assert told(more, changed(catalog, "runway-wait-for-run", a_b="two", c="new")) == [
+        "added: c",
+        "removed: runway-wait-for-run",
+        "changed: a-b",
+    ]
+
+
+@pytest.mark.parametrize(("count", "shown"), [(5, "t0, t1, t2, t3, t4"), (7, "t0, t1, t2, t3, t4 and 2 more")])
+def test_of_many_changes_the_first_are_named(count: int, shown: str) -> None:
+    catalog = shipped(only=("runway",))
+    many: Mapping[str, str] = {f"t{number}": "new" for number in range(count)}
+    assert told(catalog, changed(catalog, **many)) == [f"added: {shown}"]
+
+
+CAPABILITY = """
+naftiko: 1.0.0-alpha2
+info: {label: Made, tags: [Made]}
+capability:
+  consumes:
+  - type: http
+    namespace: made
+    baseUri: https://made.example
+    resources:
+    - name: a
+      path: /a
+      operations:
+      - name: make
+        method: POST
+        inputParameters: [PARAMETERS]
+        BODY
+  exposes:
+  - type: rest
+    namespace: r
+    resources:
+    - {path: /v1/a, name: a, operations: [{method: POST, name: make, call: made.make, with: {title: rest.title}}]}
+  - type: mcp
+    namespace: m
+    tools:
+    - {name: make, call: made.make, with: {title: tools.title}, hints: {readOnly: false}}
+"""
+TITLE = "{name: title, in: body, type: string}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "body"),
+    [
+        (TITLE, ""),
+        (TITLE, "body: {type: json, data: {kind: fixed, title: '{{title}}'}}"),
+        (TITLE, "body: {type: formUrlEncoded, data: {kind: fixed, title: '{{title}}'}}"),
+        (f"{TITLE}, {{name: X-Kind, in: header, type: string, value: fixed}}", ""),
+        (f"{TITLE}, {{name: filter, in: query, type: object, value: {{a: [1]}}}}", ""),
+    ],
+    ids=["members", "template", "form", "constant", "a constant object"],
+)
+def test_an_operation_of_any_shape_is_one_route_of_the_tool_that_calls_it(
+    parameters: str, body: str, tmp_path: Path
+) -> None:
+    text = CAPABILITY.replace("PARAMETERS", parameters).replace("BODY", body)
+    (tmp_path / "made.yaml").write_text(text, "utf-8")
+    loaded = load([tmp_path], rest=True)
+    assert loaded.problems == ()
+    catalog = build_catalog(loaded.tools, Settings(), loaded.rest_tools)
+    assert routed(catalog) == names(catalog) == {"made-make"}
+    hidden = build_catalog(loaded.tools, Settings(read_only=True), loaded.rest_tools)
+    assert (routed(hidden), names(hidden)) == (set(), set())
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("path", [*(FOLDER / name for name in FORMAT_FILES), *CORPUS], ids=lambda path: path.name)
+def test_every_file_of_others_has_a_catalog_with_its_rest_side(path: Path, read_only: bool) -> None:
+    loaded = load([path], rest=True)
+    assert loaded.problems == ()
+    catalog = build_catalog(loaded.tools, Settings(read_only=read_only), loaded.rest_tools)
+    served = [tool for tool in loaded.tools if tool.hints.read_only or not read_only]
+    assert list(catalog.tools.values()) == served
+    assert len(catalog.operations) == len(loaded.tools) + len(loaded.rest_tools)
+    exposed = {tool.route[0].upper() + " " + str(tool.operation.name) for tool in loaded.rest_tools if tool.route}
+    routed = {f"{route.method} {route.tool.operation.name}" for route in catalog.routes}
+    assert routed <= exposed
+    if read_only:
+        assert all(route.tool.hints.read_only for route in catalog.routes)
+    else:
+        assert routed == exposed
+
+
+@pytest.mark.parametrize("uri", ["http://api.example", "https://{host}", "https://api.example?key=1", "https://a b"])
+def test_an_address_that_cannot_be_called_ends_the_start(uri: str) -> None:
+    loaded = load([])
+    namespace = loaded.tools[0].operation.namespace
+    with pytest.raises(SettingsError, match="cannot be called: it has to be https"):
+        build_catalog(loaded.tools, Settings(base_uri=(f"{namespace}={uri}",)))
+
+
+def test_an_address_on_this_machine_may_be_http() -> None:
+    loaded = load([])
+    namespace = loaded.tools[0].operation.namespace
+    assert build_catalog(loaded.tools, Settings(base_uri=(f"{namespace}=http://127.0.0.1:1",))).tools

@@ -1,0 +1,120 @@
+"""Folders and files that are larger than any person would make."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+from mcp.client import Client
+
+from mcp_taskruns.core.runs.events import Progress
+from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.loading.catalog import build_catalog
+from mcp_taskruns.loading.loader import load
+from mcp_taskruns.servers.mcp.server import build_server
+from mcp_taskruns.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+LEGAL = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+WORDS = [
+    "list",
+    "create",
+    "retrieve",
+    "update",
+    "delete",
+    "cancel",
+    "restart-and-wait-for-every-one-of-the-long-running-workflows",
+]
+"""What the tools of each file are called; the last one makes names of more than 64 characters."""
+
+
+def capability(tag: str, operations: Mapping[str, str], url: str = "") -> str:
+    """A capability file of these tools and the paths of their operations."""
+    lines = [
+        "naftiko: 1.0.0-alpha2",
+        f"info: {{tags: [{tag}]}}",
+        "capability:",
+        "  consumes:",
+        "  - namespace: api",
+        f"    baseUri: '{url}'",
+        "    resources:",
+        *(f"    - {{path: '{path}', operations: [{{name: {name}}}]}}" for name, path in operations.items()),
+        "  exposes:",
+        "  - type: mcp",
+        "    tools:",
+        *(f"    - {{name: {name}, call: api.{name}}}" for name in operations),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+async def answer(stream: anyio.abc.SocketStream) -> None:
+    """A provider: its answer is the path that it is asked for."""
+    async with stream:
+        request = await stream.receive()
+        body = b'"' + request.split(b" ")[1] + b'"'
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        await stream.send(f"{head}Connection: close\r\n\r\n".encode() + body)
+
+
+async def called(gateway: Gateway, tool: str, arguments: Mapping[str, Any]) -> Any:
+    async def report(_: Progress) -> None:
+        """Nobody watches."""
+
+    with anyio.fail_after(10):
+        return (await gateway.call(tool, arguments, report)).value
+
+
+@pytest.mark.timeout(120)
+async def test_seven_thousand_tools_of_a_thousand_files_have_names_of_their_own_and_can_be_called(
+    tmp_path: Path,
+) -> None:
+    # Every ten files are of one provider, so that their names collide.
+    for number in range(1_000):
+        paths = {word: f"/{number}/{{id}}/{word}" for word in WORDS}
+        (tmp_path / f"{number:04}.yaml").write_text(capability(f"Provider {number // 10}", paths))
+    loaded = load([tmp_path])
+    names = [tool.name for tool in loaded.tools]
+    assert loaded.problems == ()
+    assert (len(names), len(set(names))) == (7_000, 7_000)
+    assert [name for name in names if not LEGAL.fullmatch(name)] == []
+    assert names[:6] == [f"provider-0-{word}" for word in WORDS[:6]]
+    assert {len(name) for name in names[6::7]} == {64}
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        settings = Settings(environment={"PROVIDER_99_BASE_URL": url})
+        gateway = Gateway(build_catalog(loaded.tools, settings), settings)
+        # The last file's tool, and the first one's of the same provider.
+        assert await called(gateway, names[-7], {"id": "x"}) == "/999/x/list"
+        assert await called(gateway, "provider-99-list", {"id": "y"}) == "/990/y/list"
+        await gateway.aclose()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.timeout(120)
+async def test_one_file_of_740_tools_is_listed_whole_and_each_can_be_called(tmp_path: Path) -> None:
+    paths = {f"operation-{number}": f"/{number}/{{id}}" for number in range(740)}
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        (tmp_path / "large.yaml").write_text(capability("Large", paths, url))
+        loaded = load([tmp_path])
+        assert loaded.problems == ()
+        gateway = Gateway(build_catalog(loaded.tools, Settings()), Settings())
+        async with Client(build_server(gateway), mode="legacy") as client:
+            listed = await client.list_tools()
+            # One page: some clients read no other.
+            assert listed.next_cursor is None
+            assert [tool.name for tool in listed.tools] == [f"large-{name}" for name in paths]
+            for number in (0, 370, 739):
+                result = await client.call_tool(f"large-operation-{number}", {"id": "a/b"})
+                assert [block.model_dump()["text"] for block in result.content] == [f'"/{number}/a%2Fb"']
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,453 @@
+"""The 31 operations that the shipped files put on their REST side, each sent over a socket and answered.
+
+Methods, paths and parameters are those of capabilities/*.yaml, read by hand; what the provider is asked is what its own
+documentation has (see tests/test_requests.py).
+"""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import yaml
+
+from mcp_taskruns.core.runs.events import Progress
+from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.lifecycle import ManualClock
+from tests.engine.runs.driver import (
+    INNGEST_COMPLETED,
+    INNGEST_RUNNING,
+    KEYS,
+    POSTHOG_COMPLETED,
+    POSTHOG_FAILED,
+    POSTHOG_NOT_STARTED,
+    POSTHOG_RUNNING,
+    POSTHOG_RUNS,
+    RENDER_COMPLETED,
+    RENDER_FAILED,
+    RENDER_RUNNING,
+    RUNWAY_SUCCEEDED,
+    RUNWAY_THROTTLED,
+    TASK,
+)
+from tests.servers.rest.driver import Side, events_in, problem, served
+
+pytestmark = pytest.mark.anyio
+
+SHIPPED = Path(__file__).parents[3] / "capabilities"
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+EVENTS = "text/event-stream"
+
+TEMPLATE = "/v1/api/projects/{project-id}/tasks/{task-id}/runs"
+RUNS = f"/v1/api/projects/1/tasks/{TASK}/runs"
+RENDER_TASK = "tsk-d5im0000000000000001"
+STORED = f"tasks/artifacts/team_1/task_{TASK}/run_{POSTHOG_COMPLETED}/a1a1a1a1_report.md"
+NOTE = {"name": "note.txt", "type": "context"}
+ENTRY = {"type": "notification", "notification": {"method": "_posthog/console", "params": {"message": "hi"}}}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request of the REST side, and the request that it is to the provider.
+
+    `template` is the path as the file has it. `member` is in the answer. With a `tool`, the answer is what that tool of
+    the MCP side makes of it, with these `arguments`; without one it is the provider's own. `is_upload`: the body names
+    a file that is sent before.
+    """
+
+    provider: str
+    method: str
+    template: str
+    path: str
+    asked: str
+    member: str
+    query: str = ""
+    body: Any = None
+    status: int = 200
+    media_type: str = JSON
+    tool: str = ""
+    arguments: Json | None = None
+    is_upload: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.method} {self.template}"
+
+
+def posthog(method: str, run_id: str, at: str, place: str, member: str, **more: Any) -> Row:
+    """A row about a run, at one place of the REST side and at another of PostHog's."""
+    asked = f"{method} {POSTHOG_RUNS}/{run_id}/{place}" + (f"?{more['query']}" if "query" in more else "")
+    return Row("posthog", method, f"{TEMPLATE}/{{id}}{at}", f"{RUNS}/{run_id}{at}", asked, member, **more)
+
+
+ROWS = [
+    Row(
+        "inngest",
+        "GET",
+        "/v1/v1/runs/{runid}",
+        f"/v1/v1/runs/{INNGEST_COMPLETED}",
+        f"GET /inngest/v1/runs/{INNGEST_COMPLETED}",
+        '"status":"Completed"',
+    ),
+    Row(
+        "inngest",
+        "POST",
+        "/v1/v1/runs/{runid}/cancel",
+        f"/v1/v1/runs/{INNGEST_RUNNING}/cancel",
+        f"DELETE /inngest/v1/runs/{INNGEST_RUNNING}",
+        '"state_before":"running"',
+        tool="inngest-cancel-function-run",
+        arguments={"runId": INNGEST_RUNNING},
+    ),
+    Row(
+        "inngest",
+        "GET",
+        "/v1/v1/runs/{runid}/jobs",
+        f"/v1/v1/runs/{INNGEST_RUNNING}/jobs",
+        f"GET /inngest/v1/runs/{INNGEST_RUNNING}/jobs",
+        '"data":[{"JobID":',
+    ),
+    Row(
+        "render",
+        "GET",
+        "/v1/task-runs",
+        "/v1/task-runs",
+        f"GET /render/v1/task-runs?rootTaskRunId={RENDER_COMPLETED}&rootTaskRunId={RENDER_RUNNING}&limit=2",
+        '[{"taskRun":{"id":"trn-',
+        query=f"limit=2&rootTaskRunId={RENDER_COMPLETED}&rootTaskRunId={RENDER_RUNNING}",
+    ),
+    Row(
+        "render",
+        "POST",
+        "/v1/task-runs",
+        "/v1/task-runs",
+        "POST /render/v1/task-runs",
+        '"status":"pending"',
+        body={"task": "demo-workflow/square", "input": [4], "idempotencyKey": "k-1"},
+        status=202,
+    ),
+    Row(
+        "render",
+        "GET",
+        "/v1/task-runs/events",
+        "/v1/task-runs/events",
+        f"GET /render/v1/task-runs/events?taskRunIds={RENDER_COMPLETED},{RENDER_FAILED}",
+        "event: task.completed\n",
+        query=f"taskRunIds={RENDER_COMPLETED}&taskRunIds={RENDER_FAILED}",
+        media_type=EVENTS,
+    ),
+    Row(
+        "render",
+        "GET",
+        "/v1/task-runs/{taskrunid}",
+        f"/v1/task-runs/{RENDER_COMPLETED}",
+        f"GET /render/v1/task-runs/{RENDER_COMPLETED}",
+        '"results":[144]',
+    ),
+    Row(
+        "render",
+        "DELETE",
+        "/v1/task-runs/{taskrunid}",
+        f"/v1/task-runs/{RENDER_RUNNING}",
+        f"DELETE /render/v1/task-runs/{RENDER_RUNNING}",
+        '"cancelled":true',
+        tool="render-cancel-task-run",
+        arguments={"taskRunId": RENDER_RUNNING},
+    ),
+    Row(
+        "render",
+        "GET",
+        "/v1/tasks",
+        "/v1/tasks",
+        "GET /render/v1/tasks?limit=2",
+        '[{"task":{"id":"tsk-',
+        query="limit=2",
+    ),
+    Row(
+        "render",
+        "GET",
+        "/v1/tasks/{taskid}",
+        f"/render/v1/tasks/{RENDER_TASK}",
+        f"GET /render/v1/tasks/{RENDER_TASK}",
+        '"name":"square"',
+    ),
+    Row(
+        "runway",
+        "GET",
+        "/v1/tasks/{id}",
+        f"/runway/v1/tasks/{RUNWAY_SUCCEEDED}",
+        f"GET /runway/v1/tasks/{RUNWAY_SUCCEEDED}",
+        '"status":"SUCCEEDED"',
+    ),
+    Row(
+        "runway",
+        "DELETE",
+        "/v1/tasks/{id}",
+        f"/v1/tasks/{RUNWAY_THROTTLED}",
+        f"DELETE /runway/v1/tasks/{RUNWAY_THROTTLED}",
+        '"cancelled":true',
+        tool="runway-cancel-delete-task",
+        arguments={"id": RUNWAY_THROTTLED},
+    ),
+    Row(
+        "posthog",
+        "GET",
+        TEMPLATE,
+        RUNS,
+        f"GET {POSTHOG_RUNS}/?limit=2&offset=1",
+        '{"count":4,',
+        query="limit=2&offset=1",
+    ),
+    Row(
+        "posthog",
+        "POST",
+        TEMPLATE,
+        RUNS,
+        f"POST {POSTHOG_RUNS}/",
+        '"status":"not_started"',
+        body={"environment": "cloud"},
+        status=201,
+    ),
+    posthog("GET", POSTHOG_COMPLETED, "", "", '"status":"completed"'),
+    posthog("PATCH", POSTHOG_RUNNING, "", "", '"stage":"review"', body={"stage": "review"}),
+    posthog("POST", POSTHOG_RUNNING, "/append-log", "append_log/", '"stage":"build"', body={"entries": [ENTRY]}),
+    posthog(
+        "POST",
+        POSTHOG_RUNNING,
+        "/artifacts",
+        "artifacts/",
+        '"name":"note.txt"',
+        body={"artifacts": [NOTE | {"content": "hello"}]},
+    ),
+    posthog(
+        "POST",
+        POSTHOG_COMPLETED,
+        "/artifacts/download",
+        "artifacts/download/",
+        "# Report\n\nThe retry loop ran for ever: naïve back-off.\n",
+        body={"storage_path": STORED},
+        media_type="text/markdown; charset=utf-8",
+    ),
+    posthog(
+        "POST",
+        POSTHOG_RUNNING,
+        "/artifacts/finalize-upload",
+        "artifacts/finalize_upload/",
+        '"name":"note.txt"',
+        is_upload=True,
+    ),
+    posthog(
+        "POST",
+        POSTHOG_RUNNING,
+        "/artifacts/prepare-upload",
+        "artifacts/prepare_upload/",
+        '"presigned_post":{',
+        body={"artifacts": [NOTE | {"size": 5}]},
+    ),
+    posthog(
+        "POST",
+        POSTHOG_COMPLETED,
+        "/artifacts/presign",
+        "artifacts/presign/",
+        '"expires_in":3600',
+        body={"storage_path": STORED},
+    ),
+    posthog(
+        "POST",
+        POSTHOG_RUNNING,
+        "/command",
+        "command/",
+        '"queued":true',
+        body={"jsonrpc": "2.0", "method": "user_message", "params": {"content": "go on"}, "id": 1},
+    ),
+    posthog("GET", POSTHOG_RUNNING, "/connection-token", "connection_token/", '{"token":"'),
+    posthog(
+        "GET",
+        POSTHOG_COMPLETED,
+        "/logs",
+        "logs/",
+        "agent message: The tests pass.",
+        media_type=TEXT,
+        tool="posthog-get-task-run-logs",
+        arguments={"task_id": TASK, "id": POSTHOG_COMPLETED},
+    ),
+    posthog("POST", POSTHOG_RUNNING, "/relay-message", "relay_message/", '"status":"accepted"', body={"text": "hi"}),
+    posthog("POST", POSTHOG_FAILED, "/resume-in-cloud", "resume_in_cloud/", '"status":"queued"'),
+    posthog(
+        "GET",
+        POSTHOG_COMPLETED,
+        "/session-logs",
+        "session_logs/",
+        "console: Sandbox ready",
+        query="limit=3&offset=1",
+        media_type=TEXT,
+        tool="posthog-get-filtered-task-run-session",
+        arguments={"task_id": TASK, "id": POSTHOG_COMPLETED, "limit": 3, "offset": 1},
+    ),
+    posthog(
+        "PATCH",
+        POSTHOG_RUNNING,
+        "/set-output",
+        "set_output/",
+        '"output":{"summary":"done"}',
+        body={"output": {"summary": "done"}},
+    ),
+    posthog("POST", POSTHOG_NOT_STARTED, "/start", "start/", f'"id":"{TASK}"'),
+    posthog("GET", POSTHOG_COMPLETED, "/stream", "stream/", "id: 1767218600000-0\n", media_type=EVENTS),
+]
+
+
+def test_the_table_has_the_31_operations_of_the_files_and_no_other() -> None:
+    found: Counter[tuple[str, str]] = Counter()
+    for file in SHIPPED.glob("*.yaml"):
+        for adapter in yaml.safe_load(file.read_text("utf-8"))["capability"]["exposes"]:
+            for resource in adapter["resources"] if adapter["type"] == "rest" else ():
+                found.update((operation["method"], resource["path"]) for operation in resource["operations"])
+    assert found.total() == 31
+    assert Counter((row.method, row.template) for row in ROWS) == found
+    for row in ROWS:
+        filled = re.sub(r"\{[^}]+\}", "[^/]+", row.template)
+        assert re.fullmatch(f"(/{row.provider})?{filled}", row.path), row.path
+
+
+@dataclass(frozen=True)
+class World:
+    """Simulated providers of its own, and what of them is asked; its moments and ids are those of every other."""
+
+    simulator: Simulator
+    origin: str
+    environment: Mapping[str, str]
+
+    @property
+    def asked(self) -> list[str]:
+        """What the providers were asked, without the host that is only of this world."""
+        return [f"{request.method} {request.path}" for request in self.simulator.requests]
+
+    def timeless(self, answer: httpx.Response) -> str:
+        """The text of an answer without the address that is only of this world."""
+        return answer.text.replace(self.origin, "http://provider")
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    simulator = Simulator(clock=ManualClock())
+    async with serve(simulator) as origin:
+        yield World(simulator, origin, simulator.environment(origin))
+
+
+@asynccontextmanager
+async def rest_of(place: World) -> AsyncIterator[Side]:
+    # What PostHog's capability redacts is the provider's answer too.
+    async with served(place.environment, reveal_secrets=True) as side:
+        yield side
+
+
+async def uploaded(client: httpx.AsyncClient, prepare_at: str) -> Json:
+    """The body that names a file, after it was sent as the provider says."""
+    prepared = (await client.post(prepare_at, json={"artifacts": [NOTE | {"size": 5}]})).raise_for_status()
+    artifact = prepared.json()["artifacts"][0]
+    form = artifact["presigned_post"]
+    async with httpx.AsyncClient() as stranger:
+        (await stranger.post(form["url"], data=form["fields"], files={"file": b"hello"})).raise_for_status()
+    return {"artifacts": [NOTE | {"id": artifact["id"], "storage_path": artifact["storage_path"]}]}
+
+
+async def by_rest(side: Side, row: Row, path: str) -> httpx.Response:
+    body = row.body
+    if row.is_upload:
+        body = await uploaded(side.client, f"{RUNS}/{POSTHOG_RUNNING}/artifacts/prepare-upload")
+    with anyio.fail_after(15):
+        return await side.client.request(row.method, path, params=row.query or None, json=body)
+
+
+async def by_itself(place: World, row: Row) -> httpx.Response:
+    """The answer of the provider to who asks it without any server between."""
+    headers = {"Authorization": f"Bearer {place.environment[KEYS[row.provider]]}"}
+    headers |= {"X-Runway-Version": "2024-11-06"} if row.provider == "runway" else {}
+    headers["Accept"] = row.media_type if row.media_type == EVENTS else JSON
+    method, _, path = row.asked.partition(" ")
+    async with httpx.AsyncClient(base_url=place.origin, headers=headers) as client:
+        body = row.body
+        if row.is_upload:
+            body = await uploaded(client, f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/artifacts/prepare_upload/")
+        return await client.request(method, path, json=body)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.tool], ids=str)
+async def test_an_operation_answers_with_the_answer_of_its_provider(row: Row) -> None:
+    async with world() as ours, world() as theirs, rest_of(ours) as side:
+        answer = await by_rest(side, row, row.path)
+        original = await by_itself(theirs, row)
+        assert (answer.status_code, original.status_code) == (row.status, row.status)
+        assert answer.headers["content-type"] == row.media_type
+        assert row.member in answer.text
+        assert ours.asked == theirs.asked
+        assert ours.simulator.requests[-1].body == theirs.simulator.requests[-1].body
+        if row.media_type == JSON:
+            assert httpx.Response(200, text=ours.timeless(answer)).json() == (
+                httpx.Response(200, text=theirs.timeless(original)).json()
+            )
+        elif row.media_type == EVENTS:
+            assert events_in(answer.text) == [event for event in events_in(original.text) if event.data]
+        else:
+            assert answer.content == original.content
+
+
+async def _untold(_: Progress) -> None:
+    await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.tool], ids=str)
+async def test_an_operation_that_the_server_does_more_for_answers_as_its_tool_does(row: Row) -> None:
+    async with world() as ours, world() as theirs, rest_of(ours) as side, rest_of(theirs) as other:
+        answer = await by_rest(side, row, row.path)
+        outcome = await other.gateway.call(row.tool, row.arguments or {}, _untold)
+        assert answer.status_code == row.status
+        assert answer.headers["content-type"] == row.media_type
+        assert row.member in answer.text
+        assert answer.text == outcome.text
+        assert [value for name, value in answer.headers.multi_items() if name == "x-note"] == list(outcome.notes)
+        assert row.asked in ours.asked
+        assert ours.asked == theirs.asked
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_a_route_is_also_there_below_the_prefix_of_its_file(row: Row) -> None:
+    below = f"/{row.provider}{row.path.removeprefix(f'/{row.provider}')}"
+    async with world() as ours, rest_of(ours) as side:
+        answer = await by_rest(side, row, below)
+    assert (answer.status_code, answer.headers["content-type"]) == (row.status, row.media_type)
+    assert row.member in answer.text
+    assert row.asked in ours.asked
+
+
+async def test_a_path_that_two_files_claim_is_at_neither_and_the_answer_names_both_places(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with served(environment) as side:
+        told = problem(await side.client.get("/v1/tasks/x"))
+        assert simulator.requests == []
+        assert told["status"] == 404
+        assert told["kind"] == "not_found"
+        assert "/render/v1/tasks/{taskid} and /runway/v1/tasks/{id}" in told["hint"]
+        assert [note.split(" ")[1] for note in side.gateway.catalog.notes] == ["/v1/tasks/{taskid}", "/v1/tasks/{id}"]
+
+
+async def test_a_method_that_one_of_the_two_has_alone_stays_where_it_is(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with served(environment) as side:
+        answer = await side.client.delete(f"/v1/tasks/{RUNWAY_THROTTLED}")
+        other = await side.client.post("/v1/tasks/x")
+    assert answer.json()["provider"] == "runway"
+    assert problem(other)["status"] == 405
+    assert other.headers["allow"] == "DELETE"

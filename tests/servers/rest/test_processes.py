@@ -1,0 +1,266 @@
+"""`serve --rest` as a process: beside MCP on standard input and output, and beside MCP over HTTP."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any, TextIO
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.types import TextContent
+
+from mcp_taskruns.simulator.app import Simulator
+from tests.engine.runs.driver import RENDER_COMPLETED, RENDER_RUNNING
+from tests.servers.mcp.test_stdio import INITIALIZE, Process
+from tests.servers.rest.driver import problem
+
+pytestmark = pytest.mark.anyio
+
+STDIO = ("-m", "mcp_taskruns", "serve", "--rest", "--rest-port", "0")
+HTTP = (*STDIO, "--transport", "http", "--port", "0")
+REST = re.compile(r"^REST on (http://127\.0\.0\.1:\d+) \(docs at /docs, OpenAPI at /openapi\.json\)$", re.MULTILINE)
+MCP = re.compile(r"^MCP on (http://127\.0\.0\.1:\d+)/mcp ", re.MULTILINE)
+PATIENCE = 30
+IN_TIME = 2.0
+RUN = f"/v1/task-runs/{RENDER_COMPLETED}"
+
+
+class Log:
+    """What a process writes to its standard error, as it comes."""
+
+    def __init__(self, read_end: int) -> None:
+        self._text = ""
+        self._is_over = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._read, args=[read_end], daemon=True)
+        self._thread.start()
+
+    def _read(self, read_end: int) -> None:
+        with os.fdopen(read_end, encoding="utf-8") as lines:
+            for line in lines:
+                with self._change:
+                    self._text += line
+                    self._change.notify_all()
+        with self._change:
+            self._is_over = True
+            self._change.notify_all()
+
+    async def address(self, pattern: re.Pattern[str]) -> str:
+        """The address that is announced, when it is."""
+
+        def is_known() -> bool:
+            return self._is_over or pattern.search(self._text) is not None
+
+        def wait() -> None:
+            with self._change:
+                self._change.wait_for(is_known, PATIENCE)
+
+        await anyio.to_thread.run_sync(wait)
+        found = pattern.search(self._text)
+        assert found, self._text
+        return found[1]
+
+    def whole(self) -> str:
+        """All of it, after the process has ended."""
+        self._thread.join(PATIENCE)
+        assert self._is_over
+        return self._text
+
+
+@contextmanager
+def logged() -> Iterator[tuple[TextIO, Log]]:
+    """A file for a process to write to, and the log that this is; whoever starts the process closes its own copy."""
+    read_end, write_end = os.pipe()
+    log = Log(read_end)
+    with os.fdopen(write_end, "w") as file:
+        yield file, log
+
+
+@contextmanager
+def running(environment: Mapping[str, str], command: Sequence[str]) -> Iterator[tuple[Process, Log]]:
+    """The server as a process whose standard input stays open."""
+    with ExitStack() as stack:
+        file, log = stack.enter_context(logged())
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+        child = stack.enter_context(subprocess.Popen([sys.executable, *command], env=os.environ | environment, **pipes))
+        stack.callback(child.kill)
+        file.close()
+        yield Process(child), log
+
+
+@asynccontextmanager
+async def rest_client(origin: str) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.AsyncHTTPTransport(retries=8)
+    async with httpx.AsyncClient(base_url=origin, transport=transport, timeout=20) as client:
+        yield client
+
+
+async def ended(process: Process) -> tuple[int, float]:
+    """The code with which it ends, and the seconds until it does."""
+    began = anyio.current_time()
+    code = await anyio.to_thread.run_sync(process.child.wait, PATIENCE)
+    return code, anyio.current_time() - began
+
+
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_both_sides_answer_in_one_process_beside_standard_input_and_output(
+    era: Any, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    with logged() as (file, log), anyio.fail_after(2 * PATIENCE):
+        server = StdioServerParameters(command=sys.executable, args=list(STDIO), env=environment)
+        async with (
+            Client(stdio_client(server, errlog=file), mode=era) as client,
+            rest_client(await log.address(REST)) as rest,
+        ):
+            answer = await rest.get(RUN)
+            result = await client.call_tool("render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
+            assert problem(await rest.get("/v1/nothing"))["status"] == 404
+            assert (await rest.get("/health")).json()["routes"] == 31
+    written = log.whole()
+    block = result.content[0]
+    assert isinstance(block, TextContent)
+    assert answer.status_code == 200
+    assert answer.text == block.text
+    assert "is claimed by more than one file" in written
+    assert "Traceback" not in written
+    assert len(simulator.requests) == 2
+
+
+async def test_both_sides_answer_in_one_process_over_http(simulator: Simulator, environment: dict[str, str]) -> None:
+    with running(environment, HTTP) as (process, log), anyio.fail_after(2 * PATIENCE):
+        mcp, origin = await log.address(MCP), await log.address(REST)
+        assert mcp != origin
+        async with rest_client(origin) as rest, Client(f"{mcp}/mcp") as client:
+            answer = await rest.get(RUN)
+            result = await client.call_tool("render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
+            assert problem(await rest.post("/mcp"))["status"] == 404
+        block = result.content[0]
+        assert isinstance(block, TextContent)
+        assert answer.text == block.text
+        process.child.send_signal(signal.SIGTERM)
+        code, _ = await ended(process)
+    assert code == 0
+    assert len(simulator.requests) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("command", [STDIO, HTTP], ids=["stdio", "http"])
+async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_stream(
+    command: Sequence[str], number: signal.Signals, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    with running(environment, command) as (process, log), anyio.fail_after(2 * PATIENCE):
+        texts: list[str] = []
+        async with rest_client(await log.address(REST)) as rest, anyio.create_task_group() as tasks:
+
+            async def follow() -> None:
+                query = {"taskRunIds": RENDER_RUNNING}
+                with suppress(httpx.HTTPError):
+                    async with rest.stream("GET", "/v1/task-runs/events", params=query) as answer:
+                        async for text in answer.aiter_text():
+                            texts.append(text)
+
+            tasks.start_soon(follow)
+            request = await simulator.wait_for_request(lambda request: "events" in request.path)
+            process.child.send_signal(number)
+            code, seconds = await ended(process)
+            await request.hung_up.wait()
+        written = log.whole()
+    assert code == 0
+    assert seconds < IN_TIME
+    assert "Traceback" not in written
+
+
+@pytest.mark.parametrize("command", [STDIO, HTTP], ids=["stdio", "http"])
+async def test_a_signal_ends_an_idle_process_in_time_too(command: Sequence[str], environment: dict[str, str]) -> None:
+    with running(environment, command) as (process, log), anyio.fail_after(2 * PATIENCE):
+        async with rest_client(await log.address(REST)) as rest:
+            assert (await rest.get("/health")).status_code == 200
+            process.child.send_signal(signal.SIGTERM)
+            code, seconds = await ended(process)
+        written = log.whole()
+    assert code == 0
+    assert seconds < IN_TIME
+    assert "Traceback" not in written
+
+
+async def test_the_end_of_standard_input_ends_both_sides(simulator: Simulator, environment: dict[str, str]) -> None:
+    with running(environment, STDIO) as (process, log), anyio.fail_after(2 * PATIENCE):
+        async with rest_client(await log.address(REST)) as rest, anyio.create_task_group() as tasks:
+            await anyio.to_thread.run_sync(process.handshake)
+
+            async def follow() -> None:
+                query = {"taskRunIds": RENDER_RUNNING}
+                with suppress(httpx.HTTPError):
+                    await rest.get("/v1/task-runs/events", params=query)
+
+            tasks.start_soon(follow)
+            request = await simulator.wait_for_request(lambda request: "events" in request.path)
+            assert process.child.stdin
+            process.child.stdin.close()
+            code, seconds = await ended(process)
+            await request.hung_up.wait()
+        written = log.whole()
+        origin = REST.search(written)
+        assert origin is not None
+        async with httpx.AsyncClient() as stranger:
+            with pytest.raises(httpx.ConnectError):
+                await stranger.get(origin[1])
+    assert code == 0
+    assert seconds < IN_TIME
+    assert "Traceback" not in written
+
+
+async def test_standard_output_is_the_protocols_alone(environment: dict[str, str]) -> None:
+    with running(environment, STDIO) as (process, log), anyio.fail_after(2 * PATIENCE):
+        async with rest_client(await log.address(REST)) as rest:
+            assert (await rest.get("/v1/tasks")).status_code == 200
+        process.send(INITIALIZE)
+        answer = await anyio.to_thread.run_sync(process.receive)  # the first line there is
+    assert answer["id"] == 1
+    assert answer["result"]["serverInfo"]["name"] == "mcp-taskruns"
+
+
+async def test_a_port_of_the_rest_side_that_is_taken_is_told_and_nothing_is_served(
+    environment: dict[str, str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, *STDIO[:-1], str(port)]
+        done = await anyio.run_process(command, env=os.environ | environment, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+async def test_tokens_are_asked_for_on_both_sides(environment: dict[str, str]) -> None:
+    token = "a-token-of-the-operator-1"
+    with running(environment | {"MCP_TASKRUNS_TOKENS": token}, HTTP) as (_, log), anyio.fail_after(2 * PATIENCE):
+        mcp, origin = await log.address(MCP), await log.address(REST)
+        async with rest_client(origin) as rest:
+            assert problem(await rest.get(RUN))["status"] == 401
+            assert (await rest.post(f"{mcp}/mcp")).status_code == 401
+            assert (await rest.get(RUN, headers={"Authorization": f"Bearer {token}"})).status_code == 200
+
+
+async def test_no_planted_key_is_in_the_log_of_a_server_that_logs_everything(environment: dict[str, str]) -> None:
+    planted = {"RENDER_API_KEY": "rnd_wrong_planted_5d1c7a90b2e8", "MCP_TASKRUNS_LOG_LEVEL": "debug"}
+    with running(environment | planted, HTTP) as (process, log), anyio.fail_after(2 * PATIENCE):
+        async with rest_client(await log.address(REST)) as rest:
+            told = problem(await rest.get("/v1/tasks", params={"cursor": "argument-value"}))
+        process.child.send_signal(signal.SIGTERM)
+        await ended(process)
+        written = log.whole()
+    assert told["status"] == 403
+    assert "DEBUG" in written
+    assert "argument-value" not in written
+    assert planted["RENDER_API_KEY"] not in f"{written} {told}"
