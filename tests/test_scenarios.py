@@ -224,7 +224,8 @@ def planted_in(text: str) -> list[str]:
 AS_IT_IS = ("-m", "mcp_taskruns")
 AT_ONCE = (
     "-c",
-    "from mcp_taskruns import __main__; from mcp_taskruns.engine import client; client.backoff = lambda *_: 0.0; __main__.main()",
+    "from mcp_taskruns import __main__; from mcp_taskruns.engine import client; "
+    "client.backoff = lambda *_: 0.0; __main__.main()",
 )
 """A server that does not wait before it tries again."""
 
