@@ -1,17 +1,17 @@
-"""What can go wrong, whose fault it is and what to do about it.
+"""The exceptions of this project.
 
 TaskRunsError
-├── CapabilityError        a capability file or an overlay is wrong: its author mends it
-├── SettingsError          a flag or a variable is wrong: the operator mends it
-├── UnknownTool            the client named a tool that is not listed: a protocol error
-└── CallError              one call failed: a tool error that the model reads
-    ├── InvalidArguments   the arguments are wrong: nothing was sent
-    ├── NotConfigured      a credential or an address is missing: nothing was sent
-    ├── ProviderError      the provider answered with an error
-    └── UpstreamError      no whole answer arrived
+├── CapabilityError        a capability file or an overlay is invalid: its author has to fix it
+├── SettingsError          an option or an environment variable is invalid: the operator has to fix it
+├── UnknownTool            the client called a tool that is not listed: a protocol error
+└── CallError              one call failed: a tool error, which the model reads
+    ├── InvalidArguments   the arguments are invalid; nothing was sent
+    ├── NotConfigured      a credential or an address is missing; nothing was sent
+    ├── ProviderError      the provider returned an error response
+    └── UpstreamError      no complete response arrived
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 Kind = Literal[
     "auth",
@@ -25,14 +25,19 @@ Kind = Literal[
     "unsupported",
     "config",
 ]
+"""The closed set of reasons for which a call fails."""
 
 
 class TaskRunsError(Exception):
-    """The root: everything this project raises on purpose."""
+    """Base class of every exception that this project raises deliberately."""
 
 
 class CapabilityError(TaskRunsError):
-    """A capability file that cannot be served; the text names the file, the place in it and the mend."""
+    """A capability file or an overlay that cannot be served.
+
+    The message has the form `source: place: reason` and suggests a fix. `place` is a path in the document, or a line
+    and a column, or empty when the reason concerns the whole file.
+    """
 
     def __init__(self, source: str, place: str, reason: str) -> None:
         self.source = source
@@ -42,18 +47,36 @@ class CapabilityError(TaskRunsError):
 
 
 class SettingsError(TaskRunsError):
-    """A flag, a variable or an environment file that cannot be used."""
+    """An option, an environment variable or an environment file that cannot be used."""
 
 
 class UnknownTool(TaskRunsError):
     """No tool of this name is listed."""
 
 
-class CallError(TaskRunsError):
-    """One call failed.
+class CallErrorFields(TypedDict, total=False):
+    """The fields of a `CallError` that `replace` can change."""
 
-    `kind` is one of a closed set, `status` the provider's HTTP status where there was one, `retryable` whether the
-    same call may succeed later, `retry_after_s` the seconds the provider asked for, `hint` what to do next.
+    message: str
+    kind: Kind
+    hint: str
+    status: int | None
+    retryable: bool
+    retry_after_s: float | None
+
+
+class CallError(TaskRunsError):
+    """One failed call.
+
+    Attributes:
+        message: what happened.
+        kind: why, one of a closed set.
+        hint: what to do next; may be empty.
+        status: the status code of the provider's response, if there was one.
+        retryable: whether the same call may succeed later.
+        retry_after_s: the delay that the provider asked for, in seconds.
+
+    Do not change an error after it was raised: raise a copy made by `replace`.
     """
 
     default_kind: Kind = "unavailable"
@@ -76,13 +99,28 @@ class CallError(TaskRunsError):
         self.retryable = retryable
         self.retry_after_s = retry_after_s
 
+    def replace(self, **changes: Unpack[CallErrorFields]) -> Self:
+        """Return a new error of the same class with some fields changed.
+
+        Raise it `from` the original, which keeps the traceback of the cause.
+        """
+        fields: CallErrorFields = {
+            "message": self.message,
+            "kind": self.kind,
+            "hint": self.hint,
+            "status": self.status,
+            "retryable": self.retryable,
+            "retry_after_s": self.retry_after_s,
+        }
+        return type(self)(**(fields | changes))
+
     def to_line(self) -> str:
-        """The message and what to do, for people."""
+        """Return the message and the hint as text for people."""
         return f"{self.message.removesuffix('.')}. {self.hint}" if self.hint else self.message
 
     def to_json(self) -> dict[str, Any]:
-        """The error as an object, without what is not known."""
-        known = {
+        """Return the error as a JSON object without the fields that are unknown."""
+        fields = {
             "kind": self.kind,
             "status": self.status,
             "message": self.message,
@@ -90,24 +128,24 @@ class CallError(TaskRunsError):
             "retry_after_s": self.retry_after_s,
             "hint": self.hint or None,
         }
-        return {name: value for name, value in known.items() if value is not None}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class InvalidArguments(CallError):
-    """The caller's arguments do not fit the tool; nothing was sent."""
+    """The arguments do not match the tool's input schema; nothing was sent."""
 
     default_kind: Kind = "validation"
 
 
 class NotConfigured(CallError):
-    """The server lacks a credential, an address or a feature that this call needs; nothing was sent."""
+    """The server lacks a credential, an address or a feature that the call needs; nothing was sent."""
 
     default_kind: Kind = "config"
 
 
 class ProviderError(CallError):
-    """The provider answered, and the answer is an error."""
+    """The provider returned an error response."""
 
 
 class UpstreamError(CallError):
-    """The provider could not be reached, or its answer did not arrive whole."""
+    """The provider could not be reached, or its response is incomplete."""

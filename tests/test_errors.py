@@ -16,7 +16,7 @@ from mcp_taskruns.errors import (
 )
 
 
-def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+def test_docstring_tree_matches_the_class_hierarchy() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     classes = [name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)]
     assert ["TaskRunsError", *drawn] == classes
@@ -27,11 +27,11 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
 
 @pytest.mark.parametrize(
     ("place", "text"),
-    [("capability.consumes[0]", "f.yaml: capability.consumes[0]: is wrong"), ("", "f.yaml: is wrong")],
+    [("capability.consumes[0]", "f.yaml: capability.consumes[0]: is invalid"), ("", "f.yaml: is invalid")],
 )
-def test_a_capability_error_names_file_and_place(place: str, text: str) -> None:
-    error = CapabilityError("f.yaml", place, "is wrong")
-    assert (str(error), error.source, error.place, error.reason) == (text, "f.yaml", place, "is wrong")
+def test_capability_error_message_has_file_and_place(place: str, text: str) -> None:
+    error = CapabilityError("f.yaml", place, "is invalid")
+    assert (str(error), error.source, error.place, error.reason) == (text, "f.yaml", place, "is invalid")
 
 
 @pytest.mark.parametrize(
@@ -44,22 +44,31 @@ def test_a_capability_error_names_file_and_place(place: str, text: str) -> None:
         (UpstreamError, "unavailable"),
     ],
 )
-def test_a_call_error_has_the_kind_of_its_class_unless_it_is_given_one(error: type[CallError], kind: Kind) -> None:
-    assert (error("told").kind, error("told", kind="conflict").kind) == (kind, "conflict")
+def test_call_error_kind_defaults_to_that_of_its_class(error: type[CallError], kind: Kind) -> None:
+    assert (error("failed").kind, error("failed", kind="conflict").kind) == (kind, "conflict")
 
 
-def test_a_call_error_as_json_leaves_out_what_is_not_known() -> None:
-    assert CallError("told").to_json() == {"kind": "unavailable", "message": "told", "retryable": False}
-    assert str(CallError("told")) == "told"
+def test_call_error_as_json_omits_unknown_fields() -> None:
+    assert CallError("failed").to_json() == {"kind": "unavailable", "message": "failed", "retryable": False}
+    assert str(CallError("failed")) == "failed"
 
 
-def test_a_call_error_as_json_has_all_that_is_known() -> None:
-    error = ProviderError("told", kind="rate_limited", hint="Wait.", status=429, retryable=True, retry_after_s=0.0)
+def test_call_error_as_json_includes_all_known_fields() -> None:
+    error = ProviderError("failed", kind="rate_limited", hint="Wait.", status=429, retryable=True, retry_after_s=0.0)
     assert error.to_json() == {
         "kind": "rate_limited",
         "status": 429,
-        "message": "told",
+        "message": "failed",
         "retryable": True,
         "retry_after_s": 0.0,
         "hint": "Wait.",
     }
+
+
+def test_replace_returns_a_changed_copy_of_the_same_class() -> None:
+    error = ProviderError("failed", kind="rate_limited", hint="Wait.", status=429, retryable=True, retry_after_s=2.0)
+    copy = error.replace(message="failed (3 tries)", retryable=False)
+    assert type(copy) is ProviderError
+    assert str(copy) == copy.message == "failed (3 tries)"
+    assert copy.to_json() == {**error.to_json(), "message": "failed (3 tries)", "retryable": False}
+    assert (error.message, error.retryable) == ("failed", True)
