@@ -22,7 +22,8 @@ from mcp_taskruns.app import build_gateway
 from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.settings import read_settings
-from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.server import serve
 
 POSTHOG_TASK = "22222222-2222-4222-8222-222222222222"
 ASKING_SECONDS = 3.0

@@ -125,7 +125,8 @@ async def simulated(settings: Settings) -> AsyncIterator[Settings]:
     if not settings.simulate:
         yield settings
         return
-    from mcp_taskruns.simulator.app import Simulator, serve
+    from mcp_taskruns.simulator.app import Simulator
+    from mcp_taskruns.simulator.server import serve
 
     simulator = Simulator(speed=settings.speed)
     async with serve(simulator) as origin:

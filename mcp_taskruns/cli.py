@@ -216,7 +216,8 @@ def _check(settings: Settings, parsed: dict[str, Any]) -> int:
 def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:
     async def simulate() -> None:
         from mcp_taskruns.app import until_signalled
-        from mcp_taskruns.simulator.app import Simulator, serve
+        from mcp_taskruns.simulator.app import Simulator
+        from mcp_taskruns.simulator.server import serve
 
         simulator = Simulator(speed=settings.speed)
         with until_signalled():

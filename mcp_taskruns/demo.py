@@ -19,7 +19,8 @@ from mcp.shared.exceptions import MCPError
 
 from mcp_taskruns import __version__
 from mcp_taskruns.app import until_signalled
-from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.server import serve
 
 ARGUMENTS = ["-m", "mcp_taskruns"]
 SPEED = 2
@@ -202,7 +203,7 @@ async def survive_a_cut(stage: Stage) -> None:
         told += 1
         stage.screen.line(f"   {(message or '').replace(made['id'], 'run')}")
         if told == CUT_AFTER:
-            stage.simulator.cut_connections("posthog")
+            stage.simulator.drop_connections("posthog")
             stage.screen.line("   -- the connection to the provider is cut --", "red")
 
     followed = await stage.call("posthog-stream-task-run", run, show_event)

@@ -9,8 +9,9 @@ import pytest
 import uvicorn.server
 
 from mcp_taskruns.settings import PREFIX
-from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
+from mcp_taskruns.simulator.server import serve
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from mcp.client import Client
 from mcp.types import CallToolResult, TextContent
 
 from mcp_taskruns.engine import client as exchange
-from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.server import serve
 from tests.clients import Door, Era, open_client
 
 pytestmark = pytest.mark.anyio

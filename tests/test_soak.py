@@ -28,11 +28,14 @@ from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import Kind
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.simulator import inngest, runway
-from mcp_taskruns.simulator.app import Fault, RecordedRequest, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import Step, Timeline
 from mcp_taskruns.simulator.posthog import data as posthog_data
 from mcp_taskruns.simulator.posthog.seeds import JSON_SCHEMA, PNG, cloud_script
 from mcp_taskruns.simulator.render import runs as render_runs
+from mcp_taskruns.simulator.server import serve
+from mcp_taskruns.simulator.traffic import RecordedRequest
 from tests.clients import open_gateway
 from tests.clock import DRIVEN, LoopClock, pass_time
 from tests.engine.runs.driver import KEYS, TRIES, Arguments
@@ -124,8 +127,8 @@ FAULTS: dict[str, Callable[[random.Random, str], Fault]] = {
     "502": lambda *_: Fault(502, body="busy"),
     "503": lambda *_: Fault(503, body="busy"),
     "504": lambda *_: Fault(504, body="busy"),
-    "cut": lambda *_: Fault(cut=True),
-    "cut early": lambda *_: Fault(200, JSON, '{"id": "x", "status": "y"}', cut=True),
+    "cut": lambda *_: Fault(truncate=True),
+    "cut early": lambda *_: Fault(200, JSON, '{"id": "x", "status": "y"}', truncate=True),
     "lost": lambda *_: Fault(),
     "late": lambda *_: Fault(),
     "slow": lambda dice, _: Fault(delay=dice.uniform(0.5, 5)),
@@ -185,7 +188,7 @@ class _Losing:
                 sent.status = message["status"]
                 if sent.fault == "late":
                     with anyio.move_on_after(HUNG):
-                        await sent.request.hung_up.wait()
+                        await sent.request.disconnected.wait()
                 elif sent.fault == "lost":
                     # An answer that is not finished when the app returns: the server drops the connection.
                     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -218,12 +221,10 @@ class Wire:
         self.sent: list[Sent] = []
         self._seed = seed
         self._dice: dict[int | None, random.Random] = {}
-        self._record = simulator.record
-        simulator.record = self.record  # type: ignore[method-assign]  # the one place where faults are chosen
+        simulator.traffic.on_request = self.choose_fault
         simulator.app.add_middleware(_Losing)
 
-    def record(self, request: RecordedRequest) -> Fault | None:
-        self._record(request)
+    def choose_fault(self, request: RecordedRequest) -> Fault | None:
         found = NUMBER.search(request.path + request.body.decode("utf-8", "replace"))
         number = int(found[1] or found[2]) if found else None
         sent = Sent(request, number)
@@ -266,7 +267,7 @@ class Stage:
         return run_id
 
     def runway_task(self, number: int, dice: random.Random) -> str:
-        going_on = Timeline((Step(0, "RUNNING"), Step(600, "SUCCEEDED", ended=True)))
+        going_on = Timeline((Step(0, "RUNNING"), Step(600, "SUCCEEDED", is_terminal=True)))
         task = runway.Task(uuid_of(number), dice.choice([going_on, runway.TASKS[0].timeline, runway.TASKS[1].timeline]))
         self.runway._tasks[task.id], self.runway._began[task.id] = task, self.clock.now()
         return task.id
@@ -288,12 +289,12 @@ class Stage:
         now = self.clock.now()
         match provider:
             case "render":
-                return self.render._runs[run_id].step(now).state
+                return self.render._runs[run_id].step(now).status
             case "inngest":
-                return self.inngest._step(self.inngest._runs[run_id])[1].state
+                return self.inngest._step(self.inngest._runs[run_id])[1].status
             case "runway":
                 task, began = self.runway._tasks.get(run_id), self.runway._began[run_id]
-                return task.timeline.at(now - began).state if task and began is not None else ""
+                return task.timeline.at(now - began).status if task and began is not None else ""
         self.world.settle()
         return self.world.runs[run_id].status
 

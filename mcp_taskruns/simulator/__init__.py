@@ -1,5 +1,5 @@
-"""The four providers offline: for the demo, the tests and whoever tries the server without an account.
+"""Simulators of the four providers, for the demo, the tests and trying the server without an account.
 
-Each module is written from its provider's documentation and source and shares no code with the rest of mcp_taskruns:
-a mistake in how we call a provider must not be repeated in how we answer for it.
+Each simulator is written from the documentation and source of its provider. It shares no code with the rest of
+mcp_taskruns, so that a mistake in how the server calls a provider cannot hide behind the same mistake here.
 """

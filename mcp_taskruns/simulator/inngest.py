@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mcp_taskruns.simulator.http import ALL_METHODS, Json, has_valid_key
 from mcp_taskruns.simulator.lifecycle import Clock, Step, Timeline
-from mcp_taskruns.simulator.wire import ALL_METHODS, Json, has_key
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -49,7 +49,7 @@ RUNS = (
         "01JZDEM0EVT000000000000001",
         "onboarding",
         "9d6b5a2e-3a51-5f0c-8b1d-1f3f6a5c0a01",
-        Timeline((Step(0, "Running"), Step(12, "Completed", ended=True))),
+        Timeline((Step(0, "Running"), Step(12, "Completed", is_terminal=True))),
         output={"emails": 3, "trial": "activated"},
         jobs=(4, 8, 12),
     ),
@@ -58,7 +58,7 @@ RUNS = (
         "01JZDEM0EVT000000000000002",
         "sleepy",
         "01e8cef7-567b-5766-a5ed-09df47b10ee7",
-        Timeline((Step(0, "Running"), Step(660, "Completed", ended=True))),
+        Timeline((Step(0, "Running"), Step(660, "Completed", is_terminal=True))),
         output={"slept": True},
         began=-60,
         jobs=(660,),
@@ -68,7 +68,7 @@ RUNS = (
         "01JZDEM0EVT000000000000003",
         "quick",
         "222cde6f-6d7d-5a55-bad1-9a9b6bcec4eb",
-        Timeline((Step(0, "Running"), Step(0.2, "Completed", ended=True))),
+        Timeline((Step(0, "Running"), Step(0.2, "Completed", is_terminal=True))),
         output={"input": {"n": 1, "who": "quick"}, "sum": 42},
         began=-1020,
     ),
@@ -77,7 +77,7 @@ RUNS = (
         "01JZDEM0EVT000000000000004",
         "fails",
         "ae225bce-974e-507b-b625-d8e1dc042b1c",
-        Timeline((Step(0, "Running"), Step(0.1, "Failed", ended=True))),
+        Timeline((Step(0, "Running"), Step(0.1, "Failed", is_terminal=True))),
         output={
             "code": "non_retriable_error",
             "message": "boom: card declined",
@@ -91,7 +91,7 @@ RUNS = (
         "01JZDEM0EVT000000000000005",
         "sleepy",
         "01e8cef7-567b-5766-a5ed-09df47b10ee7",
-        Timeline((Step(0, "Running"), Step(2.7, "Cancelled", ended=True))),
+        Timeline((Step(0, "Running"), Step(2.7, "Cancelled", is_terminal=True))),
         output={},
         began=-600,
     ),
@@ -172,7 +172,7 @@ class Inngest:
 
     def _v1(self, endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
-            if not has_key(request, "signkey-"):
+            if not has_valid_key(request, "signkey-"):
                 headers = EVERY_ANSWER | {"X-Content-Type-Options": "nosniff"}
                 return PlainTextResponse("Authentication failed\n", 401, headers)
             return await endpoint(request)
@@ -183,7 +183,7 @@ class Inngest:
         async def answer(request: Request) -> Response:
             if "authorization" not in request.headers:
                 return v2_error(401, "authorization_header_missing", "Authorization header is missing")
-            if not has_key(request, "signkey-", "sk-inn-api-"):
+            if not has_valid_key(request, "signkey-", "sk-inn-api-"):
                 return v2_error(401, "invalid_signing_key", "Invalid signing key")
             return await endpoint(request)
 
@@ -219,7 +219,7 @@ class Inngest:
         return began, self._timelines[run.id].at(self._clock.now() - began)
 
     def _cancel_now(self, run: Run, began: float) -> None:
-        self._timelines[run.id] = self._timelines[run.id].cut(self._clock.now() - began, "Cancelled")
+        self._timelines[run.id] = self._timelines[run.id].terminate(self._clock.now() - began, "Cancelled")
 
     def _find(self, request: Request, *, unknown: int) -> Run | Response:
         run_id = request.path_params["run"]
@@ -245,11 +245,11 @@ class Inngest:
             "function_version": 0,
             "environment_id": ENVIRONMENT_ID,
             "event_id": run.event_id,
-            "status": step.state,
-            "ended_at": self._clock.timestamp(began + step.at) if step.ended else None,
+            "status": step.status,
+            "ended_at": self._clock.timestamp(began + step.at) if step.is_terminal else None,
         }
-        if step.ended:
-            data["output"] = {} if step.state == "Cancelled" else run.output
+        if step.is_terminal:
+            data["output"] = {} if step.status == "Cancelled" else run.output
         return self._v1_answer(data, RUN_MAX_AGE)
 
     async def _jobs(self, request: Request) -> Response:
@@ -258,7 +258,7 @@ class Inngest:
         if isinstance(run, Response):
             return run
         began, step = self._step(run)
-        pending = [] if step.ended else [began + at for at in run.jobs if began + at > self._clock.now()]
+        pending = [] if step.is_terminal else [began + at for at in run.jobs if began + at > self._clock.now()]
         return self._v1_answer(
             [self._job(run, position, at) for position, at in enumerate(pending[:MAX_JOBS])], JOBS_MAX_AGE
         )
@@ -267,7 +267,7 @@ class Inngest:
         began = self._began[run.id] or 0.0
         # Job ids are opaque; this one only has to stay the same for as long as the job waits.
         job_id = f"{run.id[-3:]}job{round(at - began):06d}"
-        due = round(self._clock.moment(at).timestamp() * 1000)
+        due = round(self._clock.datetime_at(at).timestamp() * 1000)
         identifier = {
             "runID": run.id,
             "wID": run.function_id,
@@ -303,7 +303,7 @@ class Inngest:
                     "payload": {"edge": {"incoming": "step", "outgoing": "c2640f79b4ed481b838ce4ad75330aa3f825d4d9"}},
                     "pf": 0,
                 },
-                "eat": round(self._clock.moment(began).timestamp() * 1000),
+                "eat": round(self._clock.datetime_at(began).timestamp() * 1000),
             },
         }
 
@@ -333,10 +333,10 @@ class Inngest:
             "id": run.id,
             "queuedAt": self._clock.timestamp(began),
             "startedAt": self._clock.timestamp(began),
-            "status": step.state.upper(),
+            "status": step.status.upper(),
             "trigger": {"eventIds": [run.event_id]},
         }
-        if request.query_params.get("includeOutput") == "true" and step.ended and step.state != "Cancelled":
+        if request.query_params.get("includeOutput") == "true" and step.is_terminal and step.status != "Cancelled":
             data["output"] = run.output
         return data
 
@@ -370,7 +370,7 @@ class Inngest:
         if isinstance(run, Response):
             return run
         began, step = self._step(run)
-        if code := V2_ALREADY.get(step.state):
-            return v2_error(409, code, f"Run is already {step.state.lower()}")
+        if code := V2_ALREADY.get(step.status):
+            return v2_error(409, code, f"Run is already {step.status.lower()}")
         self._cancel_now(run, began)
         return self._v2_answer({"runId": run.id})

@@ -1,7 +1,7 @@
-"""A simulated run: a timeline that is a function of elapsed time, and the clock that time is read from.
+"""Simulated time and the timeline of a run.
 
-Nothing runs in the background. A provider keeps, for each run, when it began and its timeline; what a request sees is
-computed when it arrives, so the same calls at the same moments always give the same answers.
+Nothing runs in the background. A provider stores the start and the timeline of each run and computes its status when a
+request arrives, so the same requests at the same times always get the same responses.
 """
 
 import time
@@ -16,36 +16,37 @@ from anyio.lowlevel import checkpoint
 
 
 class Clock:
-    """Simulated seconds since the clock was made: real ones, `speed` times as fast."""
+    """Counts simulated seconds since its creation: real seconds times `speed`."""
 
     def __init__(self, speed: float = 1.0, *, start: datetime | None = None) -> None:
         if speed <= 0:
-            raise ValueError("speed must be above 0")
+            raise ValueError(f"`speed` must be greater than 0, not {speed}")
         self._speed = speed
         self._start = start or datetime.now(UTC)
         self._zero = time.monotonic()
 
     def now(self) -> float:
+        """Return the simulated seconds since the start."""
         return (time.monotonic() - self._zero) * self._speed
 
     async def sleep_until(self, t: float) -> None:
-        """Return when `now()` has reached `t`; at once (after letting others run) if it already has."""
+        """Return when `now()` has reached `t`. Yields to other tasks even if it already has."""
         await checkpoint()
-        # A timer may fire a hair early, so one sleep is not enough to promise now() >= t.
-        while (remaining := t - self.now()) > 0:  # noqa: ASYNC110 - no event announces the time
+        # A timer can fire slightly early, so one sleep does not guarantee now() >= t.
+        while (remaining := t - self.now()) > 0:  # noqa: ASYNC110 - there is no event to wait for
             await anyio.sleep(remaining / self._speed)
 
-    def moment(self, at: float | None = None) -> datetime:
-        """When `at` is (now by default; negative: before the start)."""
+    def datetime_at(self, at: float | None = None) -> datetime:
+        """Return the date and time of `at` (default: now; negative: before the start)."""
         return self._start + timedelta(seconds=self.now() if at is None else at)
 
     def timestamp(self, at: float | None = None) -> str:
-        """The same in ISO 8601, in UTC."""
-        return self.moment(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        """Return the same in ISO 8601, in UTC."""
+        return self.datetime_at(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class ManualClock(Clock):
-    """A clock that stands still until a test moves it; its timestamps start at a fixed date."""
+    """A clock that moves only when a test advances it. Its timestamps start at a fixed date."""
 
     def __init__(self, *, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         super().__init__(start=start)
@@ -67,9 +68,9 @@ class ManualClock(Clock):
             self._sleepers.remove(sleeper)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on and wake every sleeper whose time has come. To be called in the event loop's thread."""
+        """Move the clock forward and wake every sleeper that is due. Call it in the event loop's thread."""
         if seconds < 0:
-            raise ValueError("time only goes forward")
+            raise ValueError(f"the clock only moves forward, not by {seconds} seconds")
         self._now += seconds
         for t, event in self._sleepers:
             if t <= self._now:
@@ -77,18 +78,19 @@ class ManualClock(Clock):
 
 
 class Change:
-    """Wakes the open streams when something happened that no clock announces: a run was started or cancelled."""
+    """Wakes open streams after a change that no clock predicts, such as a run being started or canceled."""
 
     def __init__(self) -> None:
         self._waiting: set[anyio.Event] = set()
 
-    def announce(self) -> None:
+    def notify(self) -> None:
+        """Wake everything that waits."""
         for event in self._waiting:
             event.set()
 
     @contextmanager
-    def watch(self) -> Iterator[anyio.Event]:
-        """An event that the next announcement sets."""
+    def subscribe(self) -> Iterator[anyio.Event]:
+        """Yield an event that the next `notify()` sets."""
         event = anyio.Event()
         self._waiting.add(event)
         try:
@@ -97,64 +99,70 @@ class Change:
             self._waiting.discard(event)
 
     async def wait(self, clock: Clock, until: float) -> None:
-        """Return at the next announcement or at the simulated moment `until`, whichever comes first."""
-        with self.watch() as event:
+        """Return at the next `notify()` or at the simulated time `until`, whichever comes first."""
+        with self.subscribe() as event:
             async with anyio.create_task_group() as group:
 
-                async def alarm() -> None:
+                async def cancel_at_deadline() -> None:
                     await clock.sleep_until(until)
                     group.cancel_scope.cancel()
 
-                group.start_soon(alarm)
+                group.start_soon(cancel_at_deadline)
                 await event.wait()
                 group.cancel_scope.cancel()
 
 
 @dataclass(frozen=True)
 class Step:
-    """From `at` seconds after its beginning a run is in `state`, in the provider's own spelling."""
+    """The status of a run from a point in its timeline on."""
 
+    # Seconds after the start of the run.
     at: float
-    state: str
-    ended: bool = False
+    # In the provider's spelling.
+    status: str
+    is_terminal: bool = False
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a run goes through, first to last.
+    """The steps of a run, in order.
 
-    Steps may share a moment: the run passes through all but the last of them without being seen there. Only the last
-    step may be an end; a timeline without one stays in its last state until it is cut.
+    Of several steps at the same time only the last one can be observed. Only the last step of a timeline may be
+    terminal; a run without a terminal step keeps its last status until it is terminated.
     """
 
     steps: tuple[Step, ...]
 
     def __post_init__(self) -> None:
         if not self.steps or self.steps[0].at != 0:
-            raise ValueError("a timeline begins with a step at 0")
+            raise ValueError("the first step of a timeline must be at 0")
         if any(later.at < earlier.at for earlier, later in pairwise(self.steps)):
-            raise ValueError("the steps of a timeline are in order")
-        if any(step.ended for step in self.steps[:-1]):
-            raise ValueError("nothing follows the end of a run")
+            raise ValueError("the steps of a timeline must be in order of time")
+        if any(step.is_terminal for step in self.steps[:-1]):
+            raise ValueError("only the last step of a timeline may be terminal")
 
-    def so_far(self, elapsed: float) -> tuple[Step, ...]:
-        """The steps reached by then; the first one always is."""
+    def until(self, elapsed: float) -> tuple[Step, ...]:
+        """Return the steps reached after `elapsed` seconds, always at least the first."""
         return tuple(step for step in self.steps if step.at <= elapsed) or self.steps[:1]
 
     def at(self, elapsed: float) -> Step:
-        return self.so_far(elapsed)[-1]
+        """Return the current step after `elapsed` seconds."""
+        return self.until(elapsed)[-1]
 
     def next_change(self, elapsed: float) -> float | None:
-        """When, after `elapsed`, the next step comes."""
+        """Return the time of the first step after `elapsed`, or None."""
         return next((step.at for step in self.steps if step.at > elapsed), None)
 
     @property
-    def end(self) -> float | None:
-        """When the run ends by itself, if it does."""
-        return self.steps[-1].at if self.steps[-1].ended else None
+    def duration(self) -> float | None:
+        """The seconds until the run reaches a terminal status by itself, or None if it never does."""
+        return self.steps[-1].at if self.steps[-1].is_terminal else None
 
-    def cut(self, elapsed: float, state: str) -> "Timeline":
-        """The same run ended from outside at `elapsed`, in `state`; a run that has ended by then stays as it is."""
-        if self.at(elapsed).ended:
+    def terminate(self, elapsed: float, status: str) -> "Timeline":
+        """Return the timeline of the same run ended after `elapsed` seconds with `status`.
+
+        A run that has already reached a terminal status keeps it.
+        """
+        if self.at(elapsed).is_terminal:
             return self
-        return Timeline((*self.so_far(elapsed), Step(elapsed, state, ended=True)))
+        return Timeline((*self.until(elapsed), Step(elapsed, status, is_terminal=True)))

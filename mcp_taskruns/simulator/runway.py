@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mcp_taskruns.simulator.http import ALL_METHODS, Json, bearer_key, has_valid_key
 from mcp_taskruns.simulator.lifecycle import Clock, Step, Timeline
-from mcp_taskruns.simulator.wire import ALL_METHODS, Json, has_key, key_of
 
 VERSION = "2024-11-06"
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -33,13 +33,13 @@ TASKS = (
     Task(
         "17f20503-6c24-4c16-946b-35dbbce2af2f",
         Timeline(
-            (Step(0, "THROTTLED"), Step(2, "PENDING"), Step(4, "RUNNING"), Step(20, "SUCCEEDED", ended=True)),
+            (Step(0, "THROTTLED"), Step(2, "PENDING"), Step(4, "RUNNING"), Step(20, "SUCCEEDED", is_terminal=True)),
         ),
     ),
-    Task("27f20503-6c24-4c16-946b-35dbbce2af2f", Timeline((Step(0, "SUCCEEDED", ended=True),)), began=-3600),
-    Task("37f20503-6c24-4c16-946b-35dbbce2af2f", Timeline((Step(0, "FAILED", ended=True),)), began=-1800),
+    Task("27f20503-6c24-4c16-946b-35dbbce2af2f", Timeline((Step(0, "SUCCEEDED", is_terminal=True),)), began=-3600),
+    Task("37f20503-6c24-4c16-946b-35dbbce2af2f", Timeline((Step(0, "FAILED", is_terminal=True),)), began=-1800),
     Task("47f20503-6c24-4c16-946b-35dbbce2af2f", Timeline((Step(0, "THROTTLED"),)), began=-600),
-    Task("57f20503-6c24-4c16-946b-35dbbce2af2f", Timeline((Step(0, "CANCELLED", ended=True),)), began=-900),
+    Task("57f20503-6c24-4c16-946b-35dbbce2af2f", Timeline((Step(0, "CANCELLED", is_terminal=True),)), began=-900),
 )
 
 
@@ -98,9 +98,9 @@ class Runway:
         # The version is asked for before anything else.
         if request.headers.get("x-runway-version") != VERSION:
             return bad_request("invalid_value", ["header", "X-Runway-Version"], f"Expected version {VERSION}")
-        if not has_key(request, "key_"):
+        if not has_valid_key(request, "key_"):
             return refusal(401, "You did not provide a valid API key.")
-        if key_of(request) == "key_throttled" and (refused := self._throttle()):
+        if bearer_key(request) == "key_throttled" and (refused := self._throttle()):
             return refused
         task_id = request.path_params["task"]
         if not UUID4.fullmatch(task_id):
@@ -124,18 +124,18 @@ class Runway:
         if began is None:
             began = self._began[task.id] = now
         step = task.timeline.at(now - began)
-        shown: Json = {"id": task.id, "status": step.state, "createdAt": self._clock.timestamp(began)}
-        if step.state == "RUNNING":
-            end = task.timeline.end or now
+        shown: Json = {"id": task.id, "status": step.status, "createdAt": self._clock.timestamp(began)}
+        if step.status == "RUNNING":
+            end = task.timeline.duration or now
             shown["progress"] = round((now - began - step.at) / (end - step.at), 3)
-        elif step.state == "SUCCEEDED":
+        elif step.status == "SUCCEEDED":
             self._signed += 1
             # A name that no DNS will ever resolve (RFC 2606).
             shown["output"] = [f"https://outputs.runway.invalid/{task.id}/output.mp4?_jwt=simulated-{self._signed}"]
-        elif step.state == "FAILED":
+        elif step.status == "FAILED":
             shown |= {"failure": "An unexpected error occurred.", "failureCode": "INTERNAL.BAD_OUTPUT.CODE01"}
-        credit = CREDITS if step.state == "SUCCEEDED" or not step.ended else 0
-        shown["cost" if step.ended else "estimatedCost"] = {"credits": credit}
+        credit = CREDITS if step.status == "SUCCEEDED" or not step.is_terminal else 0
+        shown["cost" if step.is_terminal else "estimatedCost"] = {"credits": credit}
         return JSONResponse(shown)
 
     async def _delete(self, task: Task) -> Response:

@@ -19,7 +19,8 @@ from mcp_taskruns.errors import (
     UnknownTool,
     UpstreamError,
 )
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.clients import open_gateway
 
 pytestmark = pytest.mark.anyio
@@ -225,7 +226,7 @@ async def test_stopping_ends_calls_under_way_with_an_error(simulator: Simulator,
             tasks.start_soon(follow)
             request = await simulator.wait_for_request(lambda request: "events" in request.path)
             gateway.stop()
-        await request.hung_up.wait()
+        await request.disconnected.wait()
     await gateway.aclose()
     assert errors == ["this server is stopping"]
 
@@ -273,7 +274,7 @@ async def test_cancelling_a_call_hangs_up_on_the_provider_within_a_second(
             request = await simulator.wait_for_request(lambda request: "events" in request.path)
             tasks.cancel_scope.cancel()
         with anyio.fail_after(1):
-            await request.hung_up.wait()
+            await request.disconnected.wait()
     await gateway.aclose()
 
 

@@ -11,7 +11,8 @@ import pytest
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import CallError, ProviderError
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.clock import DRIVEN
 from tests.engine.runs.driver import (
     ALL_TRIES_S,
@@ -377,7 +378,7 @@ async def test_a_page_that_is_no_list_leaves_those_before_it(simulator: Simulato
 
 
 async def test_a_page_that_does_not_come_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [HONEST, HONEST, *[Fault(cut=True)] * TRIES])
+    order(simulator, "render", [HONEST, HONEST, *[Fault(truncate=True)] * TRIES])
     running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 1}, ALL_TRIES_S)
     assert len(ids_of(running.outcome)) == 2
     assert len(sent(simulator)) == 2 + TRIES

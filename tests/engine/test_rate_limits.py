@@ -16,7 +16,10 @@ from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.rate_limits import Throttle, silent
 from mcp_taskruns.errors import UpstreamError
 from mcp_taskruns.loading.loader import load_tools
-from mcp_taskruns.simulator.app import Fault, RecordedRequest, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.server import serve
+from mcp_taskruns.simulator.traffic import RecordedRequest
 from tests.clock import DrivenLoop, LoopClock, pass_time, settle
 from tests.engine.runs.driver import (
     GOING_ON,
@@ -83,10 +86,11 @@ class TimedSimulator(Simulator):
     def __init__(self) -> None:
         super().__init__(clock=LoopClock())
         self.times: list[float] = []
+        self.traffic.on_request = self._note_time
 
-    def record(self, request: RecordedRequest) -> Fault | None:
+    def _note_time(self, _: RecordedRequest) -> Fault | None:
         self.times.append(anyio.current_time())
-        return super().record(request)
+        return None
 
     def arrived(self, begins: str) -> list[float]:
         """When the requests arrived that begin so: with a method and a path."""
@@ -450,7 +454,7 @@ async def test_streams_and_calls_that_hang_at_a_provider_hold_up_nobody_else(
         crowd.begin(*STREAMS[provider], 300)
         for _ in range(50):
             await settle()
-            if len(simulator.open[provider]) == 300:
+            if simulator.traffic.open_connections(provider) == 300:
                 break
         await answered(crowd.begin(*READS[provider], 5))  # streams leave room for asking how a run is
         for _ in range(100):
@@ -458,9 +462,9 @@ async def test_streams_and_calls_that_hang_at_a_provider_hold_up_nobody_else(
         hanging = crowd.begin(*READS[provider], 100)
         for _ in range(50):
             await settle()
-            if len(simulator.open[provider]) == 400:
+            if simulator.traffic.open_connections(provider) == 400:
                 break
-        assert len(simulator.open[provider]) == 400
+        assert simulator.traffic.open_connections(provider) == 400
         for other in READS.keys() - {provider}:
             await answered(crowd.begin(*READS[other], 10))
         assert not any(call.is_over for call in hanging)

@@ -11,7 +11,9 @@ import anyio
 import pytest
 
 from mcp_taskruns.loading.loader import load_tools
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.server import serve
 from tests.clock import DRIVEN, LoopClock, pass_time, settle
 from tests.engine.runs.driver import (
     ALL_TRIES_S,
@@ -275,7 +277,12 @@ CANCELS: dict[str, tuple[Arguments, int]] = {
     # Changes nothing of a run that has ended: inngest pkg/api/apiv1
     "inngest-cancel-function-run": ({"runId": INNGEST_RUNNING}, 2),
 }
-RECEIVED = {"cut": Fault(cut=True), "lost": Fault(503, body="lost", cut=True), "503": Fault(503), "429": Fault(429)}
+RECEIVED = {
+    "cut": Fault(truncate=True),
+    "lost": Fault(503, body="lost", truncate=True),
+    "503": Fault(503),
+    "429": Fault(429),
+}
 
 
 def test_each_operation_is_in_one_of_the_tables() -> None:
@@ -343,7 +350,7 @@ async def test_a_write_does_not_fail_because_a_kept_connection_was_closed(
             await pass_time(wait_s)
             async with calling(gateway, "posthog-retrieve-task-run", on(POSTHOG_RUNNING)) as read:
                 await read.finish(2)
-            simulator.cut_connections("posthog")
+            simulator.drop_connections("posthog")
             arguments = SENT_ONCE["posthog-relay-run-message-slack"]
             async with calling(gateway, "posthog-relay-run-message-slack", arguments) as call:
                 await call.finish(0)

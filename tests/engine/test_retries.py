@@ -11,7 +11,9 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.server import serve
 from tests.clock import DRIVEN, LoopClock, pass_time
 from tests.engine.runs.driver import (
     ALL_TRIES_S,
@@ -247,7 +249,12 @@ async def test_a_start_whose_connection_is_dropped_is_sent_again_with_the_same_k
 
 
 async def test_what_is_told_in_the_end_is_the_last_failure(simulator: Simulator, environment: dict[str, str]) -> None:
-    for fault in (Fault(503, body="first"), Fault(cut=True), Fault(502, body="third"), Fault(429, body="the last")):
+    for fault in (
+        Fault(503, body="first"),
+        Fault(truncate=True),
+        Fault(502, body="third"),
+        Fault(429, body="the last"),
+    ):
         simulator.fail_next("render", fault)
     call = await finished(environment, "render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED}, ALL_TRIES_S)
     assert call.failure.message == "the provider answered 429: the last (4 tries)"
@@ -263,7 +270,7 @@ async def test_a_stream_counts_the_tries_to_open_it_and_to_connect_again_apart(
     async with opened(environment) as gateway, calling(gateway, "posthog-stream-task-run", RUN) as call:
         await pass_time(4)
         assert ["(1 of 3)" in call.lines[0], "(2 of 3)" in call.lines[1]] == [True, True]
-        assert simulator.cut_connections("posthog") == 1
+        assert simulator.drop_connections("posthog") == 1
         await call.finish(45)
     streams = [line for line in sent(simulator) if "/stream/" in line]
     assert len(streams) == 3 + MAX_RECONNECTS

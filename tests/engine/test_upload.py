@@ -12,7 +12,9 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import CallError, InvalidArguments, UpstreamError
-from mcp_taskruns.simulator.app import Fault, RecordedRequest, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.traffic import RecordedRequest
 from tests.clients import open_gateway
 from tests.clock import DRIVEN
 from tests.engine.runs.driver import (

@@ -15,7 +15,8 @@ from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import read_settings
-from mcp_taskruns.simulator.app import RecordedRequest, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.traffic import RecordedRequest
 from tests.clock import pass_time, settle
 from tests.engine.runs.driver import POSTHOG_RUNS, TASK, Arguments, is_ours
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.clock import pass_time
 from tests.engine.runs.driver import (
     POSTHOG_COMPLETED,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.engine.runs.driver import POSTHOG_COMPLETED, POSTHOG_NOT_STARTED, POSTHOG_RUNNING, TASK, Arguments, outside
 from tests.providers.driver import (
     POSTHOG_READING,

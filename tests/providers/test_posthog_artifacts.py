@@ -11,7 +11,8 @@ import httpx
 import pytest
 from mcp import types
 
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.engine.runs.driver import POSTHOG_COMPLETED, POSTHOG_FAILED, POSTHOG_RUNNING, Arguments, outside
 from tests.providers.driver import (
     POSTHOG_WRITING,
@@ -133,7 +134,7 @@ async def test_p6_a_file_that_posthog_would_refuse_is_not_sent(
 
 
 async def test_p6_a_file_is_not_stored_twice_for_an_answer_that_is_lost(simulator: Simulator, caller: Caller) -> None:
-    simulator.fail_next("posthog", Fault(cut=True))
+    simulator.fail_next("posthog", Fault(truncate=True))
     told = await caller.call(UPLOAD, **on(POSTHOG_RUNNING, body={"artifacts": [file("a.md", "a")]}), within=5)
     assert told.error["retryable"] is False
     assert len(requests(simulator)) == 1

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.engine.runs.driver import (
     POSTHOG_COMPLETED,
     POSTHOG_FAILED,
@@ -94,7 +95,7 @@ async def test_p5_entries_that_posthog_would_refuse_are_not_sent(
 async def test_p5_entries_are_not_appended_twice_for_an_answer_that_is_lost(
     simulator: Simulator, caller: Caller
 ) -> None:
-    simulator.fail_next("posthog", Fault(cut=True))
+    simulator.fail_next("posthog", Fault(truncate=True))
     told = await caller.call(APPEND, **on(POSTHOG_RUNNING, body={"entries": [entry("once")]}), within=5)
     assert told.error["retryable"] is False
     assert len(requests(simulator)) == 1
@@ -298,7 +299,7 @@ async def test_p19_a_stream_that_is_lost_is_read_on_after_the_last_event(simulat
     said = "".join(events[:2])
     headers = {"Content-Type": "text/event-stream", "Content-Length": str(len(said) + 1000)}
     simulator.requests.clear()
-    simulator.fail_next("posthog", Fault(200, headers, said + "x" * len(said), cut=True))
+    simulator.fail_next("posthog", Fault(200, headers, said + "x" * len(said), truncate=True))
     told = await caller.call(STREAM, **on(POSTHOG_FAILED), within=20)
     assert told.value["events"] == whole.value["events"]
     assert wire(simulator)[1].headers["last-event-id"] == whole.value["events"][1]["id"]

@@ -11,8 +11,10 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.render.app import Render
+from mcp_taskruns.simulator.server import serve
 from tests.clock import LoopClock, pass_time
 from tests.engine.runs.driver import (
     HONEST,
@@ -192,7 +194,7 @@ async def test_r2_repeating_the_call_with_the_key_that_was_made_starts_no_second
 async def test_r2_a_start_whose_answer_is_lost_is_sent_again_and_starts_one_run(
     simulator: Simulator, environment: dict[str, str], caller: Caller
 ) -> None:
-    simulator.fail_next("render", Fault(cut=True))
+    simulator.fail_next("render", Fault(truncate=True))
     told = await caller.call("render-run-task", body=SQUARE, within=2)
     first, second = wire(simulator)
     assert first == second

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.clock import pass_time
 from tests.engine.runs.driver import (
     HONEST,
@@ -193,7 +194,7 @@ async def test_w2_a_task_of_an_unknown_status_is_not_deleted_unawares(simulator:
     assert methods(simulator) == ["GET"]
 
 
-@pytest.mark.parametrize("fault", [Fault(cut=True), Fault(503, body="busy")], ids=["cut", "503"])
+@pytest.mark.parametrize("fault", [Fault(truncate=True), Fault(503, body="busy")], ids=["cut", "503"])
 async def test_w2_a_deletion_is_never_sent_twice(fault: Fault, simulator: Simulator, caller: Caller) -> None:
     # A second one would find the task finished, and delete its output
     simulator.fail_next("runway", HONEST)

@@ -152,7 +152,7 @@ async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_
                 await first.wait()
                 tasks.cancel_scope.cancel()
             with anyio.fail_after(1):
-                await simulator.requests[0].hung_up.wait()
+                await simulator.requests[0].disconnected.wait()
     assert told == [(1, 2, "trn-d5im0000000000000001: succeeded")]
 
 
@@ -205,7 +205,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
                 request = await simulator.wait_for_request(lambda request: "events" in request.path)
                 child.send_signal(number)
                 assert await anyio.to_thread.run_sync(child.wait, 5) == 0
-                await request.hung_up.wait()
+                await request.disconnected.wait()
 
 
 @pytest.mark.parametrize("era", ["legacy", "auto"])

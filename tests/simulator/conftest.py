@@ -1,9 +1,12 @@
+"""Fixtures: a simulator with a manual clock, and one that runs fast."""
+
 from collections.abc import AsyncIterator
 
 import pytest
 
-from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
+from mcp_taskruns.simulator.server import serve
 
 
 @pytest.fixture
@@ -18,14 +21,14 @@ def simulator(clock: ManualClock) -> Simulator:
 
 @pytest.fixture
 async def origin(simulator: Simulator) -> AsyncIterator[str]:
-    """Where the simulator listens, on a real socket."""
+    """The origin of the simulator, served on a real socket."""
     async with serve(simulator) as origin:
         yield origin
 
 
 @pytest.fixture
 def fast_simulator() -> Simulator:
-    """A simulator in which a thousand seconds pass in one: for the official clients, which cannot move a clock."""
+    """A simulator that runs 1,000 times as fast, for the official clients, which wait in real time."""
     return Simulator(speed=1000)
 
 

@@ -1,3 +1,5 @@
+"""Timelines, clocks and waiting for changes."""
+
 from datetime import UTC, datetime
 
 import anyio
@@ -7,36 +9,36 @@ from mcp_taskruns.simulator.lifecycle import Change, Clock, ManualClock, Step, T
 
 pytestmark = pytest.mark.anyio
 
-RUN = Timeline((Step(0, "queued"), Step(2, "running"), Step(5, "done", ended=True)))
+RUN = Timeline((Step(0, "queued"), Step(2, "running"), Step(5, "done", is_terminal=True)))
 ENDLESS = Timeline((Step(0, "queued"), Step(2, "running")))
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "state", "next_change"),
+    ("elapsed", "status", "next_change"),
     [(-1, "queued", 0), (0, "queued", 2), (1.9, "queued", 2), (2, "running", 5), (5, "done", None), (99, "done", None)],
 )
-def test_the_state_of_a_run_follows_from_elapsed_time(elapsed: float, state: str, next_change: float | None) -> None:
-    assert RUN.at(elapsed).state == state
+def test_status_of_a_run_follows_from_the_elapsed_time(elapsed: float, status: str, next_change: float | None) -> None:
+    assert RUN.at(elapsed).status == status
     assert RUN.next_change(elapsed) == next_change
 
 
-def test_only_a_run_that_ends_by_itself_has_an_end() -> None:
-    assert (RUN.end, ENDLESS.end) == (5, None)
+def test_run_without_a_terminal_step_has_no_duration() -> None:
+    assert (RUN.duration, ENDLESS.duration) == (5, None)
 
 
-def test_a_cut_run_ends_there_and_forgets_what_would_have_come() -> None:
-    cut = RUN.cut(3, "cancelled")
-    assert cut.steps == (Step(0, "queued"), Step(2, "running"), Step(3, "cancelled", ended=True))
+def test_terminated_run_drops_its_later_steps() -> None:
+    terminated = RUN.terminate(3, "cancelled")
+    assert terminated.steps == (Step(0, "queued"), Step(2, "running"), Step(3, "cancelled", is_terminal=True))
 
 
-def test_cutting_a_run_that_has_ended_changes_nothing() -> None:
-    assert RUN.cut(5, "cancelled") is RUN
+def test_terminate_keeps_a_run_with_a_terminal_status() -> None:
+    assert RUN.terminate(5, "cancelled") is RUN
 
 
-def test_a_state_left_at_the_moment_it_is_reached_is_history_but_never_seen() -> None:
+def test_status_replaced_at_the_same_time_is_in_the_history_only() -> None:
     retried = Timeline((Step(0, "running"), Step(1, "failed"), Step(1, "running")))
-    assert [step.state for step in retried.so_far(1)] == ["running", "failed", "running"]
-    assert retried.at(1).state == "running"
+    assert [step.status for step in retried.until(1)] == ["running", "failed", "running"]
+    assert retried.at(1).status == "running"
 
 
 @pytest.mark.parametrize(
@@ -45,34 +47,34 @@ def test_a_state_left_at_the_moment_it_is_reached_is_history_but_never_seen() ->
         (),
         (Step(1, "late"),),
         (Step(0, "a"), Step(2, "b"), Step(1, "c")),
-        (Step(0, "over", ended=True), Step(1, "not over")),
+        (Step(0, "done", is_terminal=True), Step(1, "running")),
     ],
 )
-def test_an_impossible_timeline_cannot_be_made(steps: tuple[Step, ...]) -> None:
-    with pytest.raises(ValueError, match=r"timeline|follows"):
+def test_invalid_timeline_raises_value_error(steps: tuple[Step, ...]) -> None:
+    with pytest.raises(ValueError, match="of a timeline"):
         Timeline(steps)
 
 
-async def test_a_fast_clock_wakes_a_sleeper_after_a_fraction_of_the_time() -> None:
+async def test_fast_clock_sleeps_for_a_fraction_of_the_time() -> None:
     clock = Clock(speed=100_000)
     with anyio.fail_after(5):
         await clock.sleep_until(clock.now() + 600)
     assert clock.now() >= 600
 
 
-async def test_sleeping_until_a_moment_that_has_passed_returns() -> None:
+async def test_sleep_until_a_past_time_returns() -> None:
     clock = Clock()
     with anyio.fail_after(5):
         await clock.sleep_until(clock.now() - 1)
 
 
-def test_timestamps_are_utc_and_count_from_the_start() -> None:
+def test_timestamps_are_in_utc_and_relative_to_the_start() -> None:
     clock = Clock(start=datetime(2026, 1, 1, tzinfo=UTC))
     assert (clock.timestamp(0), clock.timestamp(-0.5)) == ("2026-01-01T00:00:00.000Z", "2025-12-31T23:59:59.500Z")
     assert clock.timestamp() >= clock.timestamp(0)
 
 
-async def test_a_manual_clock_wakes_those_whose_time_has_come_and_no_others() -> None:
+async def test_manual_clock_wakes_only_the_sleepers_that_are_due() -> None:
     clock = ManualClock()
     woken: list[float] = []
 
@@ -92,7 +94,7 @@ async def test_a_manual_clock_wakes_those_whose_time_has_come_and_no_others() ->
     assert clock.timestamp() == "2026-01-01T00:00:20.000Z"
 
 
-def test_clocks_refuse_to_stand_still_for_ever_or_to_run_backwards() -> None:
+def test_clock_rejects_zero_speed_and_a_negative_advance() -> None:
     with pytest.raises(ValueError, match="speed"):
         Clock(speed=0)
     with pytest.raises(ValueError, match="forward"):
@@ -100,7 +102,7 @@ def test_clocks_refuse_to_stand_still_for_ever_or_to_run_backwards() -> None:
 
 
 @pytest.mark.parametrize("by_clock", [True, False])
-async def test_a_wait_ends_at_the_announcement_or_when_its_time_comes(by_clock: bool) -> None:
+async def test_wait_returns_at_a_change_or_at_its_deadline(by_clock: bool) -> None:
     clock, change = ManualClock(), Change()
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
@@ -109,4 +111,4 @@ async def test_a_wait_ends_at_the_announcement_or_when_its_time_comes(by_clock: 
             if by_clock:
                 clock.advance(10)
             else:
-                change.announce()
+                change.notify()

@@ -21,10 +21,12 @@ from render.client.errors import ClientError, RateLimitError, RenderError, Serve
 from render.client.types import ListTaskRunsParams, TaskRunDetails
 from render.public_api.api.workflow_tasks import get_task, list_task_runs, list_tasks
 
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.render.app import Render
 from mcp_taskruns.simulator.render.runs import OWNER_ID, VERSION_IDS, WORKFLOW_ID
+from mcp_taskruns.simulator.server import serve
 
 pytestmark = pytest.mark.anyio
 
@@ -285,7 +287,7 @@ async def test_the_sdk_waits_again_when_its_stream_is_cut(
     still: SDK, simulator: Simulator, naps: list[float], clock: ManualClock
 ) -> None:
     simulator.fail_next("render", Fault())  # the start
-    simulator.fail_next("render", Fault(cut=True))  # half of the stream's first frame
+    simulator.fail_next("render", Fault(truncate=True))  # half of the stream's first frame
     done: list[TaskRunDetails] = []
 
     async def wait() -> None:

@@ -26,7 +26,8 @@ from runwayml import (
 )
 from runwayml.lib.polling import TaskTimeoutError
 
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -184,7 +185,7 @@ def later(status: int, times: int = 2, **headers: str) -> list[Fault]:
     return [fault] * times
 
 
-CUT = Fault(status=200, body="{}" * 100, cut=True)
+CUT = Fault(status=200, body="{}" * 100, truncate=True)
 BACKOFF = [(0.375, 0.5), (0.75, 1.0)]
 """Half a second, then a whole one, each up to a quarter shorter."""
 

@@ -180,7 +180,7 @@ class World:
         zero = self.clock.now() if starting is None else starting
         run.script = [Beat(zero + beat.at, beat.said, beat.changes, beat.state) for beat in script]
         self.settle()
-        self.change.announce()
+        self.change.notify()
 
     def settle(self) -> None:
         """Play what is due by now in every script."""
@@ -233,7 +233,7 @@ class World:
         run.last_id = (milliseconds, 0) if milliseconds > last else (last, sequence + 1)
         run.stream.append(StreamEntry(run.last_id, data))
         del run.stream[:-MAX_STREAM_LENGTH]
-        self.change.announce()
+        self.change.notify()
 
     def detail(self, run: Run, base: str) -> dict[str, Any]:
         """TaskRunDetail, secrets included: `log_url` is presigned, `state` holds what opens the sandbox."""

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from mcp_taskruns.simulator.http import ALL_METHODS, Json, bearer_key, has_valid_key, list_parameter
 from mcp_taskruns.simulator.lifecycle import Change, Clock
 from mcp_taskruns.simulator.render.runs import (
     LATEST,
@@ -28,7 +29,6 @@ from mcp_taskruns.simulator.render.runs import (
     Task,
     find_task,
 )
-from mcp_taskruns.simulator.wire import ALL_METHODS, Json, has_key, key_of, values
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -130,8 +130,8 @@ class Render:
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
-            if not has_key(request, "rnd_"):
-                if "json" in key_of(request):
+            if not has_valid_key(request, "rnd_"):
+                if "json" in bearer_key(request):
                     return refusal(401, "Unauthorized", id="err-simulated")
                 # Plain text: SDK changelog 0.6.1 repairs a client that took every 401 for JSON.
                 return PlainTextResponse("Unauthorized", 401)
@@ -154,7 +154,7 @@ class Render:
         spent = spent + 1 if counted == minute else 1
         self._spent[kind] = (minute, spent)
         end = (minute + 1) * 60
-        reset = self._clock.moment(end).timestamp() if self._resets_at_epoch else end - now
+        reset = self._clock.datetime_at(end).timestamp() if self._resets_at_epoch else end - now
         return spent > limit, {
             "Ratelimit-Limit": str(limit),
             "Ratelimit-Remaining": str(max(limit - spent, 0)),
@@ -184,11 +184,11 @@ class Render:
             "workflowVersionId": {VERSION_IDS[task.version]},
             "taskSlug": slugs,
         }
-        return all(not (given := values(request, name)) or fact & set(given) for name, fact in facts.items())
+        return all(not (given := list_parameter(request, name)) or fact & set(given) for name, fact in facts.items())
 
     async def _list_runs(self, request: Request) -> Response:
         now = self._clock.now()
-        roots = values(request, "rootTaskRunId")
+        roots = list_parameter(request, "rootTaskRunId")
         runs = [
             run
             for run in sorted(self._runs.values(), key=lambda run: (run.began, run.id), reverse=True)
@@ -233,10 +233,10 @@ class Render:
             return refusal(404, f"task run not found: {run_id}")
         if run.parent:
             return refusal(500, f"task run {run_id} is a subtask; cancel its root {run.root} instead")
-        if run.step(now).ended:
+        if run.step(now).is_terminal:
             return refusal(500, f"task run {run_id} is not active")
         self._cancel_family(run, now)
-        self._change.announce()
+        self._change.notify()
         return Response(status_code=204)
 
     def _find(self, run_id: str) -> Run | None:
@@ -268,10 +268,10 @@ class Render:
             if run.began > now:
                 del self._runs[run.id]
             else:
-                self._runs[run.id] = replace(run, timeline=run.timeline.cut(now - run.began, "canceled"))
+                self._runs[run.id] = replace(run, timeline=run.timeline.terminate(now - run.began, "canceled"))
 
     async def _stream_events(self, request: Request) -> Response:
-        run_ids = list(dict.fromkeys(values(request, "taskRunIds")))
+        run_ids = list(dict.fromkeys(list_parameter(request, "taskRunIds")))
         if not run_ids:
             return refusal(400, "taskRunIds is required")
         unknown = [run_id for run_id in run_ids if self._find(run_id) is None]
@@ -288,12 +288,12 @@ class Render:
         """
         last_event = now = self._clock.now()
         next_ping = now + HEARTBEAT
-        waiting = [run_id for run_id in run_ids if self._runs[run_id].step(now).state != "canceled"]
+        waiting = [run_id for run_id in run_ids if self._runs[run_id].step(now).status != "canceled"]
         yield "retry: 2000\n\n"
         while waiting:
             # Looked at again after every frame: time passes and runs are canceled while a client takes one.
             now = self._clock.now()
-            ended = next((run_id for run_id in waiting if self._runs[run_id].step(now).ended), None)
+            ended = next((run_id for run_id in waiting if self._runs[run_id].step(now).is_terminal), None)
             if ended:
                 waiting.remove(ended)
                 last_event = now

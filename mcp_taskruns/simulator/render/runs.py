@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mcp_taskruns.simulator.http import Json
 from mcp_taskruns.simulator.lifecycle import Clock, Step, Timeline
-from mcp_taskruns.simulator.wire import Json
 
 OWNER_ID = "tea-d5im0000000000000001"
 WORKFLOW = "demo-workflow"
@@ -64,7 +64,7 @@ class Task:
                 steps.append(Step(start, "failed"))
             steps += [Step(start, "pending"), Step(start + QUEUED, "running")]
         end = (self.failed_attempts + 1) * self.seconds
-        steps.append(Step(end, "failed" if outcome.error else "completed", ended=True))
+        steps.append(Step(end, "failed" if outcome.error else "completed", is_terminal=True))
         return Timeline(tuple(steps))
 
     def shown(self, clock: Clock) -> Json:
@@ -143,11 +143,11 @@ class Run:
         """One per time the run was running. SDK 1.5.0 raises KeyError without `attempt`, counted from 0."""
         attempts: list[Json] = []
         enqueued = self.began
-        for step in self.timeline.so_far(now - self.began):
+        for step in self.timeline.until(now - self.began):
             at = clock.timestamp(self.began + step.at)
-            if step.state == "pending":
+            if step.status == "pending":
                 enqueued = self.began + step.at
-            elif step.state == "running":
+            elif step.status == "running":
                 attempts.append(
                     {
                         "attempt": len(attempts),
@@ -158,10 +158,10 @@ class Run:
                     }
                 )
             elif attempts and attempts[-1]["status"] == "running":
-                attempts[-1] |= {"status": step.state, "completedAt": at}
-                if detailed and step.state == "failed":
+                attempts[-1] |= {"status": step.status, "completedAt": at}
+                if detailed and step.status == "failed":
                     attempts[-1]["error"] = self.outcome.error or "ConnectionError: the database went away"
-                if detailed and step.state == "completed":
+                if detailed and step.status == "completed":
                     attempts[-1]["results"] = list(self.outcome.results)
         return attempts
 
@@ -169,11 +169,11 @@ class Run:
         """A TaskRun as lists and POST show it: without input, results and error."""
         step = self.step(now)
         attempts = self._attempts(clock, now, detailed=detailed)
-        pending = sum(past.state == "pending" for past in self.timeline.so_far(now - self.began))
+        pending = sum(past.status == "pending" for past in self.timeline.until(now - self.began))
         shown: Json = {
             "id": self.id,
             "taskId": self.task.id,
-            "status": step.state,
+            "status": step.status,
             "parentTaskRunId": self.parent,
             "rootTaskRunId": self.root,
             "retries": pending - 1,
@@ -184,7 +184,7 @@ class Run:
         if self.parent:
             # The attempt of the parent that spawned it: no task here that has subtasks is retried.
             shown["parentTaskAttempt"] = 0
-        if step.ended:
+        if step.is_terminal:
             shown["completedAt"] = clock.timestamp(self.began + step.at)
         return shown
 
@@ -193,7 +193,7 @@ class Run:
         step = self.step(now)
         shown = self.summary(clock, now, detailed=True)
         shown["input"] = self.input
-        shown["results"] = list(self.outcome.results) if step.state == "completed" else []
-        if step.ended and step.state == "failed":
+        shown["results"] = list(self.outcome.results) if step.status == "completed" else []
+        if step.is_terminal and step.status == "failed":
             shown["error"] = self.outcome.error
         return shown

@@ -13,7 +13,9 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import CallError
-from mcp_taskruns.simulator.app import Fault, RecordedRequest, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.traffic import RecordedRequest
 from tests.clients import open_gateway
 from tests.clock import pass_time, settle
 
@@ -181,7 +183,7 @@ HONEST = Fault()
 """A request that the simulator answers itself."""
 
 PASSING = {
-    "cut": Fault(cut=True),
+    "cut": Fault(truncate=True),
     "429": Fault(429, body="slow down"),
     "502": Fault(502, body="bad gateway"),
     "503": Fault(503, body="busy"),

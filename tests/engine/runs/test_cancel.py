@@ -6,7 +6,8 @@ import anyio
 import pytest
 from mcp.types import CallToolResult, TextContent
 
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.clients import Door, Era, open_client
 from tests.clock import pass_time
 from tests.engine.runs.driver import (

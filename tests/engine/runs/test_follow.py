@@ -22,7 +22,8 @@ from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import CallError, ProviderError, UpstreamError
 from mcp_taskruns.servers.mcp.server import build_server
-from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.server import serve
 from tests.clients import open_gateway
 from tests.clock import DRIVEN, LoopClock, pass_time, settle
 
@@ -570,7 +571,7 @@ async def test_ten_lost_connections_lose_and_double_nothing(simulator: Simulator
             for number in range(10):
                 await change(environment, stage=f"stage {number}")
                 await settle()
-                assert simulator.cut_connections("posthog") == 1
+                assert simulator.drop_connections("posthog") == 1
                 await change(environment, stage=f"stage {number} and a half")
                 await pass_time(1.25)
             await change(environment, status="completed")

@@ -10,7 +10,9 @@ import pytest
 from mcp.types import TextContent
 
 from mcp_taskruns.errors import InvalidArguments
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.server import serve
 from tests.clients import Door, Era, open_client
 from tests.clock import LoopClock, pass_time, settle
 from tests.engine.runs.driver import (
@@ -94,7 +96,7 @@ async def test_the_rest_of_the_body_is_sent_as_it_was_given(simulator: Simulator
 
 
 async def test_an_empty_key_is_no_key(simulator: Simulator, environment: dict[str, str]) -> None:
-    simulator.fail_next("render", Fault(cut=True))
+    simulator.fail_next("render", Fault(truncate=True))
     await finished(environment, "render-run-task", {"body": {**SQUARE["body"], "idempotencyKey": ""}}, 60)
     assert len(await render_runs(environment)) == 1
 
@@ -243,7 +245,7 @@ async def test_a_start_that_is_refused_for_good_is_not_tried_again(
 
 
 async def test_a_start_without_a_key_is_not_tried_again(simulator: Simulator, environment: dict[str, str]) -> None:
-    simulator.fail_next("posthog", Fault(cut=True))
+    simulator.fail_next("posthog", Fault(truncate=True))
     call = await finished(environment, "posthog-create-task-run", CLOUD, 0)
     assert "broke off" in call.failure.message
     assert len(sent(simulator)) == 1
@@ -291,7 +293,7 @@ async def test_a_caller_that_leaves_after_the_start_hangs_up_and_the_run_goes_on
         await settle()
         assert call.is_over
         stream = next(request for request in simulator.requests if "/events" in request.path)
-        assert stream.hung_up.is_set()
+        assert stream.disconnected.is_set()
     assert [request.method for request in simulator.requests] == ["POST", "GET", "GET"]
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] == "running"
 
@@ -505,7 +507,7 @@ async def test_a_client_that_cancels_a_start_leaves_the_run_running(
                 tasks.start_soon(client.call_tool, "render-run-task", {**SLOW, "wait_seconds": 45})
                 stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
                 tasks.cancel_scope.cancel()
-            await stream.hung_up.wait()
+            await stream.disconnected.wait()
     assert "DELETE" not in {request.method for request in simulator.requests}
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] in {"pending", "running"}
 

@@ -18,7 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mcp_taskruns.simulator.app import Fault, Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.server import serve
 from tests.clients import Door, Era, listening, open_client
 from tests.clock import LoopClock, pass_time, settle
 from tests.engine.runs.driver import (
@@ -527,7 +529,7 @@ async def test_a_stream_that_is_cut_is_opened_again_and_nothing_is_lost(
     end = {"render": "render canceled", "posthog": "posthog cancelled"}[provider]
     method, path, body, expected = STREAMED[end]
     async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
-        assert simulator.cut_connections(provider) == 1
+        assert simulator.drop_connections(provider) == 1
         await pass_time(2)
         assert sent(simulator).count(STREAMS[provider]) == 2
         await outside(environment, method, path, body)
@@ -574,7 +576,7 @@ async def test_a_run_that_ends_while_its_stream_is_cut_is_told_within_a_second(
 ) -> None:
     method, path, body, _ = STREAMED[{"render": "render canceled", "posthog": "posthog failed"}[provider]]
     async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
-        assert simulator.cut_connections(provider) == 1
+        assert simulator.drop_connections(provider) == 1
         await outside(environment, method, path, body)
         await call.finish(1)
     assert call.value["terminal"]
@@ -587,7 +589,7 @@ async def test_polling_takes_over_from_a_stream_that_is_cut_again_and_again(
     async with opened(environment) as gateway, calling(gateway, tool, {**arguments, "wait_seconds": 600}) as call:
         cut = 0
         for _ in range(40):
-            cut += simulator.cut_connections("render")
+            cut += simulator.drop_connections("render")
             await pass_time(1)
         streams = sent(simulator).count(STREAMS["render"])
         assert cut == streams == 4
@@ -801,7 +803,7 @@ async def test_time_that_is_over_is_no_error_and_cancels_nothing(
     assert {request.partition(" ")[0] for request in sent(simulator)} == {"GET"}
     await settle()
     streams = [request for request in simulator.requests if f"GET {request.path}" == STREAMS.get(provider)]
-    assert all(stream.hung_up.is_set() for stream in streams)
+    assert all(stream.disconnected.is_set() for stream in streams)
     again = await finished(environment, tool, {**arguments, "wait_seconds": 0})
     assert again.value["state"] == value["state"]
 
@@ -869,7 +871,7 @@ async def test_a_caller_that_leaves_hangs_up_and_the_run_goes_on(
         before = sent(simulator)
         streams = [request for request in simulator.requests if f"GET {request.path}" == STREAMS.get(provider)]
         assert len(streams) == (provider in STREAMS)
-        assert all(stream.hung_up.is_set() for stream in streams)
+        assert all(stream.disconnected.is_set() for stream in streams)
         await pass_time(60, step=5)
         assert sent(simulator) == before
     again = await finished(environment, GOING_ON[provider][0], {**GOING_ON[provider][1], "wait_seconds": 0})
@@ -1199,7 +1201,7 @@ async def test_a_client_that_cancels_its_wait_hangs_up_and_the_run_goes_on(
                 tasks.start_soon(client.call_tool, tool, arguments)
                 stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
                 tasks.cancel_scope.cancel()
-            await stream.hung_up.wait()
+            await stream.disconnected.wait()
             again = await client.call_tool(tool, {**arguments, "wait_seconds": 0})
     assert again.structured_content
     assert again.structured_content["state"] == "running"
@@ -1222,7 +1224,7 @@ async def test_a_signal_in_the_middle_of_a_wait_ends_the_server_and_not_the_run(
         await anyio.to_thread.run_sync(begin, process)
         stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
         code, took, log = await anyio.to_thread.run_sync(stop, process)
-        await stream.hung_up.wait()
+        await stream.disconnected.wait()
     assert (code, log) == (0, "")
     assert took < 2
     assert {request.method for request in simulator.requests} == {"GET"}

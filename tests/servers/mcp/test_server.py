@@ -18,7 +18,8 @@ from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.servers.mcp import server as mcp_adapter
 from mcp_taskruns.servers.mcp.server import build_server, render_error, render_result
 from mcp_taskruns.settings import Settings
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.clients import Era, open_client, open_gateway
 from tests.engine.runs.driver import (
     INNGEST_COMPLETED,

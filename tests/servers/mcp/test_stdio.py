@@ -17,7 +17,8 @@ import anyio.to_thread
 import pytest
 
 from mcp_taskruns.servers.mcp import stdio
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 
 pytestmark = pytest.mark.anyio
 
@@ -246,11 +247,11 @@ async def test_progress_arrives_before_the_result_and_a_cancelled_call_hangs_up(
             "message": "trn-d5im0000000000000001: succeeded",
         }
         request = simulator.requests[0]
-        assert not request.hung_up.is_set()
+        assert not request.disconnected.is_set()
         # A cancelled call is never answered: the next message is the ping's answer.
         assert (await anyio.to_thread.run_sync(cancel, process))["id"] == 8
         with anyio.fail_after(1):
-            await request.hung_up.wait()
+            await request.disconnected.wait()
     assert {request.method for request in simulator.requests} == {"GET"}
 
 
@@ -288,7 +289,7 @@ async def test_the_server_ends_in_time_with_code_0_and_hangs_up(
         for request in simulator.requests:
             if "events" in request.path:
                 with anyio.fail_after(1):
-                    await request.hung_up.wait()
+                    await request.disconnected.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)

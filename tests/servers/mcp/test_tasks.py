@@ -16,7 +16,8 @@ from mcp_taskruns.app import build_http_app
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.servers.mcp.tasks import EXTENSION
 from mcp_taskruns.settings import Settings
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from tests.clients import Door, listening, open_client, open_gateway
 

@@ -110,7 +110,7 @@ class Provider:
 
     answer: HttpResponse | Response = field(default_factory=lambda: JSONResponse({"ok": True}))
     received: list[Received] = field(default_factory=list)
-    hung_up: anyio.Event = field(default_factory=anyio.Event)
+    disconnected: anyio.Event = field(default_factory=anyio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -129,7 +129,7 @@ class Provider:
             async def watch_client() -> None:
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                self.hung_up.set()
+                self.disconnected.set()
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch_client)

@@ -14,7 +14,8 @@ from mcp_taskruns.app import build_rest_app
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import Settings
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from tests.engine.runs.driver import RENDER_COMPLETED
 from tests.servers.rest.driver import ACME, Provider, acme, listening, open_gateway, problem, served
 
@@ -240,4 +241,4 @@ async def test_a_client_that_leaves_ends_its_call(simulator: Simulator, environm
             request = await simulator.wait_for_request(lambda request: "task-runs" in request.path)
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True), anyio.fail_after(5):
-            await request.hung_up.wait()
+            await request.disconnected.wait()

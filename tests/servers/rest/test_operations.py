@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from mcp_taskruns.core.runs.events import Progress
-from mcp_taskruns.simulator.app import Simulator, serve
+from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
+from mcp_taskruns.simulator.server import serve
 from tests.engine.runs.driver import (
     INNGEST_COMPLETED,
     INNGEST_RUNNING,

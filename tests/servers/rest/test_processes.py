@@ -173,7 +173,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
             request = await simulator.wait_for_request(lambda request: "events" in request.path)
             process.child.send_signal(number)
             code, seconds = await ended(process)
-            await request.hung_up.wait()
+            await request.disconnected.wait()
         written = log.whole()
     assert code == 0
     assert seconds < IN_TIME
@@ -208,7 +208,7 @@ async def test_the_end_of_standard_input_ends_both_sides(simulator: Simulator, e
             assert process.child.stdin
             process.child.stdin.close()
             code, seconds = await ended(process)
-            await request.hung_up.wait()
+            await request.disconnected.wait()
         written = log.whole()
         origin = REST.search(written)
         assert origin is not None

@@ -14,7 +14,8 @@ from starlette.types import Send
 
 from mcp_taskruns.engine import client as exchange
 from mcp_taskruns.servers.rest import app as rest_adapter
-from mcp_taskruns.simulator.app import Fault, Simulator
+from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from tests.engine.runs.driver import (
     POSTHOG_COMPLETED,
@@ -211,9 +212,9 @@ async def test_a_client_that_hangs_up_hangs_up_on_the_provider() -> None:
     async with acme(provider) as side:
         async with reading(side, EVENTS) as reader:
             await reader.until("data: 1\n\n")
-            assert not provider.hung_up.is_set()
+            assert not provider.disconnected.is_set()
         with anyio.fail_after(PATIENCE):
-            await provider.hung_up.wait()
+            await provider.disconnected.wait()
 
 
 async def test_a_client_that_hangs_up_on_a_silent_stream_hangs_up_on_render(
@@ -222,9 +223,9 @@ async def test_a_client_that_hangs_up_on_a_silent_stream_hangs_up_on_render(
     async with served(environment) as side:
         async with reading(side, RENDER, params={"taskRunIds": [RENDER_RUNNING]}):
             request = await simulator.wait_for_request(lambda request: "events" in request.path)
-            assert not request.hung_up.is_set()
+            assert not request.disconnected.is_set()
         with anyio.fail_after(PATIENCE):
-            await request.hung_up.wait()
+            await request.disconnected.wait()
 
 
 async def test_a_client_that_leaves_before_the_provider_answers_hangs_up_too() -> None:
@@ -243,7 +244,7 @@ async def test_a_client_that_leaves_before_the_provider_answers_hangs_up_too() -
             with anyio.fail_after(PATIENCE):
                 await asked.wait()
         with anyio.fail_after(PATIENCE):
-            await provider.hung_up.wait()
+            await provider.disconnected.wait()
 
 
 async def test_wait_seconds_ends_a_stream_that_goes_on() -> None:
@@ -252,7 +253,7 @@ async def test_wait_seconds_ends_a_stream_that_goes_on() -> None:
         async with reading(side, EVENTS, params={"wait_seconds": "0.2"}) as reader:
             text = await reader.rest()
         with anyio.fail_after(PATIENCE):
-            await provider.hung_up.wait()
+            await provider.disconnected.wait()
     assert text == "data: 1\n\n"
     assert provider.last.target == "/events"
 
@@ -313,7 +314,7 @@ async def test_a_stream_that_no_capability_tells_of_is_passed_on_as_one(method: 
         async with reading(side, "/v1/things", method) as reader:
             assert events_in(await reader.until("data: 1\n\n")) == events_in("id: 1\ndata: 1\n\n")
         with anyio.fail_after(PATIENCE):
-            await provider.hung_up.wait()
+            await provider.disconnected.wait()
         provider.answer = streaming(b"data: 2\n\n", end=True)
         async with reading(side, "/v1/things", method) as reader:
             assert [event.data for event in events_in(await reader.rest())] == ["2"]
@@ -325,7 +326,7 @@ async def test_head_of_a_stream_does_not_wait_for_its_end() -> None:
         with anyio.fail_after(PATIENCE):
             answer = await side.client.head(EVENTS)
         with anyio.fail_after(PATIENCE):
-            await provider.hung_up.wait()
+            await provider.disconnected.wait()
     assert answer.headers["content-type"] == "text/event-stream"
 
 
@@ -397,7 +398,7 @@ async def test_the_end_of_the_server_ends_a_stream_and_says_so() -> None:
         assert last.event == "error"
         assert "this server is stopping" in last.data
         with anyio.fail_after(PATIENCE):
-            await provider.hung_up.wait()
+            await provider.disconnected.wait()
 
 
 async def test_the_end_of_the_server_ends_a_call_with_a_problem(
