@@ -121,7 +121,7 @@ async def measure(case: Case, *, polling: bool) -> Row:
                 calls = await ask_again_and_again(gateway, case, arguments, report)
             else:
                 outcome = await gateway.call(case.wait, arguments, report)
-                assert outcome.value["state"] == "succeeded", outcome.text
+                assert outcome.value["status"] == "succeeded", outcome.text
                 calls = 1
             late = anyio.current_time() - began - case.seconds
             return Row(calls, len(simulator.requests) - before, next(told), late)

@@ -162,8 +162,8 @@ async def start_and_wait(stage: Stage) -> None:
     body = {"task": "demo-workflow/pipeline", "input": [3, 4]}
     run = await stage.call("render-run-task", {"wait_seconds": 20, "body": body}, stage.bar())
     expect_state(run, "succeeded")
-    stage.screen.draw_bar(1.0, f"{run['run_id']}: {run['state']}")
-    told = f"pipeline of {body['input']}: {run['state']}, result {run['result']}, {run['polls']} poll"
+    stage.screen.draw_bar(1.0, f"{run['run_id']}: {run['status']}")
+    told = f"pipeline of {body['input']}: {run['status']}, result {run['result']}, {run['polls']} poll"
     stage.screen.tell(told, "green")
 
 
@@ -176,7 +176,7 @@ async def wait_for_several(stage: Stage) -> None:
     for run in waited["runs"]:
         told = run["error"] or json.dumps(run["result"])
         style = "red" if run["error"] else ""
-        stage.screen.line(f"   {names[run['run_id']]:<8} {run['state']:<10} {told}", style)
+        stage.screen.line(f"   {names[run['run_id']]:<8} {run['status']:<10} {told}", style)
 
 
 async def wait_for_video(stage: Stage) -> None:
@@ -187,9 +187,9 @@ async def wait_for_video(stage: Stage) -> None:
 
 async def cancel_runs(stage: Stage) -> None:
     cancelled = await stage.call("inngest-cancel-function-run", INNGEST_RUN)
-    stage.screen.tell(f"{cancelled['state_before']}, then {cancelled['state']}: {cancelled['next']}", "green")
+    stage.screen.tell(f"{cancelled['status_before']}, then {cancelled['status']}: {cancelled['next']}", "green")
     ended = await stage.call("render-cancel-task-run", {"taskRunId": RENDER_RUN})
-    stage.screen.tell(f"{ended['state']}: {ended['next']}", "green")
+    stage.screen.tell(f"{ended['status']}: {ended['next']}", "green")
 
 
 async def survive_a_cut(stage: Stage) -> None:
@@ -214,8 +214,8 @@ async def survive_a_cut(stage: Stage) -> None:
 
 
 def expect_state(run: dict[str, Any], state: str) -> None:
-    if run["state"] != state:
-        raise StepFailed(f"the run is {run['state']}: {run['error']}")
+    if run["status"] != state:
+        raise StepFailed(f"the run is {run['status']}: {run['error']}")
 
 
 async def misspell_argument(stage: Stage) -> None:

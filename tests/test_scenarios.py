@@ -74,24 +74,24 @@ STEPS = [
     Step(
         "render-wait-for-run",
         {"taskRunId": ["trn-d5im0000000000000001", "trn-d5im0000000000000002"]},
-        r'^\{"provider":"render","runs":\[\{"run_id":"trn-.*"state":"succeeded".*"state":"failed".*"terminal":true',
+        r'^\{"provider":"render","runs":\[\{"run_id":"trn-.*"status":"succeeded".*"status":"failed".*"terminal":true',
     ),
     Step(
         "render-cancel-task-run",
         {"taskRunId": "trn-d5im0000000000000004"},
-        r'"cancelled":true,"state_before":"running","state":"canceled"',
+        r'"cancelled":true,"status_before":"running","status":"canceled"',
     ),
     Step("inngest-get-function-run-status", {"runId": "01JZDEM0RVN000000000000003"}, r'"status":"Completed"'),
     Step("inngest-list-jobs-steps-run", {"runId": "01JZDEM0RVN000000000000002"}, r'^\{"data":\['),
     Step(
         "inngest-wait-for-run",
         {"runId": "01JZDEM0RVN000000000000004"},
-        r'"state":"failed".*"error":\{.*card declined.*"next":"The run has ended, not in success',
+        r'"status":"failed".*"error":\{.*card declined.*"next":"The run has ended, not in success',
     ),
     Step(
         "inngest-cancel-function-run",
         {"runId": "01JZDEM0RVN000000000000003"},
-        r'"cancelled":false,"state_before":"succeeded",.*had already succeeded: nothing was cancelled',
+        r'"cancelled":false,"status_before":"succeeded",.*had already succeeded: nothing was cancelled',
     ),
     Step("posthog-list-task-runs", {"task_id": TASK, "limit": 1}, r'^\{"count":4,'),
     Step("posthog-create-task-run", {"task_id": TASK, "body": {"environment": "cloud"}}, r'"status":"not_started"'),
@@ -128,7 +128,7 @@ STEPS = [
     Step("posthog-set-run-output", run(IN_PROGRESS, body={"output": {"summary": "done"}}), r'"summary":"done"'),
     Step("posthog-start-task-run", run(NOT_STARTED), rf'"id":"{TASK}"'),
     Step("posthog-stream-task-run", run(COMPLETED), r'^\{"ended":"terminal",'),
-    Step("posthog-wait-for-run", run(COMPLETED), r'"state":"succeeded".*"result":\{"summary":"Fixed the retry loop."'),
+    Step("posthog-wait-for-run", run(COMPLETED), r'"status":"succeeded".*"result":\{"summary":"Fixed the retry loop."'),
     Step(
         "runway-retrieve-task-status-and-output",
         {"id": "27f20503-6c24-4c16-946b-35dbbce2af2f"},
@@ -137,12 +137,12 @@ STEPS = [
     Step(
         "runway-wait-for-run",
         {"id": "27f20503-6c24-4c16-946b-35dbbce2af2f"},
-        r'"state":"succeeded".*"result":\["https://outputs.runway.invalid/',
+        r'"status":"succeeded".*"result":\["https://outputs.runway.invalid/',
     ),
     Step(
         "runway-cancel-delete-task",
         {"id": "47f20503-6c24-4c16-946b-35dbbce2af2f"},
-        r'"cancelled":true,"state_before":"queued","state":"canceled"',
+        r'"cancelled":true,"status_before":"queued","status":"canceled"',
     ),
 ]
 

@@ -823,7 +823,7 @@ async def test_what_is_told_of_runs_is_so(soak: Soak) -> None:
             assert is_cancelled or not value["cancelled"], str(call)
             # What ends by itself may have ended in between; what the provider has taken it will do.
             assert not is_cancelled or value["cancelled"] or not value["terminal"], str(call)
-            assert not call.writes or value["state_before"] not in ENDED, str(call)
+            assert not call.writes or value["status_before"] not in ENDED, str(call)
     assert len(ended) == 9
     assert min(ended.values()) > 0, ended
 

@@ -20,7 +20,7 @@ from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, UNTIL, WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.events import Event
 from mcp_taskruns.core.runs.logs import show_log
-from mcp_taskruns.core.runs.messages import matches_schema, state_line
+from mcp_taskruns.core.runs.messages import matches_schema, status_line
 from mcp_taskruns.core.runs.reading import runs_in_response
 from mcp_taskruns.engine.client import Exchange
 from mcp_taskruns.engine.paginate import read_pages
@@ -177,7 +177,7 @@ class Gateway:
         if cancel is not None:
             return await cancel_run(self.exchange, lifecycle, cancel, passed, report)
         outcome = await self._forward(tool, passed, report, pass_on)
-        line = state_line(runs_in_response(lifecycle, tool.operation.name, outcome.value))
+        line = status_line(runs_in_response(lifecycle, tool.operation.name, outcome.value))
         return replace(outcome, notes=(line, *outcome.notes)) if line else outcome
 
     async def _forward(
@@ -285,7 +285,7 @@ class Gateway:
             found: dict[str, Any] = value
             return found
         kept, missing = cut(value, MAX_STRUCTURED, len(outcome.text))
-        return {**kept, "cut": f"{'; '.join(missing)}. The text of the result has more."}
+        return {**kept, "truncated": f"{'; '.join(missing)}. The text of the result has more."}
 
     def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are sent: without nulls and without what the server sets itself."""

@@ -193,7 +193,7 @@ async def test_a_cancellation_reads_at_once_and_waits_for_its_write_and_says_so(
             assert call.lines == ["waiting for render's rate limit: on in 50 s"]
             await call.finish(50)
     assert simulator.arrived("DELETE /render") == [MINUTE]
-    assert call.value["state"] == "canceled"
+    assert call.value["status"] == "canceled"
     assert max(later - earlier for earlier, later in pairwise([10, *call.told_at, MINUTE])) <= HOST_PATIENCE_S
 
 

@@ -129,8 +129,8 @@ async def test_i2_a_run_is_cancelled_by_delete_and_told_as_what_it_is_afterwards
         "provider": "inngest",
         "run_id": INNGEST_RUNNING,
         "cancelled": True,
-        "state_before": "running",
-        "state": "canceled",
+        "status_before": "running",
+        "status": "canceled",
         "native_status": "Cancelled",
         "terminal": True,
         "next": "The run was cancelled.",
@@ -143,7 +143,7 @@ async def test_i2_a_run_that_has_ended_is_told_so_and_left_alone(
     run_id: str, state: str, status: str, simulator: Simulator, caller: Caller
 ) -> None:
     told = await caller.call("inngest-cancel-function-run", runId=run_id)
-    assert (told.value["cancelled"], told.value["state"], told.value["native_status"]) == (False, state, status)
+    assert (told.value["cancelled"], told.value["status"], told.value["native_status"]) == (False, state, status)
     assert told.value["next"].endswith("nothing was cancelled.")
     assert sent(simulator) == [f"GET {INNGEST_RUNS}/{run_id}"]
 

@@ -179,7 +179,7 @@ async def test_p2_a_cloud_run_is_started_for_who_waits_for_it(simulator: Simulat
         Sent("POST", f"{run}start/", POSTHOG_READING),
     ]
     assert methods(simulator).count("POST") == 2
-    assert (told.value["state"], told.value["timed_out"]) == ("succeeded", False)
+    assert (told.value["status"], told.value["timed_out"]) == ("succeeded", False)
     assert told.value["result"]["summary"] == "Fixed the retry loop."
 
 
@@ -226,7 +226,7 @@ async def plant(environment: dict[str, str], run_id: str) -> None:
 
 def runs_in(value: dict[str, Any]) -> list[dict[str, Any]]:
     """The runs in an answer: of a list, of a task, of a cancellation, or the run that it is."""
-    found: list[dict[str, Any]] = value.get("results") or [value.get("latest_run") or value.get("answer") or value]
+    found: list[dict[str, Any]] = value.get("results") or [value.get("latest_run") or value.get("response") or value]
     return found
 
 
@@ -351,9 +351,9 @@ async def test_p4_the_status_cancelled_ends_a_live_run_and_is_told_so(simulator:
         Sent("GET", run, POSTHOG_READING),
         Sent("PATCH", run, POSTHOG_WRITING, {"status": "cancelled"}),
     ]
-    assert (told.value["cancelled"], told.value["state_before"], told.value["state"]) == (True, "running", "canceled")
+    assert (told.value["cancelled"], told.value["status_before"], told.value["status"]) == (True, "running", "canceled")
     again = await caller.call(UPDATE, **on(POSTHOG_RUNNING, body={"status": "cancelled"}))
-    assert (again.value["cancelled"], again.value["state"]) == (False, "canceled")
+    assert (again.value["cancelled"], again.value["status"]) == (False, "canceled")
     assert methods(simulator) == ["GET", "PATCH", "GET"]
 
 
@@ -478,7 +478,7 @@ async def test_p18_of_another_run_of_the_task_no_state_is_told_as_if_it_were_the
 
 async def test_p18_the_result_of_the_run_is_told_to_who_waits_for_it(simulator: Simulator, caller: Caller) -> None:
     told = await caller.call(START, **on(POSTHOG_NOT_STARTED, wait_seconds=45), within=20)
-    assert (told.value["run_id"], told.value["state"]) == (POSTHOG_NOT_STARTED, "succeeded")
+    assert (told.value["run_id"], told.value["status"]) == (POSTHOG_NOT_STARTED, "succeeded")
     assert told.value["result"]["pr_url"] == "https://github.com/acme/web/pull/42"
     assert methods(simulator).count("POST") == 1
 

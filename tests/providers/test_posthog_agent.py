@@ -109,10 +109,10 @@ async def test_p11_an_agent_is_given_longer_than_other_requests_and_the_client_h
 
 async def test_p11_an_agent_is_cancelled_by_command(simulator: Simulator, caller: Caller) -> None:
     told = await command(caller, POSTHOG_RUNNING, "cancel")
-    assert (told.value["cancelled"], told.value["state_before"], told.value["state"]) == (True, "running", "canceled")
+    assert (told.value["cancelled"], told.value["status_before"], told.value["status"]) == (True, "running", "canceled")
     assert methods(simulator) == ["GET", "POST", "GET"]
     again = await command(caller, POSTHOG_RUNNING, "cancel")
-    assert (again.value["cancelled"], again.value["state"]) == (False, "canceled")
+    assert (again.value["cancelled"], again.value["status"]) == (False, "canceled")
     assert methods(simulator).count("POST") == 1
 
 

@@ -207,7 +207,7 @@ async def test_r2_a_start_whose_answer_is_lost_is_sent_again_and_starts_one_run(
 async def test_r2_the_result_is_told_to_who_waits_for_it(simulator: Simulator, caller: Caller) -> None:
     told = await caller.call("render-run-task", body=SQUARE, wait_seconds=45, within=10)
     key = wire(simulator)[0].body["idempotencyKey"]
-    assert told.value["state"] == "succeeded"
+    assert told.value["status"] == "succeeded"
     assert (told.value["result"], told.value["error"], told.value["idempotency_key"]) == ([16], None, key)
     assert methods(simulator).count("POST") == 1
 
@@ -343,8 +343,8 @@ async def test_r5_an_answer_without_content_is_told_as_a_run_that_was_canceled(
         "provider": "render",
         "run_id": RENDER_RUNNING,
         "cancelled": True,
-        "state_before": "running",
-        "state": "canceled",
+        "status_before": "running",
+        "status": "canceled",
         "native_status": "canceled",
         "terminal": True,
         "next": "The run was cancelled.",
@@ -373,7 +373,7 @@ async def test_r5_a_run_that_has_ended_is_left_alone(
     run_id: str, state: str, told_as: str, simulator: Simulator, caller: Caller
 ) -> None:
     told = await caller.call("render-cancel-task-run", taskRunId=run_id)
-    assert (told.value["cancelled"], told.value["state"], told.value["next"]) == (False, state, told_as)
+    assert (told.value["cancelled"], told.value["status"], told.value["next"]) == (False, state, told_as)
     assert sent(simulator) == [f"GET {RENDER_RUNS}/{run_id}"]
 
 
@@ -386,7 +386,11 @@ async def test_r5_what_ended_while_it_was_canceled_is_told_and_not_tried_again(
     said = json.dumps({"message": f"task run {run['id']} is not active"})
     simulator.fail_next("render", Fault(500, JSON, said, delay=ENDS_S + 1))
     told = await caller.call("render-cancel-task-run", taskRunId=run["id"], within=ENDS_S + 2)
-    assert (told.value["cancelled"], told.value["state_before"], told.value["state"]) == (False, "queued", "succeeded")
+    assert (told.value["cancelled"], told.value["status_before"], told.value["status"]) == (
+        False,
+        "queued",
+        "succeeded",
+    )
     assert methods(simulator) == ["GET", "DELETE", "GET"]
 
 

@@ -153,7 +153,7 @@ async def test_w2_a_task_that_goes_on_is_cancelled_and_gone_for_good(
     told = await caller.call(DELETE, id=task)
     path = f"{RUNWAY_TASKS}/{task}"
     assert wire(simulator) == [Sent("GET", path, SENT), Sent("DELETE", path, SENT), Sent("GET", path, SENT)]
-    assert (told.value["cancelled"], told.value["state_before"], told.value["state"]) == (True, "queued", "canceled")
+    assert (told.value["cancelled"], told.value["status_before"], told.value["status"]) == (True, "queued", "canceled")
     assert told.value["next"] == "The run was cancelled."
     for tool in (GET, DELETE):
         gone = await caller.call(tool, id=task)
@@ -171,7 +171,7 @@ async def test_w2_a_finished_task_is_not_deleted_with_its_output_unless_that_is_
 ) -> None:
     told = await caller.call(DELETE, id=task, **arguments)
     assert sent(simulator) == [f"GET {RUNWAY_TASKS}/{task}"]
-    assert (told.value["cancelled"], told.value["state"], "deleted" in told.value) == (False, state, False)
+    assert (told.value["cancelled"], told.value["status"], "deleted" in told.value) == (False, state, False)
     assert told.value["next"].endswith("To delete it together with its output, pass delete_output: true.")
     assert (await caller.call(GET, id=task)).value["id"] == task
 
@@ -189,7 +189,7 @@ async def test_w2_a_finished_task_is_deleted_where_that_is_wanted(simulator: Sim
 async def test_w2_a_task_of_an_unknown_status_is_not_deleted_unawares(simulator: Simulator, caller: Caller) -> None:
     simulator.fail_next("runway", Fault(200, JSON, json.dumps({"id": RUNWAY_SUCCEEDED, "status": "ARCHIVED"})))
     told = await caller.call(DELETE, id=RUNWAY_SUCCEEDED)
-    assert (told.value["cancelled"], told.value["state"]) == (False, "unknown")
+    assert (told.value["cancelled"], told.value["status"]) == (False, "unknown")
     assert "delete_output: true" in told.value["next"]
     assert methods(simulator) == ["GET"]
 

@@ -58,8 +58,9 @@ def wait_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[T
             spec_name=WAIT_TOOL,
             title=f"{label}: wait for run",
             description=(
-                "Waits until a run has ended and returns its state, result or error: one call in place of asking again "
-                f"and again.{many} When the time is over it returns timed_out, which is no error and cancels nothing."
+                "Waits until a run has ended and returns its status, result or error: one call in place of asking "
+                f"again and again.{many} When the time is over it returns timed_out, which is no error and cancels "
+                "nothing."
             ),
             hints=Hints(read_only=True, destructive=False, idempotent=True, open_world=True),
             input_schema=_wait_input(tool.input_schema, read.id, is_many=is_many),
@@ -113,7 +114,7 @@ def _answer_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
     schema: dict[str, Any] = {"type": "object", "properties": {}}
     if cancels:
         _declare(schema, ("run_id",))
-        _declare(schema, ("state",))
+        _declare(schema, ("status",))
         schema["properties"]["cancelled"] = {"type": "boolean"}
     elif place is not None and EACH not in place:
         _declare(schema, (*place, *lifecycle.shape.id))

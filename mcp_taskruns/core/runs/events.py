@@ -8,12 +8,14 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import MAX_LINE, cut, one_line
 from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.runs.messages import state_line
+from mcp_taskruns.core.runs.messages import status_line
 from mcp_taskruns.core.runs.reading import describe_run, run_in_event
 from mcp_taskruns.core.runs.watch import Watch
 
 MIN_ROOM = 200
 """Characters that an event gets at least before it is cut."""
+
+TRUNCATED_CHARS = len(',"truncated":true')
 
 MIN_SHARE = 4
 """One event takes at most this part of the characters, so that it does not keep the others out."""
@@ -149,7 +151,7 @@ class EventFold:
         if self._lifecycle is not None and self._watch is not None and stream is not None:
             reading = run_in_event(self._lifecycle, data, self._watch.only)
             if reading is not None:
-                if stream.is_many and reading.state.is_terminal and self._watch.has_ended(reading.run_id):
+                if stream.is_many and reading.status.is_terminal and self._watch.has_ended(reading.run_id):
                     return None  # Render tells the end of a run anew to each connection
                 self._watch.take(reading, may_resume=not stream.is_many)
                 told_of, line = reading.run_id, describe_run(reading)
@@ -166,9 +168,9 @@ class EventFold:
         listed = {"event": event.event, "id": event.id, "data": data}
         listed = {name: value for name, value in listed.items() if value not in ("", None)}
         if event.is_cut:
-            listed["cut"] = True
+            listed["truncated"] = True
         if (size := len(dump(listed)) + 1) > self._share:
-            listed = {**cut(listed, self._share - 12)[0], "cut": True}
+            listed = {**cut(listed, self._share - TRUNCATED_CHARS - 1)[0], "truncated": True}
             size = len(dump(listed)) + 1
         if size > self._room:
             return False
@@ -188,7 +190,7 @@ class EventFold:
         value: dict[str, Any] = {
             "ended": ended,
             **({"reason": reason} if reason else {}),
-            "runs": watch.states() if watch else {},
+            "runs": watch.statuses() if watch else {},
             "resume": {} if is_whole else self._resume(arguments, resume),
             "events": self._events,
         }
@@ -196,13 +198,13 @@ class EventFold:
         note = _ENDINGS[ended]
         if ended == "closed" and not is_whole:
             note = "The provider closed the stream before all that was followed had ended."
-        if any("cut" in event for event in self._events):
-            note += " What is marked cut was too long to be listed whole."
+        if any("truncated" in event for event in self._events):
+            note += " Data marked as truncated was too long to be listed whole."
         if missing:
             note += f" Listed are the first {len(self._events):,} of {self.count:,} events: the rest did not fit."
         if not is_whole:
             note += " To go on call again with the arguments in resume."
-        return CallResult.of(value, state_line(readings), note)
+        return CallResult.of(value, status_line(readings), note)
 
     def _resume(self, arguments: Mapping[str, Any], resume: str) -> dict[str, Any]:
         again = dict(arguments)

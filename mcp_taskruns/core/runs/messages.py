@@ -13,7 +13,7 @@ MAX_TOLD_RUNS = 10
 """Of how many runs a line tells the state one by one."""
 
 
-def state_line(readings: Sequence[Reading]) -> str:
+def status_line(readings: Sequence[Reading]) -> str:
     """The states of the runs that an answer carries, in our words and the provider's, on one line; empty for none."""
     if not readings:
         return ""
@@ -24,7 +24,11 @@ def state_line(readings: Sequence[Reading]) -> str:
 
 
 def _both_states(reading: Reading) -> str:
-    return str(reading.state) if reading.native == reading.state else f"{reading.state} ({reading.native})"
+    return (
+        str(reading.status)
+        if reading.native_status == reading.status
+        else f"{reading.status} ({reading.native_status})"
+    )
 
 
 def wait_value(
@@ -46,11 +50,11 @@ def wait_value(
 
 
 def _run_value(run_id: str, reading: Reading | None) -> dict[str, Any]:
-    state = reading.state if reading else RunStatus.UNKNOWN
+    state = reading.status if reading else RunStatus.UNKNOWN
     return {
         "run_id": run_id,
-        "state": str(state),
-        "native_status": reading.native if reading else None,
+        "status": str(state),
+        "native_status": reading.native_status if reading else None,
         "terminal": state.is_terminal,
         "result": reading.result if reading else None,
         "error": reading.error if reading else None,
@@ -61,14 +65,16 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     """What to call next, in a sentence; a second one where the provider's state asks for something."""
     pending = watch.pending
     if not pending:
-        states = [reading.state for reading in watch.readings.values() if reading]
+        states = [reading.status for reading in watch.readings.values() if reading]
         yield _after_all(states, _restart(lifecycle))
         return
-    odd = sorted({r.native for run_id in pending if (r := watch.readings[run_id]) and r.state is RunStatus.UNKNOWN})
+    odd = sorted(
+        {r.native_status for run_id in pending if (r := watch.readings[run_id]) and r.status is RunStatus.UNKNOWN}
+    )
     if odd:
         yield f"Whether {', '.join(odd)} is an end is not known here: look with {lifecycle.read.tool}."
         return
-    natives = {reading.native for run_id in pending if (reading := watch.readings[run_id])}
+    natives = {reading.native_status for run_id in pending if (reading := watch.readings[run_id])}
     advised = [lifecycle.advice[native] for native in sorted(natives) if native in lifecycle.advice]
     yield from advised
     if advised:
@@ -111,34 +117,34 @@ def cancel_value(
     `was_accepted`: the provider was asked and did not refuse. A run that had ended before was deleted then, which is
     what the argument `guard` is for. `beside` is said too where nothing was cancelled.
     """
-    is_deleted = was_accepted and before.state.is_terminal
-    is_cancelled = was_accepted and not is_deleted and after.state is RunStatus.CANCELED
+    is_deleted = was_accepted and before.status.is_terminal
+    is_cancelled = was_accepted and not is_deleted and after.status is RunStatus.CANCELED
     value = {
         "provider": lifecycle.provider,
         "run_id": after.run_id,
         "cancelled": is_cancelled,
-        "state_before": str(before.state),
-        "state": str(after.state),
-        "native_status": after.native or None,
-        "terminal": after.state.is_terminal,
+        "status_before": str(before.status),
+        "status": str(after.status),
+        "native_status": after.native_status or None,
+        "terminal": after.status.is_terminal,
         **({"deleted": True} if is_deleted else {}),
     }
     if is_deleted:
-        told = f"The run {_HAS_ENDED[before.state]}: it was deleted together with its output."
+        told = f"The run {_HAS_ENDED[before.status]}: it was deleted together with its output."
     elif is_cancelled:
         told = "The run was cancelled."
-    elif after.state.is_terminal:
-        told = f"The run {_HAS_ENDED[after.state]}: nothing was cancelled.{beside}"
+    elif after.status.is_terminal:
+        told = f"The run {_HAS_ENDED[after.status]}: nothing was cancelled.{beside}"
         if guard:
             told += f" To delete it together with its output, pass {guard}: true."
     elif not was_accepted:
         told = (
-            f"Where the run stands is not known ({after.native}): nothing was cancelled. If it has ended, cancelling "
-            f"deletes it with its output: to do so pass {guard}: true."
+            f"Where the run stands is not known ({after.native_status}): nothing was cancelled. If it has ended, "
+            f"cancelling deletes it with its output: to do so pass {guard}: true."
         )
     else:
         told = f"The provider has accepted the cancellation; call {lifecycle.wait_tool} to see the run end."
-    return {**value, **({} if answer is None else {"answer": answer}), "next": told}
+    return {**value, **({} if answer is None else {"response": answer}), "next": told}
 
 
 WAIT_SCHEMA: Mapping[str, Any] = {
@@ -146,7 +152,7 @@ WAIT_SCHEMA: Mapping[str, Any] = {
     "properties": {
         "provider": {"type": "string"},
         "run_id": {"type": "string"},
-        "state": {"type": "string", "enum": [str(state) for state in RunStatus]},
+        "status": {"type": "string", "enum": [str(state) for state in RunStatus]},
         "native_status": {},
         "terminal": {"type": "boolean"},
         "timed_out": {"type": "boolean"},

@@ -16,8 +16,8 @@ class Reading:
     """What a provider said of a run. `result` is that of a run that succeeded, `error` of one that did not."""
 
     run_id: str
-    state: RunStatus
-    native: str
+    status: RunStatus
+    native_status: str
     stage: str = ""
     progress: float | None = None
     result: Any = None
@@ -31,15 +31,15 @@ def reading_of(value: Any, shape: RunShape, states: Mapping[str, RunStatus], run
     if not isinstance(native, str):
         return None
     found_id = value_at(value, shape.id)
-    state = states.get(native, RunStatus.UNKNOWN)
+    status = states.get(native, RunStatus.UNKNOWN)
     return Reading(
         run_id=found_id if isinstance(found_id, str) and found_id else run_id,
-        state=state,
-        native=native,
+        status=status,
+        native_status=native,
         stage=_text(value_at(value, shape.stage)),
         progress=_ratio(value_at(value, shape.progress)),
-        result=value_at(value, shape.result) if state is RunStatus.SUCCEEDED else None,
-        error=_error(value, shape.error) if state in {RunStatus.FAILED, RunStatus.CANCELED} else None,
+        result=value_at(value, shape.result) if status is RunStatus.SUCCEEDED else None,
+        error=_error(value, shape.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
         started=_text(value_at(value, shape.started)),
     )
 
@@ -82,10 +82,10 @@ def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str = "") -> Reading |
 
 def describe_run(reading: Reading) -> str:
     """One line for a person who watches: the run, where it stands, and how far it is."""
-    told = [str(reading.state) if reading.state is not RunStatus.UNKNOWN else reading.native]
+    told = [str(reading.status) if reading.status is not RunStatus.UNKNOWN else reading.native_status]
     if reading.stage:
         told.append(reading.stage)
-    if reading.progress is not None and not reading.state.is_terminal:
+    if reading.progress is not None and not reading.status.is_terminal:
         told.append(f"{reading.progress:.0%}")
     if reading.error is not None:
         told.append(brief_error(reading.error))

@@ -38,8 +38,8 @@ class Watch:
         the run goes on again.
         """
         known = self.readings.get(reading.run_id)
-        has_ended = known is not None and known.state.is_terminal
-        if reading.run_id not in self.readings or (has_ended and (reading.state.is_terminal or not may_resume)):
+        has_ended = known is not None and known.status.is_terminal
+        if reading.run_id not in self.readings or (has_ended and (reading.status.is_terminal or not may_resume)):
             return False
         self.readings[reading.run_id] = reading
         return known is None or describe_run(reading) != describe_run(known)
@@ -47,7 +47,7 @@ class Watch:
     def has_ended(self, run_id: str) -> bool:
         """Whether this run is known to have ended."""
         reading = self.readings.get(run_id)
-        return reading is not None and reading.state.is_terminal
+        return reading is not None and reading.status.is_terminal
 
     @property
     def pending(self) -> list[str]:
@@ -64,9 +64,9 @@ class Watch:
         """Whether there is nothing more to wait for."""
         return self.ended > 0 if self._until == "any" else not self.pending
 
-    def states(self) -> dict[str, str]:
+    def statuses(self) -> dict[str, str]:
         """The state of each run of which one is known."""
-        return {run_id: str(reading.state) for run_id, reading in self.readings.items() if reading is not None}
+        return {run_id: str(reading.status) for run_id, reading in self.readings.items() if reading is not None}
 
 
 def poll_interval(lifecycle: Lifecycle, age_s: float) -> float:

@@ -11,7 +11,7 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json_path import fulfils
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import cancel_value, state_line
+from mcp_taskruns.core.runs.messages import cancel_value, status_line
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
 from mcp_taskruns.engine.client import Exchange
 from mcp_taskruns.engine.progress import Report, reporting
@@ -43,19 +43,19 @@ async def cancel_run(
         read_at = anyio.current_time()
         is_forced = bool(cancel.guard and arguments.get(cancel.guard))
         # What has ended in a state that we do not know would be deleted, where there is a guard against that.
-        is_doubtful = before.state is RunStatus.UNKNOWN and bool(cancel.guard)
+        is_doubtful = before.status is RunStatus.UNKNOWN and bool(cancel.guard)
         beside = " Nothing was sent." if cancel.when else ""
-        if (before.state.is_terminal or is_doubtful) and not is_forced:
+        if (before.status.is_terminal or is_doubtful) and not is_forced:
             return _outcome(lifecycle, before, before, was_accepted=False, guard=cancel.guard, beside=beside)
         try:
             answer = await exchange.fetch(cancel.call.operation, arguments, tell=reporter.note)
         except ProviderError:
             with suppress(CallError):
                 after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
-                if after.state.is_terminal:
+                if after.status.is_terminal:
                     return _outcome(lifecycle, before, after, was_accepted=False, guard=cancel.guard)
             raise
-        if before.state.is_terminal:
+        if before.status.is_terminal:
             return _outcome(lifecycle, before, before, was_accepted=True, answer=answer.value)
         found = runs_in_response(lifecycle, cancel.call.operation.name, answer.value, run_id)
         if found:
@@ -80,4 +80,4 @@ def _outcome(
     beside: str = "",
 ) -> CallResult:
     value = cancel_value(lifecycle, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside=beside)
-    return CallResult.of(value, state_line([after]))
+    return CallResult.of(value, status_line([after]))

@@ -244,9 +244,9 @@ class _Runs:
                 raise
             return  # the stream goes on; what it does not tell is read in the end
         for reading in self._read:
-            if reading.state in untold or not reading.state.is_terminal:
+            if reading.status in untold or not reading.status.is_terminal:
                 self.watch.take(reading)
-        if all(reading.state.is_terminal for reading in self._read):
+        if all(reading.status.is_terminal for reading in self._read):
             bound.deadline = min(bound.deadline, anyio.current_time() + REPLAY_SECONDS)
 
     async def complete(self) -> None:
@@ -254,7 +254,7 @@ class _Runs:
         if self.lifecycle is None or self.watch is None:
             return
         for reading in self._read:
-            if reading.state.is_terminal:
+            if reading.status.is_terminal:
                 self.watch.take(reading)
         unknown = [run_id for run_id, reading in self.watch.readings.items() if reading is None]
         with anyio.move_on_after(READ_SECONDS), suppress(CallError):

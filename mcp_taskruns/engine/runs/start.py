@@ -13,7 +13,7 @@ from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import fulfils, set_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunStart
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import state_line, wait_value
+from mcp_taskruns.core.runs.messages import status_line, wait_value
 from mcp_taskruns.core.runs.reading import Reading, describe_run, runs_in_response
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Exchange
@@ -92,7 +92,7 @@ async def launch(
 
 def noted(started: Started, *more: str) -> CallResult:
     """The provider's answer, with what there is to say of it."""
-    notes = [state_line(started.found), *started.outcome.notes, *more]
+    notes = [status_line(started.found), *started.outcome.notes, *more]
     if started.key is not None:
         notes.append(f'Idempotency key: "{started.key}". Repeating the call with it starts no second run.')
     return replace(started.outcome, notes=tuple(note for note in notes if note))
@@ -148,7 +148,7 @@ async def _wait(
     seconds: float,
 ) -> CallResult:
     run_id, reading = started.run_id, started.reading
-    known = [reading] if reading and not reading.state.is_terminal else []  # the answer tells no results
+    known = [reading] if reading and not reading.status.is_terminal else []  # the answer tells no results
     began = anyio.current_time()
     others = path_arguments(lifecycle.read.operation, arguments)
     try:

@@ -12,7 +12,7 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import parse_or_text
 from mcp_taskruns.core.model.run import Lifecycle, RunStream
 from mcp_taskruns.core.runs.events import Event, describe_event
-from mcp_taskruns.core.runs.messages import state_line, wait_value
+from mcp_taskruns.core.runs.messages import status_line, wait_value
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
 from mcp_taskruns.core.runs.watch import Until, Watch, age_of, poll_interval
 from mcp_taskruns.engine.client import Exchange
@@ -64,7 +64,7 @@ async def wait_for_runs(
         reason = exc.message
     elapsed = anyio.current_time() - began
     value = wait_value(lifecycle, watch, elapsed_s=elapsed, polls=wait.polls, several=several, reason=reason)
-    return CallResult.of(value, state_line([reading for reading in watch.readings.values() if reading]))
+    return CallResult.of(value, status_line([reading for reading in watch.readings.values() if reading]))
 
 
 def total_of(lifecycle: Lifecycle, runs: int = 1) -> float | None:
@@ -226,4 +226,4 @@ class _Wait:
             return self._told
         if reading is None:
             return 0.0
-        return 1.0 if reading.state.is_terminal else min(reading.progress or 0.0, ALMOST)
+        return 1.0 if reading.status.is_terminal else min(reading.progress or 0.0, ALMOST)

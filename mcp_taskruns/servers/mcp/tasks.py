@@ -26,7 +26,7 @@ from mcp_taskruns.core.model.json_path import set_at
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.events import Progress
-from mcp_taskruns.core.runs.messages import state_line, wait_value
+from mcp_taskruns.core.runs.messages import status_line, wait_value
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.gateway import Gateway
@@ -112,7 +112,7 @@ class Tasks:
         others = path_arguments(lifecycle.read.operation, passed)
         others.pop(lifecycle.read.id, None)
         handle = Handle(tool, lifecycle, started.run_id, others, int(datetime.now(UTC).timestamp()))
-        told = [state_line([started.reading]) if started.reading else f"Run {started.run_id}."]
+        told = [status_line([started.reading]) if started.reading else f"Run {started.run_id}."]
         if started.key is not None:
             told.append(f'Idempotency key: "{started.key}".')
         return {"resultType": "task", **self._fields(handle, "working", " ".join(told))}
@@ -143,8 +143,8 @@ class Tasks:
     async def _get(self, _: TaskParams, handle: Handle) -> dict[str, Any]:
         exchange = self._gateway.exchange
         reading = await read_run(exchange, handle.lifecycle, handle.others, handle.run_id, was_known=True)
-        status = STATUSES.get(reading.state, "working")
-        fields = self._fields(handle, status, state_line([reading]))
+        status = STATUSES.get(reading.status, "working")
+        fields = self._fields(handle, status, status_line([reading]))
         return {**fields, "result": self._result(handle, reading)} if status == "completed" else fields
 
     async def _update(self, _: UpdateTaskParams, __: Handle) -> dict[str, Any]:
@@ -182,9 +182,9 @@ class Tasks:
         watch.take(reading)
         elapsed = datetime.now(UTC).timestamp() - handle.created
         value = wait_value(handle.lifecycle, watch, elapsed_s=elapsed, polls=1)
-        outcome = CallResult.of(value, state_line([reading]))
+        outcome = CallResult.of(value, status_line([reading]))
         result = self._render(handle.tool.name, self._gateway.finish(handle.tool, outcome))
-        if reading.state is not RunStatus.FAILED:
+        if reading.status is not RunStatus.FAILED:
             return result
         # Errors are text only: strict clients would check an object against the tool's schema.
         return {**{name: part for name, part in result.items() if name != "structuredContent"}, "isError": True}

@@ -292,7 +292,7 @@ def test_one_tool_more_waits_for_a_run() -> None:
     hints = wait.hints
     assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (True, False, True, True)
     assert wait.description == (
-        "Waits until a run has ended and returns its state, result or error: one call in place of asking again and "
+        "Waits until a run has ended and returns its status, result or error: one call in place of asking again and "
         "again. Several ids at once: an array, with until all or any. When the time is over it returns timed_out, "
         "which is no error and cancels nothing."
     )
@@ -598,7 +598,7 @@ def answer(**properties: Any) -> Json:
 
 
 RUN = {"id": TEXT, "status": TEXT}
-CANCELLED = {"run_id": TEXT, "state": TEXT, "cancelled": {"type": "boolean"}}
+CANCELLED = {"run_id": TEXT, "status": TEXT, "cancelled": {"type": "boolean"}}
 
 
 @pytest.mark.parametrize(
@@ -640,7 +640,7 @@ def test_an_id_that_stands_beside_the_run_s_state_is_described_where_it_stands()
 @pytest.mark.parametrize("name", ["make", "begin"])
 def test_what_a_start_returns_that_waited_fits_the_schema_of_its_answer(name: str) -> None:
     schema: Json = dict(compiled()[f"thing-{name}"].output_schema or {})
-    waited = {"provider": "thing", "run_id": "r", "state": "succeeded", "terminal": True, "result": [1], "next": ""}
+    waited = {"provider": "thing", "run_id": "r", "status": "succeeded", "terminal": True, "result": [1], "next": ""}
     assert matches_schema(schema, waited)
     assert Draft202012Validator(schema).is_valid(waited)
 
@@ -700,8 +700,8 @@ DATA = answer(data={"type": "object", "properties": {"run_id": TEXT, "status": T
         (answer(**RUN), [], False),
         (answer(**RUN), "text", False),
         (answer(**RUN), None, False),
-        (answer(**CANCELLED), {"run_id": "r", "state": "canceled", "cancelled": True}, True),
-        (answer(**CANCELLED), {"run_id": "r", "state": "canceled", "cancelled": "yes"}, False),
+        (answer(**CANCELLED), {"run_id": "r", "status": "canceled", "cancelled": True}, True),
+        (answer(**CANCELLED), {"run_id": "r", "status": "canceled", "cancelled": "yes"}, False),
         (answer(**CANCELLED), {"cancelled": 1}, False),
         (DATA, {"data": {"run_id": "r", "status": "Running"}, "metadata": {}}, True),
         (DATA, {"data": {}}, True),

@@ -416,7 +416,7 @@ def test_a_fold_is_full_when_its_events_were_too_long_together(monkeypatch: pyte
 def test_events_are_listed_up_to_the_first_that_does_not_fit(told: list[Event], listed: list[int]) -> None:
     fold, lines = fold_of(*told, max_chars=1_000 + ENVELOPE)
     assert [len(event.get("data", "")) for event in fold.outcome("closed", {}).value["events"]] == listed
-    assert not any("cut" in event for event in fold.outcome("closed", {}).value["events"])
+    assert not any("truncated" in event for event in fold.outcome("closed", {}).value["events"])
     assert (None in lines, fold.count, fold.is_full) == (False, len(told), False)
 
 
@@ -443,9 +443,9 @@ def test_an_event_that_came_cut_is_marked_and_that_is_explained() -> None:
     outcome = fold.outcome("closed", {})
     assert outcome.value["events"] == [
         {"event": "message", "data": "whole"},
-        {"event": "message", "data": "half", "cut": True},
+        {"event": "message", "data": "half", "truncated": True},
     ]
-    assert outcome.notes == (f"{ENDINGS[0][1]} What is marked cut was too long to be listed whole.",)
+    assert outcome.notes == (f"{ENDINGS[0][1]} Data marked as truncated was too long to be listed whole.",)
 
 
 def test_an_event_that_takes_too_much_is_cut_and_its_line_is_told_whole() -> None:
@@ -460,7 +460,7 @@ def test_an_event_that_takes_too_much_is_cut_and_its_line_is_told_whole() -> Non
     kept = second["data"].pop("results")
     assert (first, second, third) == (
         {"event": "message", "id": "1", "data": "short"},
-        {"event": "message", "id": "2", "data": {"id": "trn-1", "status": "failed"}, "cut": True},
+        {"event": "message", "id": "2", "data": {"id": "trn-1", "status": "failed"}, "truncated": True},
         {"event": "message", "id": "3", "data": "last"},
     )
     assert kept == ["x" * 50] * len(kept)
@@ -472,7 +472,7 @@ def test_an_event_that_is_cut_has_some_room_however_little_there_is() -> None:
     assert told == [f"message: {'y' * (MAX_LINE - 10)}…", "message: z"]
     (only,) = fold.outcome("event_limit", {}).value["events"]
     shown = only["data"].count("y")
-    assert only == {"event": "message", "data": "y" * shown + f"… ({2_000 - shown:,} more)", "cut": True}
+    assert only == {"event": "message", "data": "y" * shown + f"… ({2_000 - shown:,} more)", "truncated": True}
     assert MIN_ROOM - 60 < len(dump(only)) <= MIN_ROOM
 
 
@@ -535,29 +535,29 @@ def test_nor_is_that_of_a_run_that_was_known_to_have_ended_before_the_stream() -
 def test_what_a_run_says_after_its_end_is_told() -> None:
     fold, watch = watched("render", "a")
     assert [fold.add(end_of("a")), fold.add(end_of("a", "running"))] == ["a: succeeded", "a: running"]
-    assert watch.states() == {"a": "succeeded"}
+    assert watch.statuses() == {"a": "succeeded"}
 
 
 def test_a_run_that_is_not_followed_is_told_and_not_watched() -> None:
     fold, watch = watched("render", "a", "b")
     assert [fold.add(end_of("c")), fold.add(end_of("c"))] == ["c: succeeded", "c: succeeded"]
-    assert watch.states() == {}
+    assert watch.statuses() == {}
 
 
 def test_an_event_that_does_not_name_its_run_is_of_the_only_one() -> None:
     data = json.dumps({"type": "task_run_state", "status": "queued"})
     fold, watch = watched("posthog", "a")
-    assert (fold.add(Event(data)), watch.states()) == ("a: queued", {"a": "queued"})
+    assert (fold.add(Event(data)), watch.statuses()) == ("a: queued", {"a": "queued"})
     fold, watch = watched("posthog", "a", "b")
     fold.add(Event(data))
-    assert watch.states() == {}
+    assert watch.statuses() == {}
 
 
 @pytest.mark.parametrize("event", [Event('{"error":"x"}', event="error"), Event("{"), Event('{"id":"a"}')])
 def test_an_event_that_tells_of_no_run_is_described_as_any_other(event: Event) -> None:
     fold, watch = watched("render", "a")
     assert fold.add(event) == describe_event(event.event, parse(event.data) if event.data != "{" else "{")
-    assert watch.states() == {}
+    assert watch.statuses() == {}
 
 
 @pytest.mark.parametrize("ended", ["closed", "wait_over", "event_limit", "error"])
@@ -611,4 +611,4 @@ def test_each_of_many_runs_has_its_share_of_the_characters() -> None:
         )
     listed = fold.outcome("terminal", {}).value["events"]
     assert [event["data"]["id"] for event in listed] == run_ids
-    assert all(event["cut"] and event["data"]["results"] for event in listed)
+    assert all(event["truncated"] and event["data"]["results"] for event in listed)

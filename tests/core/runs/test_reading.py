@@ -16,7 +16,7 @@ from mcp_taskruns.core.runs.messages import (
     MAX_TOLD_RUNS,
     WAIT_SCHEMA,
     cancel_value,
-    state_line,
+    status_line,
     wait_value,
 )
 from mcp_taskruns.core.runs.reading import (
@@ -538,7 +538,7 @@ def test_a_watch_is_over_when_all_or_any_of_its_runs_have_ended(
             watch.take(reading)
         assert (watch.pending, watch.ended, watch.is_over) == (pending, ended, is_over)
         assert [watch.has_ended(run_id) for run_id in ("a", "b")] == ["a" not in pending, "b" not in pending]
-        assert watch.states() == {reading.run_id: str(reading.state) for reading in sorted(readings, key=_id)}
+        assert watch.statuses() == {reading.run_id: str(reading.status) for reading in sorted(readings, key=_id)}
 
 
 def _id(reading: Reading) -> str:
@@ -647,18 +647,18 @@ def test_an_error_is_told_in_its_own_words(error: Any, words: str) -> None:
     ],
 )
 def test_states_are_told_in_our_words_and_in_the_provider_s(readings: list[Reading], line: str) -> None:
-    assert state_line(readings) == line
+    assert status_line(readings) == line
 
 
 @pytest.mark.parametrize(("count", "more"), [(10, ""), (11, "; and 1 more"), (1_510, "; and 1,500 more")])
 def test_of_many_runs_the_first_are_told(count: int, more: str) -> None:
-    line = state_line([Reading(f"r{number}", RUNNING, "running") for number in range(count)])
+    line = status_line([Reading(f"r{number}", RUNNING, "running") for number in range(count)])
     assert line == "Runs " + "; ".join(f"r{number}: running" for number in range(MAX_TOLD_RUNS)) + more + "."
 
 
 @pytest.mark.parametrize("text", ["a\nb\x1b[31m", "x" * 1_000_000])
 def test_states_are_one_line_whatever_a_provider_says(text: str) -> None:
-    line = state_line([Reading(f"r{number}{text}", RunStatus.UNKNOWN, text) for number in range(MAX_TOLD_RUNS)])
+    line = status_line([Reading(f"r{number}{text}", RunStatus.UNKNOWN, text) for number in range(MAX_TOLD_RUNS)])
     assert line.isprintable()
     assert len(line) < 10_000
 
@@ -694,7 +694,7 @@ FAILED_NEXT = (
             RENDER,
             [Reading("r", SUCCEEDED, "completed", result=[25])],
             {
-                "state": "succeeded",
+                "status": "succeeded",
                 "native_status": "completed",
                 "terminal": True,
                 "timed_out": False,
@@ -708,7 +708,7 @@ FAILED_NEXT = (
             RENDER,
             [Reading("r", FAILED, "failed", error="ValueError: no")],
             {
-                "state": "failed",
+                "status": "failed",
                 "native_status": "failed",
                 "terminal": True,
                 "timed_out": False,
@@ -722,7 +722,7 @@ FAILED_NEXT = (
             INNGEST,
             [Reading("r", CANCELED, "Cancelled")],
             {
-                "state": "canceled",
+                "status": "canceled",
                 "native_status": "Cancelled",
                 "terminal": True,
                 "timed_out": False,
@@ -736,7 +736,7 @@ FAILED_NEXT = (
             RUNWAY,
             [Reading("r", RUNNING, "RUNNING", progress=0.5)],
             {
-                "state": "running",
+                "status": "running",
                 "native_status": "RUNNING",
                 "terminal": False,
                 "timed_out": True,
@@ -750,7 +750,7 @@ FAILED_NEXT = (
             INNGEST,
             [],
             {
-                "state": "unknown",
+                "status": "unknown",
                 "native_status": None,
                 "terminal": False,
                 "timed_out": True,
@@ -764,7 +764,7 @@ FAILED_NEXT = (
             POSTHOG,
             [Reading("r", QUEUED, "not_started")],
             {
-                "state": "queued",
+                "status": "queued",
                 "native_status": "not_started",
                 "terminal": False,
                 "timed_out": True,
@@ -779,7 +779,7 @@ FAILED_NEXT = (
             POSTHOG,
             [Reading("r", QUEUED, "queued")],
             {
-                "state": "queued",
+                "status": "queued",
                 "native_status": "queued",
                 "terminal": False,
                 "timed_out": True,
@@ -801,7 +801,7 @@ def test_what_is_long_comes_after_what_is_short() -> None:
     assert list(waited(RENDER, ["r"], A_DONE)) == [
         "provider",
         "run_id",
-        "state",
+        "status",
         "native_status",
         "terminal",
         "timed_out",
@@ -815,7 +815,7 @@ def test_what_is_long_comes_after_what_is_short() -> None:
 
 A_RUN = {
     "run_id": "a",
-    "state": "succeeded",
+    "status": "succeeded",
     "native_status": "completed",
     "terminal": True,
     "result": None,
@@ -823,7 +823,7 @@ A_RUN = {
 }
 B_RUN = {
     "run_id": "b",
-    "state": "queued",
+    "status": "queued",
     "native_status": "pending",
     "terminal": False,
     "result": None,
@@ -861,8 +861,8 @@ B_RUN = {
             "any",
             {
                 "runs": [
-                    A_RUN | {"state": "unknown", "native_status": None, "terminal": False},
-                    B_RUN | {"state": "unknown", "native_status": None},
+                    A_RUN | {"status": "unknown", "native_status": None, "terminal": False},
+                    B_RUN | {"status": "unknown", "native_status": None},
                 ],
                 "terminal": False,
                 "timed_out": True,
@@ -876,7 +876,7 @@ B_RUN = {
             {
                 "runs": [
                     A_RUN,
-                    B_RUN | {"state": "succeeded", "native_status": "succeeded", "terminal": True, "result": [1]},
+                    B_RUN | {"status": "succeeded", "native_status": "succeeded", "terminal": True, "result": [1]},
                 ],
                 "terminal": True,
                 "timed_out": False,
@@ -925,7 +925,7 @@ def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
     watch.take(Reading("a", RUNNING, "running"))
     value = wait_value(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider answered 503")
     assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
-    assert (value["terminal"], value["timed_out"], value["state"]) == (False, False, "running")
+    assert (value["terminal"], value["timed_out"], value["status"]) == (False, False, "running")
     assert value["reason"] == "the provider answered 503"
     assert value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
 
@@ -958,7 +958,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
             {"status": "cancelled"},
             "",
             True,
-            {"cancelled": True, "answer": {"status": "cancelled"}, "next": "The run was cancelled."},
+            {"cancelled": True, "response": {"status": "cancelled"}, "next": "The run was cancelled."},
             id="cancelled, with an answer",
         ),
         pytest.param(
@@ -1034,7 +1034,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
             True,
             {
                 "cancelled": False,
-                "answer": {},
+                "response": {},
                 "next": "The provider has accepted the cancellation; call render-wait-for-run to see the run end.",
             },
             id="accepted, and nothing known afterwards",
@@ -1061,10 +1061,10 @@ def test_cancelling_tells_whether_it_ended_the_run(
     expected: Json = {
         "provider": "render",
         "run_id": "r",
-        "state_before": str(before.state),
-        "state": str(after.state),
-        "native_status": after.native or None,
-        "terminal": after.state.is_terminal,
+        "status_before": str(before.status),
+        "status": str(after.status),
+        "native_status": after.native_status or None,
+        "terminal": after.status.is_terminal,
         **told,
     }
     assert value == expected
@@ -1073,7 +1073,7 @@ def test_cancelling_tells_whether_it_ended_the_run(
 
 def test_what_a_wait_returns_is_described_by_a_schema() -> None:
     Draft202012Validator.check_schema(dict(WAIT_SCHEMA))
-    assert WAIT_SCHEMA["properties"]["state"]["enum"] == list(RunStatus)
+    assert WAIT_SCHEMA["properties"]["status"]["enum"] == list(RunStatus)
 
 
 def test_a_run_may_be_each_of_a_list() -> None:

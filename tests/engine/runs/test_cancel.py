@@ -73,8 +73,8 @@ async def test_a_render_run_that_goes_on_is_cancelled_and_read_once_after(
         "provider": "render",
         "run_id": RENDER_RUNNING,
         "cancelled": True,
-        "state_before": "running",
-        "state": "canceled",
+        "status_before": "running",
+        "status": "canceled",
         "native_status": "canceled",
         "terminal": True,
         "next": "The run was cancelled.",
@@ -98,8 +98,8 @@ async def test_an_inngest_run_is_read_again_when_the_answer_can_be_a_new_one(
         "provider": "inngest",
         "run_id": INNGEST_RUNNING,
         "cancelled": True,
-        "state_before": "running",
-        "state": "canceled",
+        "status_before": "running",
+        "status": "canceled",
         "native_status": "Cancelled",
         "terminal": True,
         "next": "The run was cancelled.",
@@ -112,18 +112,18 @@ async def test_an_inngest_answer_that_was_slow_is_not_taken_for_a_new_one(
     # The three seconds of Inngest's cache begin when the provider answers, not when it is asked.
     simulator.fail_next("inngest", Fault(delay=1))
     call = await finished(environment, *GOING_ON["inngest"], 6)
-    assert (call.value["cancelled"], call.value["state"]) == (True, "canceled")
+    assert (call.value["cancelled"], call.value["status"]) == (True, "canceled")
 
 
 async def test_a_posthog_answer_tells_the_state_itself(simulator: Simulator, environment: dict[str, str]) -> None:
     call = await finished(environment, *GOING_ON["posthog"], 0)
-    answer = call.value.pop("answer")
+    answer = call.value.pop("response")
     assert call.value == {
         "provider": "posthog",
         "run_id": POSTHOG_RUNNING,
         "cancelled": True,
-        "state_before": "running",
-        "state": "canceled",
+        "status_before": "running",
+        "status": "canceled",
         "native_status": "cancelled",
         "terminal": True,
         "next": "The run was cancelled.",
@@ -135,7 +135,7 @@ async def test_a_posthog_answer_tells_the_state_itself(simulator: Simulator, env
 async def test_a_posthog_run_that_was_not_started_is_cancelled(environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, **PATCH}
     call = await finished(environment, "posthog-update-task-run", arguments, 0)
-    assert (call.value["cancelled"], call.value["state_before"], call.value["state"]) == (True, "queued", "canceled")
+    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (True, "queued", "canceled")
 
 
 async def test_the_rest_of_a_body_that_cancels_is_sent_as_well(
@@ -151,8 +151,8 @@ async def test_a_posthog_run_is_cancelled_by_command_and_read_once_after(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, *GOING_ON["posthog by command"], 0)
-    assert (call.value["cancelled"], call.value["state_before"], call.value["state"]) == (True, "running", "canceled")
-    assert call.value["answer"] == {"jsonrpc": "2.0", "result": {"cancelled": True}, "id": 1}
+    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (True, "running", "canceled")
+    assert call.value["response"] == {"jsonrpc": "2.0", "result": {"cancelled": True}, "id": 1}
     command = f"POST {POSTHOG_RUNS}/{POSTHOG_RUNNING}/command/"
     assert sent(simulator) == [READS["posthog"], command, READS["posthog"]]
 
@@ -165,8 +165,8 @@ async def test_a_runway_task_that_is_cancelled_is_told_so_though_it_cannot_be_re
         "provider": "runway",
         "run_id": RUNWAY_THROTTLED,
         "cancelled": True,
-        "state_before": "queued",
-        "state": "canceled",
+        "status_before": "queued",
+        "status": "canceled",
         "native_status": "not found",
         "terminal": True,
         "next": "The run was cancelled.",
@@ -222,8 +222,8 @@ async def test_a_run_that_has_ended_is_not_cancelled_and_nothing_is_sent(
         "provider": tool.partition("-")[0],
         "run_id": run_id,
         "cancelled": False,
-        "state_before": state,
-        "state": state,
+        "status_before": state,
+        "status": state,
         "native_status": native,
         "terminal": True,
         "next": f"The run {told}: nothing was cancelled." + (" Nothing was sent." if "body" in arguments else ""),
@@ -236,7 +236,7 @@ async def test_a_posthog_run_that_was_cancelled_is_not_cancelled_again(
 ) -> None:
     await finished(environment, *GOING_ON["posthog"], 0)
     call = await finished(environment, *GOING_ON["posthog"], 0)
-    assert (call.value["cancelled"], call.value["state"]) == (False, "canceled")
+    assert (call.value["cancelled"], call.value["status"]) == (False, "canceled")
     assert methods(simulator) == ["GET", "PATCH", "GET"]
 
 
@@ -253,7 +253,7 @@ async def test_a_runway_task_that_has_ended_keeps_its_output_unless_that_is_want
     guard: Arguments, task: str, state: str, told: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "runway-cancel-delete-task", {"id": task, **guard}, 0)
-    assert (call.value["cancelled"], call.value["state"], call.value["terminal"]) == (False, state, True)
+    assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, state, True)
     assert call.value["next"] == (
         f"The run {told}: nothing was cancelled. To delete it together with its output, pass delete_output: true."
     )
@@ -322,7 +322,7 @@ async def test_a_render_run_that_ends_before_the_cancellation_arrives_is_no_erro
     for answer in (HONEST, answering(refusal, 500), answering(run_as_told("render", status))):
         simulator.fail_next("render", answer)
     call = await finished(environment, *GOING_ON["render"], 0)
-    assert (call.value["cancelled"], call.value["state_before"], call.value["state"]) == (False, "running", state)
+    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (False, "running", state)
     assert call.value["next"] == f"The run {told}: nothing was cancelled."
     assert methods(simulator) == ["GET", "DELETE", "GET"]
 
@@ -334,7 +334,11 @@ async def test_an_inngest_run_that_ends_before_the_cancellation_arrives_was_not_
     for answer in (HONEST, HONEST, answering(run_as_told("inngest", "Completed", output={"sum": 1}))):
         simulator.fail_next("inngest", answer)
     call = await finished(environment, *GOING_ON["inngest"], 4)
-    assert (call.value["cancelled"], call.value["state_before"], call.value["state"]) == (False, "running", "succeeded")
+    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (
+        False,
+        "running",
+        "succeeded",
+    )
     assert call.value["next"] == "The run had already succeeded: nothing was cancelled."
 
 
@@ -374,7 +378,7 @@ async def test_a_cancellation_whose_effect_cannot_be_read_is_no_error(
     for answer in (HONEST, HONEST, *[Fault(503, body="busy")] * TRIES):
         simulator.fail_next(name, answer)
     call = await finished(environment, *GOING_ON[provider], 4 + ALL_TRIES_S)
-    assert (call.value["state"], call.value["terminal"]) == ("unknown", False)
+    assert (call.value["status"], call.value["terminal"]) == ("unknown", False)
     assert call.value["next"] == (
         f"The provider has accepted the cancellation; call {name}-wait-for-run to see the run end."
     )
@@ -398,7 +402,7 @@ async def test_a_run_that_does_not_stop_at_once_is_told_as_such(
     for answer in (HONEST, Fault(204), HONEST):
         simulator.fail_next("render", answer)
     call = await finished(environment, *GOING_ON["render"], 0)
-    assert (call.value["cancelled"], call.value["state"], call.value["terminal"]) == (False, "running", False)
+    assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, "running", False)
     assert call.value["next"] == (
         "The provider has accepted the cancellation; call render-wait-for-run to see the run end."
     )
@@ -412,7 +416,7 @@ async def test_a_secret_in_the_answer_to_a_cancellation_is_masked(
     answer = run_as_told("posthog", "cancelled", error_message=f"stopped by {key}")
     simulator.fail_next("posthog", answering(answer))
     call = await finished(environment, *GOING_ON["posthog"], 0)
-    assert call.value["answer"]["error_message"] == "stopped by [secret]"
+    assert call.value["response"]["error_message"] == "stopped by [secret]"
     assert key not in json.dumps([call.outcome.text, call.outcome.notes])
 
 
@@ -579,7 +583,7 @@ async def test_a_runway_task_in_a_state_that_nobody_has_named_is_not_deleted_by_
     odd = answering(run_as_told("runway", "EXPIRED"))
     simulator.fail_next("runway", odd)
     call = await finished(environment, "runway-cancel-delete-task", {"id": RUNWAY_SUCCEEDED}, 0)
-    assert (call.value["cancelled"], call.value["state"]) == (False, "unknown")
+    assert (call.value["cancelled"], call.value["status"]) == (False, "unknown")
     assert call.value["next"] == (
         "Where the run stands is not known (EXPIRED): nothing was cancelled. If it has ended, cancelling deletes it "
         "with its output: to do so pass delete_output: true."

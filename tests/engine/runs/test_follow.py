@@ -778,7 +778,7 @@ async def test_an_event_of_a_megabyte_is_cut_and_the_others_stay_whole() -> None
         {"event": "message", "id": "1-0", "data": said("line 1")},
         {"event": "message", "id": "3-0", "data": said("line 3")},
     )
-    assert (cut["cut"], cut["id"], cut["data"]["type"]) == (True, "2-0", "notification")
+    assert (cut["truncated"], cut["id"], cut["data"]["type"]) == (True, "2-0", "notification")
     assert cut["data"]["notification"]["params"]["message"].startswith("xxx")
     assert len(call.outcome.text) <= 50_000
     assert all(len(line) <= 180 for line in call.lines)
@@ -789,7 +789,7 @@ async def test_an_event_that_is_longer_than_is_kept_is_cut_and_the_next_one_is_r
     async with provider(sends(entry(1) + long + entry(3))) as posthog:
         call = await follow(posthog.environment)
     assert numbers(call.ids) == [1, 2, 3]
-    assert [event.get("cut", False) for event in call.value["events"]] == [False, True, False]
+    assert [event.get("truncated", False) for event in call.value["events"]] == [False, True, False]
 
 
 async def test_an_answer_that_is_no_event_stream_is_an_error() -> None:

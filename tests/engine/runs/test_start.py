@@ -109,7 +109,7 @@ async def test_a_start_with_a_wait_returns_what_waiting_for_the_run_does_and_the
     assert timeless(call.value) == {
         "provider": "render",
         "run_id": NEW,
-        "state": "succeeded",
+        "status": "succeeded",
         "native_status": "completed",
         "terminal": True,
         "timed_out": False,
@@ -145,7 +145,7 @@ async def test_the_runs_id_is_told_before_anything_is_waited_for(
 async def test_a_run_that_fails_is_no_error_of_the_call_that_started_it(environment: dict[str, str]) -> None:
     arguments = {"body": {"task": "demo-workflow/fail", "input": []}, "wait_seconds": 30}
     call = await finished(environment, "render-run-task", arguments, 3)
-    assert (call.value["state"], call.value["error"]) == ("failed", "ValueError: no such customer")
+    assert (call.value["status"], call.value["error"]) == ("failed", "ValueError: no such customer")
 
 
 async def test_a_repeated_start_of_a_run_that_has_ended_returns_its_result(
@@ -155,7 +155,7 @@ async def test_a_repeated_start_of_a_run_that_has_ended_returns_its_result(
     await finished(environment, "render-run-task", arguments, 4)
     before = len(sent(simulator))
     call = await finished(environment, "render-run-task", arguments, 0)
-    assert (call.value["state"], call.value["result"]) == ("succeeded", [49])
+    assert (call.value["status"], call.value["result"]) == ("succeeded", [49])
     # The answer to a start holds no results, so the run is read.
     assert sent(simulator)[before:] == [f"POST {RENDER_RUNS}", f"GET {RENDER_RUNS}/{NEW}"]
 
@@ -164,7 +164,7 @@ async def test_time_that_is_over_after_a_start_is_no_error_and_cancels_nothing(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 5}, 6)
-    assert (call.value["run_id"], call.value["timed_out"], call.value["state"]) == (NEW, True, "running")
+    assert (call.value["run_id"], call.value["timed_out"], call.value["status"]) == (NEW, True, "running")
     assert [request.partition(" ")[0] for request in sent(simulator)][:3] == ["POST", "GET", "GET"]
     assert {request.partition(" ")[0] for request in sent(simulator)[1:]} == {"GET"}
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] == "running"
@@ -172,7 +172,7 @@ async def test_time_that_is_over_after_a_start_is_no_error_and_cancels_nothing(
 
 async def test_a_start_with_a_wait_of_no_seconds_returns_at_once(environment: dict[str, str]) -> None:
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 0}, 0)
-    assert (call.value["run_id"], call.value["timed_out"], call.value["state"]) == (NEW, True, "queued")
+    assert (call.value["run_id"], call.value["timed_out"], call.value["status"]) == (NEW, True, "queued")
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -260,7 +260,7 @@ async def test_a_wait_that_breaks_off_after_the_start_is_no_error_and_names_the_
         simulator.fail_next("render", Fault(401, body="revoked"))
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 30}, 10)
     (key,) = keys_sent(simulator)
-    assert (call.value["run_id"], call.value["state"], call.value["terminal"]) == (NEW, "queued", False)
+    assert (call.value["run_id"], call.value["status"], call.value["terminal"]) == (NEW, "queued", False)
     assert call.value["idempotency_key"] == key
     assert (call.value["reason"], call.value["timed_out"]) == ("the provider answered 401: revoked", False)
     assert call.value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
@@ -322,7 +322,7 @@ async def test_a_run_that_is_created_for_the_cloud_is_started_and_waited_for(
         f"GET {path}/stream/?start=latest",
         f"GET {path}/",
     ]
-    assert (call.value["run_id"], call.value["state"]) == (run["id"], "succeeded")
+    assert (call.value["run_id"], call.value["status"]) == (run["id"], "succeeded")
     assert call.value["result"]["summary"] == "Fixed the retry loop."
     assert call.lines[0] == f"started {run['id']}: queued"
     assert "idempotency_key" not in call.value
@@ -348,7 +348,7 @@ async def test_a_run_that_is_created_for_a_desktop_is_not_started(
     run = await created(environment)
     assert (run["status"], run["environment"]) == ("not_started", "local")
     assert [request for request in sent(simulator) if "/start/" in request] == []
-    assert (call.value["run_id"], call.value["state"], call.value["timed_out"]) == (run["id"], "queued", True)
+    assert (call.value["run_id"], call.value["status"], call.value["timed_out"]) == (run["id"], "queued", True)
 
 
 async def test_a_run_that_was_created_but_not_started_is_named_in_the_error(
@@ -373,7 +373,7 @@ async def test_starting_a_posthog_run_and_waiting_is_one_call(
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
     call = await finished(environment, "posthog-start-task-run", arguments, 12)
     assert call.lines[0] == f"started {POSTHOG_NOT_STARTED}: queued"
-    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_NOT_STARTED, "succeeded")
+    assert (call.value["run_id"], call.value["status"]) == (POSTHOG_NOT_STARTED, "succeeded")
     read, stream = f"GET {POSTHOG_RUNS}/{POSTHOG_NOT_STARTED}/", "stream/?start=latest"
     assert sent(simulator) == [f"POST {read.removeprefix('GET ')}start/", read + stream, read]
 
@@ -387,7 +387,7 @@ async def test_a_posthog_answer_that_tells_of_another_run_is_not_taken_for_the_o
     assert call.value["latest_run"]["id"] == newer["id"]
     assert call.outcome.notes == ()
     waited = await finished(environment, "posthog-wait-for-run", {**arguments, "wait_seconds": 30}, 12)
-    assert (waited.value["run_id"], waited.value["state"]) == (POSTHOG_NOT_STARTED, "succeeded")
+    assert (waited.value["run_id"], waited.value["status"]) == (POSTHOG_NOT_STARTED, "succeeded")
 
 
 async def test_waiting_for_a_posthog_run_whose_start_tells_of_another_is_for_the_one_that_was_started(
@@ -397,7 +397,7 @@ async def test_waiting_for_a_posthog_run_whose_start_tells_of_another_is_for_the
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
     call = await finished(environment, "posthog-start-task-run", arguments, 12)
     assert call.lines[0] == f"started {POSTHOG_NOT_STARTED}"
-    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_NOT_STARTED, "succeeded")
+    assert (call.value["run_id"], call.value["status"]) == (POSTHOG_NOT_STARTED, "succeeded")
 
 
 async def test_starting_a_posthog_run_without_a_wait_is_one_request(
@@ -415,7 +415,7 @@ async def test_resuming_a_posthog_run_and_waiting_is_one_call(
     arguments = {"task_id": TASK, "id": POSTHOG_FAILED, "wait_seconds": 30}
     call = await finished(environment, "posthog-resume-task-run-cloud", arguments, 12)
     assert call.lines[0] == f"started {POSTHOG_FAILED}: queued, setup"  # PostHog leaves the stage as it was
-    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_FAILED, "succeeded")
+    assert (call.value["run_id"], call.value["status"]) == (POSTHOG_FAILED, "succeeded")
     path = f"{POSTHOG_RUNS}/{POSTHOG_FAILED}"
     assert sent(simulator) == [
         f"POST {path}/resume_in_cloud/",
@@ -493,7 +493,7 @@ async def test_a_client_learns_the_run_from_the_first_notification_and_the_rest_
             await outside(environment, "DELETE", f"{RENDER_RUNS}/{NEW}")
             await is_over.wait()
     value = json.loads(texts[0])
-    assert (value["run_id"], value["state"]) == (NEW, "canceled")
+    assert (value["run_id"], value["status"]) == (NEW, "canceled")
     assert value["idempotency_key"] == keys_sent(simulator)[0]
     assert f"Run {NEW}: canceled." in texts[1:]
 
@@ -530,5 +530,5 @@ async def test_a_start_whose_run_cannot_be_read_after_is_no_error_and_names_the_
     simulator.fail_next("posthog", Fault(401, body="revoked"))
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
     call = await finished(environment, "posthog-start-task-run", arguments, 0)
-    assert (call.value["run_id"], call.value["state"]) == (POSTHOG_NOT_STARTED, "unknown")
+    assert (call.value["run_id"], call.value["status"]) == (POSTHOG_NOT_STARTED, "unknown")
     assert (call.value["reason"], call.value["timed_out"]) == ("the provider answered 401: revoked", False)

@@ -76,12 +76,12 @@ RESTART += "changes nothing."
 ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     "render completed": (
         {"taskRunId": RENDER_COMPLETED},
-        {"state": "succeeded", "native_status": "completed", "result": [144], "error": None, "next": ENDED_WELL},
+        {"status": "succeeded", "native_status": "completed", "result": [144], "error": None, "next": ENDED_WELL},
     ),
     "render failed": (
         {"taskRunId": RENDER_FAILED},
         {
-            "state": "failed",
+            "status": "failed",
             "native_status": "failed",
             "result": None,
             "error": "ValueError: no such customer",
@@ -91,7 +91,7 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     "render canceled": (
         {"taskRunId": RENDER_CANCELED},
         {
-            "state": "canceled",
+            "status": "canceled",
             "native_status": "canceled",
             "result": None,
             "error": None,
@@ -101,7 +101,7 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     "inngest completed": (
         {"runId": INNGEST_COMPLETED},
         {
-            "state": "succeeded",
+            "status": "succeeded",
             "native_status": "Completed",
             "result": {"input": {"n": 1, "who": "quick"}, "sum": 42},
             "error": None,
@@ -111,7 +111,7 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     "inngest failed": (
         {"runId": INNGEST_FAILED},
         {
-            "state": "failed",
+            "status": "failed",
             "native_status": "Failed",
             "result": None,
             "error": {
@@ -125,12 +125,12 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     ),
     "inngest cancelled": (
         {"runId": INNGEST_CANCELLED},
-        {"state": "canceled", "native_status": "Cancelled", "result": None, "error": None, "next": CANCELLED},
+        {"status": "canceled", "native_status": "Cancelled", "result": None, "error": None, "next": CANCELLED},
     ),
     "posthog completed": (
         {"task_id": TASK, "id": POSTHOG_COMPLETED},
         {
-            "state": "succeeded",
+            "status": "succeeded",
             "native_status": "completed",
             "result": {"summary": "Fixed the retry loop.", "pr_url": "https://github.com/acme/web/pull/42"},
             "error": None,
@@ -140,7 +140,7 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     "posthog failed": (
         {"task_id": TASK, "id": POSTHOG_FAILED},
         {
-            "state": "failed",
+            "status": "failed",
             "native_status": "failed",
             "result": None,
             "error": "Sandbox ran out of memory",
@@ -150,7 +150,7 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     "runway succeeded": (
         {"id": RUNWAY_SUCCEEDED},
         {
-            "state": "succeeded",
+            "status": "succeeded",
             "native_status": "SUCCEEDED",
             "result": [f"https://outputs.runway.invalid/{RUNWAY_SUCCEEDED}/output.mp4?_jwt=simulated-1"],
             "error": None,
@@ -160,7 +160,7 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     "runway failed": (
         {"id": RUNWAY_FAILED},
         {
-            "state": "failed",
+            "status": "failed",
             "native_status": "FAILED",
             "result": None,
             "error": "An unexpected error occurred. (INTERNAL.BAD_OUTPUT.CODE01)",
@@ -169,7 +169,7 @@ ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
     ),
     "runway cancelled": (
         {"id": RUNWAY_CANCELLED},
-        {"state": "canceled", "native_status": "CANCELLED", "result": None, "error": None, "next": CANCELLED},
+        {"status": "canceled", "native_status": "CANCELLED", "result": None, "error": None, "next": CANCELLED},
     ),
 }
 
@@ -185,7 +185,7 @@ async def test_a_run_that_has_ended_is_told_after_one_request(
     run_id = arguments.get("id") or arguments.get("runId") or arguments["taskRunId"]
     common = {"provider": provider, "run_id": run_id, "terminal": True, "timed_out": False, "polls": 1}
     assert timeless(call.value) == common | expected
-    state, native = expected["state"], expected["native_status"]
+    state, native = expected["status"], expected["native_status"]
     both = state if state == native else f"{state} ({native})"
     assert call.outcome.notes == (f"Run {run_id}: {both}.",)
 
@@ -196,7 +196,7 @@ async def test_a_posthog_run_that_was_cancelled_is_told_after_one_request(
     await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "cancelled"})
     call = await finished(environment, *GOING_ON["posthog"], 0)
     assert sent(simulator) == [READS["posthog"]]
-    assert (call.value["state"], call.value["native_status"]) == ("canceled", "cancelled")
+    assert (call.value["status"], call.value["native_status"]) == ("canceled", "cancelled")
 
 
 # Statuses: Render API reference (Task run); inngest pkg/enums/run_status.go; PostHog products/tasks/backend/models.py;
@@ -240,7 +240,7 @@ async def test_each_end_in_a_providers_own_words_ends_the_wait(
 ) -> None:
     simulator.fail_next(provider, answering(run_as_told(provider, native)))
     call = await finished(environment, *GOING_ON[provider], 0)
-    assert (call.value["state"], call.value["native_status"], call.value["terminal"]) == (state, native, True)
+    assert (call.value["status"], call.value["native_status"], call.value["terminal"]) == (state, native, True)
 
 
 @pytest.mark.parametrize(("provider", "native", "state"), NATIVE_STEPS)
@@ -250,41 +250,41 @@ async def test_a_state_that_is_no_end_does_not_end_the_wait(
     simulator.fail_next(provider, answering(run_as_told(provider, native)))
     tool, arguments = GOING_ON[provider]
     call = await finished(environment, tool, {**arguments, "wait_seconds": 0})
-    assert (call.value["state"], call.value["native_status"]) == (state, native)
+    assert (call.value["status"], call.value["native_status"]) == (state, native)
     assert (call.value["terminal"], call.value["timed_out"]) == (False, True)
 
 
 STREAMED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
-    "render canceled": ("DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}", None, {"state": "canceled"}),
+    "render canceled": ("DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}", None, {"status": "canceled"}),
     "posthog completed": (
         "PATCH",
         f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/",
         {"status": "completed", "output": {"summary": "Done."}},
-        {"state": "succeeded", "result": {"summary": "Done."}},
+        {"status": "succeeded", "result": {"summary": "Done."}},
     ),
     "posthog completed by its output": (
         "PATCH",
         f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/set_output/",
         {"output": {"summary": "Done."}},
-        {"state": "succeeded", "result": {"summary": "Done."}},
+        {"status": "succeeded", "result": {"summary": "Done."}},
     ),
     "posthog failed": (
         "PATCH",
         f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/",
         {"status": "failed", "error_message": "Out of memory"},
-        {"state": "failed", "error": "Out of memory"},
+        {"status": "failed", "error": "Out of memory"},
     ),
     "posthog cancelled": (
         "PATCH",
         f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/",
         {"status": "cancelled"},
-        {"state": "canceled"},
+        {"status": "canceled"},
     ),
     "posthog cancelled by command": (
         "POST",
         f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/command/",
         {"jsonrpc": "2.0", "method": "cancel", "id": 1},
-        {"state": "canceled"},
+        {"status": "canceled"},
     ),
 }
 
@@ -308,9 +308,9 @@ async def test_an_end_that_is_streamed_is_told_within_a_second_after_three_reque
 @pytest.mark.parametrize(
     ("task", "seconds", "expected"),
     [
-        ("square", 3, {"state": "succeeded", "native_status": "completed", "result": [49], "error": None}),
-        ("fail", 2, {"state": "failed", "result": None, "error": "ValueError: no such customer"}),
-        ("flaky", 6, {"state": "succeeded", "result": ["third time lucky"]}),
+        ("square", 3, {"status": "succeeded", "native_status": "completed", "result": [49], "error": None}),
+        ("fail", 2, {"status": "failed", "result": None, "error": "ValueError: no such customer"}),
+        ("flaky", 6, {"status": "succeeded", "result": ["third time lucky"]}),
     ],
 )
 async def test_a_render_run_that_ends_by_itself_is_told_within_a_second_after_three_requests(
@@ -338,7 +338,7 @@ async def test_a_posthog_run_that_ends_by_itself_is_told_within_a_second_after_t
         await pass_time(9)
         assert not call.is_over
         await call.finish(1 + 1)
-    assert (call.value["state"], call.value["result"]["summary"]) == ("succeeded", "Fixed the retry loop.")
+    assert (call.value["status"], call.value["result"]["summary"]) == ("succeeded", "Fixed the retry loop.")
     assert len(sent(simulator)) == 3
 
 
@@ -346,7 +346,7 @@ async def test_an_inngest_run_is_asked_for_every_three_seconds_until_it_has_ende
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 12 + 3)
-    assert (call.value["state"], call.value["result"]) == ("succeeded", {"emails": 3, "trial": "activated"})
+    assert (call.value["status"], call.value["result"]) == ("succeeded", {"emails": 3, "trial": "activated"})
     # At 0, 3, 6, 9 and 12 seconds.
     assert sent(simulator) == [f"GET {INNGEST_RUNS}/{INNGEST_FRESH}"] * 5
     assert call.value["polls"] == 5
@@ -356,18 +356,18 @@ async def test_a_runway_task_is_asked_for_every_five_seconds_until_it_has_ended(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_FRESH}, 20 + 5)
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
     # At 0, 5, 10, 15 and 20 seconds.
     assert sent(simulator) == [f"GET {RUNWAY_TASKS}/{RUNWAY_FRESH}"] * 5
 
 
 POLLED: dict[str, tuple[Any, dict[str, Any]]] = {
-    "inngest Completed": ({"output": {"sum": 1}}, {"state": "succeeded", "result": {"sum": 1}}),
-    "inngest Failed": ({"output": {"message": "boom"}}, {"state": "failed", "error": {"message": "boom"}}),
-    "inngest Cancelled": ({"output": {}}, {"state": "canceled", "error": None}),
+    "inngest Completed": ({"output": {"sum": 1}}, {"status": "succeeded", "result": {"sum": 1}}),
+    "inngest Failed": ({"output": {"message": "boom"}}, {"status": "failed", "error": {"message": "boom"}}),
+    "inngest Cancelled": ({"output": {}}, {"status": "canceled", "error": None}),
     "runway SUCCEEDED": ({"output": ["https://outputs.invalid/1"]}, {"result": ["https://outputs.invalid/1"]}),
-    "runway FAILED": ({"failure": "Unsafe.", "failureCode": "SAFETY.INPUT.TEXT"}, {"state": "failed"}),
-    "runway CANCELLED": ({}, {"state": "canceled"}),
+    "runway FAILED": ({"failure": "Unsafe.", "failureCode": "SAFETY.INPUT.TEXT"}, {"status": "failed"}),
+    "runway CANCELLED": ({}, {"status": "canceled"}),
 }
 
 
@@ -395,7 +395,7 @@ async def test_an_inngest_run_that_is_cancelled_elsewhere_is_told_one_interval_l
         assert sent(simulator) == [READS["inngest"]] * 3
         await outside(environment, "DELETE", f"{INNGEST_RUNS}/{INNGEST_RUNNING}")
         await call.finish(3)
-    assert (call.value["state"], call.value["native_status"]) == ("canceled", "Cancelled")
+    assert (call.value["status"], call.value["native_status"]) == ("canceled", "Cancelled")
     assert sent(simulator) == [READS["inngest"]] * 4
 
 
@@ -406,7 +406,11 @@ async def test_a_runway_task_that_is_deleted_meanwhile_is_cancelled(
         await pass_time(6)
         await outside(environment, "DELETE", f"{RUNWAY_TASKS}/{RUNWAY_FRESH}")
         await call.finish(5)
-    assert (call.value["state"], call.value["native_status"], call.value["terminal"]) == ("canceled", "not found", True)
+    assert (call.value["status"], call.value["native_status"], call.value["terminal"]) == (
+        "canceled",
+        "not found",
+        True,
+    )
     assert call.value["error"] == "the provider does not know this run any more: it was cancelled or deleted"
     assert len(sent(simulator)) == 3
 
@@ -441,7 +445,7 @@ async def test_a_render_run_that_is_canceled_before_its_stream_is_open_is_told(
         assert sent(simulator) == [READS["render"], STREAMS["render"]]
         await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
         await call.finish(2)
-    assert call.value["state"] == "canceled"
+    assert call.value["status"] == "canceled"
     assert sent(simulator) == [READS["render"], STREAMS["render"], READS["render"]]
 
 
@@ -453,7 +457,7 @@ async def test_a_posthog_run_that_ends_before_its_stream_is_open_is_told(
     async with opened(environment) as gateway, calling(gateway, *GOING_ON["posthog"]) as call:
         await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "failed"})
         await call.finish(2)
-    assert call.value["state"] == "failed"
+    assert call.value["status"] == "failed"
     assert sent(simulator) == [READS["posthog"], STREAMS["posthog"], READS["posthog"]]
 
 
@@ -497,13 +501,13 @@ async def test_an_end_whose_event_is_too_long_to_be_kept_is_told() -> None:
     event = f"event: task.completed\ndata: {json.dumps(ended)}\n\n".encode()
     async with stubborn_render(["running", "running", "completed"], event) as (environment, _):
         call = await finished(environment, *GOING_ON["render"], 5)
-    assert (call.value["state"], call.value["result"]) == ("succeeded", ["done"])
+    assert (call.value["status"], call.value["result"]) == ("succeeded", ["done"])
 
 
 async def test_a_stream_that_says_nothing_does_not_hide_for_ever_that_a_run_has_ended() -> None:
     async with stubborn_render(["running", "running", "completed"]) as (environment, _):
         call = await finished(environment, *GOING_ON["render"], 46)
-    assert (call.value["state"], call.value["timed_out"]) == ("succeeded", False)
+    assert (call.value["status"], call.value["timed_out"]) == ("succeeded", False)
 
 
 @pytest.mark.parametrize("status", [200, 404, 406])
@@ -517,7 +521,7 @@ async def test_polling_takes_over_where_there_is_no_stream(
         assert sent(simulator).count(STREAMS["render"]) == 1
         await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
         await call.finish(5)
-    assert call.value["state"] == "canceled"
+    assert call.value["status"] == "canceled"
     # At 0, after the refusal, at 5 or 6, 11 and 16 seconds.
     assert sent(simulator).count(READS["render"]) <= 5
 
@@ -534,7 +538,7 @@ async def test_a_stream_that_is_cut_is_opened_again_and_nothing_is_lost(
         assert sent(simulator).count(STREAMS[provider]) == 2
         await outside(environment, method, path, body)
         await call.finish(1)
-    assert call.value["state"] == expected["state"]
+    assert call.value["status"] == expected["status"]
 
 
 # The first as Render closes a stream on which nothing has happened for long; the second PostHog's, before it closes.
@@ -556,7 +560,7 @@ async def test_a_stream_that_its_provider_closes_is_opened_again_while_the_run_g
         assert sent(simulator).count(STREAMS[provider]) == 2
         await outside(environment, method, path, body)
         await call.finish(1)
-    assert call.value["state"] == expected["state"]
+    assert call.value["status"] == expected["status"]
 
 
 async def test_a_posthog_run_that_is_started_late_is_followed_to_its_end(environment: dict[str, str]) -> None:
@@ -567,7 +571,7 @@ async def test_a_posthog_run_that_is_started_late_is_followed_to_its_end(environ
         assert "error: Stream not available" in "\n".join(call.lines)
         await outside(environment, "POST", f"{POSTHOG_RUNS}/{POSTHOG_NOT_STARTED}/start/", {})
         await call.finish(10 + 1)
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
 
 
 @pytest.mark.parametrize("provider", ["render", "posthog"])
@@ -599,7 +603,7 @@ async def test_polling_takes_over_from_a_stream_that_is_cut_again_and_again(
         assert sent(simulator).count(READS["render"]) in {polls + 3, polls + 4}
         await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
         await call.finish(5)
-    assert call.value["state"] == "canceled"
+    assert call.value["status"] == "canceled"
 
 
 async def test_a_refused_poll_is_made_again_when_the_provider_wants_it(
@@ -616,7 +620,7 @@ async def test_a_refused_poll_is_made_again_when_the_provider_wants_it(
         await pass_time(18)
         assert len(sent(simulator)) == 2
         await call.finish(3)
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
     assert len(sent(simulator)) == 3
     assert "the provider answered 429: slow down; asking again" in call.lines
 
@@ -639,7 +643,7 @@ async def test_the_last_reading_is_left_out_where_the_provider_wants_to_be_left_
     simulator.fail_next("inngest", HONEST)
     simulator.fail_next("inngest", Fault(429, {"Retry-After": "60"}, "slow down"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_RUNNING, "wait_seconds": 20}, 21)
-    assert (call.value["state"], call.value["timed_out"]) == ("running", True)
+    assert (call.value["status"], call.value["timed_out"]) == ("running", True)
     assert len(sent(simulator)) == 2
 
 
@@ -651,7 +655,7 @@ async def test_a_provider_that_cannot_answer_for_a_while_is_asked_again(
     for _ in range(failures):
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * (failures + 1) + 12)
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
     assert call.lines.count("the provider answered 503: busy; asking again") == failures
 
 
@@ -662,7 +666,7 @@ async def test_a_provider_that_cannot_answer_any_more_ends_the_wait_with_what_is
     for _ in range(7):
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * 7)
-    assert (call.value["state"], call.value["reason"]) == ("running", "the provider answered 503: busy")
+    assert (call.value["status"], call.value["reason"]) == ("running", "the provider answered 503: busy")
     assert (call.value["timed_out"], call.value["terminal"]) == (False, False)
     assert call.value["next"] == "Waiting broke off: call inngest-wait-for-run again in a while."
     assert len(sent(simulator)) == 1 + 6
@@ -708,7 +712,7 @@ async def test_a_state_that_nobody_has_named_is_not_said_to_go_on(
     simulator.fail_next("runway", answering(run_as_told("runway", "EXPIRED")))
     tool, arguments = GOING_ON["runway"]
     call = await finished(environment, tool, {**arguments, "wait_seconds": 0}, 0)
-    assert (call.value["state"], call.value["native_status"]) == ("unknown", "EXPIRED")
+    assert (call.value["status"], call.value["native_status"]) == ("unknown", "EXPIRED")
     assert call.value["next"] == (
         "Whether EXPIRED is an end is not known here: look with runway-retrieve-task-status-and-output."
     )
@@ -730,7 +734,7 @@ async def test_a_provider_that_is_gone_in_the_middle_ends_the_wait_and_not_at_on
             assert not call.is_over
             await call.finish(300)
     assert "refused the connection" in call.value["reason"]
-    assert call.value["state"] == ("queued" if provider == "runway" else "running")
+    assert call.value["status"] == ("queued" if provider == "runway" else "running")
 
 
 UNKNOWN: dict[str, tuple[str, Arguments]] = {
@@ -773,7 +777,7 @@ async def test_a_provider_that_is_not_there_at_first_is_told_at_once(
 async def test_a_first_reading_that_is_put_off_is_made_again(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("runway", Fault(503, body="busy"))
     call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_SUCCEEDED}, 5)
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
     assert len(sent(simulator)) == 2
 
 
@@ -798,14 +802,14 @@ async def test_time_that_is_over_is_no_error_and_cancels_nothing(
     value = call.value
     assert 10 <= value["elapsed_seconds"] < 12
     assert (value["timed_out"], value["terminal"]) == (True, False)
-    assert value["state"] == ("queued" if provider == "runway" else "running")
+    assert value["status"] == ("queued" if provider == "runway" else "running")
     assert value["next"] == f"Call {tool} {GOES_ON}"
     assert {request.partition(" ")[0] for request in sent(simulator)} == {"GET"}
     await settle()
     streams = [request for request in simulator.requests if f"GET {request.path}" == STREAMS.get(provider)]
     assert all(stream.disconnected.is_set() for stream in streams)
     again = await finished(environment, tool, {**arguments, "wait_seconds": 0})
-    assert again.value["state"] == value["state"]
+    assert again.value["status"] == value["status"]
 
 
 async def test_a_wait_of_no_seconds_reads_once(simulator: Simulator, environment: dict[str, str]) -> None:
@@ -817,12 +821,12 @@ async def test_a_wait_of_no_seconds_reads_once(simulator: Simulator, environment
             ) as call:
                 await call.finish(0)
             assert sent(simulator) == [READS["render"]] * count
-            assert (call.value["state"], call.value["timed_out"], call.value["polls"]) == ("running", True, 1)
+            assert (call.value["status"], call.value["timed_out"], call.value["polls"]) == ("running", True, 1)
 
 
 async def test_a_wait_of_no_seconds_finds_that_a_run_has_ended(environment: dict[str, str]) -> None:
     call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_SUCCEEDED, "wait_seconds": 0}, 0)
-    assert (call.value["state"], call.value["timed_out"], call.value["terminal"]) == ("succeeded", False, True)
+    assert (call.value["status"], call.value["timed_out"], call.value["terminal"]) == ("succeeded", False, True)
 
 
 async def test_a_wait_is_no_longer_than_the_operator_allows(environment: dict[str, str]) -> None:
@@ -855,7 +859,7 @@ async def test_a_run_that_ended_unseen_is_found_when_the_time_is_over(
         await pass_time(6)
         await outside(environment, "DELETE", f"{RUNWAY_TASKS}/{RUNWAY_THROTTLED}")
         await call.finish(15)
-    assert (call.value["state"], call.value["timed_out"]) == ("canceled", False)
+    assert (call.value["status"], call.value["timed_out"]) == ("canceled", False)
     assert len(sent(simulator)) == 2
 
 
@@ -948,7 +952,7 @@ async def test_the_progress_of_a_wait_never_exceeds_its_total(
         simulator.fail_next("runway", answering(run_as_told("runway", "RUNNING", progress=1.0)))
     simulator.fail_next("runway", answering(run_as_told("runway", "SUCCEEDED")))
     call = await finished(environment, *GOING_ON["runway"], 25)
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
     assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
     assert max(progress.progress for progress in call.told) <= 1
 
@@ -967,9 +971,9 @@ async def test_all_of_several_runs_are_waited_for_and_progress_counts_those_that
     assert timeless(call.value) == {
         "provider": "render",
         "runs": [
-            {"run_id": RENDER_COMPLETED, "state": "succeeded", "native_status": "completed", "result": [144]} | common,
-            {"run_id": square["id"], "state": "succeeded", "native_status": "completed", "result": [49]} | common,
-            {"run_id": RENDER_RUNNING, "state": "canceled", "native_status": "canceled", "result": None} | common,
+            {"run_id": RENDER_COMPLETED, "status": "succeeded", "native_status": "completed", "result": [144]} | common,
+            {"run_id": square["id"], "status": "succeeded", "native_status": "completed", "result": [49]} | common,
+            {"run_id": RENDER_RUNNING, "status": "canceled", "native_status": "canceled", "result": None} | common,
         ],
         "terminal": True,
         "timed_out": False,
@@ -994,7 +998,7 @@ async def test_the_first_of_several_runs_that_ends_is_enough_where_any_will_do(
         await pass_time(2)
         assert not call.is_over
         await call.finish(2)
-    assert [run["state"] for run in call.value["runs"]] == ["running", "succeeded"]
+    assert [run["status"] for run in call.value["runs"]] == ["running", "succeeded"]
     assert call.value["timed_out"] is False
     assert call.value["next"] == f'Call render-wait-for-run again for those that go on: ["{RENDER_RUNNING}"].'
     assert len(sent(simulator)) == 2 + 1 + 2
@@ -1005,7 +1009,7 @@ async def test_any_of_several_runs_is_told_at_once_where_one_has_ended(
 ) -> None:
     arguments = {"taskRunId": [RENDER_RUNNING, RENDER_FAILED], "until": "any"}
     call = await finished(environment, "render-wait-for-run", arguments, 0)
-    assert [run["state"] for run in call.value["runs"]] == ["running", "failed"]
+    assert [run["status"] for run in call.value["runs"]] == ["running", "failed"]
     assert len(sent(simulator)) == 2
 
 
@@ -1019,7 +1023,7 @@ async def test_a_run_that_is_named_twice_is_one_run(simulator: Simulator, enviro
 
 async def test_one_run_in_a_list_is_answered_with_a_list(environment: dict[str, str]) -> None:
     call = await finished(environment, "render-wait-for-run", {"taskRunId": [RENDER_COMPLETED]}, 0)
-    assert [run["state"] for run in call.value["runs"]] == ["succeeded"]
+    assert [run["status"] for run in call.value["runs"]] == ["succeeded"]
 
 
 async def test_one_of_several_runs_that_nobody_knows_is_not_found(environment: dict[str, str]) -> None:
@@ -1050,7 +1054,7 @@ async def test_an_id_in_other_letters_is_the_same_run(
     tool: str, arguments: Arguments, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, tool, {**arguments, "wait_seconds": 10})
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
     assert len(sent(simulator)) == 1
 
 
@@ -1059,13 +1063,13 @@ async def test_an_id_in_other_letters_is_the_same_run_on_the_stream(environment:
     async with opened(environment) as gateway, calling(gateway, "posthog-wait-for-run", arguments) as call:
         await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "completed"})
         await call.finish(1)
-    assert call.value["state"] == "succeeded"
+    assert call.value["status"] == "succeeded"
 
 
 async def test_a_posthog_run_that_was_not_started_says_how_to_start_it(environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 1}
     call = await finished(environment, "posthog-wait-for-run", arguments, 2)
-    assert (call.value["state"], call.value["timed_out"]) == ("queued", True)
+    assert (call.value["status"], call.value["timed_out"]) == ("queued", True)
     assert call.value["next"] == (
         "Nothing happens until it is started, a cloud run by posthog-start-task-run, a local one by its desktop "
         "client; wait for it then."
@@ -1181,7 +1185,7 @@ async def test_two_waits_on_one_connection_do_not_disturb_each_other(
             await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
             await ended["render"].wait()
     states = {provider: result.structured_content for provider, result in results.items()}
-    assert {provider: state and state["state"] for provider, state in states.items()} == {
+    assert {provider: state and state["status"] for provider, state in states.items()} == {
         "render": "canceled",
         "posthog": "succeeded",
     }
@@ -1204,7 +1208,7 @@ async def test_a_client_that_cancels_its_wait_hangs_up_and_the_run_goes_on(
             await stream.disconnected.wait()
             again = await client.call_tool(tool, {**arguments, "wait_seconds": 0})
     assert again.structured_content
-    assert again.structured_content["state"] == "running"
+    assert again.structured_content["status"] == "running"
     assert {request.method for request in simulator.requests} == {"GET"}
 
 

@@ -139,11 +139,11 @@ async def test_a_long_run_is_whole_in_the_text_and_cut_in_the_object(
         texts, structured = await accepted(client, "render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
     assert json.loads(texts[0]) == run
     assert texts[1:] == [f"Run {RENDER_COMPLETED}: succeeded (completed)."]
-    assert set(structured) == {*run, "cut"}
+    assert set(structured) == {*run, "truncated"}
     assert (structured["id"], structured["status"]) == (run["id"], run["status"])
     kept = len(structured["results"])
     assert structured["results"] == run["results"][:kept]
-    assert structured["cut"] == f"results: {kept} of 100 items. The text of the result has more."
+    assert structured["truncated"] == f"results: {kept} of 100 items. The text of the result has more."
     assert 15_000 < len(json.dumps(structured)) < 20_500
 
 

@@ -143,7 +143,7 @@ async def test_a_run_is_driven_to_its_end_as_a_task(
     assert first_json(ended.result) | {"elapsed_seconds": 0} == {
         "provider": "render",
         "run_id": "trn-d5im0000000000000005",
-        "state": "succeeded",
+        "status": "succeeded",
         "native_status": "completed",
         "terminal": True,
         "timed_out": False,

@@ -105,7 +105,7 @@ ROWS = [
         "/v1/v1/runs/{runid}/cancel",
         f"/v1/v1/runs/{INNGEST_RUNNING}/cancel",
         f"DELETE /inngest/v1/runs/{INNGEST_RUNNING}",
-        '"state_before":"running"',
+        '"status_before":"running"',
         tool="inngest-cancel-function-run",
         arguments={"runId": INNGEST_RUNNING},
     ),

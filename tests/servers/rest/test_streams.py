@@ -438,7 +438,7 @@ async def test_a_started_run_is_followed_to_its_end_by_a_post_that_waits(
             clock.advance(5)
     (answer,) = answers
     assert answer.status_code == 200, answer.text
-    assert answer.json()["state"] == "succeeded"
+    assert answer.json()["status"] == "succeeded"
     assert answer.json()["result"] == [16]
     run = await outside(environment, "GET", "/render/v1/task-runs/trn-d5im0000000000000005")
     assert run["status"] == "completed"
