@@ -10,10 +10,14 @@ CONFORMANCE := $(VENV)/conformance
 SPECTRAL := $(VENV)/spectral
 SCHEMATHESIS := $(VENV)/schemathesis
 
-.PHONY: demo test test-rest conformance clean
+.PHONY: demo demo-svg test test-rest conformance clean
 
 demo: $(VENV)/installed
 	$(BIN)/mcp-taskruns demo
+
+# The picture in the README, drawn from a run of the demo.
+demo-svg: $(VENV)/installed
+	$(BIN)/python docs/demo_svg.py docs/demo.svg
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The demo as its readers run it: piped into a file or CI log, on a terminal, and left with Ctrl-C."""
+"""The demo in a pipe and on a terminal, when it succeeds, fails and is interrupted."""
 
 import json
 import os
@@ -11,36 +11,37 @@ from pathlib import Path
 
 import pytest
 
+from mcp_taskruns import demo
 from mcp_taskruns.settings import PREFIX
 from mcp_taskruns.simulator.app import Simulator
 
-# Starts the demo changed by the statements before it: with fewer steps, or with something that goes wrong.
-CHANGED = (
+# Runs the demo after the given statements, which select steps or cause a failure.
+MODIFIED_DEMO = (
     "import anyio; from mcp_taskruns import demo; from mcp_taskruns.cli import say; {}; "
     "raise SystemExit(anyio.run(demo.show, say))"
 )
 
 
 def environment(**changes: str) -> dict[str, str]:
-    spoiling = ("NO_COLOR", "TERM", PREFIX)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(spoiling)}
+    dropped = ("NO_COLOR", "FORCE_COLOR", "TERM", PREFIX)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**kept, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **changes}
 
 
-def run_changed(statements: str) -> subprocess.CompletedProcess[str]:
+def run_modified(statements: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", CHANGED.format(statements)],
+        [sys.executable, "-c", MODIFIED_DEMO.format(statements)],
         capture_output=True,
         check=False,
         encoding="utf-8",
-        env=environment(),
+        env=environment(**changes),
         timeout=40,
     )
 
 
 @pytest.fixture(scope="module")
-def piped() -> str:
-    """What the demo writes into a pipe, whole; under a setting that would spoil it if it reached the server."""
+def output() -> str:
+    """The complete output in a pipe, with a variable set that would break the demo if it reached the server."""
     done = subprocess.run(
         [sys.executable, "-m", "mcp_taskruns", "demo"],
         capture_output=True,
@@ -54,114 +55,131 @@ def piped() -> str:
 
 
 @pytest.mark.timeout(110)
-def test_the_demo_shows_the_main_job_of_each_provider(piped: str) -> None:
-    assert "35 tools: 4 Inngest, 20 PostHog, 8 Render, 3 Runway\n" in piped
-    assert re.search(r"[░]{24}  started trn-\w+: queued\n", piped)
-    assert "pipeline of [3, 4]: succeeded, result [25], 1 poll\n" in piped
-    assert re.findall(r"[█░]{24} +([1-9]\d*%  (?:fail|square|flaky):.*)\n", piped) == [
+def test_output_shows_each_provider(output: str) -> None:
+    assert "35 tools: 4 Inngest, 20 PostHog, 8 Render, 3 Runway\n" in output
+    assert re.search(r"[░]{24}  started trn-\w+: queued\n", output)
+    assert "pipeline [3, 4]: succeeded with [25] after 1 poll\n" in output
+    assert re.findall(r"[█░]{24} +([1-9]\d*%  (?:fail|square|flaky):.*)\n", output) == [
         "33%  fail: failed, ValueError: no such customer",
         "67%  square: succeeded",
         "100%  flaky: succeeded",
     ]
-    assert "running, then canceled: The run was cancelled.\n" in piped
-    assert "succeeded: The run had already succeeded: nothing was cancelled.\n" in piped
-    assert "taskRunID: is no argument of this tool; did you mean taskRunId?;" in piped
+    assert "running, then canceled: The run was cancelled.\n" in output
+    assert "succeeded: The run had already succeeded: nothing was cancelled.\n" in output
+    assert "did you mean taskRunId?" in output
 
 
 @pytest.mark.timeout(110)
-def test_a_stream_that_is_cut_shows_every_event_once(piped: str) -> None:
-    shown = piped[piped.index("6/7") : piped.index("7/7")]
-    before, after = shown.split("-- the connection to the provider is cut --\n")
+def test_events_are_neither_lost_nor_duplicated_when_the_connection_drops(output: str) -> None:
+    step = output[output.index("6/7") : output.index("7/7")]
+    before, after = step.split(demo.DROPPED)
     assert before.count("console: Provisioning sandbox\n") == 1
     assert [after.count(line) for line in ("Running tests\n", "Pushed branch", "run: succeeded")] == [1, 1, 1]
-    assert "17 events, each once; the run has succeeded\n" in after
+    assert "17 events, none lost or duplicated; run succeeded\n" in after
 
 
 @pytest.mark.timeout(110)
-def test_the_bar_of_the_video_follows_its_real_progress_to_the_end(piped: str) -> None:
-    bars = [(len(full), int(told)) for full, told in re.findall(r"   (█*)░*  +(\d+)%  video", piped)]
+def test_video_bar_follows_its_progress(output: str) -> None:
+    bars = [(len(full), int(percent)) for full, percent in re.findall(r"   (█*)░*  +(\d+)%  video", output)]
     assert len(bars) >= 3
     assert bars == sorted(bars)
-    assert [length for length, _ in bars] == pytest.approx([told * 24 / 100 for _, told in bars], abs=1)
+    assert [length for length, _ in bars] == pytest.approx([percent * 24 / 100 for _, percent in bars], abs=1)
     assert bars[-1] == (24, 100)
 
 
 @pytest.mark.timeout(110)
-def test_in_a_pipe_there_are_no_control_characters_and_no_line_is_too_wide(piped: str) -> None:
-    assert [line for line in piped.split("\n") if not line.isprintable() or len(line) > 80] == []
+def test_piped_output_has_no_control_characters_and_fits_the_width(output: str) -> None:
+    steps = output[: output.index("To use it with your own keys")]
+    assert [line for line in steps.split("\n") if not line.isprintable() or len(line) > 80] == []
 
 
 @pytest.mark.timeout(110)
-def test_the_configuration_it_ends_with_names_every_credential_there_is(piped: str) -> None:
-    begin = piped.index("\n{\n")
-    configured = json.loads(piped[begin : piped.index("\n}\n", begin) + 2])["mcpServers"]["taskruns"]
-    assert (configured["command"], configured["args"]) == ("uvx", ["mcp-taskruns"])
+def test_printed_configuration_starts_this_server_and_names_every_credential(output: str) -> None:
+    start = output.index("\n{\n")
+    server = json.loads(output[start : output.index("\n}\n", start) + 2])["mcpServers"]["taskruns"]
+    assert os.path.isabs(server["command"])
+    done = subprocess.run(
+        [server["command"], *server["args"], "--version"], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("mcp-taskruns ")
     names = Simulator().environment("http://simulated")
-    assert set(configured["env"]) == {name for name in names if not name.endswith("_BASE_URL")}
-    assert piped.endswith("\nclaude mcp add taskruns --env RENDER_API_KEY=rnd_... -- uvx mcp-taskruns\n")
+    assert set(server["env"]) == {name for name in names if not name.endswith("_BASE_URL")}
+    assert output.endswith(f"\nclaude mcp add taskruns --env RENDER_API_KEY=rnd_... -- {server['command']}\n")
 
 
-def test_a_step_that_fails_is_named_and_ends_the_demo() -> None:
-    done = run_changed("demo.INNGEST_RUN = {'runId': 'nope'}; demo.STEPS = demo.STEPS[4:]")
+def test_configuration_without_an_installed_command_runs_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/opt/python/bin/python")
+    monkeypatch.setenv("PATH", "")
+    assert demo.server_command() == ["/opt/python/bin/python", "-m", "mcp_taskruns"]
+
+
+def test_failed_step_is_named_and_stops_the_demo() -> None:
+    done = run_modified("demo.INNGEST_RUN = {'runId': 'nope'}; demo.STEPS = demo.STEPS[4:]")
     assert done.returncode == 1
-    told = "Step 1 failed (Cancel a run, and one that has ended already): the provider answered 400"
-    assert told in " ".join(done.stdout.split())
+    message = "Step 1 (Cancel a running run, then try a finished one) failed: "
+    assert message in " ".join(done.stdout.split())
     assert "2/3" not in done.stdout
 
 
-def test_a_step_that_hangs_is_given_up() -> None:
-    done = run_changed("demo.STEP_SECONDS = 0.2; demo.STEPS = demo.STEPS[1:]")
+def test_hanging_step_times_out() -> None:
+    done = run_modified("demo.STEP_SECONDS = 0.2; demo.STEPS = demo.STEPS[1:]")
     assert done.returncode == 1
-    told = "failed (Start a Render task and wait for its result, in one call): over 0.2 s"
-    assert told in " ".join(done.stdout.split())
+    message = "(Start a Render task and wait for its result in one call) failed: no result within 0.2 s"
+    assert message in " ".join(done.stdout.split())
 
 
-def test_a_server_that_does_not_start_is_a_failure_too() -> None:
-    done = run_changed("demo.ARGUMENTS = ['-c', 'pass']")
+def test_server_that_does_not_start_fails_the_demo() -> None:
+    done = run_modified("demo.ARGUMENTS = ['-c', 'pass']")
     assert done.returncode == 1
     assert "The server cannot be reached" in done.stdout
     assert "claude mcp add" not in done.stdout
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_force_color_colours_piped_output_and_no_color_wins() -> None:
+    statements = "demo.STEPS = demo.STEPS[:1]"
+    assert "\x1b[1m1/1" in run_modified(statements, FORCE_COLOR="1").stdout
+    assert "\x1b[" not in run_modified(statements, FORCE_COLOR="1", NO_COLOR="1").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 @pytest.mark.parametrize(
     ("changes", "blocks", "is_coloured"),
     [({}, "█░", True), ({"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}, "#-", False)],
-    ids=["as it is", "NO_COLOR and ASCII"],
+    ids=["UTF-8 with colour", "ASCII with NO_COLOR"],
 )
-def test_on_a_terminal_the_bar_is_drawn_in_place(changes: dict[str, str], blocks: str, is_coloured: bool) -> None:
-    shown = "".join(run_on_terminal("demo.SPEED = 8; demo.STEPS = demo.STEPS[2:3]", changes))
-    assert ("\x1b[" in shown) == is_coloured
-    plain = re.sub(r"\x1b\[\d*m", "", shown)
+def test_terminal_redraws_the_bar(changes: dict[str, str], blocks: str, is_coloured: bool) -> None:
+    output = "".join(run_on_terminal("demo.SPEED = 8; demo.STEPS = demo.STEPS[2:3]", changes))
+    assert ("\x1b[" in output) == is_coloured
+    plain = re.sub(r"\x1b\[\d*m", "", output)
     frames = next(line for line in plain.split("\r\n") if "\r" in line).split("\r")[1:]
-    # Each covers the one before, and none reaches the margin, where terminals begin a new line.
+    # Each frame covers the previous one, and none reaches the margin, where terminals wrap.
     assert {len(frame) for frame in frames} == {57}
-    full = [frame.count(blocks[0]) for frame in frames]
-    assert full == sorted(full)
-    assert set(full) == {0, 6, 13, 19}
-    assert [frame.count(blocks[1]) for frame in frames] == [19 - drawn for drawn in full]
+    filled = [frame.count(blocks[0]) for frame in frames]
+    assert filled == sorted(filled)
+    assert set(filled) == {0, 6, 13, 19}
+    assert [frame.count(blocks[1]) for frame in frames] == [19 - drawn for drawn in filled]
 
 
 def run_on_terminal(statements: str, changes: dict[str, str]) -> Iterator[str]:
-    """What a terminal of 60 columns is sent."""
-    ours, theirs = os.openpty()
+    """Yield what the demo writes to a terminal of 60 columns."""
+    controller, terminal = os.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", CHANGED.format(statements)],
-        stdout=theirs,
+        [sys.executable, "-c", MODIFIED_DEMO.format(statements)],
+        stdout=terminal,
         env=environment(COLUMNS="60", TERM="xterm", **changes),
     ) as process:
-        os.close(theirs)
-        with open(ours, "rb", buffering=0) as terminal:
+        os.close(terminal)
+        with open(controller, "rb", buffering=0) as reader:
             try:
-                while data := terminal.read(65536):
+                while data := reader.read(65536):
                     yield data.decode()
-            except OSError:  # Linux says so when the other side has closed
+            except OSError:  # Linux raises EIO when the other side has closed
                 pass
     assert process.returncode == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
-def test_ctrl_c_ends_the_demo_and_its_server_without_a_traceback(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not send SIGINT for Ctrl-C")
+def test_ctrl_c_stops_the_demo_and_the_server_without_a_traceback(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "mcp_taskruns", "demo"],
         stdout=subprocess.PIPE,
@@ -175,6 +193,6 @@ def test_ctrl_c_ends_the_demo_and_its_server_without_a_traceback(tmp_path: Path)
             if "0%" in line:
                 break
         process.send_signal(signal.SIGINT)
-        # The server inherits standard error: its end is read only when both have ended.
-        _, errors = process.communicate(timeout=10)
+        # The server inherits standard error, so this returns only after both processes have exited.
+        _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "")
