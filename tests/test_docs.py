@@ -69,7 +69,7 @@ def test_the_rates_in_the_readme_are_those_that_are_kept() -> None:
     "bound",
     [
         f"at most {MAX_AT_ONCE} requests and {MAX_STREAMS} streams open at each provider",
-        f"one of more than {MAX_STRUCTURED:,} characters with its long members `truncated`",
+        f"one of more than {MAX_STRUCTURED:,} characters with its long members shortened",
         f"in the time of a wait, and {MAX_PAGES} at most",
         "three times at most",
     ],
