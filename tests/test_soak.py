@@ -246,30 +246,30 @@ class Stage:
         self.render = simulator.render
         self.inngest = simulator.inngest
         self.runway = simulator.runway
-        self.world = simulator.posthog._world
+        self.world = simulator.posthog.world
 
     def render_run(self, number: int, name: str, age: float = 0, which: str = "") -> str:
         run_id = f"trn-{number:020d}{which}"
         task = render_runs.TASKS_BY_NAME[name]
         outcome = task.work([7])
         timeline, began = task.timeline(outcome), self.clock.now() - age
-        self.render._runs[run_id] = render_runs.Run(run_id, task, [7], began, timeline, outcome, root=run_id)
+        self.render.runs[run_id] = render_runs.Run(run_id, task, [7], began, timeline, outcome, root=run_id)
         return run_id
 
     def inngest_run(self, number: int, dice: random.Random) -> str:
         run_id = ulid_of(number)
         model = inngest.RUNS[dice.choice([0, 1, 2])]  # begins when it is read, goes on for minutes, completed
-        began = model.began and self.clock.now() + model.began
-        self.inngest._runs[run_id] = inngest.Run(
+        began = model.started_at and self.clock.now() + model.started_at
+        self.inngest.runs[run_id] = inngest.Run(
             run_id, model.event_id, model.function, model.function_id, model.timeline, model.output, began, model.jobs
         )
-        self.inngest._began[run_id], self.inngest._timelines[run_id] = began, model.timeline
+        self.inngest.started_at[run_id], self.inngest.timelines[run_id] = began, model.timeline
         return run_id
 
     def runway_task(self, number: int, dice: random.Random) -> str:
         going_on = Timeline((Step(0, "RUNNING"), Step(600, "SUCCEEDED", is_terminal=True)))
         task = runway.Task(uuid_of(number), dice.choice([going_on, runway.TASKS[0].timeline, runway.TASKS[1].timeline]))
-        self.runway._tasks[task.id], self.runway._began[task.id] = task, self.clock.now()
+        self.runway.tasks[task.id], self.runway.started_at[task.id] = task, self.clock.now()
         return task.id
 
     def posthog_run(self, number: int, status: str = "in_progress", schema: Any = None) -> posthog_data.Run:
@@ -289,11 +289,11 @@ class Stage:
         now = self.clock.now()
         match provider:
             case "render":
-                return self.render._runs[run_id].step(now).status
+                return self.render.runs[run_id].step(now).status
             case "inngest":
-                return self.inngest._step(self.inngest._runs[run_id])[1].status
+                return self.inngest.status(run_id)
             case "runway":
-                task, began = self.runway._tasks.get(run_id), self.runway._began[run_id]
+                task, began = self.runway.tasks.get(run_id), self.runway.started_at[run_id]
                 return task.timeline.at(now - began).status if task and began is not None else ""
         self.world.settle()
         return self.world.runs[run_id].status
@@ -636,7 +636,7 @@ CANCELLED = {"render": {"canceled"}, "inngest": {"cancelled"}, "posthog": {"canc
 def is_started(call: Call, stage: Stage) -> bool:
     """Once, and with the key that was told."""
     (key,) = {json.loads(sent.request.body)["idempotencyKey"] for sent in call.writes}
-    (run,) = [run for run in stage.render._runs.values() if mark(call.number) in run.input]
+    (run,) = [run for run in stage.render.runs.values() if mark(call.number) in run.input]
     return run_of(call) == run.id and any(key in text for text in call.texts)
 
 

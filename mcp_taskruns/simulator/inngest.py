@@ -1,6 +1,6 @@
-"""Inngest's run API offline: v1 as its open-source server answers, and the part of v2 that reads and cancels runs.
+"""Inngest's run API: v1 as its open-source server implements it, and the operations of v2 that read and cancel runs.
 
-Written from answers of the Inngest dev server and from its source (inngest/inngest pkg/api/apiv1, pkg/api/v2).
+Written from responses of the Inngest dev server and from its source (inngest/inngest pkg/api/apiv1, pkg/api/v2).
 """
 
 import base64
@@ -23,15 +23,19 @@ ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 APP_ID = "8f253c51-a9fe-5a4b-933c-8b28abe7935a"
 GROUP_ID = "78e2e1ef-ccd6-4532-aff7-1f37242321cd"
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)
-EVERY_ANSWER = {"Vary": "Origin", "X-Inngest-Server-Kind": "dev"}
+COMMON_HEADERS = {"Vary": "Origin", "X-Inngest-Server-Kind": "dev"}
 RUN_MAX_AGE, JOBS_MAX_AGE = 3, 5
 MAX_JOBS = 10
-V2_ALREADY = {"Cancelled": "run_already_cancelled", "Completed": "run_already_ended", "Failed": "run_already_ended"}
+V2_CANCEL_CONFLICTS = {
+    "Cancelled": "run_already_cancelled",
+    "Completed": "run_already_ended",
+    "Failed": "run_already_ended",
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run and the jobs that it puts into the queue, each waiting there until its moment."""
+    """A run at its start, and the times at which its queued jobs are due."""
 
     id: str
     event_id: str
@@ -39,7 +43,9 @@ class Run:
     function_id: str
     timeline: Timeline
     output: Json = None
-    began: float | None = None
+    # In simulated seconds; None: when the run is first read.
+    started_at: float | None = None
+    # In seconds after the start.
     jobs: tuple[float, ...] = ()
 
 
@@ -60,7 +66,7 @@ RUNS = (
         "01e8cef7-567b-5766-a5ed-09df47b10ee7",
         Timeline((Step(0, "Running"), Step(660, "Completed", is_terminal=True))),
         output={"slept": True},
-        began=-60,
+        started_at=-60,
         jobs=(660,),
     ),
     Run(
@@ -70,7 +76,7 @@ RUNS = (
         "222cde6f-6d7d-5a55-bad1-9a9b6bcec4eb",
         Timeline((Step(0, "Running"), Step(0.2, "Completed", is_terminal=True))),
         output={"input": {"n": 1, "who": "quick"}, "sum": 42},
-        began=-1020,
+        started_at=-1020,
     ),
     Run(
         "01JZDEM0RVN000000000000004",
@@ -84,7 +90,7 @@ RUNS = (
             "name": "NonRetriableError",
             "stack": 'Traceback (most recent call last):\n  File "/srv/app/app.py", line 17, in fails\n',
         },
-        began=-1020,
+        started_at=-1020,
     ),
     Run(
         "01JZDEM0RVN000000000000005",
@@ -93,49 +99,51 @@ RUNS = (
         "01e8cef7-567b-5766-a5ed-09df47b10ee7",
         Timeline((Step(0, "Running"), Step(2.7, "Cancelled", is_terminal=True))),
         output={},
-        began=-600,
+        started_at=-600,
     ),
 )
 
 
-def v1_error(status: int, message: str, *, sent_as: int | None = None) -> Response:
-    body = {"error": message, "data": None, "status": status}
-    return JSONResponse(body, sent_as or status, EVERY_ANSWER)
+def v1_error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message, "data": None, "status": status}, status, COMMON_HEADERS)
 
 
 def v2_error(status: int, code: str, message: str) -> Response:
-    return JSONResponse({"errors": [{"code": code, "message": message}]}, status, EVERY_ANSWER)
+    return JSONResponse({"errors": [{"code": code, "message": message}]}, status, COMMON_HEADERS)
 
 
 class Inngest:
     """GET and DELETE `/v1/runs/{id}`, `/v1/runs/{id}/jobs`, and `/v2/runs` (also `/api/v2`): get, list, cancel.
 
-    Inngest has no operation that starts a run, so these are there from the start:
+    This API cannot start a run, so these runs exist from the start:
 
-    - 01JZDEM0RVN000000000000001: onboarding; begins when it is first read, completes 12 simulated seconds later
+    - 01JZDEM0RVN000000000000001: onboarding; starts when it is first read, completes 12 simulated seconds later
     - 01JZDEM0RVN000000000000002: sleepy, running for another ten minutes
     - 01JZDEM0RVN000000000000003: quick, completed
     - 01JZDEM0RVN000000000000004: fails, failed
     - 01JZDEM0RVN000000000000005: sleepy, cancelled
 
-    Keys that begin with `signkey-` are taken, on v2 also `sk-inn-api-`, unless they contain `wrong`. Events, bulk
-    cancellations, metadata, traces, reruns, branch environments, rate limits, the statuses before Running and other
-    filters of v2's list than status and functionId are not simulated.
+    Valid keys begin with `signkey-`, on v2 also with `sk-inn-api-`, and do not contain `wrong`.
+
+    Not simulated: events, bulk cancellations, metadata, traces, reruns, branch environments, rate limits, statuses
+    before Running, and filters of the v2 list other than status and functionId.
     """
 
     name = "inngest"
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._runs = {run.id: run for run in RUNS}
-        self._began = {run.id: run.began for run in RUNS}
-        self._timelines = {run.id: run.timeline for run in RUNS}
+        self.runs = {run.id: run for run in RUNS}
+        self.started_at = {run.id: run.started_at for run in RUNS}
+        self.timelines = {run.id: run.timeline for run in RUNS}
         self._cache: dict[tuple[str, str], tuple[float, bytes]] = {}
 
     def environment(self, origin: str) -> dict[str, str]:
+        """Return the environment variables for a simulator served from `origin`."""
         return {"INNGEST_BASE_URL": f"{origin}/inngest", "INNGEST_SIGNING_KEY": "signkey-test-simulated"}
 
     def routes(self) -> list[BaseRoute]:
+        """Return the routes below the mount `/inngest`."""
         v2: dict[str, dict[str, Endpoint]] = {
             "/runs": {"GET": self._v2(self._list_v2)},
             "/runs/{run}": {"GET": self._v2(self._get_v2)},
@@ -155,53 +163,53 @@ class Inngest:
         return [*routes, Route("/{rest:path}", self._unknown_path, methods=ALL_METHODS)]
 
     async def _unknown_path(self, _: Request) -> Response:
-        headers = EVERY_ANSWER | {"X-Content-Type-Options": "nosniff"}
+        headers = COMMON_HEADERS | {"X-Content-Type-Options": "nosniff"}
         return PlainTextResponse("404 page not found\n", 404, headers)
 
     def _by_method(self, endpoints: dict[str, Endpoint]) -> Endpoint:
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             if endpoint := endpoints.get(request.method):
                 return await endpoint(request)
-            response = Response(status_code=405, headers=EVERY_ANSWER)
-            # The router sends one Allow per method.
+            response = Response(status_code=405, headers=COMMON_HEADERS)
+            # Inngest's router sends one Allow header per method.
             for method in endpoints:
                 response.headers.append("Allow", method)
             return response
 
-        return answer
+        return respond
 
     def _v1(self, endpoint: Endpoint) -> Endpoint:
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             if not has_valid_key(request, "signkey-"):
-                headers = EVERY_ANSWER | {"X-Content-Type-Options": "nosniff"}
+                headers = COMMON_HEADERS | {"X-Content-Type-Options": "nosniff"}
                 return PlainTextResponse("Authentication failed\n", 401, headers)
             return await endpoint(request)
 
-        return answer
+        return respond
 
     def _v2(self, endpoint: Endpoint) -> Endpoint:
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             if "authorization" not in request.headers:
                 return v2_error(401, "authorization_header_missing", "Authorization header is missing")
             if not has_valid_key(request, "signkey-", "sk-inn-api-"):
                 return v2_error(401, "invalid_signing_key", "Invalid signing key")
             return await endpoint(request)
 
-        return answer
+        return respond
 
     def _cached(self, endpoint: Endpoint, max_age: int) -> Endpoint:
-        """Inngest's own cache (pkg/api/apiv1/cache.go), faults included.
+        """Cache responses as Inngest does (pkg/api/apiv1/cache.go), including its defects.
 
-        It keeps the body alone, so a hit has lost its headers and is called text; and it never copies the status code,
-        so that every answer to a GET is a 200, errors as well. A cancel does not empty it.
+        It stores only the body, so a cached response has no headers and the content type text/plain. It never copies
+        the status code, so every response to a GET is a 200, even an error. Canceling a run does not clear it.
         """
 
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             now = self._clock.now()
             key = (str(request.url), request.headers["authorization"])
-            until, body = self._cache.get(key, (now, b""))
-            if now < until:
-                return PlainTextResponse(body, headers=EVERY_ANSWER)
+            expires_at, body = self._cache.get(key, (now, b""))
+            if now < expires_at:
+                return PlainTextResponse(body, headers=COMMON_HEADERS)
             response = await endpoint(request)
             if response.status_code == 200:
                 response.headers["Cache-Control"] = f"private, max-age={max_age}"
@@ -209,65 +217,82 @@ class Inngest:
             response.status_code = 200
             return response
 
-        return answer
+        return respond
+
+    def status(self, run_id: str) -> str:
+        """Return the current status of a run."""
+        return self._step(self.runs[run_id])[1].status
 
     def _step(self, run: Run) -> tuple[float, Step]:
-        """When the run began and where it stands; a run that nobody looked at before begins now."""
-        began = self._began[run.id]
-        if began is None:
-            began = self._began[run.id] = self._clock.now()
-        return began, self._timelines[run.id].at(self._clock.now() - began)
+        """Return the start and the current step of a run. The demo run starts when it is first read."""
+        started_at = self.started_at[run.id]
+        if started_at is None:
+            started_at = self.started_at[run.id] = self._clock.now()
+        return started_at, self.timelines[run.id].at(self._clock.now() - started_at)
 
-    def _cancel_now(self, run: Run, began: float) -> None:
-        self._timelines[run.id] = self._timelines[run.id].terminate(self._clock.now() - began, "Cancelled")
+    def _terminate(self, run: Run, started_at: float) -> None:
+        self.timelines[run.id] = self.timelines[run.id].terminate(self._clock.now() - started_at, "Cancelled")
 
-    def _find(self, request: Request, *, unknown: int) -> Run | Response:
+    def _find(self, request: Request, *, unknown_status: int) -> Run | Response:
         run_id = request.path_params["run"]
         if not ULID.fullmatch(run_id):
             return v1_error(400, f"Invalid run ID: {run_id}")
-        run = self._runs.get(run_id.upper())
-        return run or v1_error(unknown, f"Unable to load function run: {run_id}")
+        run = self.runs.get(run_id.upper())
+        return run or v1_error(unknown_status, f"Unable to load function run: {run_id}")
 
-    def _v1_answer(self, data: Json, max_age: int) -> Response:
+    def _v1_response(self, data: Json, max_age: int) -> Response:
         now = self._clock.now()
         metadata = {"fetched_at": self._clock.timestamp(now), "cached_until": self._clock.timestamp(now + max_age)}
-        return JSONResponse({"data": data, "metadata": metadata}, headers=EVERY_ANSWER)
+        return JSONResponse({"data": data, "metadata": metadata}, headers=COMMON_HEADERS)
 
     async def _get(self, request: Request) -> Response:
-        run = self._find(request, unknown=500)
+        run = self._find(request, unknown_status=500)
         if isinstance(run, Response):
             return run
-        began, step = self._step(run)
+        started_at, step = self._step(run)
         data: Json = {
             "run_id": run.id,
-            "run_started_at": self._clock.timestamp(began),
+            "run_started_at": self._clock.timestamp(started_at),
             "function_id": run.function_id,
             "function_version": 0,
             "environment_id": ENVIRONMENT_ID,
             "event_id": run.event_id,
             "status": step.status,
-            "ended_at": self._clock.timestamp(began + step.at) if step.is_terminal else None,
+            "ended_at": self._clock.timestamp(started_at + step.at) if step.is_terminal else None,
         }
         if step.is_terminal:
             data["output"] = {} if step.status == "Cancelled" else run.output
-        return self._v1_answer(data, RUN_MAX_AGE)
+        return self._v1_response(data, RUN_MAX_AGE)
 
     async def _jobs(self, request: Request) -> Response:
-        """What waits in the queue for this run, not its steps: nothing once the run has ended."""
-        run = self._find(request, unknown=500)
+        """List the queue items of a run, not its steps. A run with a terminal status has none."""
+        run = self._find(request, unknown_status=500)
         if isinstance(run, Response):
             return run
-        began, step = self._step(run)
-        pending = [] if step.is_terminal else [began + at for at in run.jobs if began + at > self._clock.now()]
-        return self._v1_answer(
+        started_at, step = self._step(run)
+        pending = (
+            [] if step.is_terminal else [started_at + at for at in run.jobs if started_at + at > self._clock.now()]
+        )
+        return self._v1_response(
             [self._job(run, position, at) for position, at in enumerate(pending[:MAX_JOBS])], JOBS_MAX_AGE
         )
 
     def _job(self, run: Run, position: int, at: float) -> Json:
-        began = self._began[run.id] or 0.0
-        # Job ids are opaque; this one only has to stay the same for as long as the job waits.
-        job_id = f"{run.id[-3:]}job{round(at - began):06d}"
-        due = round(self._clock.datetime_at(at).timestamp() * 1000)
+        started_at = self.started_at[run.id] or 0.0
+        # Job ids are opaque. An id only has to stay the same while its job is queued.
+        job_id = f"{run.id[-3:]}job{round(at - started_at):06d}"
+        return {
+            "JobID": job_id,
+            "at": self._clock.timestamp(at),
+            "position": position,
+            "kind": "sleep",
+            "attempt": 0,
+            "Raw": self._queue_item(run, job_id, due=at, enqueued=started_at),
+        }
+
+    def _queue_item(self, run: Run, job_id: str, *, due: float, enqueued: float) -> Json:
+        """Return the queue item as Inngest stores it, which v1 includes in its responses."""
+        due_ms = round(self._clock.datetime_at(due).timestamp() * 1000)
         identifier = {
             "runID": run.id,
             "wID": run.function_id,
@@ -280,59 +305,51 @@ class Inngest:
             "pf": 0,
         }
         return {
-            "JobID": job_id,
-            "at": self._clock.timestamp(at),
-            "position": position,
-            "kind": "sleep",
-            "attempt": 0,
-            # The queue item as it is stored, of no use to anybody outside.
-            "Raw": {
-                "id": job_id,
-                "at": due,
-                "wt": due,
-                "wfID": run.function_id,
+            "id": job_id,
+            "at": due_ms,
+            "wt": due_ms,
+            "wfID": run.function_id,
+            "wsID": ENVIRONMENT_ID,
+            "genID": 1,
+            "data": {
+                "groupID": GROUP_ID,
                 "wsID": ENVIRONMENT_ID,
-                "genID": 1,
-                "data": {
-                    "groupID": GROUP_ID,
-                    "wsID": ENVIRONMENT_ID,
-                    "kind": "sleep",
-                    "identifier": identifier,
-                    "atts": 0,
-                    "maxAtts": 5,
-                    "payload": {"edge": {"incoming": "step", "outgoing": "c2640f79b4ed481b838ce4ad75330aa3f825d4d9"}},
-                    "pf": 0,
-                },
-                "eat": round(self._clock.datetime_at(began).timestamp() * 1000),
+                "kind": "sleep",
+                "identifier": identifier,
+                "atts": 0,
+                "maxAtts": 5,
+                "payload": {"edge": {"incoming": "step", "outgoing": "c2640f79b4ed481b838ce4ad75330aa3f825d4d9"}},
+                "pf": 0,
             },
+            "eat": round(self._clock.datetime_at(enqueued).timestamp() * 1000),
         }
 
     async def _cancel(self, request: Request) -> Response:
-        """Cancelling what has ended changes nothing and is no error."""
-        run = self._find(request, unknown=404)
+        """Cancel a run. A run with a terminal status keeps it, and the response is the same."""
+        run = self._find(request, unknown_status=404)
         if isinstance(run, Response):
             return run
-        self._cancel_now(run, self._step(run)[0])
-        return Response(media_type="application/json", headers=EVERY_ANSWER)
+        self._terminate(run, self._step(run)[0])
+        return Response(media_type="application/json", headers=COMMON_HEADERS)
 
     def _find_v2(self, request: Request) -> Run | Response:
         run_id = request.path_params["run"]
         if not ULID.fullmatch(run_id):
             return v2_error(400, "invalid_field_format", "Run ID must be a valid ULID")
-        return self._runs.get(run_id.upper()) or v2_error(404, "not_found", "Run not found")
+        return self.runs.get(run_id.upper()) or v2_error(404, "not_found", "Run not found")
 
-    def _v2_answer(self, data: Json, **more: Json) -> Response:
+    def _v2_response(self, data: Json, **more: Json) -> Response:
         metadata = {"fetchedAt": self._clock.timestamp()}
-        return JSONResponse({"data": data, "metadata": metadata, **more}, headers=EVERY_ANSWER)
+        return JSONResponse({"data": data, "metadata": metadata, **more}, headers=COMMON_HEADERS)
 
     def _v2_run(self, run: Run, request: Request) -> Json:
-        began, step = self._step(run)
+        started_at, step = self._step(run)
         data: Json = {
             "app": {"id": "demo"},
             "function": {"id": run.function, "name": run.function},
             "id": run.id,
-            "queuedAt": self._clock.timestamp(began),
-            "startedAt": self._clock.timestamp(began),
+            "queuedAt": self._clock.timestamp(started_at),
+            "startedAt": self._clock.timestamp(started_at),
             "status": step.status.upper(),
             "trigger": {"eventIds": [run.event_id]},
         }
@@ -342,17 +359,17 @@ class Inngest:
 
     async def _get_v2(self, request: Request) -> Response:
         run = self._find_v2(request)
-        return run if isinstance(run, Response) else self._v2_answer(self._v2_run(run, request))
+        return run if isinstance(run, Response) else self._v2_response(self._v2_run(run, request))
 
     async def _list_v2(self, request: Request) -> Response:
         query = request.query_params
         limit = query.get("limit", "20")
         if not limit.isdecimal() or not 1 <= int(limit) <= 100:
             return v2_error(400, "invalid_field_format", "limit must be between 1 and 100")
-        runs = [self._v2_run(run, request) for run in self._runs.values()]
+        runs = [self._v2_run(run, request) for run in self.runs.values()]
         runs = [run for run in runs if query.get("status", run["status"]).upper() == run["status"]]
         runs = [run for run in runs if query.get("functionId", run["function"]["id"]) == run["function"]["id"]]
-        # Newest first; runs of one moment by id.
+        # Newest first; runs queued at the same time by id.
         runs.sort(key=lambda run: (run["queuedAt"], run["id"]), reverse=True)
         cursors = [base64.b64encode(json.dumps({"id": run["id"]}).encode()).decode() for run in runs]
         after = query.get("cursor")
@@ -361,16 +378,16 @@ class Inngest:
         start = cursors.index(after) + 1 if after else 0
         end = start + int(limit)
         page: Json = {"hasMore": end < len(runs), "limit": int(limit)}
-        if shown := cursors[start:end]:
-            page["cursor"] = shown[-1]
-        return self._v2_answer(runs[start:end], page=page)
+        if page_cursors := cursors[start:end]:
+            page["cursor"] = page_cursors[-1]
+        return self._v2_response(runs[start:end], page=page)
 
     async def _cancel_v2(self, request: Request) -> Response:
         run = self._find_v2(request)
         if isinstance(run, Response):
             return run
-        began, step = self._step(run)
-        if code := V2_ALREADY.get(step.status):
+        started_at, step = self._step(run)
+        if code := V2_CANCEL_CONFLICTS.get(step.status):
             return v2_error(409, code, f"Run is already {step.status.lower()}")
-        self._cancel_now(run, began)
-        return self._v2_answer({"runId": run.id})
+        self._terminate(run, started_at)
+        return self._v2_response({"runId": run.id})

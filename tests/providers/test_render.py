@@ -5,10 +5,8 @@ Literals are from Render's API reference (api-docs.render.com, section Workflow 
 """
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import anyio
 import pytest
 
 from mcp_taskruns.simulator.app import Simulator
@@ -255,15 +253,6 @@ async def test_r3_a_run_is_followed_to_its_end_and_the_call_with_it(
     assert told.value["ended"] == "terminal"
 
 
-class OfficialLocalServer(Render):
-    """pkg/workflows/apiserver/serversideevents: it tells of ended runs, canceled ones apart, and closes no stream."""
-
-    async def _frames(self, run_ids: list[str]) -> AsyncIterator[str]:
-        async for frame in super()._frames(run_ids):
-            yield frame
-        await anyio.sleep_forever()
-
-
 @pytest.mark.parametrize(
     "run_ids",
     [[RENDER_CANCELED], [RENDER_CANCELED, RENDER_COMPLETED], [RENDER_FAILED]],
@@ -271,7 +260,7 @@ class OfficialLocalServer(Render):
 )
 async def test_r3_a_stream_that_nobody_closes_holds_up_no_call(run_ids: list[str]) -> None:
     clock = LoopClock()
-    simulator = Simulator(clock=clock, render=OfficialLocalServer(clock))
+    simulator = Simulator(clock=clock, render=Render(clock, closes_streams=False))
     async with serve(simulator) as origin, connected(simulator.environment(origin)) as caller:
         told = await caller.call("render-stream-realtime-events-sse", taskRunIds=run_ids, within=5)
     states = {RENDER_CANCELED: "canceled", RENDER_COMPLETED: "succeeded", RENDER_FAILED: "failed"}

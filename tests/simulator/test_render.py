@@ -401,7 +401,7 @@ async def test_a_stream_closes_after_30_minutes_without_an_event(
     monkeypatch: pytest.MonkeyPatch, live: httpx.AsyncClient, clock: ManualClock
 ) -> None:
     # Nothing seeded outlasts the limit, so the limit is made shorter than the run.
-    monkeypatch.setattr("mcp_taskruns.simulator.render.app.IDLE_LIMIT", 20)
+    monkeypatch.setattr("mcp_taskruns.simulator.render.events.IDLE_LIMIT", 20)
     with anyio.fail_after(5):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
             stream = frames(response)

@@ -79,7 +79,7 @@ class PostHog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._world = seeded_world(clock)
+        self.world = seeded_world(clock)
         self._throttled_until = 0.0
 
     def environment(self, origin: str) -> dict[str, str]:
@@ -97,7 +97,7 @@ class PostHog:
             for path, by_method in OPERATIONS.items()
             for slash in ("", "/")
         ]
-        return [*operations, *self._world.storage.routes(), Route("/{path:path}", _no_such_path, methods=METHODS)]
+        return [*operations, *self.world.storage.routes(), Route("/{path:path}", _no_such_path, methods=METHODS)]
 
     async def _answer(self, by_method: Mapping[str, Operation], request: Request) -> Response:
         # This path has one renderer, for events, and it renders the refusals too.
@@ -122,7 +122,7 @@ class PostHog:
             allowed = ", ".join([*by_method, "HEAD", "OPTIONS"] if "GET" in by_method else [*by_method, "OPTIONS"])
             detail = f'Method "{request.method}" not allowed.'
             raise refusal(405, "invalid_request", "method_not_allowed", detail, headers={"Allow": allowed})
-        world = self._world
+        world = self.world
         world.settle()
         query = validate(operation.query, dict(request.query_params)) if operation.query is not None else {}
         body = {}

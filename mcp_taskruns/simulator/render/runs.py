@@ -1,4 +1,4 @@
-"""The workflow of the simulated Render account: its tasks, how their runs go and how Render shows them.
+"""The workflow of the simulated Render account: its tasks, the timelines of their runs and their JSON.
 
 Shapes and field names: render-oss/cli pkg/workflows/apiserver and the models of the official SDK (render 1.5.0).
 """
@@ -16,18 +16,22 @@ WORKFLOW_ID = "wfl-d5im0000000000000001"
 LATEST, OLD = "e4f5a6b", "a1b2c3d"
 VERSION_IDS = {LATEST: "wfv-d5im0000000000000002", OLD: "wfv-d5im0000000000000001"}
 
-# A run waits this long for a machine before each attempt.
-QUEUED = 0.5
+# Simulated seconds that a run is pending before each attempt.
+PENDING_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """The results or the error of a run."""
+
     results: tuple[Json, ...] = ()
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Subtask:
+    """A subtask, started `at` seconds after its parent."""
+
     at: float
     task: str
     input: list[Json]
@@ -39,57 +43,65 @@ def no_subtasks(_: Json) -> list[Subtask]:
 
 @dataclass(frozen=True)
 class Task:
+    """A task of the workflow."""
+
     id: str
     name: str
+    # Duration of one attempt, in simulated seconds.
     seconds: float
+    # Compute the outcome of a run from its input.
     work: Callable[[Json], Outcome]
+    # Number of attempts that fail before the last one.
     failed_attempts: int = 0
+    # Return the subtasks of a run with this input.
     spawn: Callable[[Json], list[Subtask]] = no_subtasks
     version: str = LATEST
-    created: float = -86_400.0
+    # In simulated seconds.
+    created_at: float = -86_400.0
 
     @property
     def slug(self) -> str:
         return f"{WORKFLOW}/{self.name}"
 
     def timeline(self, outcome: Outcome) -> Timeline:
-        """Failed attempts first: the run goes failed -> pending -> running under the same id.
+        """Return the timeline of a run: a retry goes failed -> pending -> running under the same id.
 
-        Failed and pending share a moment, so no reader takes a run that will be retried for one that is over.
+        `failed` and `pending` have the same time, so a run that will be retried is never observed as failed.
         """
         steps: list[Step] = []
         for attempt in range(self.failed_attempts + 1):
             start = attempt * self.seconds
             if attempt:
                 steps.append(Step(start, "failed"))
-            steps += [Step(start, "pending"), Step(start + QUEUED, "running")]
-        end = (self.failed_attempts + 1) * self.seconds
-        steps.append(Step(end, "failed" if outcome.error else "completed", is_terminal=True))
+            steps += [Step(start, "pending"), Step(start + PENDING_SECONDS, "running")]
+        duration = (self.failed_attempts + 1) * self.seconds
+        steps.append(Step(duration, "failed" if outcome.error else "completed", is_terminal=True))
         return Timeline(tuple(steps))
 
-    def shown(self, clock: Clock) -> Json:
+    def body(self, clock: Clock) -> Json:
+        """Return the task as Render's JSON."""
         return {
             "id": self.id,
             "name": self.name,
-            "createdAt": clock.timestamp(self.created),
+            "createdAt": clock.timestamp(self.created_at),
             "workflowId": WORKFLOW_ID,
             "workflowVersionId": VERSION_IDS[self.version],
         }
 
 
-def numbers(given: Json) -> list[float]:
-    """The arguments, positional or named, that are numbers one can square."""
-    arguments = given.values() if isinstance(given, dict) else given
-    return [n for n in arguments if isinstance(n, int) or (isinstance(n, float) and math.isfinite(n * n))]
+def numbers(arguments: Json) -> list[float]:
+    """Return the positional or named arguments that are numbers with a finite square."""
+    values = arguments.values() if isinstance(arguments, dict) else arguments
+    return [n for n in values if isinstance(n, int) or (isinstance(n, float) and math.isfinite(n * n))]
 
 
-def square(given: Json) -> Outcome:
-    arguments = numbers(given)
-    return Outcome((arguments[0] ** 2,)) if arguments else Outcome(error="TypeError: square() takes a number")
+def square(arguments: Json) -> Outcome:
+    values = numbers(arguments)
+    return Outcome((values[0] ** 2,)) if values else Outcome(error="TypeError: square() takes a number")
 
 
-def two_numbers(given: Json) -> list[float]:
-    return [*numbers(given), 3, 4][:2]
+def two_numbers(arguments: Json) -> list[float]:
+    return [*numbers(arguments), 3, 4][:2]
 
 
 TASKS = (
@@ -98,8 +110,10 @@ TASKS = (
         "tsk-d5im0000000000000002",
         "pipeline",
         seconds=8,
-        work=lambda given: Outcome((sum(n**2 for n in two_numbers(given)),)),
-        spawn=lambda given: [Subtask(at, "square", [n]) for at, n in zip((1.0, 4.5), two_numbers(given), strict=True)],
+        work=lambda arguments: Outcome((sum(n**2 for n in two_numbers(arguments)),)),
+        spawn=lambda arguments: [
+            Subtask(at, "square", [n]) for at, n in zip((1.0, 4.5), two_numbers(arguments), strict=True)
+        ],
     ),
     Task(
         "tsk-d5im0000000000000003", "flaky", seconds=2, work=lambda _: Outcome(("third time lucky",)), failed_attempts=2
@@ -107,13 +121,13 @@ TASKS = (
     Task("tsk-d5im0000000000000004", "fail", seconds=2, work=lambda _: Outcome(error="ValueError: no such customer")),
     Task("tsk-d5im0000000000000005", "slow", seconds=600, work=lambda _: Outcome(("done at last",))),
     # Without a version filter Render lists the tasks of every version.
-    Task("tsk-d5im0000000000000006", "square", seconds=6, work=square, version=OLD, created=-2 * 86_400.0),
+    Task("tsk-d5im0000000000000006", "square", seconds=6, work=square, version=OLD, created_at=-2 * 86_400.0),
 )
 TASKS_BY_NAME = {task.name: task for task in TASKS if task.version == LATEST}
 
 
 def find_task(name: str) -> Task | None:
-    """By id, `workflow/name`, `workflow/name:version` or bare name; without a version the latest one."""
+    """Find a task by id, `workflow/name`, `workflow/name:version` or name. The default version is the latest."""
     slug, _, version = name.partition(":")
     for task in TASKS:
         if task.id == name or (slug in (task.slug, task.name) and task.version == (version or LATEST)):
@@ -123,30 +137,35 @@ def find_task(name: str) -> Task | None:
 
 @dataclass(frozen=True)
 class Run:
+    """One run of a task."""
+
     id: str
     task: Task
     input: Json
-    began: float
+    started_at: float
     timeline: Timeline
     outcome: Outcome
+    # Ids of runs; a root run has no parent.
     root: str
     parent: str = ""
 
     def step(self, now: float) -> Step:
-        return self.timeline.at(now - self.began)
+        """Return the current step."""
+        return self.timeline.at(now - self.started_at)
 
     def next_change(self, now: float) -> float | None:
-        change = self.timeline.next_change(now - self.began)
-        return None if change is None else self.began + change
+        """Return the simulated time of the next step, or None."""
+        change = self.timeline.next_change(now - self.started_at)
+        return None if change is None else self.started_at + change
 
     def _attempts(self, clock: Clock, now: float, *, detailed: bool) -> list[Json]:
-        """One per time the run was running. SDK 1.5.0 raises KeyError without `attempt`, counted from 0."""
+        """Return one entry per attempt. SDK 1.5.0 raises KeyError without `attempt`, which counts from 0."""
         attempts: list[Json] = []
-        enqueued = self.began
-        for step in self.timeline.until(now - self.began):
-            at = clock.timestamp(self.began + step.at)
+        enqueued = self.started_at
+        for step in self.timeline.until(now - self.started_at):
+            at = clock.timestamp(self.started_at + step.at)
             if step.status == "pending":
-                enqueued = self.began + step.at
+                enqueued = self.started_at + step.at
             elif step.status == "running":
                 attempts.append(
                     {
@@ -166,11 +185,11 @@ class Run:
         return attempts
 
     def summary(self, clock: Clock, now: float, *, detailed: bool = False) -> Json:
-        """A TaskRun as lists and POST show it: without input, results and error."""
+        """Return the TaskRun of lists and POST, without input, results and error."""
         step = self.step(now)
         attempts = self._attempts(clock, now, detailed=detailed)
-        pending = sum(past.status == "pending" for past in self.timeline.until(now - self.began))
-        shown: Json = {
+        pending = sum(past.status == "pending" for past in self.timeline.until(now - self.started_at))
+        body: Json = {
             "id": self.id,
             "taskId": self.task.id,
             "status": step.status,
@@ -180,20 +199,20 @@ class Run:
             "attempts": attempts,
         }
         if attempts:
-            shown["startedAt"] = attempts[0]["startedAt"]
+            body["startedAt"] = attempts[0]["startedAt"]
         if self.parent:
-            # The attempt of the parent that spawned it: no task here that has subtasks is retried.
-            shown["parentTaskAttempt"] = 0
+            # The attempt of the parent that started it. Tasks with subtasks are never retried here.
+            body["parentTaskAttempt"] = 0
         if step.is_terminal:
-            shown["completedAt"] = clock.timestamp(self.began + step.at)
-        return shown
+            body["completedAt"] = clock.timestamp(self.started_at + step.at)
+        return body
 
     def details(self, clock: Clock, now: float) -> Json:
-        """TaskRunDetails, as GET and the event stream show it."""
+        """Return the TaskRunDetails of GET and of the event stream."""
         step = self.step(now)
-        shown = self.summary(clock, now, detailed=True)
-        shown["input"] = self.input
-        shown["results"] = list(self.outcome.results) if step.status == "completed" else []
+        body = self.summary(clock, now, detailed=True)
+        body["input"] = self.input
+        body["results"] = list(self.outcome.results) if step.status == "completed" else []
         if step.is_terminal and step.status == "failed":
-            shown["error"] = self.outcome.error
-        return shown
+            body["error"] = self.outcome.error
+        return body
