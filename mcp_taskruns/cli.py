@@ -207,10 +207,10 @@ def _check(settings: Settings, parsed: dict[str, Any]) -> int:
     if parsed["json"]:
         say(json.dumps(checked.to_json(), indent=2, ensure_ascii=False))
     else:
-        for report in checked.reports:
+        for report in checked.findings:
             say(report.to_line())
         say(checked.summary())
-    return int(bool(checked.reports if settings.strict else checked.count("error")))
+    return int(bool(checked.findings if settings.strict else checked.count("error")))
 
 
 def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:

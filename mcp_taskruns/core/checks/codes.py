@@ -1,4 +1,4 @@
-"""The kinds of mistakes in capability files and overlays, each with its code: what a finding is made of."""
+"""The rules of `mcp-taskruns check`, by their codes, and the findings that report a violation of one."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,334 +9,343 @@ from mcp_taskruns.core.format.names import MAX_NAME
 from mcp_taskruns.core.format.operations import METHODS
 
 MAX_DESCRIPTION = 2_048
-"""Longer descriptions are cut by some clients."""
+"""The length in characters above which some clients truncate a description."""
+
+Severity = Literal["error", "warning"]
+"""An error: a part of the file cannot be used. A warning: it can be used, but it has a problem."""
 
 Place = tuple[str | int, ...]
-"""Keys, and numbers of the items of lists."""
+"""A path in a document: keys of mappings and indices of list items."""
 
 
 @dataclass(frozen=True)
-class Code:
-    """A kind of finding. An error: something of the file cannot be served; a warning: it can, and badly."""
+class Rule:
+    """A rule for capability files. The texts are sentences for the reference page; `example` is YAML that violates it.
 
-    severity: Literal["error", "warning"]
+    `fix` is the default advice for findings that have no specific one.
+    """
+
+    severity: Severity
     title: str
-    why: str
-    mend: str
+    reason: str
+    fix: str
     example: str = ""
 
 
-CODES: Mapping[str, Code] = {
-    "invalid-file": Code(
+RULES: Mapping[str, Rule] = {
+    "invalid-file": Rule(
         "error",
-        "The file cannot be read as a capability.",
-        "It is no YAML, not in the format, or its overlay names what is not there: no tool of it is served.",
-        "Change what the message names.",
-        "capability:\n  consumes: none  # has to be a list",
+        "The file is not a valid capability file.",
+        "It is not YAML, does not match the format, or its overlay refers to a part that does not exist. None of its "
+        "tools is served.",
+        "Correct the value that the message names.",
+        "capability:\n  consumes: none  # must be a list",
     ),
-    "unknown-version": Code(
+    "unknown-version": Rule(
         "warning",
-        "The version of the format is not known.",
-        "Words that it added are ignored, and known ones may mean something else.",
-        "Write the version whose format the file has.",
+        "The format version is unknown.",
+        "Keywords added in that version are ignored, and known keywords may have another meaning.",
+        "Set `naftiko` to the version of the format in which the file is written.",
         "naftiko: 2.0.0",
     ),
-    "unsupported-kind": Code(
+    "unsupported-feature": Rule(
         "warning",
-        "A kind of part that this server does not serve.",
-        "The part is ignored, and the rest of the file is served.",
-        "Describe the same with `consumes` of type http and `exposes` of type mcp.",
+        "The file uses a feature that this server does not support.",
+        "That part is ignored; the rest of the file is served.",
+        "Describe it with `consumes` of type http and `exposes` of type mcp.",
         "exposes:\n- type: skill",
     ),
-    "unsupported-key": Code(
+    "unknown-key": Rule(
         "warning",
-        "A key that the format does not have.",
-        "It is ignored: a misspelled word has no effect, and nothing else says so.",
-        "Correct the key, or take it out.",
+        "A key is not part of the format.",
+        "It is ignored, so a misspelled keyword has no effect.",
+        "Correct or remove the key.",
         "operations:\n- name: list\n  inputParameter: []  # inputParameters",
     ),
-    "no-tools": Code(
+    "no-tools": Rule(
         "error",
         "The file has no MCP tools.",
-        "An MCP client sees nothing of it.",
+        "It adds nothing that an MCP client could call.",
         "Add an adapter of type mcp with tools.",
         "exposes:\n- {type: mcp, namespace: mcp, tools: []}",
     ),
-    "empty-base-uri": Code(
+    "missing-base-uri": Rule(
         "warning",
-        "The provider's address is not in the file.",
-        "It is empty, missing, no http address, or holds a placeholder: each call is an error until it is set.",
-        "Write the address in `baseUri`, or the names of variables that hold it in the overlay's `baseUriEnv`.",
+        "The base URI of the provider is not set.",
+        "It is missing, empty, not an HTTP URL, or contains a placeholder. Every call fails until it is configured.",
+        "Set `baseUri`, or name an environment variable for it with `baseUriEnv` in the overlay.",
         "consumes:\n- baseUri: https://{region}.api.example",
     ),
-    "unsupported-authentication": Code(
+    "unsupported-authentication": Rule(
         "error",
-        "A kind of authentication that this server cannot do.",
-        "Each call of the adapter is an error.",
-        "Use bearer, basic, digest or apikey, where the provider takes one of them.",
+        "The authentication type is not supported.",
+        "Every call of the adapter fails.",
+        "Use bearer, basic, digest or apikey if the provider accepts one of them.",
         "authentication:\n  type: oauth1",
     ),
-    "incomplete-authentication": Code(
+    "incomplete-authentication": Rule(
         "error",
-        "Authentication that does not say with what.",
-        "Each call of the adapter is an error: no request is sent without its key.",
-        "Say which variable holds the key.",
-        "authentication:\n  type: bearer  # and no token",
+        "The authentication has no usable credential.",
+        "Every call of the adapter fails, because requests are never sent without their credential.",
+        "Name the environment variable that holds the credential.",
+        "authentication:\n  type: bearer  # no token",
     ),
-    "unbound-credential": Code(
+    "undeclared-credential": Rule(
         "warning",
-        "A variable is used that no `binds` declares.",
-        "It is read from the environment under its own name, and who sets up the server does not see that it needs it.",
-        "Declare it under `binds`.",
+        "An environment variable is used but not declared in `binds`.",
+        "It is read from the environment under its own name, but people who set up the server cannot see that they "
+        "need it.",
+        "Declare it in `binds`.",
         "authentication:\n  type: bearer\n  token: '{{env.MY_KEY}}'  # binds has no MY_KEY",
     ),
-    "unset-credential": Code(
+    "unset-credential": Rule(
         "warning",
-        "A variable that is declared has no value in the environment (told with --env).",
-        "Calls that need it are errors.",
-        "Set one of its names where the server runs.",
+        "A declared environment variable has no value (checked with `--env` only).",
+        "Calls that need it fail.",
+        "Set one of its names in the environment of the server.",
     ),
-    "call-to-nothing": Code(
+    "unknown-operation": Rule(
         "error",
-        "A tool calls an operation that is not there.",
-        "It is listed, and each call of it is an error.",
-        "Write `call` as the namespace and the name of an operation of this file.",
+        "A tool calls an operation that does not exist.",
+        "The tool is listed, but every call of it fails.",
+        "Set `call` to the namespace and the name of an operation in this file.",
         "tools:\n- name: get-thing\n  call: things.gett  # the operation is things.get",
     ),
-    "duplicate-operation": Code(
+    "duplicate-operation": Rule(
         "warning",
         "Two operations of an adapter have the same name.",
-        "Which one a tool calls is told only by the inputs in its `with`.",
-        "Give each operation a name of its own.",
+        "Which of them a tool calls depends only on the parameters in its `with`.",
+        "Give each operation a unique name.",
         "operations:\n- {name: post, method: POST}\n- {name: post, method: POST}",
     ),
-    "ambiguous-operation": Code(
+    "ambiguous-operation": Rule(
         "error",
-        "A tool calls one of several operations of the same name, and its `with` does not tell which.",
-        "The first is called, which may be the wrong one.",
-        "Give each operation a name of its own.",
-        "call: things.post  # there are two, and both take what `with` has",
+        "A tool calls a name that several operations have, and its `with` does not select one.",
+        "The first operation is called, which may be the wrong one.",
+        "Give each operation a unique name.",
+        "call: things.post  # two operations have this name and the parameters in `with`",
     ),
-    "undeclared-placeholder": Code(
+    "undeclared-placeholder": Rule(
         "warning",
-        "A placeholder of a path is not declared as a parameter.",
-        "The tool asks for it as text, and nothing tells the model what it is.",
-        "Declare it under `inputParameters` with `in: path` and a description.",
+        "A path placeholder is not declared as a parameter.",
+        "The tool has a string argument for it, but no description for the model.",
+        "Declare it in `inputParameters` with `in: path` and a description.",
         "path: /projects/{project_id}  # no inputParameters",
     ),
-    "absent-placeholder": Code(
+    "missing-placeholder": Rule(
         "error",
-        "A path parameter has no place in the path.",
-        "Its value would not be sent, so that something else would be read or changed: each call is an error.",
-        "Put the placeholder into the path.",
+        "A path parameter has no placeholder in the path.",
+        "Without its value the request would address another resource, so every call fails.",
+        "Add the placeholder to the path.",
         "path: /emails\ninputParameters:\n- {name: email_id, in: path}",
     ),
-    "unsafe-path": Code(
+    "unsafe-path": Rule(
         "error",
-        "A path leads elsewhere.",
-        "A segment `.` or `..` changes which address is called: each call is an error.",
-        "Write the path that is meant, without it.",
+        "A path has a `.` or `..` segment.",
+        "Such a segment changes which URL is requested, so every call fails.",
+        "Write the path without `.` and `..` segments.",
         "path: /v1/../admin",
     ),
-    "unclosed-template": Code(
+    "invalid-template": Rule(
         "error",
-        "A hole that has no end, or no name.",
-        "It is never sent as it is written: each call is an error.",
-        "Close the braces, or name what belongs between them.",
+        "A placeholder is not closed or has no name.",
+        "The literal text is never sent, so every call fails.",
+        "Close the braces, or put a name between them.",
         "path: /things/{{id",
     ),
-    "missing-method": Code(
+    "missing-method": Rule(
         "error",
-        "An operation without a method.",
-        "It is called with GET, which may not be what it is.",
-        "Write its method.",
-        "operations:\n- name: create-job  # without method: POST",
+        "An operation has no HTTP method.",
+        "It is called with GET, which may be wrong.",
+        "Set `method`.",
+        "operations:\n- name: create-job  # needs method: POST",
     ),
-    "unknown-place": Code(
+    "unknown-parameter-location": Rule(
         "error",
-        "A parameter in no place that a request has.",
-        "Nothing can be sent for it, so each call is an error.",
+        "The location of a parameter does not exist.",
+        "The parameter cannot be sent, so every call fails.",
         "Use path, query, header, cookie, body or environment.",
         "inputParameters:\n- {name: limit, in: querry}",
     ),
-    "unknown-type": Code(
+    "unknown-parameter-type": Rule(
         "warning",
-        "A parameter of no type that JSON Schema has.",
-        "Clients are told nothing of its type.",
+        "The type of a parameter is not a JSON Schema type.",
+        "The type is omitted from the tool's input schema.",
         "Use string, integer, number, boolean, array or object.",
         "inputParameters:\n- {name: limit, in: query, type: int}",
     ),
-    "unreadable-mapping": Code(
+    "invalid-output-mapping": Rule(
         "warning",
-        "An output mapping that is no JSONPath, or has a pattern in it.",
-        "The answer is returned whole instead.",
-        "Write a path such as $.data.id, $.items[*] or $['a b'].",
+        "An output mapping is not valid JSONPath, or uses a regular expression.",
+        "The complete response is returned instead.",
+        "Use a path such as $.data.id, $.items[*] or $['a b'].",
         "outputParameters:\n- {type: string, mapping: '$.a['}",
     ),
-    "literal-credential": Code(
+    "hardcoded-credential": Rule(
         "warning",
-        "A credential that stands in the file.",
-        "Who has the file has the secret, or it is the name of one that nobody looks up.",
-        "Name a key that `binds` declares, {{env.KEY}}.",
+        "A credential is written in the file.",
+        "Everyone who can read the file has the secret; or it is the name of a variable that is never looked up.",
+        "Refer to a key that `binds` declares, as in {{env.KEY}}.",
         "authentication: {type: bearer, token: sk-1234}",
     ),
-    "address-in-clear": Code(
+    "insecure-base-uri": Rule(
         "error",
-        "An address that is not https, or that has a query.",
-        "Credentials are not sent in clear, so each call is an error; loopback is allowed.",
-        "Write https://, and put a query into inputParameters.",
+        "The base URI does not use https, or has a query.",
+        "Credentials are never sent unencrypted, so every call fails. Loopback addresses may use http.",
+        "Use https, and declare query parameters in `inputParameters`.",
         "baseUri: http://api.example",
     ),
-    "unknown-method": Code(
+    "unknown-method": Rule(
         "error",
-        "No HTTP method of the format.",
-        "Each call is an error.",
+        "The HTTP method is not supported.",
+        "Every call fails.",
         f"Use one of {', '.join(sorted(METHODS))}.",
         "method: FETCH",
     ),
-    "unsupported-body": Code(
+    "unsupported-body-type": Rule(
         "error",
-        "A type of body template that this server cannot send.",
-        "Each call is an error.",
+        "The type of a body template is not supported.",
+        "Every call fails.",
         "Use json, text, xml, formUrlEncoded, multipartForm or binary.",
         "body: {type: avro, data: '{{x}}'}",
     ),
-    "unsupported-operation": Code(
+    "unsupported-operation": Rule(
         "error",
-        "An operation that cannot be called, for another reason.",
-        "The tool is listed, and each call of it is an error.",
-        "Change what the message names.",
-        "path: https://other.example/things  # a whole address",
+        "An operation cannot be called for another reason.",
+        "The tool is listed, but every call of it fails.",
+        "Correct the value that the message names.",
+        "path: https://other.example/things  # a complete URL",
     ),
-    "with-unknown-input": Code(
+    "undeclared-parameter": Rule(
         "warning",
-        "`with` has an input that the operation does not declare.",
-        "It is sent in the query, under that name.",
-        "Declare the input on the operation, or correct its name in `with`.",
+        "`with` sets a parameter that the operation does not declare.",
+        "It is sent in the query under that name.",
+        "Declare the parameter on the operation, or correct its name in `with`.",
         "with:\n  task_id: tools.task_id  # the operation has taskId",
     ),
-    "body-without-schema": Code(
+    "missing-body-schema": Rule(
         "warning",
-        "Nothing is known of a body but that it is an object.",
-        "A model has to guess its members.",
-        "Describe the body in the overlay: `schema` with properties on the parameter.",
+        "A request body is declared as an object without properties.",
+        "The model has to guess its members.",
+        "Describe the body in the overlay: set `schema` with properties on the parameter.",
         "inputParameters:\n- {name: body, in: body, type: object}",
     ),
-    "invalid-schema": Code(
+    "invalid-schema": Rule(
         "error",
-        "A tool's input schema is not valid, or refers to what cannot be followed.",
-        "Clients refuse the tool, some of them all tools with it.",
-        "Write JSON Schema, with references only within it.",
+        "The input schema of a tool is not valid, or has an external reference.",
+        "Clients reject the tool, and some of them all tools of the server.",
+        "Use valid JSON Schema, with references inside the schema only.",
         "schema: {type: text}",
     ),
-    "description-missing": Code(
+    "missing-description": Rule(
         "warning",
         "A tool has no description, or one that repeats its name.",
-        "A model chooses tools by what is said of them.",
-        "Say what the tool does, what it returns and when to use another one.",
+        "Models choose tools by their descriptions.",
+        "Describe what the tool does, what it returns and when to use another one.",
         "- name: list-tasks\n  description: List tasks",
     ),
-    "description-repeated": Code(
+    "duplicate-description": Rule(
         "warning",
         "Two tools have the same description.",
-        "No model can tell from it which of them to call.",
-        "Say of each what it does.",
+        "A model cannot tell which of them to call.",
+        "Describe what each of them does.",
         "- {name: get-run, description: Manages runs}\n- {name: follow-run, description: Manages runs}",
     ),
-    "description-too-long": Code(
+    "description-too-long": Rule(
         "warning",
-        f"A tool's description has more than {MAX_DESCRIPTION:,} characters.",
-        "Some clients cut it, and it costs each conversation its length.",
+        f"The description of a tool has more than {MAX_DESCRIPTION:,} characters.",
+        "Some clients truncate it, and it takes up space in every conversation.",
         "Shorten it.",
     ),
-    "description-html": Code(
+    "html-in-description": Rule(
         "warning",
-        "A description holds HTML.",
-        "Models and people read the markup instead of the text.",
-        "Write plain text.",
+        "A description contains HTML.",
+        "Models and people see the markup.",
+        "Use plain text.",
         "description: <p>Lists tasks &amp; runs.</p>",
     ),
-    "name-too-long": Code(
+    "tool-name-too-long": Rule(
         "warning",
-        f"A tool's name has more than {MAX_NAME} characters with its prefix.",
-        "Some clients refuse all tools of a server that lists one, so it is cut and ends with a digest.",
-        "Give a shorter name, in an overlay with `rename` or `prefix`.",
+        f"The name of a tool has more than {MAX_NAME} characters including its prefix.",
+        "Some clients reject all tools of a server that lists such a name, so it is truncated and ends with a digest.",
+        "Set a shorter name in the overlay, with `rename` or `prefix`.",
     ),
-    "illegal-name": Code(
+    "invalid-tool-name": Rule(
         "warning",
-        "A tool's name has characters that clients refuse.",
-        "They become `-`, so that the tool is not listed as it is written.",
-        "Use letters, digits, `_` and `-` only.",
+        "The name of a tool has characters that clients reject.",
+        "They are replaced by `-`, so the listed name differs from the written one.",
+        "Use only letters, digits, `_` and `-`.",
         "- name: list tasks!",
     ),
-    "name-collision": Code(
+    "duplicate-tool-name": Rule(
         "warning",
         "Two tools have the same name.",
-        "The later one is listed under another name.",
-        "Give one of them another name, in an overlay with `rename` or `prefix`.",
+        "The second one is listed under another name.",
+        "Set another name for one of them in the overlay, with `rename` or `prefix`.",
         "tools:\n- {name: get, call: things.one}\n- {name: get, call: things.two}",
     ),
-    "useless-name": Code(
+    "numbered-tool-name": Rule(
         "warning",
-        "A tool's name is another one's with a number.",
-        "No model can tell what the number means.",
-        "Name the tool after what it does, in an overlay with `rename`.",
+        "The name of a tool differs from that of another tool by a number only.",
+        "A model cannot tell what the number means.",
+        "Name the tool after what it does, with `rename` in the overlay.",
         "tools:\n- name: get-thing\n- name: get-thing-2",
     ),
-    "contradicting-hint": Code(
+    "contradictory-hint": Rule(
         "warning",
-        "A tool's hints contradict its name or its method.",
-        "Clients ask before destructive calls and run read-only ones unasked: a wrong hint deletes, or is in the way.",
-        "Correct `hints`; where they are right, say `repeatable` on the operation.",
+        "The hints of a tool contradict its name or its method.",
+        "Clients run read-only tools without asking and confirm destructive ones, so a wrong hint is dangerous or "
+        "annoying.",
+        "Correct `hints`; if they are right, set `repeatable` on the operation.",
         "- name: cancel-run\n  hints: {destructive: false}",
     ),
-    "event-stream-suspected": Code(
+    "undeclared-event-stream": Rule(
         "warning",
-        "An operation seems to be a stream of events and is not called as one.",
-        "The request does not ask for text/event-stream, and some providers answer that with an error.",
-        "Say `accept: text/event-stream` on the operation.",
+        "An operation seems to return an event stream, but is not declared as one.",
+        "Its requests do not accept text/event-stream, which some providers answer with an error.",
+        "Set `accept: text/event-stream` on the operation.",
         "path: /runs/{id}/stream",
     ),
-    "rest-variable-unmatched": Code(
+    "unknown-rest-variable": Rule(
         "warning",
-        "A variable of a REST path is no argument of its operation.",
-        "What stands there in a request is lost.",
-        "Name the variable as the argument; case, `-` and `_` do not matter.",
+        "A variable of a REST path is not an argument of the operation.",
+        "Its value in a request is ignored.",
+        "Name the variable like the argument; case, `-` and `_` are ignored.",
         "- path: /v1/runs/{run}\n  operations:\n  - with: {runId: rest.runId}",
     ),
-    "rest-route-collision": Code(
+    "duplicate-rest-route": Rule(
         "warning",
         "Two REST operations of a file have the same method and path.",
-        "Only one of them can be reached.",
-        "Change the path of one.",
+        "Only the first one can be reached.",
+        "Change one of the paths.",
         "resources:\n- {path: '/v1/things/{id}'}\n- {path: '/v1/things/{name}'}",
     ),
-    "unfilled-hole": Code(
+    "unknown-hint-placeholder": Rule(
         "warning",
-        "A hint of an error rule has a hole that seems to be meant for a group of `says`.",
-        "Who reads the hint sees the hole.",
-        "Name the group as the hole.",
+        "The hint of an error rule has a placeholder that nothing fills.",
+        "The placeholder appears in the hint.",
+        "Use the name of a group of the pattern.",
         "says: use (?P<root>\\S+)\nhint: Use {rot}.",
     ),
-    "absent-argument": Code(
+    "unknown-argument": Rule(
         "error",
-        "An overlay's word names an argument that the tool does not have.",
-        "What the word is for does not work.",
+        "An overlay keyword refers to an argument that the tool does not have.",
+        "The keyword has no effect.",
         "Name an argument of the tool, or declare it.",
         "paging: {limit: per_page, ...}  # the tool has limit",
     ),
-    "overlay-matches-nothing": Code(
+    "unused-overlay-entry": Rule(
         "error",
-        "An entry of an overlay refines nothing.",
-        "What it says has no effect, or is added as half a part; as a rule the name is misspelled.",
-        "Correct the name, or take the entry out.",
+        "An overlay entry matches nothing in the capability file.",
+        "It has no effect or adds an incomplete part. Usually the name is misspelled.",
+        "Correct the name, or remove the entry.",
         "tools:\n- name: list-taks\n  description: Lists tasks.",
     ),
-    "overlay-changes-nothing": Code(
+    "redundant-overlay-entry": Rule(
         "warning",
-        "An overlay says what the file says already.",
-        "It hides which of its entries matter.",
-        "Take it out of the overlay.",
+        "An overlay entry has the value that the capability file has already.",
+        "It has no effect and hides the entries that have one.",
+        "Remove it from the overlay.",
         "hints: {readOnly: true}  # as in the file",
     ),
 }
@@ -344,22 +353,26 @@ CODES: Mapping[str, Code] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, where, and the sentence that says what to do."""
+    """A violation of a rule: the rule's code, the place in the document, and texts for people.
+
+    `fix` is a sentence; it defaults to that of the rule.
+    """
 
     code: str
     place: Place
     message: str
-    mend: str = ""
+    fix: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mend", self.mend or CODES[self.code].mend)
+        object.__setattr__(self, "fix", self.fix or RULES[self.code].fix)
 
     @property
-    def severity(self) -> str:
-        """`error` or `warning`."""
-        return CODES[self.code].severity
+    def severity(self) -> Severity:
+        """The severity of the rule."""
+        return RULES[self.code].severity
 
 
-def did_you_mean(written: str, known: Collection[str]) -> str:
+def suggest(written: str, known: Collection[str]) -> str:
+    """Return a fix that suggests the most similar of the known names, or an empty string if none is similar."""
     close = get_close_matches(written, list(known), 1, 0.7)
-    return f"Write {close[0]}, if that is meant." if close else ""
+    return f"Did you mean `{close[0]}`?" if close else ""

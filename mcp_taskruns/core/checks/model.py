@@ -1,6 +1,6 @@
-"""A capability as its checks look at it: what calls what, and where each stands."""
+"""A capability as its checks see it: tools, the operations they call, and the place of each in the document."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,111 +15,147 @@ from mcp_taskruns.core.model.tool import Tool
 
 @dataclass(frozen=True)
 class Site(Found):
-    """An operation of the provider, and its place."""
+    """An operation of the provider with its place."""
 
     place: Place
 
     @property
     def name(self) -> str:
+        """`namespace.operation`, as `call` refers to it."""
         return f"{self.consumed.namespace}.{self.operation.name}"
 
     @property
     def consumed_place(self) -> Place:
+        """The place of the `consumes` item."""
         return self.place[:3]
 
     @property
     def path_place(self) -> Place:
+        """The place of the path: on the operation, or on its resource."""
         return (*(self.place if self.operation.path is not None else self.place[:-2]), "path")
 
     def inputs(self) -> Iterator[tuple[Place, spec.InputParameter]]:
-        """The inputs that are declared for it, the innermost first."""
+        """Yield the input parameters of the operation, then of its resource, then of its adapter."""
         scopes = ((self.place, self.operation), (self.place[:-2], self.resource), (self.consumed_place, self.consumed))
         for place, scope in scopes:
-            yield from numbered((*place, "inputParameters"), scope.input_parameters)
+            yield from enumerate_items((*place, "inputParameters"), scope.input_parameters)
+
+    def texts(self) -> Iterator[tuple[Place, str]]:
+        """Yield the texts that may have placeholders: authentication, base URI, path, constants and body."""
+        yield from strings_in((*self.consumed_place, "authentication"), self.consumed.authentication)
+        yield from strings_in((*self.consumed_place, "baseUri"), self.consumed.base_uri)
+        yield self.path_place, self.path
+        for place, declared in self.inputs():
+            yield from strings_in((*place, "value"), declared.value)
+        yield from strings_in((*self.place, "body"), self.operation.body)
 
 
 @dataclass(frozen=True)
 class Use:
-    """What calls an operation: a tool, or an operation of a REST adapter. `site` is what it calls, None for nothing."""
+    """A tool or a REST operation, with the operations that have the name it calls."""
 
     place: Place
     declared: spec.ExposedTool | spec.RestOperation
     name: str
+    """The listed name of a tool, or the method and path of a REST operation."""
     tool: Tool
     sites: Sequence[Site]
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether `with` does not tell which of several operations is called."""
+        """Whether `with` does not select one of several operations."""
         return len(self.sites) > 1 and len(fitting(self.declared, self.sites)) != 1
 
     @property
     def site(self) -> Site | None:
-        """The operation that is called."""
+        """The operation that is called, if it exists."""
         return choose(self.declared, self.sites)
 
 
 class File:
-    """A capability with what calls what in it."""
+    """A capability with its tools and REST operations.
+
+    `environment` holds the names of the environment variables that are set; None means that they are not checked.
+    """
 
     def __init__(
         self, capability: spec.Capability, tools: Sequence[Tool], environment: Collection[str] | None = None
     ) -> None:
         self.capability = capability
         self.environment = environment
-        self.sites: dict[str, list[Site]] = {}
-        for place, consumed in self.consumes():
-            refinements = Refinements(capability.source, consumed)
-            for outer, resource in numbered((*place, "resources"), consumed.resources):
-                for inner, operation in numbered((*outer, "operations"), resource.operations):
-                    site = Site(consumed, resource, operation, refinements, inner)
-                    self.sites.setdefault(site.name, []).append(site)
-        self.waits = [tool for tool in tools if tool.waits]
-        self.tools = list(self._tool_uses([tool for tool in tools if not tool.waits]))
-        self.rest = list(self._rest_uses())
+        self.sites = self._find_sites()
+        self.wait_tools = [tool for tool in tools if tool.waits]
+        self.tools = list(self._find_tools([tool for tool in tools if not tool.waits]))
+        self.rest = list(self._find_rest_operations())
 
     @property
     def uses(self) -> list[Use]:
+        """Everything that calls an operation."""
         return [*self.tools, *self.rest]
 
     def consumes(self) -> Iterator[tuple[Place, spec.Consumed]]:
-        return numbered(("capability", "consumes"), self.capability.capability.consumes)
+        """Yield the `consumes` items with their places."""
+        return enumerate_items(("capability", "consumes"), self.capability.capability.consumes)
 
     def exposes(self) -> Iterator[tuple[Place, spec.Exposed]]:
-        return numbered(("capability", "exposes"), self.capability.capability.exposes)
+        """Yield the `exposes` items with their places."""
+        return enumerate_items(("capability", "exposes"), self.capability.capability.exposes)
 
-    def _tool_uses(self, tools: Sequence[Tool]) -> Iterator[Use]:
-        found = [
+    def _find_sites(self) -> dict[str, list[Site]]:
+        sites: dict[str, list[Site]] = {}
+        for place, consumed in self.consumes():
+            refinements = Refinements(self.capability.source, consumed)
+            for outer, resource in enumerate_items((*place, "resources"), consumed.resources):
+                for inner, operation in enumerate_items((*outer, "operations"), resource.operations):
+                    site = Site(consumed, resource, operation, refinements, inner)
+                    sites.setdefault(site.name, []).append(site)
+        return sites
+
+    def _find_tools(self, tools: Sequence[Tool]) -> Iterator[Use]:
+        declarations = [
             (inner, declared)
             for place, exposed in self.exposes()
             if exposed.type == "mcp"
-            for inner, declared in numbered((*place, "tools"), exposed.tools)
+            for inner, declared in enumerate_items((*place, "tools"), exposed.tools)
         ]
-        for (place, declared), tool in zip(found, tools, strict=True):
+        for (place, declared), tool in zip(declarations, tools, strict=True):
             yield Use(place, declared, tool.name, tool, self.sites.get(declared.call, ()))
 
-    def _rest_uses(self) -> Iterator[Use]:
+    def _find_rest_operations(self) -> Iterator[Use]:
         for place, exposed in self.exposes():
             if exposed.type != "rest":
                 continue
-            for outer, resource in numbered((*place, "resources"), exposed.resources):
-                for inner, declared in numbered((*outer, "operations"), resource.operations):
+            for outer, resource in enumerate_items((*place, "resources"), exposed.resources):
+                for inner, declared in enumerate_items((*outer, "operations"), resource.operations):
                     name = f"{declared.method.upper()} {resource.path}"
                     sites = self.sites.get(declared.call, [])
                     tool = compile_tool(self.capability, declared, choose(declared, sites))
                     yield Use(inner, declared, name, tool, sites)
 
 
-def numbered(place: Place, items: Sequence[Any]) -> Iterator[tuple[Place, Any]]:
-    for number, item in enumerate(items):
-        yield (*place, number), item
+def enumerate_items(place: Place, items: Sequence[Any]) -> Iterator[tuple[Place, Any]]:
+    """Yield the items of the list at `place` with their places."""
+    for index, item in enumerate(items):
+        yield (*place, index), item
+
+
+def strings_in(place: Place, value: Any) -> Iterator[tuple[Place, str]]:
+    """Yield all strings in a JSON value with their places; keys of objects are not included."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from strings_in((*place, key), item)
+    elif isinstance(value, list):
+        for inner, item in enumerate_items(place, value):
+            yield from strings_in(inner, item)
 
 
 def listed_name(capability: spec.Capability, tool: spec.ExposedTool) -> str:
-    """The name that a tool gets, before it is made legal."""
+    """Return the name of a tool with its prefix, before invalid characters are replaced."""
     return f"{prefix_of(capability)}-{tool.rename or tool.name}"
 
 
 def name_place(place: Place, tool: spec.ExposedTool) -> Place:
-    """Where the name of a tool stands."""
+    """Return the place of a tool's name."""
     return (*place, "rename" if tool.rename else "name")

@@ -1,15 +1,18 @@
-"""What is wrong with how tools and routes are told: descriptions, names, hints, streams, paths."""
+"""Checks of how tools and routes are presented: descriptions, names, event streams and REST paths."""
 
 import re
 from collections.abc import Iterator
 
-from mcp_taskruns.core.checks.codes import MAX_DESCRIPTION, Finding, Place, did_you_mean
+from mcp_taskruns.core.checks.codes import MAX_DESCRIPTION, Finding, Place, suggest
+from mcp_taskruns.core.checks.hints import words_of_name
 from mcp_taskruns.core.checks.model import File, Site, Use, listed_name, name_place
 from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.compiler import HINTS_BY_METHOD
 from mcp_taskruns.core.format.names import MAX_NAME, legal_name
 from mcp_taskruns.core.format.templates import PLACEHOLDER, placeholders_of
 from mcp_taskruns.core.rest.routes import same_variable
+
+MAX_QUOTED_HTML = 40
+"""The length in characters to which HTML is truncated in a message."""
 
 _TAGS = "a|b|br|code|div|em|h[1-6]|hr|i|img|li|ol|p|pre|span|strong|sub|sup|table|td|th|tr|u|ul"
 _HTML = re.compile(
@@ -18,184 +21,131 @@ _HTML = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_SSE = re.compile(r"\bSSE\b|server[- ]sent[- ]events?|\bevent[- ]stream\b|\bEventSource\b", re.IGNORECASE)
+_STREAM_PATH = re.compile(r"/(stream|sse|event-?stream)/?$", re.IGNORECASE)
+_MEDIA = re.compile(r"audio|video|media|image|speech|voice|file|download|binary", re.IGNORECASE)
+
 
 def check_descriptions(file: File) -> Iterator[Finding]:
-    described: dict[str, str] = {}
+    """Find descriptions that do not help a model to choose a tool."""
+    seen: dict[str, str] = {}
     for use in file.tools:
-        site = use.site
-        own = use.declared.description
-        outer = site.operation.description if site else None
-        description = own or outer or ""
-        place = (*(use.place if own or not outer or not site else site.place), "description")
-        name = getattr(use.declared, "rename", None) or use.declared.name
-        if not description.strip():
-            yield Finding("description-missing", place, f"{use.name} has no description")
-        elif _letters(description) in (_letters(name), _letters(use.name)):
-            told = f"{use.name}: its description, {description.strip()!r}, only repeats its name"
-            yield Finding("description-missing", place, told)
-        other = described.setdefault(_letters(description) or use.name, use.name)
+        place, description = _description_of(use)
+        yield from _check_description(use, place, description)
+        other = seen.setdefault(_normalize(description) or use.name, use.name)
         if other != use.name:
-            yield Finding("description-repeated", place, f"{use.name} has the same description as {other}")
-        if len(description) > MAX_DESCRIPTION:
-            told = f"{use.name}: its description has {len(description):,} characters, more than {MAX_DESCRIPTION:,}"
-            yield Finding("description-too-long", place, told)
-        yield from _check_html(use.name, "its description", place, description)
-        for inner, declared in site.inputs() if site else ():
-            what = f"the description of {declared.name}"
-            yield from _check_html(use.name, what, (*inner, "description"), declared.description or "")
+            yield Finding("duplicate-description", place, f"{use.name} has the same description as {other}")
+        yield from _check_html(use.name, "the description", place, description)
+        for inner, declared in use.site.inputs() if use.site else ():
+            subject = f"the description of {declared.name}"
+            yield from _check_html(use.name, subject, (*inner, "description"), declared.description or "")
 
 
-def _letters(text: str) -> str:
+def _description_of(use: Use) -> tuple[Place, str]:
+    """Return the description of a tool, or else of its operation, with its place."""
+    inherited = use.site.operation.description if use.site else None
+    if use.site is not None and inherited and not use.declared.description:
+        return (*use.site.place, "description"), inherited
+    return (*use.place, "description"), use.declared.description or ""
+
+
+def _check_description(use: Use, place: Place, description: str) -> Iterator[Finding]:
+    name = getattr(use.declared, "rename", None) or use.declared.name
+    if not description.strip():
+        yield Finding("missing-description", place, f"{use.name} has no description")
+    elif _normalize(description) in (_normalize(name), _normalize(use.name)):
+        message = f"{use.name}: the description {description.strip()!r} only repeats the name"
+        yield Finding("missing-description", place, message)
+    if len(description) > MAX_DESCRIPTION:
+        message = f"{use.name}: the description has {len(description):,} characters, more than {MAX_DESCRIPTION:,}"
+        yield Finding("description-too-long", place, message)
+
+
+def _normalize(text: str) -> str:
+    """Return the letters and digits of a text in lower case."""
     return re.sub(r"[\W_]+", "", text).lower()
 
 
-def _check_html(name: str, what: str, place: Place, text: str) -> Iterator[Finding]:
-    found = _HTML.search(text)
-    if found is not None:
-        shown = found.group() if len(found.group()) <= 40 else f"{found.group()[:40]}…"
-        yield Finding("description-html", place, f"{name}: {what} holds HTML: {shown!r}")
+def _check_html(name: str, subject: str, place: Place, text: str) -> Iterator[Finding]:
+    match = _HTML.search(text)
+    if match is not None:
+        html = match.group()
+        shown = html if len(html) <= MAX_QUOTED_HTML else f"{html[:MAX_QUOTED_HTML]}…"
+        yield Finding("html-in-description", place, f"{name}: {subject} contains HTML: {shown!r}")
 
 
 def check_names(file: File) -> Iterator[Finding]:
-    taken = {legal_name(f"{tool.prefix}-{tool.spec_name}") for tool in file.waits}
+    """Find tool names that are changed when they are listed, or that do not tell tools apart."""
+    taken = {legal_name(f"{tool.prefix}-{tool.spec_name}") for tool in file.wait_tools}
     names = {use.declared.name: use.name for use in file.tools}
     for use in file.tools:
         tool = use.declared
         assert isinstance(tool, spec.ExposedTool)
         place = name_place(use.place, tool)
         written = listed_name(file.capability, tool)
-        legal = legal_name(written)
+        listed = legal_name(written)
         if re.search(r"[^a-zA-Z0-9_-]", written):
-            yield Finding("illegal-name", place, f"{written!r} cannot be listed so: it becomes {legal}")
+            message = f"{written!r} has characters that clients reject; it is listed as {listed}"
+            yield Finding("invalid-tool-name", place, message)
         elif len(written) > MAX_NAME:
-            told = f"{written} has {len(written)} characters, more than {MAX_NAME}: it becomes {legal}"
-            yield Finding("name-too-long", place, told)
-        if legal in taken:
-            told = f"another tool has the name {legal}: the later one is listed under another"
-            yield Finding("name-collision", place, told)
-        taken.add(legal)
+            message = f"{written} has {len(written)} characters, more than {MAX_NAME}; it is listed as {listed}"
+            yield Finding("tool-name-too-long", place, message)
+        if listed in taken:
+            message = f"another tool has the name {listed}; this one is listed under another name"
+            yield Finding("duplicate-tool-name", place, message)
+        taken.add(listed)
         numbered = re.fullmatch(r"(.+)[-_]\d+", tool.name)
         if numbered and numbered.group(1) in names and not tool.rename:
-            told = f"{use.name} differs from {names[numbered.group(1)]} by a number only"
-            yield Finding("useless-name", place, told)
-
-
-def _verbs(text: str) -> frozenset[str]:
-    """Verbs, as they stand in names: `delete-run`, and `deletes-a-run` where names come from descriptions."""
-    return frozenset(form for verb in text.split() for form in (verb, f"{verb}s"))
-
-
-_DESTROYING = _verbs("delete cancel revoke remove destroy purge erase terminate wipe")
-_READING = _verbs("get list read search")
-_ALSO_READING = _READING | _verbs(
-    "find fetch retrieve query lookup look view show describe count check validate verify test preview export download "
-    "estimate calculate compare analyze explain filter"
-)
-_WRITING = _verbs(
-    "add append apply approve archive assign cancel clear clone complete copy create delete disable enable generate "
-    "insert invite mark merge move patch publish put remove rename replace reset restore resume revoke save send set "
-    "start stop submit sync transfer trigger update upload upsert write"
-)
-_OF_MANY = frozenset({"bulk", "batch", "mass", "force"})
-
-
-def check_hints(file: File) -> Iterator[Finding]:
-    for use in file.tools:
-        site = use.site
-        if site is None or use.tool.operation.method not in HINTS_BY_METHOD:
-            continue
-        found = _contradiction(use, site)
-        if found is not None:
-            key, told = found
-            yield Finding(
-                "contradicting-hint", (*use.place, "hints", key), f"{use.name} {told}", _mend_of_hint(key, told)
-            )
-
-
-def _mend_of_hint(key: str, told: str) -> str:
-    if key == "destructive":
-        return "Set destructive: true." if "is not" in told else "Set one of them to false."
-    if "readOnly: false" in told:
-        return "Set readOnly: true, or repeatable: false on the operation if it changes something."
-    return "Set readOnly: false, or repeatable: true on the operation if it only reads."
-
-
-def _contradiction(use: Use, site: Site) -> tuple[str, str] | None:
-    """The hint that contradicts what the tool is called or how it calls, and the sentence that says so."""
-    hints, operation = use.tool.hints, use.tool.operation
-    words = _words(use)
-    verb = next(iter(words), "")
-    is_safe = operation.is_safe
-    if hints.read_only and hints.destructive:
-        return "destructive", "is readOnly and destructive: both cannot be"
-    if verb in _DESTROYING and not is_safe and not hints.destructive and "background" not in words:
-        return "destructive", f"is not destructive, and its name says that it is ({verb})"
-    if not hints.read_only and site.operation.repeatable is not False:
-        if is_safe:
-            return "readOnly", f"has readOnly: false, and {operation.method} only reads"
-        if operation.method == "POST" and verb in _READING and _WRITING.isdisjoint(words):
-            return "readOnly", f"has readOnly: false, and its name says that it only reads ({verb})"
-    if hints.read_only and not is_safe and site.operation.repeatable is not True:
-        is_search = operation.method == "POST" and (
-            not _ALSO_READING.isdisjoint(words) or "graphql" in site.path.lower()
-        )
-        if not is_search:
-            return "readOnly", f"is readOnly, and {operation.method} changes something"
-    return None
-
-
-def _words(use: Use) -> list[str]:
-    """The words of a tool's name, without the provider's and those that say how many."""
-    name = getattr(use.declared, "rename", None) or use.declared.name
-    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)]
-    ignored = {*use.tool.prefix.split("-"), *_OF_MANY}
-    while words and words[0] in ignored:
-        words = words[1:]
-    return words
-
-
-_EVENTS = re.compile(r"\bSSE\b|server[- ]sent[- ]events?|\bevent[- ]stream\b|\bEventSource\b", re.IGNORECASE)
-_STREAM_PATH = re.compile(r"/(stream|sse|event-?stream)/?$", re.IGNORECASE)
-_MEDIA = re.compile(r"audio|video|media|image|speech|voice|file|download|binary", re.IGNORECASE)
+            message = f"{use.name} differs from {names[numbered.group(1)]} by a number only"
+            yield Finding("numbered-tool-name", place, message)
 
 
 def check_streams(file: File) -> Iterator[Finding]:
+    """Find operations that seem to return an event stream but do not ask for one."""
     for use in file.tools:
         site, operation = use.site, use.tool.operation
         if site is None or operation.is_stream:
             continue
-        told = " ".join([use.declared.description or "", site.operation.description or ""])
-        words = _words(use)
-        reason = ""
-        if _EVENTS.search(told):
-            reason = "its description speaks of server-sent events"
-        elif operation.method == "GET" and not _MEDIA.search(f"{site.path} {told} {' '.join(words)}"):
-            if _STREAM_PATH.search(site.path):
-                reason = f"its path is {site.path}"
-            elif words[:1] == ["stream"] and len(words) > 1:
-                reason = "its name says that it streams"
+        reason = _stream_reason(use, site)
         if reason:
-            asked = operation.accept.partition(",")[0]
-            told = f"{use.name} seems to be a stream of events ({reason}), and asks for {asked}"
-            yield Finding("event-stream-suspected", (*site.place, "accept"), told)
+            accept = operation.accept.partition(",")[0]
+            message = f"{use.name} seems to return an event stream ({reason}), but accepts {accept}"
+            yield Finding("undeclared-event-stream", (*site.place, "accept"), message)
+
+
+def _stream_reason(use: Use, site: Site) -> str:
+    """Return why an operation seems to return an event stream, or an empty string."""
+    description = " ".join([use.declared.description or "", site.operation.description or ""])
+    if _SSE.search(description):
+        return "its description mentions server-sent events"
+    words = words_of_name(use)
+    if use.tool.operation.method != "GET" or _MEDIA.search(f"{site.path} {description} {' '.join(words)}"):
+        return ""
+    if _STREAM_PATH.search(site.path):
+        return f"its path is {site.path}"
+    return "its name begins with stream" if words[:1] == ["stream"] and len(words) > 1 else ""
 
 
 def check_routes(file: File) -> Iterator[Finding]:
+    """Find REST routes that cannot be reached, and path variables that are ignored."""
     routes: dict[tuple[str, str], Use] = {}
     for use in file.rest:
         method, _, path = use.name.partition(" ")
         place = (*use.place[:-2], "path")
         route = (method, PLACEHOLDER.sub("{}", path).rstrip("/"))
-        other = routes.setdefault(route, use)
-        if other is not use:
-            told = f"{use.name} is {other.name} as well: only the first is reached"
-            yield Finding("rest-route-collision", place, told)
-        if use.site is None or use.tool.operation.unsupported:
-            continue
-        parameters = use.tool.operation.parameters
-        known = {*use.tool.input_schema["properties"], *use.declared.with_, *(one.name for one in parameters)}
-        plain = {same_variable(name) for name in known}
-        for name in placeholders_of(path):
-            if same_variable(name) not in plain:
-                told = f"{use.name}: {{{name}}} is no argument of {use.declared.call}"
-                yield Finding("rest-variable-unmatched", place, told, did_you_mean(name, known))
+        first = routes.setdefault(route, use)
+        if first is not use:
+            message = f"{use.name} is the same route as {first.name}, which is served instead"
+            yield Finding("duplicate-rest-route", place, message)
+        if use.site is not None and not use.tool.operation.unsupported:
+            yield from _check_variables(use, place, path)
+
+
+def _check_variables(use: Use, place: Place, path: str) -> Iterator[Finding]:
+    parameters = use.tool.operation.parameters
+    known = {*use.tool.input_schema["properties"], *use.declared.with_, *(item.name for item in parameters)}
+    normalized = {same_variable(name) for name in known}
+    for name in placeholders_of(path):
+        if same_variable(name) not in normalized:
+            message = f"{use.name}: {{{name}}} is not an argument of {use.declared.call}"
+            yield Finding("unknown-rest-variable", place, message, suggest(name, known))

@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.checks.capability import check_capability, check_together
-from mcp_taskruns.core.checks.codes import CODES, MAX_DESCRIPTION, Finding
+from mcp_taskruns.core.checks.codes import MAX_DESCRIPTION, RULES, Finding
 from mcp_taskruns.core.checks.overlay import check_overlay
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from tests.core.documents import Json, document, inputs
 
-TOLD = "Does one thing with another."
+DESCRIPTION = "Does one thing with another."
 CONSUMES = ("capability", "consumes", 0)
 RESOURCE = (*CONSUMES, "resources", 0)
 OPERATION = (*RESOURCE, "operations", 0)
@@ -23,9 +23,9 @@ def findings(given: Json, environment: tuple[str, ...] | None = None) -> list[Fi
     return list(check_capability(capability, compile_tools([capability]), environment))
 
 
-def sound(operation: Json | None = None, *, tool: Json | None = None, **more: Any) -> Json:
-    """A capability in which nothing is wrong, but for what is passed."""
-    return document({"method": "GET"} | (operation or {}), tool={"description": TOLD} | (tool or {}), **more)
+def valid(operation: Json | None = None, *, tool: Json | None = None, **more: Any) -> Json:
+    """A capability without findings, apart from those that the arguments cause."""
+    return document({"method": "GET"} | (operation or {}), tool={"description": DESCRIPTION} | (tool or {}), **more)
 
 
 def with_root(given: Json, **root: Any) -> Json:
@@ -33,8 +33,8 @@ def with_root(given: Json, **root: Any) -> Json:
 
 
 def with_tools(*tools: Json, operations: list[Json] | None = None) -> Json:
-    """A sound capability with these tools."""
-    given = sound()
+    """A valid capability with these tools."""
+    given = valid()
     given["capability"]["exposes"][0]["tools"] = list(tools)
     if operations is not None:
         given["capability"]["consumes"][0]["resources"][0]["operations"] = [
@@ -44,8 +44,8 @@ def with_tools(*tools: Json, operations: list[Json] | None = None) -> Json:
 
 
 def with_exposed(*exposed: Json, operation: Json | None = None, path: str = "/things") -> Json:
-    """A sound capability with these adapters before its own."""
-    given = sound(operation, path=path)
+    """A valid capability with these adapters before its own."""
+    given = valid(operation, path=path)
     given["capability"]["exposes"] = [*exposed, *given["capability"]["exposes"]]
     return given
 
@@ -61,7 +61,7 @@ def rest_resource(path: str, method: str = "GET", /, **operation: Any) -> Json:
 
 def named(name: str, method: str = "GET", hints: Json | None = None, **operation: Any) -> Json:
     """A capability whose tool has this name and these hints."""
-    return sound({"method": method} | operation, tool={"name": name} | ({"hints": hints} if hints else {}))
+    return valid({"method": method} | operation, tool={"name": name} | ({"hints": hints} if hints else {}))
 
 
 def without_method(given: Json) -> Json:
@@ -69,8 +69,8 @@ def without_method(given: Json) -> Json:
     return given
 
 
-def changed_tool(**tool: Any) -> Json:
-    return sound(tool=tool)
+def with_tool(**tool: Any) -> Json:
+    return valid(tool=tool)
 
 
 def lifecycle() -> Json:
@@ -85,28 +85,28 @@ BODY = {"name": "body", "in": "body", "type": "object"}
 IN_PATH = {"name": "id", "in": "path", "description": "Which."}
 
 
-def test_a_sound_capability_has_no_findings() -> None:
-    assert findings(sound()) == []
+def test_valid_capability_has_no_findings() -> None:
+    assert findings(valid()) == []
 
 
 @dataclass(frozen=True)
 class Case:
-    """A capability, and the one thing that is wrong with it."""
+    """A capability or overlay, and the one finding of this rule."""
 
     code: str
     given: Json
     place: tuple[str | int, ...]
     message: str
-    mend: str | None = None
+    fix: str | None = None
     environment: tuple[str, ...] | None = None
 
 
 IMPORTING = with_exposed()
 IMPORTING["capability"]["consumes"].append({"namespace": "others", "import": "other-file"})
-CALLING_IMPORTED = with_tools({"name": "t", "description": TOLD, "call": "others.list"})
+CALLING_IMPORTED = with_tools({"name": "t", "description": DESCRIPTION, "call": "others.list"})
 CALLING_IMPORTED["capability"]["consumes"].append({"namespace": "others", "import": "other-file"})
-OF_ANOTHER_TYPE = sound(type="grpc")
-TWICE = with_tools(
+GRPC = valid(type="grpc")
+DUPLICATE = with_tools(
     {"name": "one", "description": "Gets one thing.", "call": "things.get", "with": {"a": "tools.a"}},
     {"name": "two", "description": "Gets another thing.", "call": "things.get", "with": {"b": "tools.b"}},
     operations=[
@@ -115,10 +115,10 @@ TWICE = with_tools(
     ],
 )
 AMBIGUOUS = with_tools(
-    {"name": "one", "description": TOLD, "call": "things.get"},
+    {"name": "one", "description": DESCRIPTION, "call": "things.get"},
     operations=[{"name": "get"}, {"name": "get", "method": "POST"}],
 )
-SEVERAL = sound(path="/{id}")
+SEVERAL = valid(path="/{id}")
 SEVERAL["capability"]["consumes"][0]["resources"].append(
     {"path": "/{id}/parts", "operations": [{"name": "parts", "method": "GET"}]}
 )
@@ -130,409 +130,420 @@ SEVERAL["capability"]["exposes"][0]["tools"] += [
 CASES = [
     Case(
         "unknown-version",
-        with_root(sound(), naftiko="9.0.0"),
+        with_root(valid(), naftiko="9.0.0"),
         ("naftiko",),
-        "version 9.0.0 is not known here; known are 1.0.0-alpha1, 1.0.0-alpha2, 1.0.0-alpha3",
+        "the version 9.0.0 is unknown; known versions: 1.0.0-alpha1, 1.0.0-alpha2, 1.0.0-alpha3",
     ),
     Case(
-        "unsupported-kind",
+        "unsupported-feature",
         with_exposed({"type": "skill"}),
         (*EXPOSES, "type"),
-        "an adapter of type skill is not served",
+        "adapters of type skill are not supported",
     ),
     Case(
-        "unsupported-kind",
+        "unsupported-feature",
         with_exposed({"type": "control", "address": "localhost", "management": {"health": True}}),
         (*EXPOSES, "type"),
-        "an adapter of type control is not served",
+        "adapters of type control are not supported",
     ),
     Case(
-        "unsupported-kind",
+        "unsupported-feature",
         with_exposed({"type": "mcp", "resources": [{"name": "readme", "uri": "a://b"}]}),
         (*EXPOSES, "resources"),
-        "resources of an MCP adapter are not served, its tools are",
+        "resources of MCP adapters are not supported",
     ),
     Case(
-        "unsupported-kind",
-        OF_ANOTHER_TYPE,
+        "unsupported-feature",
+        GRPC,
         (*CONSUMES, "type"),
-        "things is of type grpc: only http is called",
+        "things has type grpc; only http is supported",
     ),
     Case(
-        "unsupported-kind",
+        "unsupported-feature",
         IMPORTING,
         ("capability", "consumes", 1, "import"),
-        "'other-file' is imported from another file, which is not read",
-        "Copy the consumes into this file.",
+        "imports are not supported: 'other-file'",
+        "Copy the `consumes` of the other file into this one.",
     ),
     Case(
-        "unsupported-kind",
-        with_root(sound(), binds=[{"namespace": "file", "location": "file:///keys.yaml", "keys": {}}]),
+        "unsupported-feature",
+        with_root(valid(), binds=[{"namespace": "file", "location": "file:///keys.yaml", "keys": {}}]),
         ("binds", 0, "location"),
-        "file:///keys.yaml is not read: the keys are those of the server's environment",
+        "file:///keys.yaml is not read; keys are taken from the environment",
         "Set the keys in the environment.",
     ),
     Case(
-        "unsupported-kind",
-        changed_tool(steps=[{"name": "first"}]),
+        "unsupported-feature",
+        with_tool(steps=[{"name": "first"}]),
         (*TOOL, "steps"),
-        "steps (several calls, one after the other) is not served",
+        "`steps` (sequences of calls) is not supported",
     ),
     Case(
-        "unsupported-key",
-        sound({"inputParameter": []}),
+        "unknown-key",
+        valid({"inputParameter": []}),
         (*OPERATION, "inputParameter"),
-        "the key inputParameter is not known and is ignored",
-        "Write inputParameters, if that is meant.",
+        "the key `inputParameter` is unknown and ignored",
+        "Did you mean `inputParameters`?",
     ),
-    Case("unsupported-key", with_root(sound(), more=1), ("more",), "the key more is not known and is ignored"),
+    Case("unknown-key", with_root(valid(), more=1), ("more",), "the key `more` is unknown and ignored"),
     Case(
-        "unsupported-key",
-        changed_tool(hints={"readonly": True}),
+        "unknown-key",
+        with_tool(hints={"readonly": True}),
         (*TOOL, "hints", "readonly"),
-        "the key readonly is not known and is ignored",
-        "Write readOnly, if that is meant.",
+        "the key `readonly` is unknown and ignored",
+        "Did you mean `readOnly`?",
     ),
+    Case("no-tools", with_root(valid(), capability={}), ("capability", "exposes"), "the file has no MCP tools"),
     Case(
-        "no-tools", with_root(sound(), capability={}), ("capability", "exposes"), "there are no MCP tools in this file"
-    ),
-    Case(
-        "empty-base-uri",
-        sound(baseUri=""),
+        "missing-base-uri",
+        valid(baseUri=""),
         (*CONSUMES, "baseUri"),
-        "baseUri is empty",
-        "Set THING_BASE_URL in the server's environment, or write the address in an overlay.",
+        "`baseUri` is empty",
+        "Set THING_BASE_URL in the environment of the server, or set `baseUri` in an overlay.",
     ),
-    Case("empty-base-uri", sound(baseUri=None), (*CONSUMES, "baseUri"), "there is no baseUri"),
-    Case("empty-base-uri", sound(baseUri="/v1"), (*CONSUMES, "baseUri"), "baseUri /v1 is no http address"),
+    Case("missing-base-uri", valid(baseUri=None), (*CONSUMES, "baseUri"), "`baseUri` is missing"),
+    Case("missing-base-uri", valid(baseUri="/v1"), (*CONSUMES, "baseUri"), "`baseUri` /v1 is not an HTTP URL"),
     Case(
-        "empty-base-uri",
-        sound(baseUri="https://${REGION}.example"),
+        "missing-base-uri",
+        valid(baseUri="https://${REGION}.example"),
         (*CONSUMES, "baseUri"),
-        "baseUri https://${REGION}.example has a placeholder that nothing fills",
+        "`baseUri` https://${REGION}.example has a placeholder without a value",
     ),
     Case(
-        "empty-base-uri",
-        sound(baseUri="", baseUriEnv="THING_HOST"),
+        "missing-base-uri",
+        valid(baseUri="", baseUriEnv="THING_HOST"),
         (*CONSUMES, "baseUri"),
-        "baseUri is empty",
+        "`baseUri` is empty",
         environment=("THING_KEY",),
     ),
     Case(
         "unsupported-authentication",
-        sound(authentication={"type": "oauth1"}),
+        valid(authentication={"type": "oauth1"}),
         (*CONSUMES, "authentication"),
         "things authenticates by oauth1, which this server cannot do",
     ),
     Case(
         "incomplete-authentication",
-        sound(authentication={"type": "bearer"}),
+        valid(authentication={"type": "bearer"}),
         (*CONSUMES, "authentication"),
         "things authenticates by bearer and does not say with what",
     ),
     Case(
-        "unbound-credential",
-        sound(authentication={"type": "bearer", "token": "{{env.MY_KEY}}"}),
+        "undeclared-credential",
+        valid(authentication={"type": "bearer", "token": "{{env.MY_KEY}}"}),
         (*CONSUMES, "authentication", "token"),
-        "MY_KEY is used and no bind declares it",
-        "Declare it: binds with keys {MY_KEY: MY_KEY}.",
+        "MY_KEY is used but not declared in `binds`",
+        "Declare it in `binds`, with keys {MY_KEY: MY_KEY}.",
     ),
     Case(
-        "unbound-credential",
-        sound(inputs({"name": "a", "value": [5]}, {"name": "X-A", "in": "header", "value": [1, "{{MY_TOKEN}}"]})),
+        "undeclared-credential",
+        valid(inputs({"name": "a", "value": [5]}, {"name": "X-A", "in": "header", "value": [1, "{{MY_TOKEN}}"]})),
         (*OPERATION, "inputParameters", 1, "value", 1),
-        "MY_TOKEN is used and no bind declares it",
+        "MY_TOKEN is used but not declared in `binds`",
     ),
     Case(
-        "unbound-credential",
-        sound({"method": "POST", "body": {"type": "json", "data": {"key": "{{env.MY_KEY}}"}}}),
+        "undeclared-credential",
+        valid({"method": "POST", "body": {"type": "json", "data": {"key": "{{env.MY_KEY}}"}}}),
         (*OPERATION, "body", "data", "key"),
-        "MY_KEY is used and no bind declares it",
+        "MY_KEY is used but not declared in `binds`",
     ),
     Case(
-        "unbound-credential",
-        changed_tool(**{"with": {"limit": "{{env.MY_LIMIT}}"}}) | {"binds": []},
+        "undeclared-credential",
+        with_tool(**{"with": {"limit": "{{env.MY_LIMIT}}"}}) | {"binds": []},
         OPERATION,
-        "MY_LIMIT is used and no bind declares it",
+        "MY_LIMIT is used but not declared in `binds`",
     ),
     Case(
         "unset-credential",
-        sound(),
+        valid(),
         ("binds", 0, "keys", "THING_KEY"),
         "THING_KEY is not set in the environment",
-        "Set THING_KEY where the server runs.",
+        "Set THING_KEY in the environment of the server.",
         environment=(),
     ),
     Case(
         "unset-credential",
-        with_root(sound(), binds=[{"keys": {"KEY": ["FIRST", "SECOND"]}}]),
+        with_root(valid(), binds=[{"keys": {"KEY": ["FIRST", "SECOND"]}}]),
         ("binds", 0, "keys", "KEY"),
-        "FIRST or SECOND is not set in the environment, and is to be KEY",
-        "Set FIRST where the server runs.",
+        "FIRST or SECOND is not set in the environment (the value of KEY)",
+        "Set FIRST in the environment of the server.",
         environment=("THIRD",),
     ),
     Case(
-        "call-to-nothing",
-        changed_tool(call="things.opp"),
+        "unknown-operation",
+        with_tool(call="things.opp"),
         (*TOOL, "call"),
-        "thing-do-it calls things.opp, which is not there",
-        "Write things.op, if that is meant.",
+        "thing-do-it calls things.opp, which does not exist",
+        "Did you mean `things.op`?",
     ),
-    Case("call-to-nothing", changed_tool(call=""), (*TOOL, "call"), "thing-do-it does not say what it calls"),
+    Case("unknown-operation", with_tool(call=""), (*TOOL, "call"), "thing-do-it has no `call`"),
     Case(
-        "call-to-nothing",
+        "unknown-operation",
         CALLING_IMPORTED,
         (*TOOL, "call"),
         "thing-t calls others.list, which is in another file",
-        "Copy the consumes of the other file into this one.",
+        "Copy the `consumes` of the other file into this one.",
     ),
     Case(
-        "call-to-nothing",
+        "unknown-operation",
         with_exposed(rest("/v1/{anything}", call="elsewhere.get")),
         (*EXPOSES, "resources", 0, "operations", 0, "call"),
-        "GET /v1/{anything} calls elsewhere.get, which is not there",
+        "GET /v1/{anything} calls elsewhere.get, which does not exist",
     ),
     Case(
         "duplicate-operation",
-        TWICE,
+        DUPLICATE,
         (*RESOURCE, "operations", 1, "name"),
-        "things.get is there 2 times: a tool calls the one that its `with` fits",
+        "2 operations have the name things.get; a tool calls the one that matches its `with`",
     ),
     Case(
         "ambiguous-operation",
         AMBIGUOUS,
         (*TOOL, "call"),
-        "thing-one calls things.get, and its `with` fits 2 of 2 operations",
+        "thing-one calls things.get, and its `with` matches 2 of 2 operations",
     ),
     Case(
         "ambiguous-operation",
         with_tools(
-            {"name": "one", "description": TOLD, "call": "things.get", "with": {"c": "tools.c"}},
+            {"name": "one", "description": DESCRIPTION, "call": "things.get", "with": {"c": "tools.c"}},
             operations=[{"name": "get"}, {"name": "get"}],
         ),
         (*TOOL, "call"),
-        "thing-one calls things.get, and its `with` fits none of 2 operations",
+        "thing-one calls things.get, and its `with` matches none of 2 operations",
     ),
     Case(
         "undeclared-placeholder",
-        sound(path="/things/{id}"),
+        valid(path="/things/{id}"),
         (*RESOURCE, "path"),
-        "{id} in /things/{id} is not declared: the caller gets no description of it",
-        "Declare id under inputParameters with in: path and a description.",
+        "{id} in /things/{id} is not declared, so its argument has no description",
+        "Declare id in `inputParameters` with `in: path` and a description.",
     ),
     Case(
         "undeclared-placeholder",
-        sound(inputs({"name": "id", "in": "query"}, path="/{{id}}")),
+        valid(inputs({"name": "id", "in": "query"}, path="/{{id}}")),
         (*OPERATION, "path"),
-        "{id} in /{{id}} is not declared: the caller gets no description of it",
+        "{id} in /{{id}} is not declared, so its argument has no description",
     ),
     Case(
         "undeclared-placeholder",
         SEVERAL,
         (*RESOURCE, "path"),
-        "{id} in /{id} is not declared (in 2 operations): the caller gets no description of it",
+        "{id} in /{id} is not declared (in 2 operations), so its argument has no description",
     ),
     Case(
-        "absent-placeholder",
-        sound(inputs({"name": "id", "in": "path"})),
+        "missing-placeholder",
+        valid(inputs({"name": "id", "in": "path"})),
         (*OPERATION, "inputParameters", 0),
-        "things.op: the path /things has no place for the path parameter id",
-        "Put {id} into the path.",
+        "things.op: the path /things has no placeholder for the path parameter id",
+        "Add {id} to the path.",
     ),
     Case(
-        "absent-placeholder",
-        sound(
+        "missing-placeholder",
+        valid(
             inputs({"name": "a"}, {"name": "runid", "in": "path"}, {"name": "run_id", "in": "path"}), path="/{run_id}"
         ),
         (*OPERATION, "inputParameters", 1),
-        "things.op: the path /{run_id} has no place for the path parameter runid",
-        "Write run_id in place of runid.",
+        "things.op: the path /{run_id} has no placeholder for the path parameter runid",
+        "Rename the parameter to run_id.",
     ),
-    Case("unsafe-path", sound(path="/v1/../x"), (*RESOURCE, "path"), "things.op: the path /v1/../x leads elsewhere"),
-    Case("unsafe-path", sound(path="/v1/%2E"), (*RESOURCE, "path"), "things.op: the path /v1/%2E leads elsewhere"),
     Case(
-        "unclosed-template",
-        sound(path="/things/{{id"),
+        "unsafe-path",
+        valid(path="/v1/../x"),
+        (*RESOURCE, "path"),
+        "things.op: the path /v1/../x has a `.` or `..` segment",
+    ),
+    Case(
+        "unsafe-path",
+        valid(path="/v1/%2E"),
+        (*RESOURCE, "path"),
+        "things.op: the path /v1/%2E has a `.` or `..` segment",
+    ),
+    Case(
+        "invalid-template",
+        valid(path="/things/{{id"),
         (*RESOURCE, "path"),
         "things.op: the path has a hole that never closes in '/things/{{id'",
     ),
     Case(
-        "unclosed-template",
-        sound({"method": "POST", "body": {"type": "text", "data": "a {{b"}}),
+        "invalid-template",
+        valid({"method": "POST", "body": {"type": "text", "data": "a {{b"}}),
         (*OPERATION, "body", "data"),
         "things.op has a hole that never closes in 'a {{b'",
     ),
     Case(
-        "unclosed-template",
-        changed_tool(**{"with": {"a": "{{b"}}),
+        "invalid-template",
+        with_tool(**{"with": {"a": "{{b"}}),
         (*TOOL, "with", "a"),
         "things.op has a hole that never closes in '{{b'",
     ),
     Case(
-        "unclosed-template",
-        sound(authentication={"type": "bearer", "token": "{{env.KEY"}),
+        "invalid-template",
+        valid(authentication={"type": "bearer", "token": "{{env.KEY"}),
         (*CONSUMES, "authentication"),
         "the authentication of things has a hole that never closes in '{{env.KEY'",
     ),
     Case(
-        "unclosed-template",
-        sound(path="/things{?q}"),
+        "invalid-template",
+        valid(path="/things{?q}"),
         (*RESOURCE, "path"),
         "things.op: the path has the hole {?q} in '/things{?q}', which only RFC 6570 has",
     ),
-    Case("missing-method", without_method(sound()), OPERATION, "things.op has no method: it is called with GET"),
+    Case("missing-method", without_method(valid()), OPERATION, "things.op has no method; GET is used"),
     Case(
-        "unknown-place",
-        sound(inputs({"name": "a"}, {"name": "limit", "in": "querry"})),
+        "unknown-parameter-location",
+        valid(inputs({"name": "a"}, {"name": "limit", "in": "querry"})),
         (*OPERATION, "inputParameters", 1, "in"),
-        "things.op: limit is in querry, which is no place in a request",
-        "Write query, if that is meant.",
+        "things.op: limit has the unknown location querry",
+        "Did you mean `query`?",
     ),
     Case(
-        "unknown-place",
-        sound(inputParameters=[{"name": "limit", "in": "matrix"}]),
+        "unknown-parameter-location",
+        valid(inputParameters=[{"name": "limit", "in": "matrix"}]),
         (*CONSUMES, "inputParameters", 0, "in"),
-        "things.op: limit is in matrix, which is no place in a request",
+        "things.op: limit has the unknown location matrix",
     ),
     Case(
-        "unknown-type",
-        sound(inputs({"name": "limit", "type": "int"})),
+        "unknown-parameter-type",
+        valid(inputs({"name": "limit", "type": "int"})),
         (*OPERATION, "inputParameters", 0, "type"),
-        "things.op: the type of limit is int, which JSON Schema does not have",
+        "things.op: limit has the unknown type int",
         "Use string, integer, number, boolean, array or object.",
     ),
     Case(
-        "unknown-type",
-        sound(inputs({"name": "limit", "type": ["null", "String"]})),
+        "unknown-parameter-type",
+        valid(inputs({"name": "limit", "type": ["null", "String"]})),
         (*OPERATION, "inputParameters", 0, "type"),
-        "things.op: the type of limit is String, which JSON Schema does not have",
-        "Write string, if that is meant.",
+        "things.op: limit has the unknown type String",
+        "Did you mean `string`?",
     ),
     Case(
-        "unreadable-mapping",
-        changed_tool(outputParameters=[{"type": "string", "mapping": "$.a["}]),
+        "invalid-output-mapping",
+        with_tool(outputParameters=[{"type": "string", "mapping": "$.a["}]),
         (*TOOL, "outputParameters"),
         "thing-do-it has a mapping that is no JSONPath: '$.a['",
     ),
     Case(
-        "unreadable-mapping",
-        changed_tool(outputParameters=[{"type": "array", "mapping": "$[?match(@.a, 'b')]"}]),
+        "invalid-output-mapping",
+        with_tool(outputParameters=[{"type": "array", "mapping": "$[?match(@.a, 'b')]"}]),
         (*TOOL, "outputParameters"),
         "thing-do-it has a mapping with a pattern, which could take without end: \"$[?match(@.a, 'b')]\"",
     ),
     Case(
-        "literal-credential",
-        sound(authentication={"type": "bearer", "token": "sk-1234"}),
+        "hardcoded-credential",
+        valid(authentication={"type": "bearer", "token": "sk-1234"}),
         (*CONSUMES, "authentication"),
-        "the credential of things is no variable of the environment",
+        "the credential of things does not refer to an environment variable",
     ),
     Case(
-        "literal-credential",
-        sound(authentication={"type": "basic", "username": "me", "password": "other.KEY"}),
+        "hardcoded-credential",
+        valid(authentication={"type": "basic", "username": "me", "password": "other.KEY"}),
         (*CONSUMES, "authentication"),
-        "the credential of things is no variable of the environment",
+        "the credential of things does not refer to an environment variable",
     ),
     Case(
-        "address-in-clear",
-        sound(baseUri="http://api.example"),
+        "insecure-base-uri",
+        valid(baseUri="http://api.example"),
         (*CONSUMES, "baseUri"),
-        "baseUri http://api.example is not https, or has a query, and is called by nobody",
+        "`baseUri` http://api.example does not use https, or has a query",
     ),
     Case(
-        "address-in-clear",
-        sound(baseUri="https://api.example/v1?a=b"),
+        "insecure-base-uri",
+        valid(baseUri="https://api.example/v1?a=b"),
         (*CONSUMES, "baseUri"),
-        "baseUri https://api.example/v1?a=b is not https, or has a query, and is called by nobody",
+        "`baseUri` https://api.example/v1?a=b does not use https, or has a query",
     ),
     Case(
         "unsupported-operation",
-        sound({"method": "POST", "body": {"{{a}}": 1}}),
+        valid({"method": "POST", "body": {"{{a}}": 1}}),
         OPERATION,
         "has a hole in the name of a member, '{{a}}'",
     ),
     Case(
-        "unknown-method", sound({"method": "FETCH"}), (*OPERATION, "method"), "things.op: FETCH is no HTTP method here"
+        "unknown-method",
+        valid({"method": "FETCH"}),
+        (*OPERATION, "method"),
+        "things.op: the method FETCH is not supported",
     ),
     Case(
-        "unsupported-body",
-        sound({"method": "POST", "body": {"type": "avro", "data": "x"}}),
+        "unsupported-body-type",
+        valid({"method": "POST", "body": {"type": "avro", "data": "x"}}),
         (*OPERATION, "body", "type"),
-        "things.op: a body of type avro cannot be sent",
+        "things.op: the body type avro is not supported",
     ),
     Case(
         "unsupported-operation",
-        sound(path="https://other.example/things"),
+        valid(path="https://other.example/things"),
         OPERATION,
         "has a whole address in place of a path: 'https://other.example/things'",
     ),
     Case(
-        "with-unknown-input",
-        sound(inputs({"name": "taskId", "in": "query"}), tool={"with": {"task_id": "tools.task_id"}}),
+        "undeclared-parameter",
+        valid(inputs({"name": "taskId", "in": "query"}), tool={"with": {"task_id": "tools.task_id"}}),
         (*TOOL, "with", "task_id"),
-        "thing-do-it: things.op knows no input task_id: it is sent in the query",
-        "Write taskId, if that is meant.",
+        "thing-do-it: things.op does not declare task_id; it is sent in the query",
+        "Did you mean `taskId`?",
     ),
     Case(
-        "body-without-schema",
-        sound(inputs({"name": "a"}, BODY, method="POST")),
+        "missing-body-schema",
+        valid(inputs({"name": "a"}, BODY, method="POST")),
         (*OPERATION, "inputParameters", 1),
-        "thing-do-it: nothing is known of its body but that it is an object",
-        "Describe it in the overlay: `schema` with properties on the parameter body.",
+        "thing-do-it: the body is an object without a schema",
+        "Describe it in the overlay: set `schema` with properties on the parameter body.",
     ),
     Case(
-        "body-without-schema",
-        sound({"method": "POST"}, tool={"with": {"body": "tools.body"}}),
+        "missing-body-schema",
+        valid({"method": "POST"}, tool={"with": {"body": "tools.body"}}),
         (*TOOL, "with", "body"),
-        "thing-do-it: nothing is known of its body but that it is an object",
+        "thing-do-it: the body is an object without a schema",
     ),
     Case(
         "invalid-schema",
-        sound(inputs({"name": "a", "schema": {"items": {"type": "text"}}})),
+        valid(inputs({"name": "a", "schema": {"items": {"type": "text"}}})),
         (*OPERATION, "inputParameters", 0),
-        "thing-do-it: its schema is not valid: $.properties.a.items.type: 'text' is not valid under any of the given "
-        "schemas",
+        "thing-do-it: the input schema is not valid: $.properties.a.items.type: 'text' is not valid under any of "
+        "the given schemas",
     ),
     Case(
         "invalid-schema",
-        sound(inputs({"name": "a"}, {"name": "b", "schema": {"anyOf": [{"$ref": "https://schemas.example/a.json"}]}})),
+        valid(inputs({"name": "a"}, {"name": "b", "schema": {"anyOf": [{"$ref": "https://schemas.example/a.json"}]}})),
         (*OPERATION, "inputParameters", 1),
-        "thing-do-it: its schema refers to https://schemas.example/a.json: only references within it can be followed",
+        "thing-do-it: the input schema has the external reference https://schemas.example/a.json",
     ),
     Case(
         "invalid-schema",
         with_tools(
             {
                 "name": "t",
-                "description": TOLD,
+                "description": DESCRIPTION,
                 "call": "things.op",
                 "inputParameters": [{"name": "q", "schema": {"minimum": "a"}}],
             },
             operations=[{"name": "op", "method": "POST", "body": {"type": "json", "data": {"q": "{{q}}"}}}],
         ),
         TOOL,
-        "thing-t: its schema is not valid: $.properties.q.minimum: 'a' is not of type 'number'",
+        "thing-t: the input schema is not valid: $.properties.q.minimum: 'a' is not of type 'number'",
     ),
-    Case("description-missing", document(), (*TOOL, "description"), "thing-do-it has no description"),
+    Case("missing-description", document(), (*TOOL, "description"), "thing-do-it has no description"),
     Case(
-        "description-missing",
-        changed_tool(name="list-things", description="List things."),
+        "missing-description",
+        with_tool(name="list-things", description="List things."),
         (*TOOL, "description"),
-        "thing-list-things: its description, 'List things.', only repeats its name",
+        "thing-list-things: the description 'List things.' only repeats the name",
     ),
     Case(
-        "description-missing",
-        changed_tool(name="list-things", rename="show", description="Thing show"),
+        "missing-description",
+        with_tool(name="list-things", rename="show", description="Thing show"),
         (*TOOL, "description"),
-        "thing-show: its description, 'Thing show', only repeats its name",
+        "thing-show: the description 'Thing show' only repeats the name",
     ),
     Case(
-        "description-missing",
+        "missing-description",
         document({"description": "Do it"}),
         (*OPERATION, "description"),
-        "thing-do-it: its description, 'Do it', only repeats its name",
+        "thing-do-it: the description 'Do it' only repeats the name",
     ),
     Case(
-        "description-repeated",
+        "duplicate-description",
         with_tools(
             {"name": "one", "description": "Manages runs", "call": "things.op"},
             {"name": "two", "description": "Manages runs.", "call": "things.op"},
@@ -542,51 +553,51 @@ CASES = [
     ),
     Case(
         "description-too-long",
-        changed_tool(description="x" * (MAX_DESCRIPTION + 1)),
+        with_tool(description="x" * (MAX_DESCRIPTION + 1)),
         (*TOOL, "description"),
-        "thing-do-it: its description has 2,049 characters, more than 2,048",
+        "thing-do-it: the description has 2,049 characters, more than 2,048",
     ),
     Case(
-        "description-html",
-        changed_tool(description="Lists <b>all</b> things."),
+        "html-in-description",
+        with_tool(description="Lists <b>all</b> things."),
         (*TOOL, "description"),
-        "thing-do-it: its description holds HTML: '<b>all</b>'",
+        "thing-do-it: the description contains HTML: '<b>all</b>'",
     ),
     Case(
-        "description-html",
-        sound(inputs({"name": "a", "description": f"Its <p>{'x' * 60}</p>"})),
+        "html-in-description",
+        valid(inputs({"name": "a", "description": f"Its <p>{'x' * 60}</p>"})),
         (*OPERATION, "inputParameters", 0, "description"),
-        f"thing-do-it: the description of a holds HTML: '<p>{'x' * 37}…'",
+        f"thing-do-it: the description of a contains HTML: '<p>{'x' * 37}…'",
     ),
     Case(
-        "name-too-long",
-        changed_tool(name="x" * 70),
+        "tool-name-too-long",
+        with_tool(name="x" * 70),
         (*TOOL, "name"),
-        f"thing-{'x' * 70} has 76 characters, more than 64: it becomes thing-{'x' * 49}-6b71f0ce",
+        f"thing-{'x' * 70} has 76 characters, more than 64; it is listed as thing-{'x' * 49}-6b71f0ce",
     ),
     Case(
-        "illegal-name",
-        changed_tool(rename="do it now"),
+        "invalid-tool-name",
+        with_tool(rename="do it now"),
         (*TOOL, "rename"),
-        "'thing-do it now' cannot be listed so: it becomes thing-do-it-now",
+        "'thing-do it now' has characters that clients reject; it is listed as thing-do-it-now",
     ),
     Case(
-        "name-collision",
+        "duplicate-tool-name",
         with_tools(
             {"name": "get", "description": "Gets one.", "call": "things.op"},
             {"name": "get", "description": "Gets another.", "call": "things.op"},
         ),
         (*EXPOSES, "tools", 1, "name"),
-        "another tool has the name thing-get: the later one is listed under another",
+        "another tool has the name thing-get; this one is listed under another name",
     ),
     Case(
-        "name-collision",
-        sound(inputs(IN_PATH), path="/{id}", tool={"name": "wait-for-run"}, runs=lifecycle()),
+        "duplicate-tool-name",
+        valid(inputs(IN_PATH), path="/{id}", tool={"name": "wait-for-run"}, runs=lifecycle()),
         (*TOOL, "name"),
-        "another tool has the name thing-wait-for-run: the later one is listed under another",
+        "another tool has the name thing-wait-for-run; this one is listed under another name",
     ),
     Case(
-        "useless-name",
+        "numbered-tool-name",
         with_tools(
             {"name": "get-a", "description": "Gets one.", "call": "things.op"},
             {"name": "get-a-2", "description": "Gets another.", "call": "things.op"},
@@ -595,131 +606,130 @@ CASES = [
         "thing-get-a-2 differs from thing-get-a by a number only",
     ),
     Case(
-        "contradicting-hint",
+        "contradictory-hint",
         named("cancel-run", "POST"),
         (*TOOL, "hints", "destructive"),
-        "thing-cancel-run is not destructive, and its name says that it is (cancel)",
+        "thing-cancel-run is not destructive, but its name suggests it (cancel)",
         "Set destructive: true.",
     ),
     Case(
-        "contradicting-hint",
+        "contradictory-hint",
         named("thing-bulk-deletes-runs", "POST", {"destructive": False}),
         (*TOOL, "hints", "destructive"),
-        "thing-thing-bulk-deletes-runs is not destructive, and its name says that it is (deletes)",
+        "thing-thing-bulk-deletes-runs is not destructive, but its name suggests it (deletes)",
     ),
     Case(
-        "contradicting-hint",
+        "contradictory-hint",
         named("get-run", "GET", {"readOnly": True, "destructive": True}),
         (*TOOL, "hints", "destructive"),
-        "thing-get-run is readOnly and destructive: both cannot be",
+        "thing-get-run is both readOnly and destructive",
         "Set one of them to false.",
     ),
     Case(
-        "contradicting-hint",
+        "contradictory-hint",
         named("run", "GET", {"readOnly": False}),
         (*TOOL, "hints", "readOnly"),
-        "thing-run has readOnly: false, and GET only reads",
+        "thing-run has readOnly: false, but GET only reads",
         "Set readOnly: true, or repeatable: false on the operation if it changes something.",
     ),
     Case(
-        "contradicting-hint",
+        "contradictory-hint",
         named("searchRuns", "POST"),
         (*TOOL, "hints", "readOnly"),
-        "thing-searchRuns has readOnly: false, and its name says that it only reads (search)",
+        "thing-searchRuns has readOnly: false, but its name suggests that it only reads (search)",
     ),
     Case(
-        "contradicting-hint",
+        "contradictory-hint",
         named("run", "POST", {"readOnly": True}),
         (*TOOL, "hints", "readOnly"),
-        "thing-run is readOnly, and POST changes something",
+        "thing-run is readOnly, but POST changes something",
         "Set readOnly: false, or repeatable: true on the operation if it only reads.",
     ),
     Case(
-        "contradicting-hint",
+        "contradictory-hint",
         named("get-run", "PUT", {"readOnly": True}),
         (*TOOL, "hints", "readOnly"),
-        "thing-get-run is readOnly, and PUT changes something",
+        "thing-get-run is readOnly, but PUT changes something",
     ),
     Case(
-        "event-stream-suspected",
-        sound(path="/runs/stream/"),
+        "undeclared-event-stream",
+        valid(path="/runs/stream/"),
         (*OPERATION, "accept"),
-        "thing-do-it seems to be a stream of events (its path is /runs/stream/), and asks for application/json",
+        "thing-do-it seems to return an event stream (its path is /runs/stream/), but accepts application/json",
     ),
     Case(
-        "event-stream-suspected",
+        "undeclared-event-stream",
         named("stream-runs"),
         (*OPERATION, "accept"),
-        "thing-stream-runs seems to be a stream of events (its name says that it streams), and asks for "
-        "application/json",
+        "thing-stream-runs seems to return an event stream (its name begins with stream), but accepts application/json",
     ),
     Case(
-        "event-stream-suspected",
-        sound({"method": "POST", "description": "Tells of runs by server-sent events."}),
+        "undeclared-event-stream",
+        valid({"method": "POST", "description": "Reports runs as server-sent events."}),
         (*OPERATION, "accept"),
-        "thing-do-it seems to be a stream of events (its description speaks of server-sent events), and asks for "
+        "thing-do-it seems to return an event stream (its description mentions server-sent events), but accepts "
         "application/json",
     ),
     Case(
-        "rest-variable-unmatched",
+        "unknown-rest-variable",
         with_exposed(rest("/v1/{run}"), operation=inputs(IN_PATH), path="/{id}"),
         (*EXPOSES, "resources", 0, "path"),
-        "GET /v1/{run}: {run} is no argument of things.op",
+        "GET /v1/{run}: {run} is not an argument of things.op",
     ),
     Case(
-        "rest-variable-unmatched",
+        "unknown-rest-variable",
         with_exposed(rest("/v1/{taskids}"), operation=inputs(IN_PATH | {"name": "taskId"}), path="/{taskId}"),
         (*EXPOSES, "resources", 0, "path"),
-        "GET /v1/{taskids}: {taskids} is no argument of things.op",
-        "Write taskId, if that is meant.",
+        "GET /v1/{taskids}: {taskids} is not an argument of things.op",
+        "Did you mean `taskId`?",
     ),
     Case(
-        "rest-route-collision",
+        "duplicate-rest-route",
         with_exposed(
             {"type": "rest", "resources": [rest_resource("/v1/{id}/"), rest_resource("/v1/{ID}", "get")]},
             operation=inputs(IN_PATH),
             path="/{id}",
         ),
         (*EXPOSES, "resources", 1, "path"),
-        "GET /v1/{ID} is GET /v1/{id}/ as well: only the first is reached",
+        "GET /v1/{ID} is the same route as GET /v1/{id}/, which is served instead",
     ),
     Case(
-        "unfilled-hole",
-        sound(errors=[{"says": r"use (?P<root>\S+)", "hint": "Use {rot}."}]),
+        "unknown-hint-placeholder",
+        valid(errors=[{"says": r"use (?P<root>\S+)", "hint": "Use {rot}."}]),
         (*CONSUMES, "errors", 0, "hint"),
-        "the hint has a hole {rot}, and `says` has no group of that name",
-        "Write {root}, if that is meant.",
+        "the hint has a placeholder {rot}, but the pattern has no group of that name",
+        "Did you mean `{root}`?",
     ),
     Case(
-        "unfilled-hole",
-        sound(errors=[{"says": r"use (?P<root>\S+)", "hint": "Use {parent}."}]),
+        "unknown-hint-placeholder",
+        valid(errors=[{"says": r"use (?P<root>\S+)", "hint": "Use {parent}."}]),
         (*CONSUMES, "errors", 0, "hint"),
-        "the hint has a hole {parent}, and `says` has no group of that name",
-        "Write {root}, if that is meant.",
+        "the hint has a placeholder {parent}, but the pattern has no group of that name",
+        "Did you mean `{root}`?",
     ),
     Case(
-        "unfilled-hole",
-        sound(errors=[{"status": 401, "hint": "Check {credentials}."}]),
+        "unknown-hint-placeholder",
+        valid(errors=[{"status": 401, "hint": "Check {credentials}."}]),
         (*CONSUMES, "errors", 0, "hint"),
-        "the hint has a hole {credentials}, and `says` has no group of that name",
-        "Write {credential}, if that is meant.",
+        "the hint has a placeholder {credentials}, but the pattern has no group of that name",
+        "Did you mean `{credential}`?",
     ),
     Case(
-        "absent-argument",
-        sound(inputs({"name": "limits"}, {"name": "after"}, paging={"size": 5, "cursor": "after", "next": "id"})),
+        "unknown-argument",
+        valid(inputs({"name": "limits"}, {"name": "after"}, paging={"size": 5, "cursor": "after", "next": "id"})),
         (*OPERATION, "paging", "limit"),
-        "thing-do-it: paging names the argument limit, which the tool does not have",
-        "Write limits, if that is meant.",
+        "thing-do-it: paging refers to the argument limit, which the tool does not have",
+        "Did you mean `limits`?",
     ),
     Case(
-        "absent-argument",
-        sound(inputs({"name": "limit"}, paging={"size": 5, "offset": "offset"})),
+        "unknown-argument",
+        valid(inputs({"name": "limit"}, paging={"size": 5, "offset": "offset"})),
         (*OPERATION, "paging", "offset"),
-        "thing-do-it: paging names the argument offset, which the tool does not have",
+        "thing-do-it: paging refers to the argument offset, which the tool does not have",
     ),
     Case(
-        "absent-argument",
-        sound(
+        "unknown-argument",
+        valid(
             inputs(
                 BODY | {"schema": {"properties": {"files": {"items": {"properties": {"name": {}}}}}}},
                 method="POST",
@@ -727,134 +737,138 @@ CASES = [
             )
         ),
         (*OPERATION, "upload", "files"),
-        "thing-do-it: upload names content, which is nowhere in the tool's schema",
+        "thing-do-it: upload refers to content, which is not in the input schema",
     ),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code} {case.message[:40]}")
-def test_what_is_wrong_is_found_at_its_place(case: Case) -> None:
+def test_finding_has_code_place_and_message(case: Case) -> None:
     found = [one for one in findings(case.given, case.environment) if one.code == case.code]
     assert [(one.place, one.message) for one in found] == [(case.place, case.message)]
-    assert case.mend is None or found[0].mend == case.mend
+    assert case.fix is None or found[0].fix == case.fix
 
 
-def capable(*binds: Json, **authentication: Any) -> Json:
-    return with_root(sound(authentication=authentication), binds=list(binds))
+def with_credentials(*binds: Json, **authentication: Any) -> Json:
+    return with_root(valid(authentication=authentication), binds=list(binds))
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        pytest.param(with_root(sound(), **{"x-owner": "me"}), id="an extension's key"),
+        pytest.param(with_root(valid(), **{"x-owner": "me"}), id="extension key"),
+        pytest.param(with_exposed({"type": "rest", "address": "localhost", "port": 8080}), id="address of an adapter"),
+        pytest.param(valid(baseUri="", baseUriEnv="THING_HOST"), id="base URI from an overlay variable"),
+        pytest.param(valid(baseUri="https://{{env.THING_KEY}}.example"), id="base URI with a variable"),
         pytest.param(
-            with_exposed({"type": "rest", "address": "localhost", "port": 8080}), id="an adapter's own address"
-        ),
-        pytest.param(sound(baseUri="", baseUriEnv="THING_HOST"), id="an address of each installation"),
-        pytest.param(sound(baseUri="https://{{env.THING_KEY}}.example"), id="an address with a variable"),
-        pytest.param(
-            capable(
+            with_credentials(
                 {"keys": {"KEY": ["FIRST_KEY", "SECOND_KEY"]}},
                 type="basic",
                 username="{{KEY}}",
                 password="{{env.FIRST_KEY}}",
             ),
-            id="credentials by each of their names",
+            id="credential by each of its names",
         ),
         pytest.param(
-            sound(
+            valid(
                 inputs({"name": "REGION", "in": "environment"}, {"name": "q", "value": "{{REGION}}"}),
                 path="/{REGION}/things",
             ),
-            id="inputs of the environment",
+            id="environment parameter",
         ),
-        pytest.param(sound(inputs(IN_PATH), path="/{id}"), id="a declared placeholder"),
-        pytest.param(sound(inputs({"name": "id"}), path="/{id}"), id="a placeholder that is declared without a place"),
-        pytest.param(sound(inputParameters=[IN_PATH]), id="a path parameter of the adapter"),
+        pytest.param(valid(inputs(IN_PATH), path="/{id}"), id="declared placeholder"),
+        pytest.param(valid(inputs({"name": "id"}), path="/{id}"), id="placeholder declared without a location"),
+        pytest.param(valid(inputParameters=[IN_PATH]), id="path parameter declared on the adapter but not used"),
         pytest.param(
-            sound(path="/{id}", tool={"with": {"id": "fixed"}}),
-            id="a placeholder that the file fills and nobody asks for",
+            valid(path="/{id}", tool={"with": {"id": "fixed"}}),
+            id="placeholder with a constant value",
         ),
         pytest.param(
-            sound(path="/{id}", tool={"inputParameters": [{"name": "id", "description": "Which."}]}),
-            id="a placeholder that the tool describes",
+            valid(path="/{id}", tool={"inputParameters": [{"name": "id", "description": "Which."}]}),
+            id="placeholder described by the tool",
         ),
-        pytest.param(sound(inputs(IN_PATH, path="/{{tools.id}}")), id="a placeholder that says whose it is"),
-        pytest.param(sound(path="/a..b/.well-known/c."), id="dots in a path"),
-        pytest.param(sound(baseUri="http://localhost:8080/v1"), id="an address of this machine"),
-        pytest.param(sound(baseUri="{{env.THING_KEY}}/v1"), id="an address that begins with a variable"),
-        pytest.param(sound(inputs({"name": "a", "in": "formData", "type": "file"}, method="POST")), id="a file"),
-        pytest.param(sound(inputs({"name": "a", "in": "Form"}, method="POST")), id="a field of a form"),
-        pytest.param(sound(inputs({"name": "a", "type": ["string", "null"]})), id="a type that may be null"),
+        pytest.param(valid(inputs(IN_PATH, path="/{{tools.id}}")), id="placeholder with an adapter prefix"),
+        pytest.param(valid(path="/a..b/.well-known/c."), id="dots inside path segments"),
+        pytest.param(valid(baseUri="http://localhost:8080/v1"), id="http on loopback"),
+        pytest.param(valid(baseUri="{{env.THING_KEY}}/v1"), id="base URI that begins with a variable"),
         pytest.param(
-            sound({"method": "POST", "body": {"type": "avro", "more": 1}}), id="a body with a member called type"
+            valid(inputs({"name": "a", "in": "formData", "type": "file"}, method="POST")), id="form field of type file"
         ),
-        pytest.param(sound(authentication={"type": "none"}), id="no authentication"),
-        pytest.param(sound(authentication={"type": "basic", "username": "{{THING_KEY}}"}), id="no password"),
+        pytest.param(valid(inputs({"name": "a", "in": "Form"}, method="POST")), id="form field"),
+        pytest.param(valid(inputs({"name": "a", "type": ["string", "null"]})), id="nullable type"),
         pytest.param(
-            sound(authentication={"type": "basic", "username": "me", "password": "{{THING_KEY}}"}), id="a user's name"
+            valid({"method": "POST", "body": {"type": "avro", "more": 1}}), id="JSON body with a member named type"
         ),
-        pytest.param(sound(authentication={"type": "bearer", "token": "env.THING_KEY"}), id="a variable in words"),
-        pytest.param(sound(authentication={"type": "bearer", "token": "${THING_KEY}"}), id="a variable of a shell"),
-        pytest.param(changed_tool(outputParameters=[{"mapping": "$..a[0:2]"}]), id="an output by JSONPath"),
-        pytest.param(sound({"method": "patch"}), id="a method in small letters"),
+        pytest.param(valid(authentication={"type": "none"}), id="no authentication"),
         pytest.param(
-            sound(inputs(BODY | {"schema": {"properties": {"a": {}}}}, method="POST")), id="a body that is described"
+            valid(authentication={"type": "basic", "username": "{{THING_KEY}}"}),
+            id="basic authentication without a password",
         ),
-        pytest.param(sound(inputs(BODY | {"type": "array"}, method="POST")), id="a body that is a list"),
-        pytest.param(sound(inputs(BODY | {"value": {}}, method="POST")), id="a body that is not asked for"),
-        pytest.param(sound(inputs(BODY | {"name": "filter"}, method="POST")), id="a member of a body"),
         pytest.param(
-            sound(
+            valid(authentication={"type": "basic", "username": "me", "password": "{{THING_KEY}}"}),
+            id="basic authentication with a literal username",
+        ),
+        pytest.param(valid(authentication={"type": "bearer", "token": "env.THING_KEY"}), id="variable as env.KEY"),
+        pytest.param(valid(authentication={"type": "bearer", "token": "${THING_KEY}"}), id="variable in shell syntax"),
+        pytest.param(with_tool(outputParameters=[{"mapping": "$..a[0:2]"}]), id="output mapping with JSONPath"),
+        pytest.param(valid({"method": "patch"}), id="method in lower case"),
+        pytest.param(
+            valid(inputs(BODY | {"schema": {"properties": {"a": {}}}}, method="POST")), id="body with properties"
+        ),
+        pytest.param(valid(inputs(BODY | {"type": "array"}, method="POST")), id="body of type array"),
+        pytest.param(valid(inputs(BODY | {"value": {}}, method="POST")), id="constant body"),
+        pytest.param(valid(inputs(BODY | {"name": "filter"}, method="POST")), id="body parameter with another name"),
+        pytest.param(
+            valid(
                 {"method": "POST", "body": {"type": "json", "data": {"a": "{{a}}"}}}, tool={"with": {"a": "tools.a"}}
             ),
-            id="a hole of a body in with",
+            id="body placeholder in with",
         ),
-        pytest.param(sound(tool={"with": {"Accept": "tools.Accept"}}), id="a header of ours in with"),
+        pytest.param(valid(tool={"with": {"Accept": "tools.Accept"}}), id="header set by the server in with"),
         pytest.param(
-            sound(inputs({"name": "a", "schema": {"properties": {"$ref": {"type": "string"}}, "$ref": "#"}})),
-            id="a reference within a schema",
+            valid(inputs({"name": "a", "schema": {"properties": {"$ref": {"type": "string"}}, "$ref": "#"}})),
+            id="internal schema reference",
         ),
-        pytest.param(changed_tool(description="x" * MAX_DESCRIPTION), id="a long description"),
+        pytest.param(with_tool(description="x" * MAX_DESCRIPTION), id="description of maximum length"),
         pytest.param(
-            changed_tool(description="Takes <id>, List<String> & a <token>; 1 < 2 > 0. R&D; <a> or <b>."),
-            id="a description with braces that are no HTML",
+            with_tool(description="Takes <id>, List<String> & a <token>; 1 < 2 > 0. R&D; <a> or <b>."),
+            id="description with angle brackets that are not HTML",
         ),
-        pytest.param(changed_tool(name="x" * 58), id="a name of 64 characters"),
+        pytest.param(with_tool(name="x" * 58), id="tool name of 64 characters"),
         pytest.param(
             with_tools(
-                {"name": "oauth", "description": "Tells of one.", "call": "things.op"},
-                {"name": "oauth2", "description": "Tells of another.", "call": "things.op"},
+                {"name": "oauth", "description": "Describes one.", "call": "things.op"},
+                {"name": "oauth2", "description": "Describes another.", "call": "things.op"},
                 {"name": "list-v-3", "description": "Lists.", "call": "things.op"},
             ),
-            id="names with numbers that mean something",
+            id="tool names that end with a number",
         ),
         pytest.param(
             with_tools(
                 {"name": "get-a", "description": "Gets one.", "call": "things.op"},
                 {"name": "get-a-2", "rename": "follow-a", "description": "Follows one.", "call": "things.op"},
             ),
-            id="a number that nobody sees",
+            id="numbered tool that is renamed",
         ),
-        pytest.param(named("cancel-run", "POST", {"destructive": True}), id="a cancel that is destructive"),
-        pytest.param(named("delete-status", "GET"), id="a read of what a deletion does"),
-        pytest.param(named("remove-background", "POST"), id="a remove that removes nothing of anybody's"),
+        pytest.param(named("cancel-run", "POST", {"destructive": True}), id="destructive cancel"),
+        pytest.param(named("delete-status", "GET"), id="GET with a destructive verb"),
+        pytest.param(named("remove-background", "POST"), id="remove-background"),
         pytest.param(
-            named("get-token", "GET", {"readOnly": False}, repeatable=False), id="a GET that is known to write"
+            named("get-token", "GET", {"readOnly": False}, repeatable=False), id="GET declared as not repeatable"
         ),
-        pytest.param(named("presign", "POST", {"readOnly": True}, repeatable=True), id="a POST that is known to read"),
-        pytest.param(named("search-things", "POST", {"readOnly": True}), id="a search by POST"),
+        pytest.param(named("presign", "POST", {"readOnly": True}, repeatable=True), id="POST declared as repeatable"),
+        pytest.param(named("search-things", "POST", {"readOnly": True}), id="search by POST"),
         pytest.param(
-            sound({"method": "POST"}, path="/graphql", tool={"name": "x", "hints": {"readOnly": True}}),
-            id="a query of GraphQL",
+            valid({"method": "POST"}, path="/graphql", tool={"name": "x", "hints": {"readOnly": True}}),
+            id="GraphQL query",
         ),
-        pytest.param(named("get-or-create-run", "POST"), id="a get that creates"),
-        pytest.param(named("list-update", "PUT"), id="a list that is a noun"),
-        pytest.param(sound({"accept": "text/event-stream"}, path="/stream"), id="a stream that is called as one"),
-        pytest.param(sound(path="/videos/{id}/stream", inputParameters=[IN_PATH]), id="a stream of video"),
-        pytest.param(sound(path="/events"), id="a list of events"),
-        pytest.param(named("stream", "GET"), id="a stream that is a noun"),
-        pytest.param(named("stream-things", "POST"), id="a stream by POST that nobody tells of"),
+        pytest.param(named("get-or-create-run", "POST"), id="get-or-create"),
+        pytest.param(named("list-update", "PUT"), id="list as a noun"),
+        pytest.param(valid({"accept": "text/event-stream"}, path="/stream"), id="declared event stream"),
+        pytest.param(valid(path="/videos/{id}/stream", inputParameters=[IN_PATH]), id="video stream"),
+        pytest.param(valid(path="/events"), id="list of events"),
+        pytest.param(named("stream", "GET"), id="stream as a noun"),
+        pytest.param(named("stream-things", "POST"), id="stream by POST without a description of events"),
         pytest.param(
             with_exposed(
                 {
@@ -866,95 +880,95 @@ def capable(*binds: Json, **authentication: Any) -> Json:
                 operation=inputs(IN_PATH | {"name": "task_id"}, IN_PATH | {"name": "key"}),
                 path="/{task_id}/{key}",
             ),
-            id="REST variables in another spelling",
+            id="REST variables with another spelling",
         ),
         pytest.param(
             with_exposed(
                 {"type": "rest", "resources": [rest_resource("/v1/a"), rest_resource("/v1/a", "POST")]},
             ),
-            id="two methods of a REST path",
+            id="two methods on a REST path",
         ),
         pytest.param(
-            sound(
+            valid(
                 errors=[
                     {"says": "(?P<scope>x)", "hint": "Give {credential} the scope {scope}."},
                     {"says": "invalid", "hint": "Not on this run: {missing_artifact_ids}."},
                     {"status": 404},
                 ]
             ),
-            id="hints whose holes are filled",
+            id="hint placeholders that are filled",
         ),
         pytest.param(
-            sound(inputs({"name": "limit"}, {"name": "offset"}, paging={"size": 5, "offset": "offset"})),
-            id="paging by what is there",
+            valid(inputs({"name": "limit"}, {"name": "offset"}, paging={"size": 5, "offset": "offset"})),
+            id="paging with existing arguments",
         ),
         pytest.param(
-            sound(
+            valid(
                 inputs(
                     BODY | {"schema": {"properties": {"files": {}}}},
                     method="POST",
                     upload={"files": "body.files[*]", "prepared": "files[*]", "form": "form"},
                 )
             ),
-            id="an upload of files of which nothing is known",
+            id="upload of files without a schema",
         ),
         pytest.param(
-            sound(
+            valid(
                 inputs(
                     BODY | {"schema": {"properties": {"files": True}}},
                     method="POST",
                     upload={"files": "body.files[*]", "prepared": "files[*]", "form": "form"},
                 )
             ),
-            id="an upload of files that may be anything",
+            id="upload of files with schema true",
         ),
     ],
 )
-def test_what_is_not_wrong_is_not_found(given: Json) -> None:
+def test_valid_variant_has_no_findings(given: Json) -> None:
     assert findings(given) == []
 
 
-def test_what_the_environment_has_is_not_asked_for() -> None:
-    given = sound(baseUri="https://{host}", baseUriEnv="THING_HOST")
+def test_set_environment_variables_are_not_reported() -> None:
+    given = valid(baseUri="https://{host}", baseUriEnv="THING_HOST")
     assert findings(given, ("THING_KEY", "THING_HOST")) == []
     assert findings(given, ("THING_KEY", "THING_BASE_URL")) == []
 
 
-def test_what_follows_from_a_finding_is_no_finding_of_its_own() -> None:
+def test_consequences_of_a_finding_are_not_reported() -> None:
     def codes(given: Json) -> list[str]:
         return [one.code for one in findings(given)]
 
-    assert codes(sound(authentication={"type": "oauth1"})) == ["unsupported-authentication"]
-    assert codes(OF_ANOTHER_TYPE) == ["unsupported-kind"]
+    assert codes(valid(authentication={"type": "oauth1"})) == ["unsupported-authentication"]
+    assert codes(GRPC) == ["unsupported-feature"]
     none_fits = with_tools(
-        {"name": "one", "description": TOLD, "call": "things.get", "with": {"c": "tools.c"}},
+        {"name": "one", "description": DESCRIPTION, "call": "things.get", "with": {"c": "tools.c"}},
         operations=[{"name": "get"}, {"name": "get", "method": "HEAD"}],
     )
     assert codes(AMBIGUOUS) == codes(none_fits) == ["duplicate-operation", "ambiguous-operation"]
     for kind in ({"type": "control", "management": {"health": True}}, {"type": "skill", "skills": [], "port": 1}):
-        assert codes(with_exposed(kind)) == ["unsupported-kind"]
+        assert codes(with_exposed(kind)) == ["unsupported-feature"]
     with_resources = {"type": "mcp", "resources": [{"name": "readme", "uri": "a://b"}]}
-    assert codes(with_exposed(with_resources)) == ["unsupported-kind"]
-    # The broken path has no placeholders, and what REST makes of it is not told as well.
-    assert codes(with_exposed(rest("/v1/{id}"), path="/{{id")) == ["unclosed-template"]
+    assert codes(with_exposed(with_resources)) == ["unsupported-feature"]
+    # The invalid path has no placeholders; the REST route that uses it is not reported again.
+    assert codes(with_exposed(rest("/v1/{id}"), path="/{{id")) == ["invalid-template"]
 
 
-def test_each_thing_is_told_once() -> None:
+def test_finding_shared_by_mcp_and_rest_is_reported_once() -> None:
     given = with_exposed(rest("/v1/things"), path="/a/../b")
     assert [one.code for one in findings(given)] == ["unsafe-path"]
 
 
-def test_an_unusable_address_is_told_once_for_all_tools() -> None:
-    given = sound(baseUri="")
+def test_missing_base_uri_is_reported_once_for_all_tools() -> None:
+    given = valid(baseUri="")
     given["capability"]["exposes"][0]["tools"].append(
         {"name": "again", "description": "Does it again.", "call": "things.op"}
     )
     given["capability"]["consumes"].append({"namespace": "unused"})
-    assert [one.code for one in findings(given)] == ["empty-base-uri"]
+    assert [one.code for one in findings(given)] == ["missing-base-uri"]
 
 
-def test_a_placeholder_of_two_adapters_is_told_of_each() -> None:
-    given = sound(path="/{id}")
+def test_undeclared_placeholder_is_reported_for_each_adapter() -> None:
+    given = valid(path="/{id}")
     given["capability"]["consumes"].append(
         {
             "namespace": "more",
@@ -966,33 +980,33 @@ def test_a_placeholder_of_two_adapters_is_told_of_each() -> None:
     assert [one.place[2] for one in findings(given) if one.code == "undeclared-placeholder"] == [0, 1]
 
 
-def test_keyed_maps_have_the_places_of_lists() -> None:
-    given = sound(path="/{id}")
+def test_places_in_keyed_mappings_are_those_of_lists() -> None:
+    given = valid(path="/{id}")
     given["capability"]["consumes"] = {"things": given["capability"]["consumes"][0]}
     assert [one.place for one in findings(given)] == [(*RESOURCE, "path")]
 
 
-def test_files_that_have_tools_of_one_name_are_told_of_it() -> None:
-    one = parse_capability(sound(), "a.yaml")
+def test_tool_names_of_several_files_that_collide_are_reported() -> None:
+    one = parse_capability(valid(), "a.yaml")
     other = parse_capability(with_exposed({"type": "rest"}), "b.yaml")
-    third = parse_capability(changed_tool(name="other", rename="do-it"), "c.yaml")
-    told = "thing-do-it is a tool of a.yaml too: this one is listed with a mark of its file"
+    third = parse_capability(with_tool(name="other", rename="do-it"), "c.yaml")
+    message = "a.yaml has a tool thing-do-it too; this one is listed with a digest of its file name"
     assert list(check_together([one, other, third])) == [
-        (1, Finding("name-collision", ("capability", "exposes", 1, "tools", 0, "name"), told)),
-        (2, Finding("name-collision", (*TOOL, "rename"), told)),
+        (1, Finding("duplicate-tool-name", ("capability", "exposes", 1, "tools", 0, "name"), message)),
+        (2, Finding("duplicate-tool-name", (*TOOL, "rename"), message)),
     ]
 
 
-def test_files_that_have_other_names_are_not_told_of_them() -> None:
-    one = parse_capability(sound(), "a.yaml")
-    other = parse_capability(with_root(sound(), prefix="other"), "b.yaml")
+def test_tool_names_of_several_files_that_differ_are_not_reported() -> None:
+    one = parse_capability(valid(), "a.yaml")
+    other = parse_capability(with_root(valid(), prefix="other"), "b.yaml")
     assert list(check_together([one, other])) == []
-    # Of two in one file the file's own check tells.
+    # Two tools of one file are reported by the check of that file.
     twice = with_tools({"name": "get", "call": "things.op"}, {"name": "get", "call": "things.op"})
     assert list(check_together([parse_capability(twice, "a.yaml")])) == []
 
 
-BASE = sound(
+BASE = valid(
     inputs({"name": "limit", "in": "query", "type": "integer"}, path="/things/{id}/{part}"),
     tool={"hints": {"readOnly": False, "destructive": True, "idempotent": None}},
     authentication={"type": "bearer", "token": "{{THING_KEY}}"},
@@ -1022,115 +1036,115 @@ def exposed(*tools: Json, **keys: Any) -> Json:
 
 OVERLAYS = [
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         exposed({"name": "do-that", "description": "Other."}),
         TOOL,
-        "there is no do-that among the tools of the file, and this is no whole new one",
+        "`tools` of the capability file has no do-that, and the entry is not a complete new item",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         exposed({"name": "do-itt", "description": "Other."}),
         TOOL,
-        "there is no do-itt among the tools of the file, and this is no whole new one",
-        "Write do-it, if that is meant.",
+        "`tools` of the capability file has no do-itt, and the entry is not a complete new item",
+        "Did you mean `do-it`?",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         resource(operations=[{"name": "oper", "accept": "text/html"}]),
         OPERATION,
-        "there is no oper among the operations of the file, and this is no whole new one",
+        "`operations` of the capability file has no oper, and the entry is not a complete new item",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         consumed(resources=[{"name": "s", "operations": [{"name": "op", "method": "GET"}]}]),
         RESOURCE,
-        "there is no s among the resources of the file, and this is no whole new one",
+        "`resources` of the capability file has no s, and the entry is not a complete new item",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         {"capability": {"consumes": [{"namespace": "thing", "baseUri": "https://a.example"}]}},
         CONSUMES,
-        "there is no thing among the consumes of the file, and this is no whole new one",
-        "Write things, if that is meant.",
+        "`consumes` of the capability file has no thing, and the entry is not a complete new item",
+        "Did you mean `things`?",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         {"capability": {"exposes": [{"namespace": "rest", "type": "rest"}]}},
         EXPOSES,
-        "there is no rest among the exposes of the file, and this is no whole new one",
+        "`exposes` of the capability file has no rest, and the entry is not a complete new item",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         {"binds": [{"namespace": "vault"}]},
         ("binds", 0),
-        "there is no vault among the binds of the file, and this is no whole new one",
+        "`binds` of the capability file has no vault, and the entry is not a complete new item",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         parameter(name="limits", description="How many."),
         (*OPERATION, "inputParameters", 0),
-        "there is no limits among the inputParameters of the file, and this is no whole new one",
-        "Write limit, if that is meant.",
+        "`inputParameters` of the capability file has no limits, and the entry is not a complete new item",
+        "Did you mean `limit`?",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         consumed(inputParameters=[{"name": "Id", "description": "Which."}]),
         (*CONSUMES, "inputParameters", 0),
-        "there is no Id among the inputParameters of the file, and this is no whole new one",
+        "`inputParameters` of the capability file has no Id, and the entry is not a complete new item",
     ),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         consumed(authentification=None),
         (*CONSUMES, "authentification"),
-        "authentification of things is null, and there is nothing to delete",
+        "authentification of things is null, but there is nothing to delete",
     ),
-    Case("overlay-matches-nothing", {"prefix": None}, ("prefix",), "prefix is null, and there is nothing to delete"),
+    Case("unused-overlay-entry", {"prefix": None}, ("prefix",), "prefix is null, but there is nothing to delete"),
     Case(
-        "overlay-matches-nothing",
+        "unused-overlay-entry",
         {"info": {"label": None}},
         ("info", "label"),
-        "info.label is null, and there is nothing to delete",
+        "info.label is null, but there is nothing to delete",
     ),
     Case(
-        "overlay-changes-nothing",
+        "redundant-overlay-entry",
         consumed(inputParameters=[{"name": "id", "in": "path", "type": None}]),
         (*CONSUMES, "inputParameters", 0, "type"),
-        "type of id is null, and there is nothing to delete",
-        "Take it out.",
+        "type of id is null, but there is nothing to delete",
+        "Remove it.",
     ),
     Case(
-        "overlay-changes-nothing",
+        "redundant-overlay-entry",
         exposed({"name": "do-it", "hints": {"readOnly": True, "destructive": True}}),
         (*TOOL, "hints", "destructive"),
-        "hints.destructive of do-it is true in the file as well",
+        "hints.destructive of do-it is already true in the capability file",
     ),
     Case(
-        "overlay-changes-nothing",
+        "redundant-overlay-entry",
         exposed({"name": "do-it", "hints": {"readOnly": False}}),
         (*TOOL, "hints", "readOnly"),
-        "hints.readOnly of do-it is false in the file as well",
+        "hints.readOnly of do-it is already false in the capability file",
     ),
     Case(
-        "overlay-changes-nothing",
+        "redundant-overlay-entry",
         {"info": {"tags": ["Thing", "Beta"]}},
         ("info", "tags"),
-        "info.tags is ['Thing', 'Beta'] in the file as well",
+        "info.tags is already ['Thing', 'Beta'] in the capability file",
     ),
     Case(
-        "overlay-changes-nothing",
+        "redundant-overlay-entry",
         operation(inputParameters=[]),
         (*OPERATION, "inputParameters"),
-        "inputParameters of op is an empty list, which adds nothing and deletes nothing",
-        "Write null to delete the list.",
+        "inputParameters of op is an empty list, which changes nothing",
+        "Use null to delete the list.",
     ),
 ]
 
 
 @pytest.mark.parametrize("case", OVERLAYS, ids=lambda case: f"{case.code} {case.message[:40]}")
-def test_what_an_overlay_says_in_vain_is_found_at_its_place(case: Case) -> None:
+def test_overlay_entry_without_effect_is_reported(case: Case) -> None:
     found = list(check_overlay(BASE, case.given))
     assert [(one.code, one.place, one.message) for one in found] == [(case.code, case.place, case.message)]
-    assert case.mend is None or found[0].mend == case.mend
+    assert case.fix is None or found[0].fix == case.fix
 
 
 @pytest.mark.parametrize(
@@ -1167,40 +1181,40 @@ def test_what_an_overlay_says_in_vain_is_found_at_its_place(case: Case) -> None:
     ],
     ids=lambda overlay: str(overlay)[-60:],
 )
-def test_what_an_overlay_says_with_effect_is_not_found(overlay: Json) -> None:
+def test_overlay_entry_with_effect_is_not_reported(overlay: Json) -> None:
     assert list(check_overlay(BASE, overlay)) == []
 
 
-def test_values_of_another_kind_are_a_change() -> None:
+def test_overlay_value_of_another_type_is_not_redundant() -> None:
     assert list(check_overlay({"info": {"label": 1}}, {"info": {"label": True}})) == []
     assert list(check_overlay({"info": {"label": 1}}, {"info": {"label": 1.0}})) == []
 
 
 @pytest.mark.parametrize("wrong", [5, [5], [{"path": 5, "inputParameters": 5}]])
-def test_a_file_of_a_wrong_shape_is_read_as_far_as_it_goes(wrong: Any) -> None:
+def test_overlay_check_tolerates_an_invalid_capability_file(wrong: Any) -> None:
     base = {"capability": {"consumes": [{"namespace": "things", "resources": wrong, "inputParameters": [5]}]}}
     overlay = consumed(inputParameters=[{"name": "id", "description": "Which."}])
-    assert [one.code for one in check_overlay(base, overlay)] == ["overlay-matches-nothing"]
+    assert [one.code for one in check_overlay(base, overlay)] == ["unused-overlay-entry"]
 
 
-def test_a_finding_has_the_severity_and_the_mend_of_its_code() -> None:
+def test_finding_has_severity_and_default_fix_of_its_rule() -> None:
     finding = Finding("no-tools", (), "none")
-    assert (finding.severity, finding.mend) == ("error", CODES["no-tools"].mend)
+    assert (finding.severity, finding.fix) == ("error", RULES["no-tools"].fix)
     assert Finding("unknown-version", (), "none").severity == "warning"
-    assert Finding("no-tools", (), "none", "Do it.").mend == "Do it."
+    assert Finding("no-tools", (), "none", "Do it.").fix == "Do it."
 
 
-def test_each_message_and_each_mend_is_a_line_and_each_mend_a_sentence() -> None:
+def test_messages_are_single_lines_and_fixes_are_sentences() -> None:
     for case in CASES:
         for finding in findings(case.given, case.environment):
-            assert "\n" not in finding.message + finding.mend
-            assert finding.mend[0].isupper()
-            assert finding.mend.endswith(".")
+            assert "\n" not in finding.message + finding.fix
+            assert finding.fix[0].isupper()
+            assert finding.fix.endswith((".", "?"))
 
 
-def test_each_code_says_what_it_means_why_it_matters_and_what_to_do() -> None:
-    for name, code in CODES.items():
-        assert name == name.lower().replace("_", "-")
-        for sentence in (code.title, code.why, code.mend):
+def test_rules_are_documented_in_sentences() -> None:
+    for code, rule in RULES.items():
+        assert code == code.lower().replace("_", "-")
+        for sentence in (rule.title, rule.reason, rule.fix):
             assert sentence[0] == "`" or sentence[0].isupper()
             assert sentence.endswith(".")

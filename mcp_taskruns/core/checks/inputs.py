@@ -1,0 +1,117 @@
+"""Checks of what tools take: parameters, request bodies and input schemas."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jsonschema import Draft202012Validator, SchemaError
+
+from mcp_taskruns.core.checks.codes import Finding, Place, suggest
+from mcp_taskruns.core.checks.model import File, Site, Use
+from mcp_taskruns.core.format.compiler import TYPES
+from mcp_taskruns.core.format.inputs import BODY
+from mcp_taskruns.core.model.operation import Location
+
+_KNOWN_TYPES = TYPES | {"null", "file"}
+"""The types of JSON Schema, and `file`, which OpenAPI 2.0 has for form fields."""
+
+_CONTENT_KEYWORDS = frozenset({"properties", "patternProperties", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"})
+"""Keywords of JSON Schema that describe the content of an object."""
+
+
+def check_parameters(file: File) -> Iterator[Finding]:
+    """Find parameter types that do not exist, and parameters in `with` that the operation does not declare."""
+    for use, site in _called_sites(file):
+        for place, declared in site.inputs():
+            types = (declared.type,) if isinstance(declared.type, str) else declared.type or ()
+            for name in types:
+                if name not in _KNOWN_TYPES:
+                    message = f"{site.name}: {declared.name} has the unknown type {name}"
+                    yield Finding("unknown-parameter-type", (*place, "type"), message, suggest(name, TYPES))
+        names = {declared.name for _, declared in site.inputs()}
+        for parameter in use.tool.operation.parameters:
+            if parameter.location is Location.QUERY and parameter.name in use.declared.with_.keys() - names:
+                message = f"{use.name}: {site.name} does not declare {parameter.name}; it is sent in the query"
+                fix = suggest(parameter.name, names)
+                yield Finding("undeclared-parameter", (*use.place, "with", parameter.name), message, fix)
+
+
+def check_placeholders(file: File) -> Iterator[Finding]:
+    """Find path placeholders without a declaration, each once for an adapter."""
+    undeclared: dict[tuple[Place, str], list[Site]] = {}
+    for use, site in _called_sites(file):
+        for name in _undeclared_placeholders(use, site):
+            sites = undeclared.setdefault((site.consumed_place, name), [])
+            if site not in sites:
+                sites.append(site)
+    for (_, name), sites in undeclared.items():
+        count = f" (in {len(sites)} operations)" if len(sites) > 1 else ""
+        message = f"{{{name}}} in {sites[0].path} is not declared{count}, so its argument has no description"
+        fix = f"Declare {name} in `inputParameters` with `in: path` and a description."
+        yield Finding("undeclared-placeholder", sites[0].path_place, message, fix)
+
+
+def _called_sites(file: File) -> Iterator[tuple[Use, Site]]:
+    for use in file.uses:
+        if use.site is not None and not use.is_ambiguous:
+            yield use, use.site
+
+
+def _undeclared_placeholders(use: Use, site: Site) -> Iterator[str]:
+    """Yield the path parameters that are arguments of the tool, but declared neither by operation nor tool."""
+    declared = {item.name for _, item in site.inputs() if (item.location or "path").lower() == Location.PATH}
+    described = {item.name for item in getattr(use.declared, "input_parameters", ())}
+    for parameter in use.tool.operation.parameters:
+        is_declared = parameter.name in declared or parameter.argument in described
+        if parameter.location is Location.PATH and parameter.argument is not None and not is_declared:
+            yield parameter.name
+
+
+def check_bodies(file: File) -> Iterator[Finding]:
+    """Find request bodies of which only the type is known."""
+    for use in file.tools:
+        site = use.site
+        if site is None:
+            continue
+        for parameter in use.tool.operation.parameters:
+            if (parameter.location, parameter.name) != (Location.BODY, BODY) or parameter.argument is None:
+                continue
+            schema = use.tool.input_schema["properties"][parameter.argument]
+            if schema.get("type", "object") == "object" and _CONTENT_KEYWORDS.isdisjoint(schema):
+                declared = [place for place, item in site.inputs() if item.name == BODY]
+                place = declared[0] if declared else (*use.place, "with", BODY)
+                fix = f"Describe it in the overlay: set `schema` with properties on the parameter {BODY}."
+                yield Finding("missing-body-schema", place, f"{use.name}: the body is an object without a schema", fix)
+
+
+def check_schemas(file: File) -> Iterator[Finding]:
+    """Find input schemas that clients cannot use."""
+    for use in file.tools:
+        schema = use.tool.input_schema
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as exc:
+            message = f"{use.name}: the input schema is not valid: {exc.json_path}: {exc.message[:200]}"
+            yield Finding("invalid-schema", _place_of_argument(use, list(exc.path)), message)
+        for path, reference in _external_references(schema, ()):
+            message = f"{use.name}: the input schema has the external reference {reference}"
+            yield Finding("invalid-schema", _place_of_argument(use, path), message)
+
+
+def _place_of_argument(use: Use, path: Sequence[Any]) -> Place:
+    """Return the place where the argument is declared to whose schema a path in the input schema leads."""
+    argument = path[1] if len(path) > 1 else None
+    names = {parameter.name for parameter in use.tool.operation.parameters if parameter.argument == argument}
+    declared = [place for place, item in (use.site.inputs() if use.site else ()) if item.name in names]
+    return next(iter(declared), use.place)
+
+
+def _external_references(schema: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    if isinstance(schema, Mapping):
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            yield path, reference
+        for name, item in schema.items():
+            yield from _external_references(item, (*path, name))
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from _external_references(item, path)

@@ -1,0 +1,171 @@
+"""A capability file while it is checked, and where in it and in its overlay a finding is."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.checks.codes import Finding, Severity
+from mcp_taskruns.core.checks.overlay import identity
+from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
+from mcp_taskruns.core.format.dialects import unify
+from mcp_taskruns.core.format.overlay import apply_overlay
+from mcp_taskruns.core.format.spec import Capability, parse_capability
+from mcp_taskruns.core.model.json_path import path_text
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.loading.yaml import Lines, Place, read_document, read_lines
+
+MAX_MESSAGE = 400
+"""The length in characters to which a message is truncated."""
+
+
+@dataclass(frozen=True)
+class LocatedFinding:
+    """A finding with its file and line; the fields are those of `check --json`."""
+
+    file: str
+    line: int
+    path: str
+    code: str
+    severity: Severity
+    message: str
+    fix: str
+
+    def to_line(self) -> str:
+        """Return the finding as `file:line: severity: message [code] Fix.`"""
+        return f"{self.file}:{self.line}: {self.severity}: {self.message} [{self.code}] {self.fix}"
+
+
+class Source:
+    """A capability file with its overlay while it is checked.
+
+    The documents stay empty, and the capability None, if reading fails.
+    """
+
+    def __init__(self, path: Path, overlay: Path | None) -> None:
+        self.path = path
+        self.overlay = overlay
+        self.base_document: dict[str, Any] = {}
+        self.overlay_document: dict[str, Any] = {}
+        self.unified_overlay: Mapping[str, Any] = {}
+        self.merged: Mapping[str, Any] = {}
+        self.capability: Capability | None = None
+        self.tools: tuple[Tool, ...] = ()
+        self._lines: dict[Path, Lines] = {}
+
+    def read(self, names: ToolNames) -> Capability:
+        """Read both files and compile the merged document. Raises CapabilityError."""
+        self.base_document = read_document(self.path)
+        source = self.path.name
+        self.merged = unify(self.base_document)
+        if self.overlay:
+            self.overlay_document = read_document(self.overlay)
+            self.unified_overlay = unify(self.overlay_document, keep_nulls=True)
+            overlay_name = f"overlays/{source}"
+            self.merged = apply_overlay(self.base_document, self.overlay_document, overlay_name)
+            source = f"{source} with {overlay_name}"
+        capability = parse_capability(self.merged, source)
+        self.tools = compile_tools([capability], names=names)
+        self.capability = capability
+        return capability
+
+    def locate(self, finding: Finding) -> LocatedFinding:
+        """Locate a finding in the overlay if the value comes from there, else in the capability file."""
+        lines = self._lines_of(self.path)
+        if self.overlay:
+            overlay_lines = self._lines_of(self.overlay)
+            named = replace_indices(self.merged, finding.place)
+            is_deeper = overlay_lines.depth_of(named) > lines.depth_of(finding.place)
+            if is_deeper or _has_value(self.unified_overlay, named):
+                return locate_in_file(finding, self.overlay, overlay_lines.line_of(named))
+        return locate_in_file(finding, self.path, lines.line_of(finding.place))
+
+    def locate_in_overlay(self, finding: Finding) -> LocatedFinding:
+        """Locate a finding whose place is in the overlay's own document."""
+        path = self.overlay or self.path
+        return locate_in_file(finding, path, self._lines_of(path).line_of(finding.place))
+
+    def locate_error(self, error: CapabilityError) -> LocatedFinding:
+        """Locate the reason for which the file cannot be read or compiled."""
+        line = re.match(r"line (\d+)", error.place)
+        is_of_overlay = self.overlay and error.source.startswith("overlays/")
+        if line or is_of_overlay or not self.merged:
+            path = self.overlay if self.overlay and is_of_overlay else self.path
+            return locate_in_file(Finding("invalid-file", (), error.reason), path, int(line.group(1)) if line else 1)
+        message = f"{error.place}: {error.reason}" if error.place else error.reason
+        return self.locate(Finding("invalid-file", find_place(self.merged, error.place), message))
+
+    def _lines_of(self, path: Path) -> Lines:
+        if path not in self._lines:
+            self._lines[path] = read_lines(path)
+        return self._lines[path]
+
+
+def locate_in_file(finding: Finding, path: Path, line: int) -> LocatedFinding:
+    """Return the finding with its file and line."""
+    return LocatedFinding(
+        file=relative_path(path),
+        line=line,
+        path=path_text(finding.place),
+        code=finding.code,
+        severity=finding.severity,
+        message=one_line(finding.message, MAX_MESSAGE),
+        fix=finding.fix,
+    )
+
+
+def relative_path(path: Path) -> str:
+    """Return a path relative to the working directory if it is inside it, else the path as it is."""
+    absolute, here = path.absolute(), Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
+
+
+def replace_indices(document: Any, place: Place) -> Place:
+    """Return a place with the names of list items instead of their indices, in lists whose items have names.
+
+    An item without a name gets an empty one: no overlay refers to it.
+    """
+    named: list[str | int] = []
+    for step in place:
+        siblings, document = document, _descend(document, step)
+        has_names = isinstance(step, int) and isinstance(siblings, list) and any(map(identity, siblings))
+        named.append((identity(document) or "") if has_names else step)
+    return tuple(named)
+
+
+def _descend(document: Any, step: str | int) -> Any:
+    if isinstance(step, int):
+        return document[step] if isinstance(document, list) and step < len(document) else None
+    return document.get(step) if isinstance(document, Mapping) else None
+
+
+def _has_value(document: Any, named: Place) -> bool:
+    """Whether a document sets the value at a place of names, itself or by replacing a part around it."""
+    for step in named:
+        if isinstance(document, list):
+            document = dict(enumerate(document)) | {identity(item): item for item in document}
+        if not isinstance(document, Mapping):
+            return True
+        if step not in document:
+            return False
+        document = document[step]
+    return True
+
+
+def find_place(document: Any, text: str) -> Place:
+    """Return the place that a path such as `capability.consumes[0].baseUri` describes.
+
+    Where the path omits the index of a list item, the first item that has the next key is meant.
+    """
+    place: list[str | int] = []
+    for index, name in re.findall(r"\[(\d+)\]|([^.\[\]]+)", text):
+        if name and isinstance(document, list):
+            candidates = (number for number, item in enumerate(document) if isinstance(item, Mapping) and name in item)
+            place.append(next(candidates, 0))
+            document = _descend(document, place[-1])
+        place.append(int(index) if index else name)
+        document = _descend(document, place[-1])
+    return tuple(place)
