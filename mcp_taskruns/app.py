@@ -267,4 +267,4 @@ class RedactingFormatter(logging.Formatter):
         self._mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._mask.text(super().format(record))
+        return self._mask.redact_text(super().format(record))

@@ -174,7 +174,7 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
             advice = f"did you mean {close[0]}?" if close else "`mcp-taskruns tools` lists them"
             raise SettingsError(f"there is no tool {name!r} among those chosen; {advice}") from None
         except CallError as exc:
-            say(gateway.mask.text(f"{exc.to_line()}\n{dump(exc.to_json())}"), file=sys.stderr)
+            say(gateway.mask.redact_text(f"{exc.to_line()}\n{dump(exc.to_json())}"), file=sys.stderr)
             return 1
         finally:
             await gateway.aclose()

@@ -154,7 +154,7 @@ class Exchange:
 
     def _read(self, whole: HttpResponse, operation: Operation) -> CallResult:
         """What an answer means. A provider that refuses because of its rate is left alone for as long as it says."""
-        masked = replace(whole, body=self.mask.data(whole.body))
+        masked = replace(whole, body=self.mask.redact_bytes(whole.body))
         try:
             return read_response(masked, operation, reveal=self.settings.reveal_secrets)
         except ProviderError as exc:
@@ -224,9 +224,9 @@ class Exchange:
         """The outcome masked once more: what was decoded since its answer entered may spell a secret anew."""
         return replace(
             outcome,
-            text=self.mask.plain(outcome.text),
-            media_type=self.mask.plain(outcome.media_type),
-            notes=tuple(map(self.mask.plain, outcome.notes)),
+            text=self.mask.redact_plain_text(outcome.text),
+            media_type=self.mask.redact_plain_text(outcome.media_type),
+            notes=tuple(map(self.mask.redact_plain_text, outcome.notes)),
         )
 
     async def aclose(self) -> None:

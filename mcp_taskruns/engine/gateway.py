@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
-from mcp_taskruns.core.calls.pages import Page, read_page, show_page
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls.pages import Page, read_page, render_page
 from mcp_taskruns.core.calls.request import path_arguments
-from mcp_taskruns.core.calls.response import CallResult, fit
-from mcp_taskruns.core.calls.truncation import cut
-from mcp_taskruns.core.calls.uploads import take_files
+from mcp_taskruns.core.calls.response import CallResult, truncate_result
+from mcp_taskruns.core.calls.truncation import truncate
+from mcp_taskruns.core.calls.uploads import extract_files
 from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, UNTIL, WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.events import Event
-from mcp_taskruns.core.runs.logs import show_log
+from mcp_taskruns.core.runs.logs import render_log
 from mcp_taskruns.core.runs.messages import matches_schema, status_line
 from mcp_taskruns.core.runs.reading import runs_in_response
 from mcp_taskruns.engine.client import Exchange
@@ -126,9 +126,9 @@ class Gateway:
             async for event in events:
                 yield replace(
                     event,
-                    data=self.mask.text(event.data),
-                    event=self.mask.text(event.event),
-                    id=self.mask.text(event.id),
+                    data=self.mask.redact_text(event.data),
+                    event=self.mask.redact_text(event.event),
+                    id=self.mask.redact_text(event.id),
                 )
 
     def prepare(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, dict[str, Any]]:
@@ -189,7 +189,7 @@ class Gateway:
         if operation.is_stream:
             return await follow(self.exchange, tool, passed, report, seconds=seconds)
         if operation.upload is not None:
-            passed, files = take_files(operation.upload, passed)
+            passed, files = extract_files(operation.upload, passed)
             if any(files):
                 self._check(tool, passed)  # the sizes of the files
                 return await upload_files(self.exchange, operation, operation.upload, passed, files, report)
@@ -220,8 +220,8 @@ class Gateway:
     ) -> CallResult:
         """Lists and logs as they are shown: as much as there is room for, and how to get the rest."""
         if operation.log is not None:
-            return show_log(outcome, operation.log, passed, limit, page)
-        return show_page(outcome, page, limit)
+            return render_log(outcome, operation.log, passed, limit, page)
+        return render_page(outcome, page, limit)
 
     async def _wait(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> CallResult:
         ids = passed[lifecycle.read.id]
@@ -264,7 +264,7 @@ class Gateway:
 
     def finish(self, tool: Tool, outcome: CallResult) -> CallResult:
         """The outcome within its bound and without secrets, as an object too where the tool says what it returns."""
-        fitted = fit(outcome, self._settings.max_result_chars, _advice(tool))
+        fitted = truncate_result(outcome, self._settings.max_result_chars, _advice(tool))
         masked = self.exchange.redact_result(fitted)
         schema = tool.output_schema
         if schema is None:
@@ -284,7 +284,7 @@ class Gateway:
         if tool.waits or len(outcome.text) <= MAX_STRUCTURED:
             found: dict[str, Any] = value
             return found
-        kept, missing = cut(value, MAX_STRUCTURED, len(outcome.text))
+        kept, missing = truncate(value, MAX_STRUCTURED, len(outcome.text))
         return {**kept, "truncated": f"{'; '.join(missing)}. The text of the result has more."}
 
     def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,7 +292,7 @@ class Gateway:
         passed = {name: value for name, value in arguments.items() if value is not None and name not in tool.ignored}
         known, accepts = self._accepts.get(tool.name, (None, None))
         if accepts is None or known is not tool:
-            accepts = compile_check(tool.input_schema)
+            accepts = compile_validator(tool.input_schema)
             self._accepts[tool.name] = (tool, accepts)
         if not accepts(passed):
             problems = explain_problems(tool.input_schema, passed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from mcp_taskruns.core.calls.pages import Page, joined, read_page
+from mcp_taskruns.core.calls.pages import Page, join_pages, read_page
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.operation import Operation, Paging
 from mcp_taskruns.engine.client import Exchange
@@ -46,7 +46,7 @@ async def read_pages(
         read = sum(len(one.items) for one in pages)
         of_all = "" if page.total is None else f" of {page.total:,}"
         await reporter.tell(f"page {len(pages)}, items so far: {read:,}{of_all}", len(pages))
-        following = page.following(len(page.items))
+        following = page.next_arguments(len(page.items))
         goes_on = any(arguments.get(name) != value for name, value in following.items())
         if (
             not (page.items and page.has_more and goes_on)
@@ -64,5 +64,5 @@ async def read_pages(
             break
     if not pages:
         return first, None
-    whole, page = joined(first, pages, last)
+    whole, page = join_pages(first, pages, last)
     return replace(whole, notes=tuple(filter(None, (problem, *notes)))), page

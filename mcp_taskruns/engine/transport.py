@@ -37,7 +37,7 @@ import yarl
 from httpx_sse import EventSource
 
 from mcp_taskruns import __version__
-from mcp_taskruns.core.calls.errors import hint_after_sending
+from mcp_taskruns.core.calls.errors import unknown_outcome_hint
 from mcp_taskruns.core.calls.request import LOOPBACK, HttpRequest
 from mcp_taskruns.core.calls.response import HttpResponse
 from mcp_taskruns.core.calls.sse import Block, BlockReader
@@ -160,7 +160,7 @@ class Upstream:
         Raises UpstreamError when no answer arrives, NotConfigured when the way to the provider cannot be used.
         """
         streams = any(name == "Accept" and value.startswith("text/event-stream") for name, value in request.headers)
-        silence = SILENCE_SECONDS if streams else request.patience_s or self._timeout
+        silence = SILENCE_SECONDS if streams else request.timeout_s or self._timeout
         try:
             response = await (self._session if request.repeatable else self._open_unrepeated()).request(
                 request.method,
@@ -284,7 +284,7 @@ def _in_pieces(content: bytes | None) -> bytes | BytesIO | None:
 
 
 def _after_sending(request: HttpRequest) -> str:
-    return hint_after_sending(reads=request.method in {"GET", "HEAD"}, repeatable=request.repeatable)
+    return unknown_outcome_hint(is_safe=request.method in {"GET", "HEAD"}, is_repeatable=request.repeatable)
 
 
 def _translate(exc: Exception, request: HttpRequest) -> UpstreamError:

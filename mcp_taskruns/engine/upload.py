@@ -5,7 +5,7 @@ from typing import Any
 
 from mcp_taskruns.core.calls.request import File
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.calls.uploads import after_upload, prepared_forms
+from mcp_taskruns.core.calls.uploads import upload_forms, upload_result
 from mcp_taskruns.core.model.operation import Operation, Upload
 from mcp_taskruns.engine.client import Exchange
 from mcp_taskruns.engine.progress import Report, reporting
@@ -27,7 +27,7 @@ async def upload_files(
     async with reporting(report, len(files) + 1) as reporter:
         outcome = await exchange.fetch(operation, arguments, tell=reporter.note)
         await reporter.tell("prepared", 1)
-        forms = prepared_forms(upload, outcome)
+        forms = upload_forms(upload, outcome)
         if len(forms) != len(files):
             raise CallError(
                 f"{operation.provider} did not prepare as many files as it was asked to", hint="Report this."
@@ -42,4 +42,4 @@ async def upload_files(
                 exc.hint = f"{exc.hint} The run has none of the files: call again with all of them.".strip()
                 raise
             await reporter.tell(f"uploaded {file.name}", number)
-    return after_upload(upload, outcome, files)
+    return upload_result(upload, outcome, files)

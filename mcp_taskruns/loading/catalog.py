@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from mcp_taskruns.core.calls.request import is_usable
+from mcp_taskruns.core.calls.request import is_usable_base_uri
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.rest.routes import Route
@@ -69,7 +69,7 @@ def _refuse_unknown(tools: Sequence[Tool], settings: Settings) -> None:
                 # A misspelled pattern that excludes nothing would leave a tool that should not be there.
                 raise SettingsError(f"{flag}: no tool matches {pattern!r}; `mcp-taskruns tools` lists them")
     for namespace, uri in settings.base_uris.items():
-        if not is_usable(uri):
+        if not is_usable_base_uri(uri):
             told = "it has to be https, or http on this machine, and without a query"
             raise SettingsError(f"--base-uri: {namespace}={uri} cannot be called: {told}")
     namespaces = {tool.operation.namespace for tool in tools} - {""}

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
-from mcp_taskruns.core.calls.redaction import MASK, Redactor
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls.redaction import REPLACEMENT, Redactor
 from mcp_taskruns.core.calls.response import HttpResponse, read_response
 from mcp_taskruns.core.checks.capability import check_capability
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.json import parse
-from mcp_taskruns.core.runs.events import Event, EventFold
+from mcp_taskruns.core.runs.events import Event, EventCollector
 from mcp_taskruns.errors import NotConfigured, ProviderError, SettingsError
 from mcp_taskruns.settings import read_settings
 from tests.core.documents import document, inputs, request_of, tool_of
@@ -26,7 +26,7 @@ def test_deep_json_with_half_a_surrogate_pair_is_no_crash() -> None:
 
 
 def test_nor_for_a_mask() -> None:
-    Redactor(["key-123456"]).data(DEEP.encode())
+    Redactor(["key-123456"]).redact_bytes(DEEP.encode())
 
 
 def test_nor_for_an_answer() -> None:
@@ -46,7 +46,7 @@ def test_an_address_to_which_no_path_can_be_added_is_refused(address: str) -> No
 @pytest.mark.parametrize("reference", ["gopher://x", "urn:x:y", "data:,x"])
 def test_a_reference_of_another_scheme_is_a_call_error(reference: str) -> None:
     with pytest.raises(NotConfigured):
-        compile_check({"$ref": reference})
+        compile_validator({"$ref": reference})
 
 
 def test_a_property_that_is_true_is_no_crash() -> None:
@@ -75,9 +75,9 @@ def test_a_credential_that_is_sent_twice_is_named_once() -> None:
 
 @pytest.mark.parametrize("event", [Event("", event="n" * 5_000), Event("", event="done", id="i" * 5_000)])
 def test_an_event_is_cut_also_in_its_name_and_id(event: Event) -> None:
-    fold = EventFold(10, 1_000)
-    fold.add(event)
-    outcome = fold.outcome("event_limit", {})
+    collector = EventCollector(10, 1_000)
+    collector.add(event)
+    outcome = collector.result("event_limit", {})
     assert len(outcome.text) < 1_000
     assert "data" not in outcome.value["events"][0]
 
@@ -93,12 +93,12 @@ def test_with_spec_names_every_legal_name_is_found_in_a_description(name: str) -
 
 
 def test_a_secret_with_a_quote_and_an_umlaut_is_masked_in_compact_json() -> None:
-    assert Redactor(['a"ü123456']).data(b'{"k":"a\\"\\u00fc123456"}') == f'{{"k":"{MASK}"}}'.encode()
+    assert Redactor(['a"ü123456']).redact_bytes(b'{"k":"a\\"\\u00fc123456"}') == f'{{"k":"{REPLACEMENT}"}}'.encode()
 
 
 @pytest.mark.parametrize("kind", ['["a"]', '{"a":1}', "null", "5"])
 def test_an_event_of_any_type_is_taken_in(kind: str) -> None:
-    assert EventFold(10, 1_000).add(Event(f'{{"type":{kind}}}')) is not None
+    assert EventCollector(10, 1_000).add(Event(f'{{"type":{kind}}}')) is not None
 
 
 def test_of_operations_of_one_name_the_one_that_fits_is_called() -> None:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.core.calls.request import HttpRequest, build_request
 from mcp_taskruns.core.calls.response import HttpResponse, read_response
 from mcp_taskruns.core.format.compiler import compile_tools
@@ -421,7 +421,7 @@ def test_whatever_is_wrong_with_a_file_is_a_capability_error(found: Any) -> None
     assert len({tool.name for tool in tools}) == len(tools)
     for tool in tools:
         try:
-            compile_check(tool.input_schema)
+            compile_validator(tool.input_schema)
             build_request(tool.operation, {}, {})
         except CallError:
             pass
@@ -432,7 +432,7 @@ def test_whatever_is_wrong_with_a_file_is_a_capability_error(found: Any) -> None
 def test_the_quick_test_of_arguments_says_what_the_explanation_says(data: st.DataObject) -> None:
     found = data.draw(documents())
     for tool in compiled(found):
-        check = compile_check(tool.input_schema)
+        check = compile_validator(tool.input_schema)
         right = data.draw(fitting(tool))
         assert (check(right), explain_problems(tool.input_schema, right)) == (True, [])
         wrong = data.draw(mutated(right, JSON | st.floats()))

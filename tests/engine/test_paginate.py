@@ -78,7 +78,7 @@ async def call(gateway: Gateway, tool: str, **arguments: Any) -> CallResult:
     return (await finished(gateway, tool, arguments)).outcome
 
 
-def page_note(outcome: CallResult) -> str:
+def describe_page(outcome: CallResult) -> str:
     (note,) = [note for note in outcome.notes if re.match(r"Items? |\d+ items?|There are no", note)]
     return note
 
@@ -96,7 +96,7 @@ def entries_of(outcome: CallResult) -> list[Any]:
 async def all_ids(gateway: Gateway, tool: str, **arguments: Any) -> list[str]:
     """What there is, in one page."""
     outcome = await call(gateway, tool, limit=100, **arguments)
-    assert page_note(outcome).endswith("this is the end of the list.")
+    assert describe_page(outcome).endswith("this is the end of the list.")
     return ids_of(outcome)
 
 
@@ -105,7 +105,7 @@ async def walk(gateway: Gateway, tool: str, arguments: dict[str, Any]) -> list[C
     pages: list[CallResult] = []
     for _ in range(100):
         pages.append(await call(gateway, tool, **arguments))
-        advised = re.search(r"for the next page pass (\w+) (.+), or all_pages true", page_note(pages[-1]))
+        advised = re.search(r"for the next page pass (\w+) (.+), or all_pages true", describe_page(pages[-1]))
         if advised is None:
             return pages
         name, value = advised.group(1), json.loads(advised.group(2))
@@ -181,7 +181,7 @@ async def test_all_pages_asks_for_each_page_after_the_last_and_returns_them_as_o
     outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=2)
     assert asked(simulator) == ["limit=2", f"cursor={CURSOR[3]}&limit=2", f"cursor={CURSOR[1]}&limit=2"]
     assert ids_of(outcome) == [f"trn-d5im000000000000000{number}" for number in (4, 3, 2, 1)]
-    assert page_note(outcome) == "4 items: this is the end of the list."
+    assert describe_page(outcome) == "4 items: this is the end of the list."
     assert json.loads(outcome.text) == outcome.value
 
 
@@ -232,7 +232,7 @@ async def test_all_pages_of_a_log_keeps_its_filters_and_says_of_how_many(
     outcome = await call(gateway, SESSION_LOG, **LOGGED, **wanted, all_pages=True)
     types = (await call(gateway, WHOLE_LOG, **LOGGED, types=["tool_call"], since=wanted["after"])).text
     assert outcome.text == types
-    assert page_note(outcome) == "Items 1 to 10 of 10 (without filters 30): this is the end of the list."
+    assert describe_page(outcome) == "Items 1 to 10 of 10 (without filters 30): this is the end of the list."
     assert [re.sub("after=[^&]*&", "", query) for query in asked(simulator)[:3]] == [
         "event_types=tool_call&limit=4",
         "event_types=tool_call&limit=4&offset=4",
@@ -243,7 +243,7 @@ async def test_all_pages_of_a_log_keeps_its_filters_and_says_of_how_many(
 async def test_all_pages_goes_on_from_where_the_caller_is(simulator: Simulator, gateway: Gateway) -> None:
     outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2, offset=1)
     assert asked(simulator) == ["limit=2&offset=1", "limit=2&offset=3"]
-    assert page_note(outcome) == "Items 2 to 4 of 4: this is the end of the list."
+    assert describe_page(outcome) == "Items 2 to 4 of 4: this is the end of the list."
     assert (outcome.value["count"], outcome.value["next"]) == (4, None)
     assert ids_of(outcome) == (await all_ids(gateway, RUNS_OF_POSTHOG, task_id=TASK))[1:]
 
@@ -258,7 +258,7 @@ async def test_progress_is_told_of_every_page(environment: dict[str, str], gatew
 
 async def test_an_empty_list_is_one_page(simulator: Simulator, gateway: Gateway) -> None:
     outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, taskSlug=["demo-workflow/none"])
-    assert (outcome.value, page_note(outcome)) == ([], "There are no items.")
+    assert (outcome.value, describe_page(outcome)) == ([], "There are no items.")
     outcome = await call(gateway, SESSION_LOG, task_id=TASK, id=POSTHOG_NOT_STARTED, all_pages=True)
     assert "There are no items." in (outcome.text, *outcome.notes)
     assert len(simulator.requests) == 2
@@ -287,7 +287,7 @@ async def test_after_50_pages_the_caller_has_to_ask_again(
     assert ids_of(outcome) == everything[:50]
     following = await walk(gateway, RUNS_OF_RENDER, {"cursor": outcome.value[-1]["cursor"], "limit": 100})
     assert ids_of(outcome) + ids_of(following[0]) == everything
-    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in page_note(outcome)
+    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in describe_page(outcome)
 
 
 async def test_no_page_is_read_for_which_a_result_has_no_room(
@@ -299,7 +299,7 @@ async def test_no_page_is_read_for_which_a_result_has_no_room(
     pages, shown = len(sent(simulator)), len(ids_of(outcome))
     assert pages < 13, "all that there are"
     assert 5 * (pages - 2) < shown <= 5 * pages
-    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in page_note(outcome)
+    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in describe_page(outcome)
 
 
 async def test_no_page_is_read_when_the_time_is_over(simulator: Simulator, environment: dict[str, str]) -> None:
@@ -311,7 +311,7 @@ async def test_no_page_is_read_when_the_time_is_over(simulator: Simulator, envir
     # At 4 and 8 seconds there was time for another, at 12 there was none.
     assert len(sent(simulator)) == 3
     assert len(ids_of(running.outcome)) == 6
-    assert "for the next page pass cursor" in page_note(running.outcome)
+    assert "for the next page pass cursor" in describe_page(running.outcome)
 
 
 def full_page(*numbers: int) -> Fault:
@@ -357,7 +357,7 @@ async def test_a_page_that_fails_leaves_those_before_it_and_is_told(
     order(simulator, "posthog", [HONEST, fault])
     outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2)
     assert len(ids_of(outcome)) == 2
-    assert page_note(outcome) == (
+    assert describe_page(outcome) == (
         "Items 1 to 2 of 4; there are more: for the next page pass offset 2, or all_pages true for as many as fit."
     )
     (problem,) = [note for note in outcome.notes if note.startswith("The next page could not be read: ")]
@@ -373,7 +373,7 @@ async def test_a_page_that_is_no_list_leaves_those_before_it(simulator: Simulato
     order(simulator, "posthog", [HONEST, answering({"detail": "moved"})])
     outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2)
     assert len(ids_of(outcome)) == 2
-    assert "pass offset 2," in page_note(outcome)
+    assert "pass offset 2," in describe_page(outcome)
     assert len(sent(simulator)) == 2
 
 
@@ -389,7 +389,7 @@ async def test_a_log_s_page_that_fails_leaves_those_before_it(simulator: Simulat
     order(simulator, "posthog", [HONEST, FORBIDDEN])
     outcome = await call(gateway, SESSION_LOG, **LOGGED, all_pages=True, limit=3)
     assert outcome.text.count("\n") == 2
-    assert "pass offset 3," in page_note(outcome)
+    assert "pass offset 3," in describe_page(outcome)
     assert any(note.startswith("The next page could not be read: ") for note in outcome.notes)
 
 
@@ -397,7 +397,7 @@ async def test_a_page_that_comes_at_the_second_try_is_one_of_all(simulator: Simu
     order(simulator, "render", [HONEST, Fault(503)])
     running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 2}, ALL_TRIES_S)
     assert len(ids_of(running.outcome)) == 4
-    assert page_note(running.outcome) == "4 items: this is the end of the list."
+    assert describe_page(running.outcome) == "4 items: this is the end of the list."
     assert any("trying again" in line for line in running.lines)
     assert [progress.progress for progress in running.told] == sorted({each.progress for each in running.told})
 
@@ -437,7 +437,7 @@ async def test_items_without_a_cursor_end_the_list(simulator: Simulator, gateway
     order(simulator, "render", [answering([{"taskRun": {"id": "trn-1", "status": "running"}}])] * 10)
     outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=1)
     assert len(simulator.requests) == 1
-    assert page_note(outcome) == "1 item; there may be more, but the answer does not say how to get them."
+    assert describe_page(outcome) == "1 item; there may be more, but the answer does not say how to get them."
 
 
 @pytest.mark.parametrize("more", ["true", "false"])
@@ -478,7 +478,7 @@ async def test_a_list_goes_on_after_what_is_shown_also_where_all_pages_is_cut(
     shown = len(ids_of(outcome))
     assert 0 < shown < 4
     assert ids_of(outcome) == everything[:shown]
-    assert f"pass offset {shown}," in page_note(outcome)
+    assert f"pass offset {shown}," in describe_page(outcome)
 
 
 async def test_the_last_entries_of_a_log_are_those_that_fit(environment: dict[str, str], gateway: Gateway) -> None:

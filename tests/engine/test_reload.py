@@ -582,12 +582,12 @@ async def test_a_stream_under_way_is_followed_to_its_end(folder: Path) -> None:
 async def test_the_secrets_of_a_new_file_are_masked_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with listening(says('{"you sent": "new-planted-key"}')) as provider, watched(folder) as it:
         mask = it.gateway.mask
-        assert mask.text("acme-planted-key, new-planted-key") == "[secret], new-planted-key"
+        assert mask.redact_text("acme-planted-key, new-planted-key") == "[secret], new-planted-key"
         it.write("new.yaml", capability("New", url=provider.url))
         assert await it.news() == ["Capability files have changed. added: new-list-things."]
         # The log holds the mask with which it began.
         assert it.gateway.mask is mask
-        assert mask.text("acme-planted-key, new-planted-key") == "[secret], [secret]"
+        assert mask.redact_text("acme-planted-key, new-planted-key") == "[secret], [secret]"
         record = logging.LogRecord("x", logging.INFO, "x.py", 1, "key=%s", ("new-planted-key",), None)
         assert app.RedactingFormatter(mask).format(record).endswith(" INFO x key=[secret]")
         assert (await it.call("new-list-things")).text == '{"you sent":"[secret]"}'
@@ -595,7 +595,7 @@ async def test_the_secrets_of_a_new_file_are_masked_at_once(folder: Path, capsys
         it.remove("new.yaml")
         assert await it.news() == ["Capability files have changed. removed: new-list-things."]
         # Answers to calls under way may still hold it.
-        assert mask.text("new-planted-key") == "[secret]"
+        assert mask.redact_text("new-planted-key") == "[secret]"
 
 
 LIMITS = """\

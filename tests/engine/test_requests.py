@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.core.calls.request import HttpRequest, build_request
 from mcp_taskruns.core.calls.response import HttpResponse, read_response
 from mcp_taskruns.core.model.tool import Tool
@@ -521,7 +521,7 @@ def test_every_shipped_tool_is_pinned_and_no_other() -> None:
 def test_the_input_schema_lets_a_documented_call_through(pinned: Pinned) -> None:
     schema = tool_of(pinned).input_schema
     assert explain_problems(schema, pinned.arguments) == []
-    assert compile_check(schema)(pinned.arguments)
+    assert compile_validator(schema)(pinned.arguments)
 
 
 @pytest.mark.parametrize(
@@ -561,7 +561,7 @@ def test_the_input_schema_lets_a_documented_call_through(pinned: Pinned) -> None
 def test_the_input_schema_refuses_what_the_provider_would(tool: str, arguments: Any, problems: list[str]) -> None:
     schema = TOOLS[tool].input_schema
     assert sorted(explain_problems(schema, arguments)) == sorted(problems)
-    assert not compile_check(schema)(arguments)
+    assert not compile_validator(schema)(arguments)
 
 
 def test_of_many_problems_five_are_told_and_none_at_length() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.errors import InvalidArguments, NotConfigured
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.servers.mcp.server import list_tool
@@ -649,7 +649,7 @@ def test_a_schema_accepts_the_arguments_of_a_call(row: Sent) -> None:
     tool = tools_of(row.file)[row.tool]
     arguments = {name: value for name, value in row.arguments.items() if name not in tool.ignored and value is not None}
     assert explain_problems(tool.input_schema, arguments) == []
-    assert compile_check(tool.input_schema)(arguments)
+    assert compile_validator(tool.input_schema)(arguments)
 
 
 def test_every_tool_that_can_be_called_is_shown() -> None:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.core.calls.request import build_request
 from mcp_taskruns.core.model.operation import Location, Variable
 from mcp_taskruns.core.model.tool import Tool
@@ -146,7 +146,7 @@ def test_all_tools_of_a_file_can_be_called_once_their_variables_are_set(path: Pa
             continue
         arguments, environment = sample_arguments(tool), sample_environment(tool)
         assert explain_problems(tool.input_schema, arguments) == []
-        assert compile_check(tool.input_schema)(arguments)
+        assert compile_validator(tool.input_schema)(arguments)
         variable = tool.operation.base.variables[0]
         request = build_request(tool.operation, arguments, environment | {variable: GIVEN})
         assert request == build_request(flagged.operation, arguments, environment)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.core.calls.request import HttpRequest, build_request
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured
@@ -1011,7 +1011,7 @@ def test_the_input_schema_of_a_sample_lets_its_call_through(row: Pinned | Refuse
     tool = tool_of(row.file, row.tool)
     arguments = shown(tool, row.arguments)
     assert explain_problems(tool.input_schema, arguments) == []
-    assert compile_check(tool.input_schema)(arguments)
+    assert compile_validator(tool.input_schema)(arguments)
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=str)
@@ -1063,7 +1063,7 @@ def test_the_input_schema_of_a_sample_refuses_what_its_file_rules_out(
 ) -> None:
     schema = tool_of(file, tool).input_schema
     assert sorted(explain_problems(schema, arguments)) == problems
-    assert not compile_check(schema)(arguments)
+    assert not compile_validator(schema)(arguments)
 
 
 def test_content_type_is_no_argument_though_a_file_declares_it() -> None:

@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from mcp_taskruns.core.calls.arguments import explain_problems
 from mcp_taskruns.core.calls.request import HttpRequest, build_request
-from mcp_taskruns.core.calls.uploads import take_files
+from mcp_taskruns.core.calls.uploads import extract_files
 from mcp_taskruns.core.model.operation import ArgumentReference
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.loading.loader import load_tools
@@ -344,7 +344,7 @@ def build(call: Call, environment: Mapping[str, str] = ENVIRONMENT) -> HttpReque
     operation = TOOLS[call.tool].operation
     arguments = call.arguments
     if operation.upload:
-        arguments, _ = take_files(operation.upload, arguments)
+        arguments, _ = extract_files(operation.upload, arguments)
     return build_request(operation, arguments, environment)
 
 

@@ -38,7 +38,7 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {"uuid": _is_uuid, "date-time": _
 """The formats that are checked: RFC 9562, and RFC 3339 also without seconds or zone. Others only tell."""
 
 
-def compile_check(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
+def compile_validator(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     """A quick test for the schema; what it refuses, `explain_problems` decides."""
     import fastjsonschema  # here, and jsonschema below: neither is needed to start
 

@@ -41,12 +41,12 @@ class Part:
     media_type: str = ""
 
 
-def plain(value: Any) -> str:
+def to_text(value: Any) -> str:
     """A value as text: JSON for what is not text, compact; lists are separated by commas."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return ",".join(map(plain, value))
+        return ",".join(map(to_text, value))
     return dump_json(value)
 
 
@@ -57,9 +57,9 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def escape(value: Any, kind: BodyKind) -> str:
+def escape_value(value: Any, kind: BodyKind) -> str:
     """A value as it stands inside a text of this kind. Raises InvalidArguments for what cannot."""
-    text = plain(value)
+    text = to_text(value)
     if kind != "xml":
         return quote(text, safe="") if kind == "form" else text
     if _NO_XML.search(text):
@@ -81,7 +81,7 @@ def encode_body(value: Any, kind: BodyKind, called: str = "the body") -> tuple[s
     elif kind == "form" and isinstance(value, Mapping):
         content = "&".join(f"{quote(str(name), safe='')}={text}" for name, text in _fields(value)).encode()
     else:
-        content = plain(value).encode()
+        content = to_text(value).encode()
     return CONTENT_TYPES[kind], content
 
 
@@ -105,7 +105,7 @@ def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
 def _fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, item in value.items():
         items = item if isinstance(item, list) else [item]
-        yield from ((name, quote(plain(one), safe="")) for one in items if one is not None)
+        yield from ((name, quote(to_text(one), safe="")) for one in items if one is not None)
 
 
 def has_parts(value: Any) -> bool:
@@ -125,7 +125,7 @@ def _parts(value: Any) -> Iterator[Part]:
             raise InvalidArguments("the content type of a part holds characters that it cannot have")
         for item in items:
             yield Part(
-                str(part.get("name")), plain(item).encode(), None if filename is None else str(filename), media_type
+                str(part.get("name")), to_text(item).encode(), None if filename is None else str(filename), media_type
             )
 
 

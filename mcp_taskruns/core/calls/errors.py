@@ -42,11 +42,11 @@ WRITE_HINT = "The request may have been carried out: read the current state befo
 REPEAT_HINT = "The request may have been carried out, and to try again is safe."
 
 
-def hint_after_sending(*, reads: bool, repeatable: bool) -> str:
+def unknown_outcome_hint(*, is_safe: bool, is_repeatable: bool) -> str:
     """What to do when a request may have arrived and its answer is not known."""
-    if not repeatable:
+    if not is_repeatable:
         return WRITE_HINT
-    return READ_HINT if reads else REPEAT_HINT
+    return READ_HINT if is_safe else REPEAT_HINT
 
 
 HINTS: dict[Kind, str] = {
@@ -175,7 +175,7 @@ def _number(text: str | None) -> float | None:
 
 def error_message(value: Any) -> str:
     """The words of an error body, in the shapes that providers use."""
-    return bounded(" - ".join(dict.fromkeys(_error_words(value))))
+    return truncate_message(" - ".join(dict.fromkeys(_error_words(value))))
 
 
 def _error_words(value: Any) -> Iterator[str]:
@@ -192,17 +192,17 @@ def _error_words(value: Any) -> Iterator[str]:
                 yield f"{where}: {words}" if where else words
 
 
-def bounded(text: str) -> str:
+def truncate_message(text: str) -> str:
     """An error's text within its bound."""
     return text if len(text) <= MAX_ERROR_MESSAGE else text[:MAX_ERROR_MESSAGE] + "…"
 
 
-def plain_message(body: bytes, media_type: str) -> str:
+def message_from_text(body: bytes, media_type: str) -> str:
     """What a body that is no known error shape says, without a page's markup."""
     if media_type == "text/event-stream":
         return ""  # PostHog's stream writes the names of its error's members, and nothing else
     text = body[: 4 * MAX_ERROR_MESSAGE].decode("utf-8", "replace").strip()
     if text and (media_type == "text/html" or text[:1] == "<"):
         told = _MARKUP.search(text)
-        return bounded(_WHITE.sub(" ", told.group(2)).strip()) if told else "an HTML page"
-    return bounded(text)
+        return truncate_message(_WHITE.sub(" ", told.group(2)).strip()) if told else "an HTML page"
+    return truncate_message(text)

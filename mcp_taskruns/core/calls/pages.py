@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mcp_taskruns.core.calls.response import CallResult, fit
+from mcp_taskruns.core.calls.response import CallResult, truncate_result
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Path, changed_at, value_at
 from mcp_taskruns.core.model.operation import Paging
@@ -27,7 +27,7 @@ class Page:
     total: int | None = None
     unfiltered: int | None = None
 
-    def following(self, kept: int) -> dict[str, Any]:
+    def next_arguments(self, kept: int) -> dict[str, Any]:
         """The arguments that ask for what follows the first `kept` items; none when that cannot be told."""
         if self.paging.offset:
             return {self.paging.offset: self.start + kept}
@@ -64,7 +64,7 @@ def _told(place: Path | str | None, outcome: CallResult) -> Any:
     return value_at(outcome.value, place)
 
 
-def joined(first: CallResult, pages: Sequence[Page], last: CallResult) -> tuple[CallResult, Page]:
+def join_pages(first: CallResult, pages: Sequence[Page], last: CallResult) -> tuple[CallResult, Page]:
     """The pages as one: as if the first had been longer."""
     items = [item for page in pages for item in page.items]
     paging = pages[0].paging
@@ -76,17 +76,17 @@ def joined(first: CallResult, pages: Sequence[Page], last: CallResult) -> tuple[
     return replace(first, text=dump(value), value=value), whole
 
 
-def show_page(outcome: CallResult, page: Page | None, limit: int) -> CallResult:
+def render_page(outcome: CallResult, page: Page | None, limit: int) -> CallResult:
     """The page within `limit` characters, with a note of how the list goes on after what is shown."""
     if page is None:
         return outcome
-    fitted = fit(outcome, limit)
+    fitted = truncate_result(outcome, limit)
     shown = value_at(fitted.value, page.paging.items)
     kept = len(shown) if isinstance(shown, list) else 0
-    return replace(fitted, notes=(page_note(page, kept), *fitted.notes))
+    return replace(fitted, notes=(describe_page(page, kept), *fitted.notes))
 
 
-def page_note(page: Page, kept: int) -> str:
+def describe_page(page: Page, kept: int) -> str:
     """How the list goes on after the first `kept` items of a page, in a sentence."""
     if not page.items:
         return (
@@ -103,7 +103,7 @@ def page_note(page: Page, kept: int) -> str:
     is_cut = kept < len(page.items)
     if not (is_cut or page.has_more):
         return f"{told}: this is the end of the list."
-    following = page.following(kept)
+    following = page.next_arguments(kept)
     if not following:
         return f"{told}; there may be more, but the answer does not say how to get them."
     goes_on = "there are more" if is_cut or page.is_known else "the page is full, so there may be more"

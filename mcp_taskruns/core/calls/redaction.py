@@ -14,7 +14,7 @@ from urllib.parse import quote
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.json_path import Path, changed_at, path_text
 
-MASK = "[secret]"
+REPLACEMENT = "[secret]"
 
 REDACTED = "[redacted]"
 
@@ -22,7 +22,7 @@ MIN_SECRET = 6
 """Shorter values are words: masking them would garble answers and hide nothing."""
 
 
-def redact(value: Any, places: Iterable[Path]) -> tuple[Any, list[str]]:
+def redact_paths(value: Any, places: Iterable[Path]) -> tuple[Any, list[str]]:
     """A JSON value without what stands at these places, and which of them held something."""
     redacted: list[str] = []
     for place in places:
@@ -55,18 +55,22 @@ class Redactor:
     def __repr__(self) -> str:
         return f"Redactor({len(self._forms)} forms)"
 
-    def text(self, text: str) -> str:
+    def redact_text(self, text: str) -> str:
         """The text without secrets, also where it is JSON that spells them with escapes."""
-        return self.data(text.encode("utf-8", "replace")).decode() if "\\" in text else self.plain(text)
+        return (
+            self.redact_bytes(text.encode("utf-8", "replace")).decode()
+            if "\\" in text
+            else self.redact_plain_text(text)
+        )
 
-    def plain(self, text: str) -> str:
+    def redact_plain_text(self, text: str) -> str:
         """Text that is no JSON, or JSON of our own writing, without secrets."""
         for form in self._forms:
             if form in text:
-                text = text.replace(form, MASK)
+                text = text.replace(form, REPLACEMENT)
         return text
 
-    def data(self, data: bytes) -> bytes:
+    def redact_bytes(self, data: bytes) -> bytes:
         """The bytes without secrets. JSON is written anew where its escapes spell one, which they can in many ways."""
         if self._forms and b"\\" in data:
             try:
@@ -75,7 +79,7 @@ class Redactor:
                 data = b"\n".join(map(self._line, data.split(b"\n")))  # JSON lines, perhaps
         for form in self._forms:
             if (encoded := form.encode()) in data:
-                data = data.replace(encoded, MASK.encode())
+                data = data.replace(encoded, REPLACEMENT.encode())
         return data
 
     def _line(self, line: bytes) -> bytes:

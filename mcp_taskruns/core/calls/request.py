@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from mcp_taskruns.core.calls.bodies import encode_body, escape, has_parts, plain
+from mcp_taskruns.core.calls.bodies import encode_body, escape_value, has_parts, to_text
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     Authentication,
@@ -68,7 +68,7 @@ class HttpRequest:
     content: bytes | None = field(default=None, repr=False)
     digest: tuple[str, str] | None = field(default=None, repr=False)
     repeatable: bool = False
-    patience_s: float | None = field(default=None, repr=False)
+    timeout_s: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
         content,
         digest=digest,
         repeatable=operation.is_repeatable,
-        patience_s=operation.timeout_s,
+        timeout_s=operation.timeout_s,
     )
 
 
@@ -154,7 +154,7 @@ def _is_address(uri: str) -> bool:
     return bool(usable) and parts.username is None
 
 
-def is_usable(uri: str) -> bool:
+def is_usable_base_uri(uri: str) -> bool:
     """Whether an address can be called: with credentials only over https, or on this machine."""
     return _is_address(uri) and _URI.fullmatch(uri) is not None and _is_private(uri)
 
@@ -280,7 +280,7 @@ def _path(template: Template, values: _Values, environment: Mapping[str, str]) -
             found = _Value(part.names[0], _secret((part,), environment, A_VALUE), True)
         else:
             found = values.get((Location.PATH, part.name)) or _Value(part.name, "", True)
-        text = plain(found.value)
+        text = to_text(found.value)
         names.append(found.argument)
         if text in {"", ".", ".."}:
             raise InvalidArguments(f"{found.argument}: must be one segment of a path, not {text!r}")
@@ -295,11 +295,11 @@ def _query(values: _Values) -> Iterator[str]:
         if location is not Location.QUERY:
             continue
         if not isinstance(found.value, list):
-            yield _pair(name, quote(plain(found.value), safe=""))
+            yield _pair(name, quote(to_text(found.value), safe=""))
         elif found.explode:
-            yield from (_pair(name, quote(plain(item), safe="")) for item in found.value)
+            yield from (_pair(name, quote(to_text(item), safe="")) for item in found.value)
         elif found.value:
-            yield _pair(name, ",".join(quote(plain(item), safe="") for item in found.value))
+            yield _pair(name, ",".join(quote(to_text(item), safe="") for item in found.value))
 
 
 def _pair(name: str, value: str) -> str:
@@ -309,7 +309,7 @@ def _pair(name: str, value: str) -> str:
 def _headers(values: _Values) -> Iterator[tuple[str, str]]:
     for (location, name), found in values.items():
         if location is Location.HEADER:
-            text = plain(found.value)
+            text = to_text(found.value)
             if not (text.isascii() and text.isprintable()):
                 raise InvalidArguments(f"{found.argument}: may hold printable ASCII only, it is sent as a header")
             yield name, text
@@ -318,7 +318,7 @@ def _headers(values: _Values) -> Iterator[tuple[str, str]]:
 def _cookies(values: _Values) -> Iterator[str]:
     for (location, name), found in values.items():
         if location is Location.COOKIE:
-            yield f"{name}={quote(plain(found.value), safe='')}"
+            yield f"{name}={quote(to_text(found.value), safe='')}"
 
 
 def _content(
@@ -363,4 +363,4 @@ def _part(
     if isinstance(part, str):
         return part
     value = _fill(part, arguments, environment)
-    return "" if value is ABSENT else escape(value, kind)
+    return "" if value is ABSENT else escape_value(value, kind)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mcp_taskruns.core.calls.errors import hint_after_sending, plain_message, provider_error
+from mcp_taskruns.core.calls.errors import message_from_text, provider_error, unknown_outcome_hint
 from mcp_taskruns.core.calls.outputs import map_output
-from mcp_taskruns.core.calls.redaction import redact
-from mcp_taskruns.core.calls.truncation import cut
+from mcp_taskruns.core.calls.redaction import redact_paths
+from mcp_taskruns.core.calls.truncation import truncate
 from mcp_taskruns.core.model.json import dump, parse, parse_or_text
 from mcp_taskruns.core.model.json_path import fulfils
 from mcp_taskruns.core.model.operation import Operation
@@ -57,12 +57,12 @@ class CallResult:
     structured: dict[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
-    def noted(self, *notes: str) -> "CallResult":
+    def with_notes(self, *notes: str) -> "CallResult":
         """The outcome with further notes, before those that it has; empty ones are none."""
         return replace(self, notes=(*filter(None, notes), *self.notes))
 
     @classmethod
-    def of(cls, value: Any, *notes: str) -> "CallResult":
+    def from_value(cls, value: Any, *notes: str) -> "CallResult":
         """A value of our own making; empty notes are none."""
         return cls(200, dump(value), value, notes=tuple(note for note in notes if note))
 
@@ -85,9 +85,9 @@ def read_response(answer: HttpResponse, operation: Operation, *, reveal: bool = 
         if value is None and answer.body.strip() != b"null":
             raise ProviderError(
                 "the provider's answer was cut off, or is not the JSON that it should be: "
-                + plain_message(answer.body, answer.media_type)[:200],
+                + message_from_text(answer.body, answer.media_type)[:200],
                 status=answer.status,
-                hint=hint_after_sending(reads=operation.is_safe, repeatable=operation.is_repeatable),
+                hint=unknown_outcome_hint(is_safe=operation.is_safe, is_repeatable=operation.is_repeatable),
                 retryable=operation.is_repeatable,
             )
         return _json_outcome(answer, value, operation, reveal=reveal)
@@ -114,7 +114,7 @@ def _file_outcome(answer: HttpResponse) -> CallResult:
 
 def _error(answer: HttpResponse, value: Any, operation: Operation, status: int | None = None) -> ProviderError:
     """The error that an answer is; `value` its JSON body or None, `status` the one that it tells in the body."""
-    plain = plain_message(answer.body, answer.media_type)
+    plain = message_from_text(answer.body, answer.media_type)
     return provider_error(status or answer.status, answer.headers, value, plain, operation, answer.received_at)
 
 
@@ -124,7 +124,7 @@ def _json_outcome(answer: HttpResponse, value: Any, operation: Operation, *, rev
         told = value.get(error_body.status)
         if isinstance(told, int) and told >= 400:
             raise _error(answer, value, operation, told)
-    value, redacted = redact(value, () if reveal else operation.redactions)
+    value, redacted = redact_paths(value, () if reveal else operation.redactions)
     notes = [says for when, says in operation.remarks if fulfils(value, when)]
     if redacted:
         notes.append(f"Redacted: {', '.join(redacted)}. The server shows such secrets with --reveal-secrets.")
@@ -133,7 +133,7 @@ def _json_outcome(answer: HttpResponse, value: Any, operation: Operation, *, rev
     return CallResult(answer.status, dump(value), value, notes=tuple(notes), headers=answer.headers)
 
 
-def fit(outcome: CallResult, limit: int, advice: str = "") -> CallResult:
+def truncate_result(outcome: CallResult, limit: int, advice: str = "") -> CallResult:
     """The outcome with its text within `limit` characters, JSON cut by whole items, and a note of what is missing.
 
     `advice` says how to get the rest.
@@ -141,7 +141,7 @@ def fit(outcome: CallResult, limit: int, advice: str = "") -> CallResult:
     if len(outcome.text) <= limit:
         return outcome
     if outcome.media_type == "application/json":
-        kept, missing = cut(outcome.value, limit, len(outcome.text))
+        kept, missing = truncate(outcome.value, limit, len(outcome.text))
         text, told = dump(kept), "; ".join(missing)
     else:
         kept, text, told = (

@@ -27,7 +27,7 @@ MARK = 30
 """What `… (1,234 more)` and the quotes take."""
 
 
-def cut(value: Any, limit: int, size: int | None = None) -> tuple[Any, list[str]]:
+def truncate(value: Any, limit: int, size: int | None = None) -> tuple[Any, list[str]]:
     """`value` with whole items left out until its JSON has at most `limit` characters, and what was kept of what.
 
     `size` is how many it has, where that is known. A limit of fewer than about a hundred characters may be exceeded by

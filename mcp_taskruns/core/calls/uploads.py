@@ -14,7 +14,7 @@ from mcp_taskruns.core.model.operation import Upload
 from mcp_taskruns.errors import InvalidArguments
 
 
-def take_files(upload: Upload, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[File | None]]:
+def extract_files(upload: Upload, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[File | None]]:
     """The arguments without the contents of files, with their sizes instead, and the files; None for one without.
 
     Raises InvalidArguments for a content that is not what it is said to be.
@@ -43,7 +43,7 @@ def _decoded(content: str, encoding: str | None, what: str) -> bytes:
         raise InvalidArguments(f"{what}: is not base64", hint="Nothing was sent.") from exc
 
 
-def prepared_forms(upload: Upload, outcome: CallResult) -> list[Any]:
+def upload_forms(upload: Upload, outcome: CallResult) -> list[Any]:
     """The forms to which the files are sent, in the order of the files."""
     prepared = values_at(outcome.value, upload.prepared)
     return [item.get(upload.form) if isinstance(item, Mapping) else None for item in prepared]
@@ -53,7 +53,7 @@ def _size(count: int) -> str:
     return "1 byte" if count == 1 else f"{count:,} bytes"
 
 
-def after_upload(upload: Upload, outcome: CallResult, files: Sequence[File | None]) -> CallResult:
+def upload_result(upload: Upload, outcome: CallResult, files: Sequence[File | None]) -> CallResult:
     """The answer once the files are where they belong: without the forms, which are used up."""
     left = iter(files)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from mcp_taskruns.core.calls.request import is_usable
+from mcp_taskruns.core.calls.request import is_usable_base_uri
 from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.model import File, Site, enumerate_items
 from mcp_taskruns.core.format import spec
@@ -26,7 +26,7 @@ def check_base_uris(file: File) -> Iterator[Finding]:
         if base.default is not None:
             literal = "".join(part if isinstance(part, str) else "x" for part in base.default)
             # A base URI that begins with a variable is checked when it is used.
-            if isinstance(base.default[0], str) and not is_usable(literal):
+            if isinstance(base.default[0], str) and not is_usable_base_uri(literal):
                 yield Finding("insecure-base-uri", here, f"`baseUri` {literal} does not use https, or has a query")
         elif not _is_configured(file, consumed, base):
             fix = f"Set {base.variables[0]} in the environment of the server, or set `baseUri` in an overlay."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.calls.truncation import MAX_LINE, cut, one_line
+from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line, truncate
 from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.runs.messages import status_line
@@ -68,7 +68,7 @@ class Progress:
     message: str = ""
 
 
-Ended = Literal["closed", "terminal", "wait_over", "event_limit", "error"]
+EndReason = Literal["closed", "terminal", "wait_over", "event_limit", "error"]
 
 
 class Replay:
@@ -115,7 +115,7 @@ class Replay:
         return False
 
 
-class EventFold:
+class EventCollector:
     """The events of one stream, one by one, to lines and at last to an outcome.
 
     `max_events` bounds how many are taken in, after which `is_full`; `max_chars` how many are listed. Of what follows
@@ -149,11 +149,11 @@ class EventFold:
         told_of = ""
         stream = self._lifecycle.stream if self._lifecycle else None
         if self._lifecycle is not None and self._watch is not None and stream is not None:
-            reading = run_in_event(self._lifecycle, data, self._watch.only)
+            reading = run_in_event(self._lifecycle, data, self._watch.only_run_id)
             if reading is not None:
                 if stream.is_many and reading.status.is_terminal and self._watch.has_ended(reading.run_id):
                     return None  # Render tells the end of a run anew to each connection
-                self._watch.take(reading, may_resume=not stream.is_many)
+                self._watch.update(reading, may_resume=not stream.is_many)
                 told_of, line = reading.run_id, describe_run(reading)
         self.count += 1
         self._chars += len(event.data)
@@ -170,7 +170,7 @@ class EventFold:
         if event.is_cut:
             listed["truncated"] = True
         if (size := len(dump(listed)) + 1) > self._share:
-            listed = {**cut(listed, self._share - TRUNCATED_CHARS - 1)[0], "truncated": True}
+            listed = {**truncate(listed, self._share - TRUNCATED_CHARS - 1)[0], "truncated": True}
             size = len(dump(listed)) + 1
         if size > self._room:
             return False
@@ -179,14 +179,16 @@ class EventFold:
         self._last_id = event.id
         return True
 
-    def outcome(self, ended: Ended, arguments: Mapping[str, Any], *, reason: str = "", resume: str = "") -> CallResult:
+    def result(
+        self, ended: EndReason, arguments: Mapping[str, Any], *, reason: str = "", resume: str = ""
+    ) -> CallResult:
         """What the caller is told at the end: the events, why there are no more, and how to go on.
 
         `arguments` are those of the call, `resume` the one that takes the last event's id, where the tool has one.
         """
         missing = self.count - len(self._events)
         watch = self._watch
-        is_whole = not missing and (ended == "terminal" or (ended == "closed" and (watch is None or watch.is_over)))
+        is_whole = not missing and (ended == "terminal" or (ended == "closed" and (watch is None or watch.is_done)))
         value: dict[str, Any] = {
             "ended": ended,
             **({"reason": reason} if reason else {}),
@@ -204,7 +206,7 @@ class EventFold:
             note += f" Listed are the first {len(self._events):,} of {self.count:,} events: the rest did not fit."
         if not is_whole:
             note += " To go on call again with the arguments in resume."
-        return CallResult.of(value, status_line(readings), note)
+        return CallResult.from_value(value, status_line(readings), note)
 
     def _resume(self, arguments: Mapping[str, Any], resume: str) -> dict[str, Any]:
         again = dict(arguments)
@@ -218,7 +220,7 @@ class EventFold:
         return again
 
 
-_ENDINGS: dict[Ended, str] = {
+_ENDINGS: dict[EndReason, str] = {
     "closed": "The provider closed the stream: there are no more events.",
     "terminal": "All runs that were followed have ended.",
     "wait_over": "The time for this call is over and the stream goes on. Nothing was cancelled.",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mcp_taskruns.core.calls.pages import Page, page_note
+from mcp_taskruns.core.calls.pages import Page, describe_page
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json import dump
@@ -21,7 +21,7 @@ MAX_LINE = 500
 """Characters of the line that an entry is told in."""
 
 
-def show_log(
+def render_log(
     outcome: CallResult, log: EntryLog, arguments: Mapping[str, Any], limit: int, page: Page | None
 ) -> CallResult:
     """A log as lines, within `limit` characters, with a note of how many there are.
@@ -34,9 +34,9 @@ def show_log(
         return outcome
     wanted = entries if page else list(_wanted(entries, log, arguments))
     last = wanted if page else wanted[-(arguments.get(LAST) or DEFAULT_LAST) :]
-    lines = [dump(entry) if arguments.get(RAW) else entry_line(entry, log) for entry in last]
+    lines = [dump(entry) if arguments.get(RAW) else describe_entry(entry, log) for entry in last]
     shown = _first_that_fit(lines, limit) if page else _first_that_fit(lines[::-1], limit)[::-1]
-    note = page_note(page, len(shown)) if page else _note(len(shown), len(wanted), entries, log)
+    note = describe_page(page, len(shown)) if page else _note(len(shown), len(wanted), entries, log)
     if not any(shown):
         return replace(outcome, text=note, media_type="text/plain")  # an empty text is an error to some models' APIs
     media_type = "application/jsonl" if arguments.get(RAW) else "text/plain"
@@ -60,7 +60,7 @@ def _types(entry: Any, log: EntryLog) -> list[str]:
     return [name for name in found if isinstance(name, str)]
 
 
-def entry_line(entry: Any, log: EntryLog) -> str:
+def describe_entry(entry: Any, log: EntryLog) -> str:
     """An entry as one line: when, what kind, and what it says."""
     at = value_at(entry, log.time)
     types = _types(entry, log)

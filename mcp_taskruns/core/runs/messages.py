@@ -31,15 +31,15 @@ def _both_states(reading: Reading) -> str:
     )
 
 
-def wait_value(
+def wait_result(
     lifecycle: Lifecycle, watch: Watch, *, elapsed_s: float, polls: int, several: bool = False, reason: str = ""
 ) -> dict[str, Any]:
     """What a wait returns: of one run its state flat, of several a list of them. `reason` is why it broke off."""
-    timed_out = not watch.is_over and not reason
+    timed_out = not watch.is_done and not reason
     runs = [_run_value(run_id, reading) for run_id, reading in watch.readings.items()]
     waited = {"timed_out": timed_out, "elapsed_seconds": round(elapsed_s, 1), "polls": polls}
     if several:
-        found: dict[str, Any] = {"runs": runs, "terminal": watch.is_over, **waited}
+        found: dict[str, Any] = {"runs": runs, "terminal": watch.is_done, **waited}
     else:
         found = {**runs[0], **waited}
         found |= {name: found.pop(name) for name in ("result", "error")}
@@ -109,7 +109,7 @@ _HAS_ENDED = {
 }
 
 
-def cancel_value(
+def cancel_result(
     lifecycle: Lifecycle, before: Reading, after: Reading, *, was_accepted: bool, answer: Any, guard: str, beside: str
 ) -> dict[str, Any]:
     """What cancelling returns: whether that ended the run, its state before and after, the provider's answer.

@@ -25,7 +25,7 @@ class Reading:
     started: str = ""
 
 
-def reading_of(value: Any, shape: RunShape, states: Mapping[str, RunStatus], run_id: str = "") -> Reading | None:
+def parse_reading(value: Any, shape: RunShape, states: Mapping[str, RunStatus], run_id: str = "") -> Reading | None:
     """The run in a JSON value, None where there is none. `run_id` is its id where the value does not tell it."""
     native = value_at(value, shape.state)
     if not isinstance(native, str):
@@ -66,7 +66,7 @@ def runs_in_response(lifecycle: Lifecycle, operation: str, value: Any, run_id: s
     """The runs that an answer of this operation carries."""
     path = lifecycle.found.get(operation)
     items = () if path is None else values_at(value, path)
-    readings = (reading_of(item, lifecycle.shape, lifecycle.states, run_id) for item in items)
+    readings = (parse_reading(item, lifecycle.shape, lifecycle.states, run_id) for item in items)
     return [reading for reading in readings if reading is not None]
 
 
@@ -75,7 +75,7 @@ def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str = "") -> Reading |
     stream = lifecycle.stream
     if stream is None or not fulfils(data, stream.when):
         return None
-    reading = reading_of(data, stream.shape, lifecycle.states, run_id)
+    reading = parse_reading(data, stream.shape, lifecycle.states, run_id)
     # A stream of one run tells of no other, whatever it spells its id like.
     return reading if reading is None or stream.is_many else replace(reading, run_id=run_id)
 
@@ -88,11 +88,11 @@ def describe_run(reading: Reading) -> str:
     if reading.progress is not None and not reading.status.is_terminal:
         told.append(f"{reading.progress:.0%}")
     if reading.error is not None:
-        told.append(brief_error(reading.error))
+        told.append(error_text(reading.error))
     return one_line(f"{reading.run_id}: {', '.join(told)}")
 
 
-def brief_error(error: Any) -> str:
+def error_text(error: Any) -> str:
     """The words of a run's error."""
     if isinstance(error, dict):
         named = [error[key] for key in ("name", "message") if isinstance(error.get(key), str)]

@@ -27,11 +27,11 @@ class Watch:
         self._until = until
 
     @property
-    def only(self) -> str:
+    def only_run_id(self) -> str:
         """The one run that is watched; empty when there are several."""
         return next(iter(self.readings)) if len(self.readings) == 1 else ""
 
-    def take(self, reading: Reading, *, may_resume: bool = False) -> bool:
+    def update(self, reading: Reading, *, may_resume: bool = False) -> bool:
         """Take in what was read; whether it is news. Of a run that is not watched, and of one that has ended, none is.
 
         A run that has ended stays so, for an answer may be older than the last; `may_resume`: but this one is not, and
@@ -55,26 +55,26 @@ class Watch:
         return [run_id for run_id in self.readings if not self.has_ended(run_id)]
 
     @property
-    def ended(self) -> int:
+    def ended_count(self) -> int:
         """How many of them have ended."""
         return len(self.readings) - len(self.pending)
 
     @property
-    def is_over(self) -> bool:
+    def is_done(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return self.ended > 0 if self._until == "any" else not self.pending
+        return self.ended_count > 0 if self._until == "any" else not self.pending
 
     def statuses(self) -> dict[str, str]:
         """The state of each run of which one is known."""
         return {run_id: str(reading.status) for run_id, reading in self.readings.items() if reading is not None}
 
 
-def poll_interval(lifecycle: Lifecycle, age_s: float) -> float:
+def poll_interval_s(lifecycle: Lifecycle, age_s: float) -> float:
     """The seconds after which to ask for a run again that began `age_s` ago."""
     return max(lifecycle.interval_s, min(age_s / AGE_PER_INTERVAL, MAX_INTERVAL_S))
 
 
-def age_of(reading: Reading, now: datetime) -> float:
+def run_age_s(reading: Reading, now: datetime) -> float:
     """The seconds since a run began, by the provider's own word; 0 where it does not say."""
     began = read_moment(reading.started)
     return 0.0 if began is None else max((now - began).total_seconds(), 0.0)

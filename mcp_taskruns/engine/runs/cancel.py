@@ -11,7 +11,7 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json_path import fulfils
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import cancel_value, status_line
+from mcp_taskruns.core.runs.messages import cancel_result, status_line
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
 from mcp_taskruns.engine.client import Exchange
 from mcp_taskruns.engine.progress import Report, reporting
@@ -79,5 +79,7 @@ def _outcome(
     guard: str = "",
     beside: str = "",
 ) -> CallResult:
-    value = cancel_value(lifecycle, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside=beside)
-    return CallResult.of(value, status_line([after]))
+    value = cancel_result(
+        lifecycle, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside=beside
+    )
+    return CallResult.from_value(value, status_line([after]))

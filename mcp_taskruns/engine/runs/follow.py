@@ -11,7 +11,7 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.events import Ended, Event, EventFold, Replay
+from mcp_taskruns.core.runs.events import EndReason, Event, EventCollector, Replay
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Exchange, backoff
@@ -156,19 +156,19 @@ async def _follow(
     seconds: float,
 ) -> CallResult:
     settings = exchange.settings
-    fold = EventFold(settings.stream_events, settings.max_result_chars, runs.lifecycle, runs.watch)
-    ended: Ended = "closed"
+    collector = EventCollector(settings.stream_events, settings.max_result_chars, runs.lifecycle, runs.watch)
+    ended: EndReason = "closed"
     reason = ""
     with anyio.move_on_after(seconds) as bound:
         try:
             await runs.read(bound)
             if not runs.are_over:
                 events = events_of(exchange, tool.operation, arguments, first, lambda: runs.read(bound))
-                await _take(events, fold, runs, reporter, exchange.mask.text, bound)
-            if fold.is_full:
+                await _take(events, collector, runs, reporter, exchange.mask.redact_text, bound)
+            if collector.is_full:
                 ended = "event_limit"
-            elif fold.error:
-                ended, reason = "error", fold.error
+            elif collector.error:
+                ended, reason = "error", collector.error
         except CallError as exc:
             ended, reason = "error", exc.message
     if bound.cancelled_caught:
@@ -177,12 +177,12 @@ async def _follow(
     if ended != "error" and runs.are_over:
         ended = "terminal"
     resume = next((name for name in tool.input_schema["properties"] if name.lower() == "last-event-id"), "")
-    return fold.outcome(ended, arguments, reason=reason, resume=resume)
+    return collector.result(ended, arguments, reason=reason, resume=resume)
 
 
 async def _take(
     events: AsyncGenerator[Event, None],
-    fold: EventFold,
+    collector: EventCollector,
     runs: "_Runs",
     reporter: Reporter,
     mask: Callable[[str], str],
@@ -193,10 +193,10 @@ async def _take(
     async with aclosing(events):
         async for event in events:
             masked = replace(event, data=mask(event.data), event=mask(event.event), id=mask(event.id))
-            line = fold.add(masked)
+            line = collector.add(masked)
             if line is not None:
-                await reporter.tell(mask(line), fold.count if runs.total is None else runs.ended)
-            if fold.is_full:
+                await reporter.tell(mask(line), collector.count if runs.total is None else runs.ended)
+            if collector.is_full:
                 return
             settled = anyio.current_time() + SETTLE_SECONDS
             bound.deadline = min(end, settled) if runs.are_over else end
@@ -223,12 +223,12 @@ class _Runs:
     @property
     def ended(self) -> int:
         """How many have ended."""
-        return self.watch.ended if self.watch else 0
+        return self.watch.ended_count if self.watch else 0
 
     @property
     def are_over(self) -> bool:
         """Whether all have ended, and whatever the stream has to tell of that was told."""
-        return self.watch is not None and self.watch.is_over
+        return self.watch is not None and self.watch.is_done
 
     async def read(self, bound: anyio.CancelScope) -> None:
         """Find the runs of whose end the stream will not tell; those of which it will are left to it."""
@@ -245,7 +245,7 @@ class _Runs:
             return  # the stream goes on; what it does not tell is read in the end
         for reading in self._read:
             if reading.status in untold or not reading.status.is_terminal:
-                self.watch.take(reading)
+                self.watch.update(reading)
         if all(reading.status.is_terminal for reading in self._read):
             bound.deadline = min(bound.deadline, anyio.current_time() + REPLAY_SECONDS)
 
@@ -255,8 +255,8 @@ class _Runs:
             return
         for reading in self._read:
             if reading.status.is_terminal:
-                self.watch.take(reading)
+                self.watch.update(reading)
         unknown = [run_id for run_id, reading in self.watch.readings.items() if reading is None]
         with anyio.move_on_after(READ_SECONDS), suppress(CallError):
             for reading in await read_runs(self._exchange, self.lifecycle, self._arguments, unknown):
-                self.watch.take(reading)
+                self.watch.update(reading)

@@ -13,7 +13,7 @@ from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import fulfils, set_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunStart
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import status_line, wait_value
+from mcp_taskruns.core.runs.messages import status_line, wait_result
 from mcp_taskruns.core.runs.reading import Reading, describe_run, runs_in_response
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Exchange
@@ -156,4 +156,6 @@ async def _wait(
     except CallError as exc:
         # The run was started, so this is no error, although nothing is known of it.
         elapsed = anyio.current_time() - began
-        return CallResult.of(wait_value(lifecycle, Watch([run_id]), elapsed_s=elapsed, polls=0, reason=exc.message))
+        return CallResult.from_value(
+            wait_result(lifecycle, Watch([run_id]), elapsed_s=elapsed, polls=0, reason=exc.message)
+        )

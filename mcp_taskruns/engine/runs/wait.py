@@ -12,9 +12,9 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import parse_or_text
 from mcp_taskruns.core.model.run import Lifecycle, RunStream
 from mcp_taskruns.core.runs.events import Event, describe_event
-from mcp_taskruns.core.runs.messages import status_line, wait_value
+from mcp_taskruns.core.runs.messages import status_line, wait_result
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
-from mcp_taskruns.core.runs.watch import Until, Watch, age_of, poll_interval
+from mcp_taskruns.core.runs.watch import Until, Watch, poll_interval_s, run_age_s
 from mcp_taskruns.engine.client import Exchange
 from mcp_taskruns.engine.progress import Reporter
 from mcp_taskruns.engine.runs.read import read_runs
@@ -52,7 +52,7 @@ async def wait_for_runs(
     """
     watch = Watch(run_ids, until)
     for reading in known:
-        watch.take(reading)
+        watch.update(reading)
     wait = _Wait(exchange, lifecycle, arguments, watch, reporter)
     began = anyio.current_time()
     reason = ""
@@ -63,8 +63,8 @@ async def wait_for_runs(
             raise
         reason = exc.message
     elapsed = anyio.current_time() - began
-    value = wait_value(lifecycle, watch, elapsed_s=elapsed, polls=wait.polls, several=several, reason=reason)
-    return CallResult.of(value, status_line([reading for reading in watch.readings.values() if reading]))
+    value = wait_result(lifecycle, watch, elapsed_s=elapsed, polls=wait.polls, several=several, reason=reason)
+    return CallResult.from_value(value, status_line([reading for reading in watch.readings.values() if reading]))
 
 
 def total_of(lifecycle: Lifecycle, runs: int = 1) -> float | None:
@@ -111,12 +111,12 @@ class _Wait:
                     hint="Nothing was changed: try again.",
                     retryable=True,
                 )
-        while not self._watch.is_over and anyio.current_time() < end:
+        while not self._watch.is_done and anyio.current_time() < end:
             with anyio.move_on_at(end):
                 await self._find_out_more()
         # Once more, but not sooner than an answer can be a new one: some streams tell of ends alone.
         next_read = max(self._last_read + self._lifecycle.interval_s, self._not_before)
-        if not self._watch.is_over and anyio.current_time() >= next_read:
+        if not self._watch.is_done and anyio.current_time() >= next_read:
             with anyio.move_on_after(LAST_SECONDS):
                 await self._read()
         if self._failure is not None and not any(self._watch.readings.values()):
@@ -131,9 +131,9 @@ class _Wait:
         await anyio.sleep_until(self._not_before)
         opened = anyio.current_time()
         await self._follow(stream)
-        if not self._watch.is_over and anyio.current_time() >= self._not_before:
+        if not self._watch.is_done and anyio.current_time() >= self._not_before:
             await self._read()  # why the stream has ended
-        if not self._watch.is_over:
+        if not self._watch.is_done:
             # A stream that ends as soon as it is open is no better than asking again.
             has_lasted = anyio.current_time() - opened >= self._lifecycle.interval_s
             self._brief = 0 if has_lasted else self._brief + 1
@@ -146,8 +146,8 @@ class _Wait:
     def _interval(self) -> float:
         """The seconds between two readings, by the age of the youngest run."""
         now = datetime.now(UTC)
-        ages = [age_of(reading, now) for run_id in self._watch.pending if (reading := self._watch.readings[run_id])]
-        return poll_interval(self._lifecycle, min(ages, default=0.0))
+        ages = [run_age_s(reading, now) for run_id in self._watch.pending if (reading := self._watch.readings[run_id])]
+        return poll_interval_s(self._lifecycle, min(ages, default=0.0))
 
     async def _read(self) -> None:
         """Read the runs that have not ended. A provider that cannot answer now is asked again, some times."""
@@ -182,7 +182,7 @@ class _Wait:
                 # What ended before the stream was open may not be told on it.
                 await self._read()
                 async with aclosing(answer.events()) as events:
-                    while not self._watch.is_over and (event := await anext(events, None)) is not None:
+                    while not self._watch.is_done and (event := await anext(events, None)) is not None:
                         if not event.is_keep_alive:
                             await self._take_event(event)
         except CallError as exc:
@@ -199,9 +199,9 @@ class _Wait:
         if event.is_cut:
             await self._read()  # what it says cannot be told from a part of it
             return
-        mask = self._exchange.mask.text
+        mask = self._exchange.mask.redact_text
         data = parse_or_text(mask(event.data))
-        reading = run_in_event(self._lifecycle, data, self._watch.only)
+        reading = run_in_event(self._lifecycle, data, self._watch.only_run_id)
         if reading is not None:
             await self._take(reading)
         else:
@@ -210,7 +210,7 @@ class _Wait:
             self._fruitless = 0
 
     async def _take(self, reading: Reading) -> None:
-        if self._watch.take(reading):
+        if self._watch.update(reading):
             await self._tell(describe_run(reading))
 
     async def _tell(self, line: str) -> None:
@@ -220,7 +220,7 @@ class _Wait:
     def _value(self) -> float:
         """How far the wait has come: of several runs those that have ended, of one its progress, else what was told."""
         if len(self._watch.readings) > 1:
-            return self._watch.ended
+            return self._watch.ended_count
         (reading,) = self._watch.readings.values()
         if self._lifecycle.shape.progress is None:
             return self._told

@@ -26,7 +26,7 @@ from mcp_taskruns.core.model.json_path import set_at
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.events import Progress
-from mcp_taskruns.core.runs.messages import status_line, wait_value
+from mcp_taskruns.core.runs.messages import status_line, wait_result
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.gateway import Gateway
@@ -136,7 +136,7 @@ class Tasks:
                 if exc.kind == "not_found":
                     raise _not_found() from exc
                 # No status of the task: how the run stands is not known, and to a client `failed` would be the end.
-                raise MCPError(types.INTERNAL_ERROR, self._gateway.mask.text(exc.message)) from exc
+                raise MCPError(types.INTERNAL_ERROR, self._gateway.mask.redact_text(exc.message)) from exc
 
         return handle
 
@@ -169,7 +169,7 @@ class Tasks:
         return {
             "taskId": self._write_id(handle),
             "status": status,
-            "statusMessage": self._gateway.mask.plain(line),
+            "statusMessage": self._gateway.mask.redact_plain_text(line),
             "createdAt": _timestamp(datetime.fromtimestamp(handle.created, UTC)),
             "lastUpdatedAt": _timestamp(datetime.now(UTC)),
             "ttlMs": None if lifecycle.lifetime_s is None else round(lifecycle.lifetime_s * 1000),
@@ -179,10 +179,10 @@ class Tasks:
     def _result(self, handle: Handle, reading: Reading) -> dict[str, Any]:
         """What waiting for the run would return now; a run that failed is a tool error."""
         watch = Watch([handle.run_id])
-        watch.take(reading)
+        watch.update(reading)
         elapsed = datetime.now(UTC).timestamp() - handle.created
-        value = wait_value(handle.lifecycle, watch, elapsed_s=elapsed, polls=1)
-        outcome = CallResult.of(value, status_line([reading]))
+        value = wait_result(handle.lifecycle, watch, elapsed_s=elapsed, polls=1)
+        outcome = CallResult.from_value(value, status_line([reading]))
         result = self._render(handle.tool.name, self._gateway.finish(handle.tool, outcome))
         if reading.status is not RunStatus.FAILED:
             return result

@@ -358,9 +358,9 @@ def _error_problem(error: CallError, gateway: Gateway, status: int | None) -> Re
     shown = status or _status_of(error)
     if error.status is not None and error.status != shown:
         told["provider_status"] = error.status
-    masked = json.loads(gateway.mask.text(json.dumps(told)))
+    masked = json.loads(gateway.mask.redact_text(json.dumps(told)))
     headers = {} if error.retry_after_s is None else {"Retry-After": str(max(1, round(error.retry_after_s)))}
-    return _problem(shown, gateway.mask.text(error.message), masked, headers)
+    return _problem(shown, gateway.mask.redact_text(error.message), masked, headers)
 
 
 def _status_of(error: CallError) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.errors import NotConfigured
 from mcp_taskruns.loading.loader import load_tools
 
@@ -47,7 +47,7 @@ WRONG: list[tuple[Any, list[str]]] = [
 
 
 def test_arguments_that_fit_pass() -> None:
-    assert compile_check(SCHEMA)(FITTING)
+    assert compile_validator(SCHEMA)(FITTING)
     assert explain_problems(SCHEMA, FITTING) == []
 
 
@@ -55,7 +55,7 @@ def test_arguments_that_fit_pass() -> None:
 def test_arguments_that_do_not_fit_are_refused_with_the_argument_and_the_rule(
     arguments: Any, problems: list[str]
 ) -> None:
-    assert not compile_check(SCHEMA)(arguments)
+    assert not compile_validator(SCHEMA)(arguments)
     assert explain_problems(SCHEMA, arguments) == problems
 
 
@@ -66,7 +66,7 @@ def test_at_most_five_problems_are_told() -> None:
 
 def test_defaults_of_the_schema_are_not_filled_in() -> None:
     arguments: dict[str, Any] = {}
-    compile_check({"type": "object", "properties": {"limit": {"type": "integer", "default": 20}}})(arguments)
+    compile_validator({"type": "object", "properties": {"limit": {"type": "integer", "default": 20}}})(arguments)
     assert arguments == {}
 
 
@@ -105,9 +105,9 @@ def test_a_format_that_is_known_is_checked(format_: str, value: Any, fits: bool)
     problems = explain_problems(schema, {"id": value})
     assert (problems == []) is fits
     if fits and format_ in {"uuid", "date-time"}:
-        assert compile_check(schema)({"id": value})
+        assert compile_validator(schema)({"id": value})
     if not fits:
-        assert not compile_check(schema)({"id": value})
+        assert not compile_validator(schema)({"id": value})
         assert problems == [f"id: {value!r} is not a {format_!r}"]
 
 
@@ -153,7 +153,7 @@ def test_of_several_schemas_the_one_that_was_meant_is_told(value: Any, problems:
 )
 def test_a_schema_that_is_not_valid_or_elsewhere_is_a_call_error(schema: dict[str, Any]) -> None:
     with pytest.raises(NotConfigured) as caught:
-        compile_check(schema)
+        compile_validator(schema)
     assert caught.value.to_json() == {
         "kind": "config",
         "message": "this tool's input schema is not valid JSON Schema",
@@ -172,12 +172,12 @@ def test_a_schema_that_is_not_valid_or_elsewhere_is_a_call_error(schema: dict[st
     ],
 )
 def test_a_schema_may_refer_to_its_own_parts(schema: dict[str, Any], arguments: Any, fits: bool) -> None:
-    assert compile_check(schema)(arguments) is fits
+    assert compile_validator(schema)(arguments) is fits
 
 
 def test_a_rule_of_a_later_draft_does_not_refuse_what_it_allows() -> None:
     schema = {"type": "object", "properties": {"pair": {"type": "array", "prefixItems": [{"type": "string"}]}}}
-    assert compile_check(schema)({"pair": ["a", 1]})
+    assert compile_validator(schema)({"pair": ["a", 1]})
 
 
 TOOLS = {tool.name: tool.input_schema for tool in load_tools([])}
@@ -248,7 +248,7 @@ FILE = {"name": "a.md", "type": "output"}
 def test_what_is_wrong_with_the_arguments_of_a_shipped_tool_is_told_so_that_they_can_be_mended(
     tool: str, arguments: Any, problems: list[str]
 ) -> None:
-    assert compile_check(TOOLS[tool])(arguments) is (problems == [])
+    assert compile_validator(TOOLS[tool])(arguments) is (problems == [])
     assert explain_problems(TOOLS[tool], arguments) == problems
 
 
@@ -261,7 +261,7 @@ def test_what_is_wrong_with_the_arguments_of_a_shipped_tool_is_told_so_that_they
     ],
 )
 def test_of_a_text_that_is_too_long_the_rule_is_told_and_not_the_text(tool: str, arguments: Any, place: str) -> None:
-    assert not compile_check(TOOLS[tool])(arguments)
+    assert not compile_validator(TOOLS[tool])(arguments)
     (problem,) = explain_problems(TOOLS[tool], arguments)
     assert problem.startswith(f"{place}: ")
     assert "too long" in problem

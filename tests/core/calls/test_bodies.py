@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls import bodies
-from mcp_taskruns.core.calls.bodies import Part, dump_json, encode_body, encode_multipart, escape, plain
+from mcp_taskruns.core.calls.bodies import Part, dump_json, encode_body, encode_multipart, escape_value, to_text
 from mcp_taskruns.core.model.operation import BodyKind
 from mcp_taskruns.errors import InvalidArguments
 from tests.core.documents import Json, request_of, tool_of
@@ -33,7 +33,7 @@ from tests.core.documents import Json, request_of, tool_of
     ],
 )
 def test_a_value_as_text_is_itself_or_compact_json(value: Any, text: str) -> None:
-    assert plain(value) == text
+    assert to_text(value) == text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": float("-inf")}])
@@ -54,7 +54,7 @@ def test_a_number_without_a_form_has_none(value: Any) -> None:
     ],
 )
 def test_a_value_inside_a_text_is_escaped_for_its_kind(kind: BodyKind, escaped: str) -> None:
-    assert escape("&<>\"'\r\n é", kind) == escaped
+    assert escape_value("&<>\"'\r\n é", kind) == escaped
 
 
 @pytest.mark.parametrize(

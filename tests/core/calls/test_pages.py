@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.pages import Page, joined, page_note, read_page, show_page
+from mcp_taskruns.core.calls.pages import Page, describe_page, join_pages, read_page, render_page
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.operation import Operation, Paging
@@ -42,10 +42,10 @@ def page_of(operation: Operation, arguments: Json, value: Any, headers: dict[str
 def note_of(operation: Operation, arguments: Json, value: Any, headers: dict[str, str] | None = None) -> str:
     """What is told of a page that is shown whole."""
     page = page_of(operation, arguments, value, headers)
-    return page_note(page, len(page.items))
+    return describe_page(page, len(page.items))
 
 
-def render_page(count: int, first: int = 1, **more: Any) -> list[Json]:
+def render_runs(count: int, first: int = 1, **more: Any) -> list[Json]:
     """A page as Render answers it: [{taskRun, cursor}]. Render API reference: List task runs."""
     return [{"taskRun": {"id": f"trn-{n}"} | more, "cursor": f"c{n}"} for n in range(first, first + count)]
 
@@ -128,7 +128,7 @@ def test_the_shipped_lists_are_paged_as_their_providers_do() -> None:
 def test_render_s_list_goes_on_after_the_cursor_of_the_last_item_of_a_full_page(
     arguments: Json, count: int, told: str
 ) -> None:
-    assert note_of(RENDER_RUNS, arguments, render_page(count)) == told
+    assert note_of(RENDER_RUNS, arguments, render_runs(count)) == told
 
 
 @pytest.mark.parametrize(
@@ -215,15 +215,15 @@ def test_a_session_log_goes_on_as_its_headers_say(
 
 @pytest.mark.parametrize("last", [{"taskRun": {}}, {"cursor": ""}, {"cursor": None}, "text", None, [1]])
 def test_without_a_cursor_nobody_is_told_to_pass_one(last: Any) -> None:
-    value = [*render_page(1), last]
+    value = [*render_runs(1), last]
     told = "2 items; there may be more, but the answer does not say how to get them."
     assert note_of(RENDER_RUNS, {"limit": 2}, value) == told
-    assert page_of(RENDER_RUNS, {"limit": 2}, value).following(2) == {}
+    assert page_of(RENDER_RUNS, {"limit": 2}, value).next_arguments(2) == {}
 
 
 def test_of_no_items_nothing_follows_a_cursor() -> None:
-    assert page_of(RENDER_RUNS, {}, render_page(3)).following(0) == {}
-    assert page_of(POSTHOG_RUNS, {"offset": 7}, posthog_page(3, 7, 20)).following(0) == {"offset": 7}
+    assert page_of(RENDER_RUNS, {}, render_runs(3)).next_arguments(0) == {}
+    assert page_of(POSTHOG_RUNS, {"offset": 7}, posthog_page(3, 7, 20)).next_arguments(0) == {"offset": 7}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_an_answer_that_is_no_list_is_no_page_and_so_not_called_empty(operation:
     outcome = answered(operation, value)
     page = read_page(paging_of(operation), {}, outcome)
     assert page is None
-    assert show_page(outcome, page, 1000) == outcome
+    assert render_page(outcome, page, 1000) == outcome
 
 
 ADVICE = r"for the next page pass"
@@ -263,24 +263,24 @@ ADVICE = r"for the next page pass"
 
 def shown(operation: Operation, arguments: Json, value: Any, limit: int) -> CallResult:
     outcome = answered(operation, value)
-    return show_page(outcome, read(operation, arguments, outcome), limit)
+    return render_page(outcome, read(operation, arguments, outcome), limit)
 
 
 def test_what_fits_is_shown_whole() -> None:
-    value = render_page(5)
+    value = render_runs(5)
     outcome = shown(RENDER_RUNS, {}, value, 10_000)
     assert (outcome.value, parse(outcome.text)) == (value, value)
     assert outcome.notes == ("5 items: this is the end of the list.",)
 
 
 def test_what_was_said_of_the_answer_is_still_said() -> None:
-    outcome = answered(RENDER_RUNS, render_page(5)).noted("Redacted: something.")
-    noted = show_page(outcome, read(RENDER_RUNS, {}, outcome), 10_000)
+    outcome = answered(RENDER_RUNS, render_runs(5)).with_notes("Redacted: something.")
+    noted = render_page(outcome, read(RENDER_RUNS, {}, outcome), 10_000)
     assert noted.notes == ("5 items: this is the end of the list.", "Redacted: something.")
 
 
 def test_a_page_that_is_cut_goes_on_after_the_last_item_that_is_shown() -> None:
-    value = render_page(20, input=["x" * 100])
+    value = render_runs(20, input=["x" * 100])
     outcome = shown(RENDER_RUNS, {}, value, 1000)
     kept = len(outcome.value)
     assert 0 < kept < 20
@@ -309,12 +309,12 @@ def walk(operation: Operation, pages: Any, limit: int) -> list[Any]:
     for _ in range(1000):
         outcome = answered(operation, pages(arguments))
         page = read(operation, arguments, outcome)
-        visible = show_page(outcome, page, limit)
+        visible = render_page(outcome, page, limit)
         items = visible.value if operation is RENDER_RUNS else visible.value["results"]
         seen += items
         if ADVICE not in visible.notes[0]:
             return seen
-        following = page.following(len(items))
+        following = page.next_arguments(len(items))
         assert following != {name: arguments.get(name) for name in following}, "it does not go on"
         ((name, value),) = following.items()
         assert f"{ADVICE} {name} {dump(value)}," in visible.notes[0]
@@ -357,7 +357,7 @@ def test_several_pages_are_one_as_if_the_first_had_been_longer() -> None:
     values = [posthog_page(2, 3, 7), posthog_page(2, 5, 7)]
     outcomes = [answered(POSTHOG_RUNS, value) for value in values]
     pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((3, 5), outcomes, strict=True)]
-    whole, page = joined(outcomes[0], pages, outcomes[1])
+    whole, page = join_pages(outcomes[0], pages, outcomes[1])
     assert whole.value == {
         "count": 7,
         "next": None,
@@ -366,26 +366,26 @@ def test_several_pages_are_one_as_if_the_first_had_been_longer() -> None:
     }
     assert parse(whole.text) == whole.value
     assert page == replace(pages[0], items=whole.value["results"], has_more=False)
-    assert page_note(page, 4) == "Items 4 to 7 of 7: this is the end of the list."
-    assert page.following(3) == {"offset": 6}
+    assert describe_page(page, 4) == "Items 4 to 7 of 7: this is the end of the list."
+    assert page.next_arguments(3) == {"offset": 6}
 
 
 def test_what_was_added_to_a_list_meanwhile_is_counted() -> None:
     outcomes = [answered(POSTHOG_RUNS, posthog_page(2, 0, 4)), answered(POSTHOG_RUNS, posthog_page(2, 2, 9))]
     pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((0, 2), outcomes, strict=True)]
-    _, page = joined(outcomes[0], pages, outcomes[1])
+    _, page = join_pages(outcomes[0], pages, outcomes[1])
     assert (page.total, page.has_more) == (9, True)
 
 
 def test_pages_without_a_place_for_whether_there_are_more_are_joined_as_well() -> None:
-    outcomes = [answered(RENDER_RUNS, render_page(2)), answered(RENDER_RUNS, render_page(2, 3))]
+    outcomes = [answered(RENDER_RUNS, render_runs(2)), answered(RENDER_RUNS, render_runs(2, 3))]
     pages = [read(RENDER_RUNS, {"limit": 2}, outcome) for outcome in outcomes]
-    whole, page = joined(outcomes[0], pages, outcomes[1])
-    assert whole.value == render_page(4)
-    assert (page.has_more, page.is_known, page.following(4)) == (True, False, {"cursor": "c4"})
+    whole, page = join_pages(outcomes[0], pages, outcomes[1])
+    assert whole.value == render_runs(4)
+    assert (page.has_more, page.is_known, page.next_arguments(4)) == (True, False, {"cursor": "c4"})
 
 
 def test_of_one_page_alone_nothing_is_changed() -> None:
-    outcome = answered(RENDER_RUNS, render_page(2))
+    outcome = answered(RENDER_RUNS, render_runs(2))
     page = read(RENDER_RUNS, {}, outcome)
-    assert joined(outcome, [page], outcome) == (outcome, page)
+    assert join_pages(outcome, [page], outcome) == (outcome, page)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mcp_taskruns.core.calls.redaction import MASK, REDACTED, Redactor, redact
+from mcp_taskruns.core.calls.redaction import REDACTED, REPLACEMENT, Redactor, redact_paths
 from mcp_taskruns.core.model.json_path import parse_path
 
 SECRET = 'phx_A/b+c="%\\d'
@@ -23,8 +23,8 @@ SECRET = 'phx_A/b+c="%\\d'
 )
 def test_a_secret_is_masked_in_this_form(form: str) -> None:
     mask = Redactor([SECRET])
-    assert mask.text(f"<{form}|{form}>") == f"<{MASK}|{MASK}>"
-    assert mask.data(b"\x00<" + form.encode() + b">\xff") == b"\x00<" + MASK.encode() + b">\xff"
+    assert mask.redact_text(f"<{form}|{form}>") == f"<{REPLACEMENT}|{REPLACEMENT}>"
+    assert mask.redact_bytes(b"\x00<" + form.encode() + b">\xff") == b"\x00<" + REPLACEMENT.encode() + b">\xff"
 
 
 def test_the_forms_of_these_tests_are_the_forms_of_the_secret() -> None:
@@ -44,74 +44,77 @@ def test_a_secret_is_masked_wherever_it_stands_in_base64(
     # Each character holds six bits; those that hold bits of the secret only are masked.
     start, end = 8 * len(before), 8 * len((before + secret).encode())
     own = [place for place in range(len(encoded)) if start <= 6 * place and 6 * (place + 1) <= end]
-    expected = encoded[: own[0]] + MASK + encoded[own[-1] + 1 :]
-    assert Redactor([secret]).text(f"Basic {encoded}") == f"Basic {expected}"
+    expected = encoded[: own[0]] + REPLACEMENT + encoded[own[-1] + 1 :]
+    assert Redactor([secret]).redact_text(f"Basic {encoded}") == f"Basic {expected}"
 
 
 @pytest.mark.parametrize(("secret", "masked"), [("", False), ("12345", False), ("123456", True)])
 def test_only_secrets_of_six_characters_are_masked(secret: str, masked: bool) -> None:
     text = f"a {secret} b"
-    assert Redactor([secret]).text(text) == (f"a {MASK} b" if masked else text)
+    assert Redactor([secret]).redact_text(text) == (f"a {REPLACEMENT} b" if masked else text)
 
 
 def test_the_longer_of_two_secrets_is_masked_first() -> None:
-    assert Redactor(["key-1", "key-12", "key-12-and-more"]).text("key-12-and-more key-12") == f"{MASK} {MASK}"
+    assert (
+        Redactor(["key-1", "key-12", "key-12-and-more"]).redact_text("key-12-and-more key-12")
+        == f"{REPLACEMENT} {REPLACEMENT}"
+    )
 
 
 def test_a_text_without_secrets_is_left_as_it_is() -> None:
     mask = Redactor(["key-12"])
-    assert (mask.text("key-13"), mask.data(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
+    assert (mask.redact_text("key-13"), mask.redact_bytes(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
 
 
 def test_without_secrets_nothing_is_masked() -> None:
-    assert Redactor([]).text("anything") == "anything"
+    assert Redactor([]).redact_text("anything") == "anything"
 
 
 def test_a_masked_json_document_is_still_json() -> None:
     body = json.dumps({"said": f"wrong key {SECRET}", "n": [1]}).encode()
-    assert json.loads(Redactor([SECRET]).data(body)) == {"said": f"wrong key {MASK}", "n": [1]}
+    assert json.loads(Redactor([SECRET]).redact_bytes(body)) == {"said": f"wrong key {REPLACEMENT}", "n": [1]}
 
 
 @pytest.mark.parametrize(
     ("written", "masked"),
     [
-        ('{"said": "\\u006bey-123456"}', f'{{"said":"{MASK}"}}'),
-        ('{"\\u006Bey\\u002d123456": "gr\\u00f6\\u00dfe"}', f'{{"{MASK}":"größe"}}'),
-        ('["a\\/key-123456\\/b", null, 1.5]', f'["a/{MASK}/b",null,1.5]'),
+        ('{"said": "\\u006bey-123456"}', f'{{"said":"{REPLACEMENT}"}}'),
+        ('{"\\u006Bey\\u002d123456": "gr\\u00f6\\u00dfe"}', f'{{"{REPLACEMENT}":"größe"}}'),
+        ('["a\\/key-123456\\/b", null, 1.5]', f'["a/{REPLACEMENT}/b",null,1.5]'),
         # What is no JSON is masked as it stands.
-        ('said \\ key-123456 "', f'said \\ {MASK} "'),
-        ('{"said": "key-123456\\n"', f'{{"said": "{MASK}\\n"'),
-        ('{"said": "key-123456"}', f'{{"said": "{MASK}"}}'),
+        ('said \\ key-123456 "', f'said \\ {REPLACEMENT} "'),
+        ('{"said": "key-123456\\n"', f'{{"said": "{REPLACEMENT}\\n"'),
+        ('{"said": "key-123456"}', f'{{"said": "{REPLACEMENT}"}}'),
     ],
 )
 def test_a_secret_is_masked_however_json_spells_it(written: str, masked: str) -> None:
     mask = Redactor(["key-123456"])
-    assert mask.text(written) == masked
-    assert mask.data(written.encode()) == masked.encode()
+    assert mask.redact_text(written) == masked
+    assert mask.redact_bytes(written.encode()) == masked.encode()
 
 
 def test_a_secret_with_escapes_of_its_own_is_masked_in_json_and_beside_it() -> None:
     mask = Redactor([SECRET])
-    assert mask.text(json.dumps({"said": SECRET})) == f'{{"said":"{MASK}"}}'
-    assert mask.text(f"said {SECRET}!") == f"said {MASK}!"
+    assert mask.redact_text(json.dumps({"said": SECRET})) == f'{{"said":"{REPLACEMENT}"}}'
+    assert mask.redact_text(f"said {SECRET}!") == f"said {REPLACEMENT}!"
 
 
 def test_text_of_our_own_writing_is_masked_as_it_stands() -> None:
     mask = Redactor([SECRET])
     text = '{"a": "\\n", "secret": %s}'
-    assert mask.plain(text % json.dumps(SECRET)) == text % f'"{MASK}"'
-    assert mask.plain(f"\\ {SECRET}") == f"\\ {MASK}"
+    assert mask.redact_plain_text(text % json.dumps(SECRET)) == text % f'"{REPLACEMENT}"'
+    assert mask.redact_plain_text(f"\\ {SECRET}") == f"\\ {REPLACEMENT}"
 
 
 def test_without_secrets_json_is_not_rewritten() -> None:
-    assert Redactor([]).data(b'{"a": "\\u00f6"}') == b'{"a": "\\u00f6"}'
-    assert Redactor([]).text('{"a": "\\u00f6"}') == '{"a": "\\u00f6"}'
+    assert Redactor([]).redact_bytes(b'{"a": "\\u00f6"}') == b'{"a": "\\u00f6"}'
+    assert Redactor([]).redact_text('{"a": "\\u00f6"}') == '{"a": "\\u00f6"}'
 
 
 def test_half_a_surrogate_pair_beside_a_secret_is_a_question_mark() -> None:
     mask = Redactor(["key-123456"])
-    assert mask.text("\\ \ud800 key-123456") == f"\\ ? {MASK}"
-    assert mask.data(b'["\\ud800", "key-123456"]') == f'["?","{MASK}"]'.encode()
+    assert mask.redact_text("\\ \ud800 key-123456") == f"\\ ? {REPLACEMENT}"
+    assert mask.redact_bytes(b'["\\ud800", "key-123456"]') == f'["?","{REPLACEMENT}"]'.encode()
 
 
 def test_a_mask_does_not_show_its_secrets() -> None:
@@ -162,15 +165,15 @@ def test_what_stands_at_a_place_of_secrets_is_redacted_and_the_place_told(
     value: Any, places: list[str], shown: Any, told: list[str]
 ) -> None:
     before = repr(value)
-    assert redact(value, map(parse_path, places)) == (shown, told)
+    assert redact_paths(value, map(parse_path, places)) == (shown, told)
     assert repr(value) == before
 
 
 def test_what_is_redacted_is_told_from_what_is_masked() -> None:
-    assert (REDACTED, MASK) == ("[redacted]", "[secret]")
+    assert (REDACTED, REPLACEMENT) == ("[redacted]", "[secret]")
 
 
 def test_a_secret_that_one_of_several_json_lines_spells_with_escapes_is_masked() -> None:
     spelled = "".join(f"\\u{ord(letter):04x}" for letter in "phx_planted/x")
     lines = f'{{"a":"\\n"}}\n{{"b":"{spelled}"}}\nno JSON \\ at all\n'.encode()
-    assert Redactor(["phx_planted/x"]).data(lines) == b'{"a":"\\n"}\n{"b":"[secret]"}\nno JSON \\ at all\n'
+    assert Redactor(["phx_planted/x"]).redact_bytes(lines) == b'{"a":"\\n"}\n{"b":"[secret]"}\nno JSON \\ at all\n'

@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
-from mcp_taskruns.core.calls.redaction import MASK, Redactor
+from mcp_taskruns.core.calls.redaction import REPLACEMENT, Redactor
 from mcp_taskruns.core.calls.request import (
     HttpRequest,
     build_form_request,
     build_request,
     credential_values,
-    is_usable,
+    is_usable_base_uri,
     path_arguments,
 )
 from mcp_taskruns.core.format.compiler import compile_tools
@@ -771,8 +771,8 @@ def test_a_request_may_be_sent_twice_where_it_only_reads_or_where_its_file_says_
 
 
 def test_a_request_has_the_patience_that_its_file_gives_it() -> None:
-    assert request_of(tool_of({"timeout": 610})).patience_s == 610.0
-    assert request_of(tool_of()).patience_s is None
+    assert request_of(tool_of({"timeout": 610})).timeout_s == 610.0
+    assert request_of(tool_of()).timeout_s is None
 
 
 def test_the_arguments_of_a_path_are_those_that_another_operation_on_the_same_thing_takes() -> None:
@@ -924,7 +924,7 @@ def test_what_a_constant_sends_of_the_environment_is_masked(operation: Json, env
     sent = f"{request.url} {request.headers} {request.content!r}"
     mask = Redactor(credential_values(tool.operation, environment))
     assert ("key-123456" in sent) is (operation != {})
-    assert mask.text(sent) == sent.replace("key-123456", MASK)
+    assert mask.redact_text(sent) == sent.replace("key-123456", REPLACEMENT)
 
 
 @pytest.mark.parametrize(
@@ -939,7 +939,7 @@ def test_what_a_constant_sends_of_the_environment_is_masked(operation: Json, env
 def test_a_password_is_masked_as_it_is_sent_and_alone(password: str, environment: Mapping[str, str]) -> None:
     operation = tool_of(authentication={"type": "basic", "username": "me", "password": password}).operation
     mask = Redactor(credential_values(operation, environment))
-    assert mask.text(f"said key-123456 and {BASIC}") == f"said {MASK} and Basic {MASK}"
+    assert mask.redact_text(f"said key-123456 and {BASIC}") == f"said {REPLACEMENT} and Basic {REPLACEMENT}"
 
 
 def test_what_of_the_address_is_called_a_name_is_not_masked() -> None:
@@ -959,7 +959,10 @@ def test_what_of_the_address_is_called_a_secret_is_masked() -> None:
     assert request_of(tool, {}, environment).url == "https://api.example/secret-123456/bot12345%3Abot/send"
     assert set(credential_values(tool.operation, environment)) == {"12345:bot", "secret-123456"}
     mask = Redactor(credential_values(tool.operation, environment))
-    assert mask.text(request_of(tool, {}, environment).url) == f"https://api.example/{MASK}/bot{MASK}/send"
+    assert (
+        mask.redact_text(request_of(tool, {}, environment).url)
+        == f"https://api.example/{REPLACEMENT}/bot{REPLACEMENT}/send"
+    )
 
 
 @pytest.mark.parametrize("password", [{}, {"password": ""}, {"password": None}], ids=repr)
@@ -969,7 +972,7 @@ def test_a_key_may_be_the_user_and_have_no_password(password: Json) -> None:
     sent = dict(request_of(tool).headers)["Authorization"]
     assert base64.b64decode(sent.removeprefix("Basic ")) == b"key-123456:"
     mask = Redactor(credential_values(tool.operation, KEY))
-    assert mask.text(f"{sent} of key-123456") == f"Basic {MASK} of {MASK}"
+    assert mask.redact_text(f"{sent} of key-123456") == f"Basic {REPLACEMENT} of {REPLACEMENT}"
 
 
 @pytest.mark.parametrize(
@@ -989,7 +992,7 @@ def test_a_key_may_be_the_user_and_have_no_password(password: Json) -> None:
     ],
 )
 def test_an_address_is_usable_where_nobody_reads_what_is_sent_there(uri: str, expected: bool) -> None:
-    assert is_usable(uri) is expected
+    assert is_usable_base_uri(uri) is expected
 
 
 def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:

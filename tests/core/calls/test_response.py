@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.errors import HINTS
-from mcp_taskruns.core.calls.response import CallResult, HttpResponse, fit, read_response
+from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response, truncate_result
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.operation import Authentication, BaseUri, ErrorBody, Operation, Parameter
@@ -203,10 +203,10 @@ def test_remarks_come_before_what_was_redacted() -> None:
 
 
 def test_further_notes_come_before_those_that_there_are_and_empty_ones_are_none() -> None:
-    outcome = CallResult.of({"a": 1}, "", "old")
+    outcome = CallResult.from_value({"a": 1}, "", "old")
     assert outcome == CallResult(200, '{"a":1}', {"a": 1}, notes=("old",))
-    assert outcome.noted("first", "", "second").notes == ("first", "second", "old")
-    assert outcome.noted("").notes == ("old",)
+    assert outcome.with_notes("first", "", "second").notes == ("first", "second", "old")
+    assert outcome.with_notes("").notes == ("old",)
 
 
 def failure(given: HttpResponse, error_body: ErrorBody | None = None) -> Json:
@@ -317,13 +317,13 @@ RUNS = [
 
 
 def fitted(value: Any, limit: int, advice: str = "") -> CallResult:
-    return fit(CallResult(200, dump(value), value), limit, advice)
+    return truncate_result(CallResult(200, dump(value), value), limit, advice)
 
 
 @pytest.mark.parametrize("limit", [10_000, 20_000])
 def test_what_fits_is_left_as_it_is(limit: int) -> None:
     outcome = CallResult(200, "x" * 10_000, media_type="text/plain", notes=("told",))
-    assert fit(outcome, limit, "advice") is outcome
+    assert truncate_result(outcome, limit, "advice") is outcome
 
 
 @pytest.mark.parametrize("limit", [300, 1_000, 5_000])
@@ -376,7 +376,9 @@ def test_a_long_string_is_cut_and_told_so() -> None:
 
 
 def test_a_text_is_cut_at_the_limit() -> None:
-    outcome = fit(CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("told",)), 1_000, "Ask again.")
+    outcome = truncate_result(
+        CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("told",)), 1_000, "Ask again."
+    )
     assert outcome.text == ("abc" * 1_000)[:1_000]
     assert outcome.notes == (
         "Cut to about 1,000 characters, kept: the text: 1,000 of 3,000 characters. Ask again.",

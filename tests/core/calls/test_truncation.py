@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.truncation import MARK, MAX_NOTES, MIN_SHARE, cut
+from mcp_taskruns.core.calls.truncation import MARK, MAX_NOTES, MIN_SHARE, truncate
 from mcp_taskruns.core.model.json import dump
 from tests.core.documents import Json
 
 
 def test_small_members_stay_whole_beside_a_long_one() -> None:
     small: Json = {"empty": {}, "none": None, "yes": True, "number": 1.5}
-    kept, notes = cut({**small, "long": "x" * 1_000}, 200)
+    kept, notes = truncate({**small, "long": "x" * 1_000}, 200)
     text = kept.pop("long")
     assert kept == small
     assert notes == [f"long: {text.count('x')} of 1,000 characters"]
@@ -20,21 +20,21 @@ def test_small_members_stay_whole_beside_a_long_one() -> None:
 
 @pytest.mark.parametrize("value", [{}, [], "", None, True, 1.5, 123_456, [[], {}], {"a": {}}], ids=repr)
 def test_what_fits_exactly_is_left_as_it_is(value: Any) -> None:
-    assert cut(value, len(dump(value))) == (value, [])
+    assert truncate(value, len(dump(value))) == (value, [])
 
 
 @pytest.mark.parametrize("limit", [50, 200, 1_000])
 def test_a_value_of_known_length_is_cut_as_one_whose_length_has_to_be_found(limit: int) -> None:
     value = {"id": 1, "items": [{"text": "x" * 300}] * 5, "number": 10**400}
-    assert cut(value, limit, len(dump(value))) == cut(value, limit)
-    assert cut([value], limit, len(dump([value]))) == cut([value], limit)
-    assert cut(value, len(dump(value)), len(dump(value))) == (value, [])
+    assert truncate(value, limit, len(dump(value))) == truncate(value, limit)
+    assert truncate([value], limit, len(dump([value]))) == truncate([value], limit)
+    assert truncate(value, len(dump(value)), len(dump(value))) == (value, [])
 
 
 @pytest.mark.parametrize("limit", [0, 1])
 @pytest.mark.parametrize("value", [{}, []], ids=repr)
 def test_what_is_empty_cannot_be_smaller(value: Any, limit: int) -> None:
-    assert cut(value, limit) == (value, [])
+    assert truncate(value, limit) == (value, [])
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_is_empty_cannot_be_smaller(value: Any, limit: int) -> None:
     ids=["short", "long", "negative", "member", "item"],
 )
 def test_a_number_over_its_budget_is_left_out(value: Any, limit: int, kept: Any, notes: list[str]) -> None:
-    assert cut(value, limit) == (kept, notes)
+    assert truncate(value, limit) == (kept, notes)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_number_over_its_budget_is_left_out(value: Any, limit: int, kept: Any,
     ],
 )
 def test_a_text_is_cut_by_the_length_of_its_json(character: str, limit: int, least: int) -> None:
-    value, notes = cut(character * 2_000, limit)
+    value, notes = truncate(character * 2_000, limit)
     kept = value.count(character)
     assert value == f"{character * kept}… ({2_000 - kept:,} more)"
     assert notes == [f"the text: {kept} of 2,000 characters"]
@@ -79,15 +79,15 @@ def test_a_text_is_cut_by_the_length_of_its_json(character: str, limit: int, lea
 
 
 def test_a_text_that_fits_only_without_escapes_is_cut() -> None:
-    assert cut("x" * 98, 100) == ("x" * 98, [])
-    assert cut('"' * 49, 100) == ('"' * 49, [])
-    value, notes = cut('"' * 50, 100)
+    assert truncate("x" * 98, 100) == ("x" * 98, [])
+    assert truncate('"' * 49, 100) == ('"' * 49, [])
+    value, notes = truncate('"' * 50, 100)
     assert (len(dump(value)) <= 100, len(notes)) == (True, 1)
 
 
 def test_of_very_many_members_the_first_that_fit_are_kept() -> None:
     members = {f"m{number:05}": number % 10 for number in range(100_000)}
-    kept, notes = cut(members, 1_000)
+    kept, notes = truncate(members, 1_000)
     assert list(kept.items()) == list(members.items())[: len(kept)]
     assert 980 < len(dump(kept)) <= 1_000
     assert notes == [f"the object: {len(kept)} of 100,000 members"]
@@ -95,14 +95,14 @@ def test_of_very_many_members_the_first_that_fit_are_kept() -> None:
 
 def test_of_very_many_members_inside_the_place_is_told() -> None:
     page = {"id": "trn-1", "output": {"by_name": {f"m{number}": None for number in range(5_000)}}}
-    kept, notes = cut(page, 500)
+    kept, notes = truncate(page, 500)
     assert kept["id"] == "trn-1"
     assert notes == [f"output.by_name: {len(kept['output']['by_name'])} of 5,000 members"]
 
 
 def test_many_large_members_are_cut_and_the_first_that_fit_are_kept() -> None:
     members = {f"m{number}": "x" * 1_000 for number in range(1_000)}
-    kept, notes = cut(members, 5_000)
+    kept, notes = truncate(members, 5_000)
     assert list(kept) == list(members)[: len(kept)]
     assert all(text.startswith("xx") for text in kept.values())
     assert 3_500 < len(dump(kept)) <= 5_000
@@ -112,7 +112,7 @@ def test_many_large_members_are_cut_and_the_first_that_fit_are_kept() -> None:
 @pytest.mark.parametrize(("cuts", "more"), [(1, []), (10, []), (11, ["and 1 more"]), (40, ["and 30 more"])])
 def test_at_most_ten_cuts_are_told_one_by_one(cuts: int, more: list[str]) -> None:
     value = {f"m{number:02}": "x" * 1_000 for number in range(cuts)}
-    _, notes = cut(value, 5_000 if cuts > 5 else 500)
+    _, notes = truncate(value, 5_000 if cuts > 5 else 500)
     told = [note.partition(":")[0] for note in notes]
     assert told == [*list(value)[:10], *more]
 
@@ -120,7 +120,7 @@ def test_at_most_ten_cuts_are_told_one_by_one(cuts: int, more: list[str]) -> Non
 # Fewer than 60 characters are no room for the first item of a list.
 @pytest.mark.parametrize(("limit", "kept"), [(62, ["x" * 30 + "… (970 more)"]), (61, [])])
 def test_a_first_item_is_cut_where_there_is_room_for_it(limit: int, kept: list[str]) -> None:
-    assert cut(["x" * 1_000], limit)[0] == kept
+    assert truncate(["x" * 1_000], limit)[0] == kept
 
 
 def grown(chance: random.Random, depth: int) -> Any:
@@ -137,7 +137,7 @@ def grown(chance: random.Random, depth: int) -> Any:
 @pytest.mark.parametrize("limit", [500, 2_000, 10_000])
 def test_whatever_is_cut_is_json_within_the_limit(seed: int, limit: int) -> None:
     value = grown(random.Random(seed), 5)
-    kept, notes = cut(value, limit)
+    kept, notes = truncate(value, limit)
     text = dump(kept)
     assert json.loads(text) == kept
     assert len(text) <= limit
@@ -197,7 +197,7 @@ HOSTILE = [
 @pytest.mark.parametrize("limit", [100, 101, 130, 500, 2_000, 20_000])
 @pytest.mark.parametrize("value", HOSTILE)
 def test_no_value_makes_a_cut_result_longer_than_its_limit(value: Any, limit: int) -> None:
-    kept, notes = cut(value, limit)
+    kept, notes = truncate(value, limit)
     text = dump(kept)
     assert json.loads(text) == kept
     assert len(text) <= limit
@@ -210,7 +210,7 @@ def test_no_value_makes_a_cut_result_longer_than_its_limit(value: Any, limit: in
 @pytest.mark.parametrize("limit", [0, 1, 2, 10, 30, 60, 90])
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_limit_that_is_too_small_is_exceeded_by_no_more_than_a_mark(value: Any, limit: int) -> None:
-    kept, _ = cut(value, limit)
+    kept, _ = truncate(value, limit)
     text = dump(kept)
     assert json.loads(text) == kept
     assert len(text) <= max(limit, MARK)
@@ -218,11 +218,11 @@ def test_a_limit_that_is_too_small_is_exceeded_by_no_more_than_a_mark(value: Any
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 30])
 def test_a_text_is_cut_to_its_mark_at_a_limit_without_room_for_more(limit: int) -> None:
-    assert cut("x" * 100, limit) == ("… (100 more)", ["the text: 0 of 100 characters"])
+    assert truncate("x" * 100, limit) == ("… (100 more)", ["the text: 0 of 100 characters"])
 
 
 def test_a_long_name_is_told_by_its_beginning() -> None:
-    kept, notes = cut({"k" * 100: "x" * 1_000}, 300)
+    kept, notes = truncate({"k" * 100: "x" * 1_000}, 300)
     ((name, text),) = kept.items()
     assert name == "k" * 100
     assert notes == [f"{'k' * MIN_SHARE}: {text.count('x')} of 1,000 characters"]

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.arguments import compile_check, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.core.calls.request import File
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.calls.uploads import after_upload, prepared_forms, take_files
+from mcp_taskruns.core.calls.uploads import extract_files, upload_forms, upload_result
 from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.operation import Upload
 from mcp_taskruns.errors import InvalidArguments
@@ -31,7 +31,7 @@ def given(*artifacts: Json) -> Json:
 
 def taken(**artifact: Any) -> tuple[Json, File | None]:
     """What is sent for one file, and the file."""
-    arguments, (file,) = take_files(upload(), given({"name": "report.md", "type": "output", **artifact}))
+    arguments, (file,) = extract_files(upload(), given({"name": "report.md", "type": "output", **artifact}))
     assert arguments["task_id"] == "t"
     (sent,) = arguments["body"]["artifacts"]
     return sent, file
@@ -89,7 +89,7 @@ def test_of_several_files_each_is_its_own() -> None:
     named = [{"name": name, "type": "output"} for name in "abc"]
     arguments = given(named[0] | {"content": "a"}, named[1] | {"size": 2}, named[2] | {"content": "ccc"})
     before = repr(arguments)
-    sent, files = take_files(upload(), arguments)
+    sent, files = extract_files(upload(), arguments)
     assert sent["body"]["artifacts"] == [item | {"size": size} for item, size in zip(named, (1, 2, 3), strict=True)]
     assert files == [File("a", "", b"a"), None, File("c", "", b"ccc")]
     assert repr(arguments) == before
@@ -129,7 +129,7 @@ def accepted(size: int) -> list[str]:
     arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     body = {"artifacts": [{"name": "a", "type": "output", "size": size}]}
     problems = explain_problems(TOOL.input_schema, {**arguments, "body": body})
-    assert compile_check(TOOL.input_schema)({**arguments, "body": body}) is (problems == [])
+    assert compile_validator(TOOL.input_schema)({**arguments, "body": body}) is (problems == [])
     return problems
 
 
@@ -145,12 +145,12 @@ FORM = {"url": "https://bucket.s3.amazonaws.com/", "fields": {"key": "tasks/a", 
 def prepared(*names: str) -> CallResult:
     """PostHog's answer to preparing these files. products/tasks/backend/api.py (artifacts_prepare_upload)"""
     artifacts = [{"id": name * 32, "name": name, "expires_in": 3600, "presigned_post": FORM} for name in names]
-    return CallResult.of({"artifacts": artifacts})
+    return CallResult.from_value({"artifacts": artifacts})
 
 
 def test_each_file_has_the_form_that_was_prepared_for_it() -> None:
-    outcome = CallResult.of({"artifacts": [{"presigned_post": FORM}, {"presigned_post": {"url": "other"}}]})
-    assert prepared_forms(upload(), outcome) == [FORM, {"url": "other"}]
+    outcome = CallResult.from_value({"artifacts": [{"presigned_post": FORM}, {"presigned_post": {"url": "other"}}]})
+    assert upload_forms(upload(), outcome) == [FORM, {"url": "other"}]
 
 
 @pytest.mark.parametrize(
@@ -165,12 +165,12 @@ def test_each_file_has_the_form_that_was_prepared_for_it() -> None:
     ],
 )
 def test_what_was_not_prepared_has_no_form(value: Any, forms: list[Any]) -> None:
-    assert prepared_forms(upload(), CallResult.of(value)) == forms
+    assert upload_forms(upload(), CallResult.from_value(value)) == forms
 
 
 def test_a_form_that_was_used_is_not_shown_and_its_file_is_called_uploaded() -> None:
     files = [File("a", "", b"a" * 1234), None, File("c", "", b"cc")]
-    outcome = after_upload(upload(), prepared("a", "b", "c").noted("Said before."), files)
+    outcome = upload_result(upload(), prepared("a", "b", "c").with_notes("Said before."), files)
     assert outcome.value == {
         "artifacts": [
             {"id": "a" * 32, "name": "a", "expires_in": 3600, "uploaded": True},
@@ -187,13 +187,13 @@ def test_a_form_that_was_used_is_not_shown_and_its_file_is_called_uploaded() -> 
 
 
 def test_what_is_no_file_in_the_answer_stays_as_it_is() -> None:
-    outcome = CallResult.of({"artifacts": [None, "text"]})
-    assert after_upload(upload(), outcome, [None, None]).value == outcome.value
+    outcome = CallResult.from_value({"artifacts": [None, "text"]})
+    assert upload_result(upload(), outcome, [None, None]).value == outcome.value
 
 
 def test_without_advice_only_what_was_uploaded_is_told() -> None:
     plain = Upload(("f",), "content", "encoding", "size", "name", "type", ("f",), "form")
-    assert after_upload(plain, CallResult.of({"f": {"form": FORM}}), [File("a", "", b"abc")]).notes == (
+    assert upload_result(plain, CallResult.from_value({"f": {"form": FORM}}), [File("a", "", b"abc")]).notes == (
         "Uploaded: a (3 bytes).",
     )
 

@@ -10,7 +10,7 @@ from mcp_taskruns.core.calls.truncation import MAX_LINE
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.run import Lifecycle, RunStatus
 from mcp_taskruns.core.runs import events
-from mcp_taskruns.core.runs.events import ENVELOPE, MIN_ROOM, Ended, Event, EventFold, Replay, describe_event
+from mcp_taskruns.core.runs.events import ENVELOPE, MIN_ROOM, EndReason, Event, EventCollector, Replay, describe_event
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.loading.loader import load_tools
@@ -275,28 +275,30 @@ def test_only_so_many_events_are_remembered(kind: str) -> None:
     assert known(replay, *kept) == [True, True, True]
 
 
-def fold_of(*told: Event, max_events: int = 100, max_chars: int = 10_000) -> tuple[EventFold, list[str | None]]:
-    fold = EventFold(max_events, max_chars)
-    return fold, [fold.add(event) for event in told]
+def fold_of(*told: Event, max_events: int = 100, max_chars: int = 10_000) -> tuple[EventCollector, list[str | None]]:
+    collector = EventCollector(max_events, max_chars)
+    return collector, [collector.add(event) for event in told]
 
 
-def watched(provider: str, *run_ids: str, max_events: int = 100, max_chars: int = 10_000) -> tuple[EventFold, Watch]:
+def watched(
+    provider: str, *run_ids: str, max_events: int = 100, max_chars: int = 10_000
+) -> tuple[EventCollector, Watch]:
     watch = Watch(run_ids)
-    return EventFold(max_events, max_chars, LIFECYCLES[provider], watch), watch
+    return EventCollector(max_events, max_chars, LIFECYCLES[provider], watch), watch
 
 
 def test_every_event_is_a_line_and_counted() -> None:
-    fold, told = fold_of(
+    collector, told = fold_of(
         Event('{"status":"queued","id":"r"}', id="1-0"),
         Event('{"status":"in_progress","id":"r"}', id="2-0"),
         Event('{"status":"in_progress","id":"r"}', id="2-0"),
         Event("", event="done"),
     )
     assert told == ["r: queued", "r: in_progress", "r: in_progress", "done"]
-    assert fold.count == 4
+    assert collector.count == 4
 
 
-ENDINGS: list[tuple[Ended, str]] = [
+ENDINGS: list[tuple[EndReason, str]] = [
     ("closed", "The provider closed the stream: there are no more events."),
     ("terminal", "All runs that were followed have ended."),
     ("wait_over", "The time for this call is over and the stream goes on. Nothing was cancelled."),
@@ -311,8 +313,8 @@ GO_ON = " To go on call again with the arguments in resume."
 
 
 @pytest.mark.parametrize(("ended", "note"), ENDINGS)
-def test_at_the_end_the_events_are_listed_and_why_there_are_no_more(ended: Ended, note: str) -> None:
-    fold, _ = fold_of(
+def test_at_the_end_the_events_are_listed_and_why_there_are_no_more(ended: EndReason, note: str) -> None:
+    collector, _ = fold_of(
         Event('{"a": 1}', id="0", event="task.completed"),
         Event("text"),
         Event("null", id="2"),
@@ -327,7 +329,7 @@ def test_at_the_end_the_events_are_listed_and_why_there_are_no_more(ended: Ended
     is_whole = ended in ("closed", "terminal")
     value = {"ended": ended, "runs": {}, "resume": {} if is_whole else {"id": "r"}, "events": listed}
     told = note if is_whole else note + GO_ON
-    assert fold.outcome(ended, {"id": "r"}) == CallResult(200, dump(value), value, notes=(told,))
+    assert collector.result(ended, {"id": "r"}) == CallResult(200, dump(value), value, notes=(told,))
 
 
 @pytest.mark.parametrize(("ended", "note"), ENDINGS)
@@ -343,11 +345,11 @@ def test_at_the_end_the_events_are_listed_and_why_there_are_no_more(ended: Ended
     ids=["last id", "an earlier id", "id taken back", "no argument", "no events"],
 )
 def test_a_stream_that_is_not_over_says_how_to_follow_it_further(
-    told: list[Event], resume: str, arguments: Json, ended: Ended, note: str
+    told: list[Event], resume: str, arguments: Json, ended: EndReason, note: str
 ) -> None:
-    fold, _ = fold_of(*told)
+    collector, _ = fold_of(*told)
     given = {"task_id": "t", "after": "0-0"}
-    outcome = fold.outcome(ended, given, resume=resume)
+    outcome = collector.result(ended, given, resume=resume)
     is_whole = ended in ("closed", "terminal")
     assert outcome.notes == (note if is_whole else note + GO_ON,)
     assert outcome.value["resume"] == ({} if is_whole else arguments)
@@ -355,8 +357,8 @@ def test_a_stream_that_is_not_over_says_how_to_follow_it_further(
 
 
 def test_the_reason_of_an_end_is_told() -> None:
-    fold, _ = fold_of()
-    assert fold.outcome("error", {"a": 1}, reason="connection lost").value == {
+    collector, _ = fold_of()
+    assert collector.result("error", {"a": 1}, reason="connection lost").value == {
         "ended": "error",
         "reason": "connection lost",
         "runs": {},
@@ -377,25 +379,25 @@ def test_the_reason_of_an_end_is_told() -> None:
     ],
 )
 def test_an_error_that_the_provider_ends_with_is_known(told: list[Event], error: str) -> None:
-    fold, _ = fold_of(*told)
-    assert fold.error == error
+    collector, _ = fold_of(*told)
+    assert collector.error == error
 
 
 def test_a_fold_is_full_at_its_number_of_events() -> None:
-    fold = EventFold(3, 10_000)
+    collector = EventCollector(3, 10_000)
     seen = []
     for _ in range(3):
-        fold.add(Event("x"))
-        seen.append(fold.is_full)
+        collector.add(Event("x"))
+        seen.append(collector.is_full)
     assert seen == [False, False, True]
 
 
 def test_a_fold_is_full_when_its_events_were_too_long_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MAX_STREAM_CHARS", 1_000)
-    fold, told = fold_of(*[Event("x" * 500)] * 2, max_chars=1_000)
-    assert (fold.is_full, None in told) == (False, False)
-    fold.add(Event("x"))
-    assert fold.is_full
+    collector, told = fold_of(*[Event("x" * 500)] * 2, max_chars=1_000)
+    assert (collector.is_full, None in told) == (False, False)
+    collector.add(Event("x"))
+    assert collector.is_full
 
 
 # Beside its text, an event takes 29 characters and a comma, with an id 38 and a comma.
@@ -414,10 +416,10 @@ def test_a_fold_is_full_when_its_events_were_too_long_together(monkeypatch: pyte
     ],
 )
 def test_events_are_listed_up_to_the_first_that_does_not_fit(told: list[Event], listed: list[int]) -> None:
-    fold, lines = fold_of(*told, max_chars=1_000 + ENVELOPE)
-    assert [len(event.get("data", "")) for event in fold.outcome("closed", {}).value["events"]] == listed
-    assert not any("truncated" in event for event in fold.outcome("closed", {}).value["events"])
-    assert (None in lines, fold.count, fold.is_full) == (False, len(told), False)
+    collector, lines = fold_of(*told, max_chars=1_000 + ENVELOPE)
+    assert [len(event.get("data", "")) for event in collector.result("closed", {}).value["events"]] == listed
+    assert not any("truncated" in event for event in collector.result("closed", {}).value["events"])
+    assert (None in lines, collector.count, collector.is_full) == (False, len(told), False)
 
 
 @pytest.mark.parametrize(
@@ -428,19 +430,19 @@ def test_events_are_listed_up_to_the_first_that_does_not_fit(told: list[Event], 
         ("wait_over", ENDINGS[2][1]),
     ],
 )
-def test_events_that_did_not_fit_are_told_and_can_be_asked_for(ended: Ended, note: str) -> None:
-    fold, _ = fold_of(
+def test_events_that_did_not_fit_are_told_and_can_be_asked_for(ended: EndReason, note: str) -> None:
+    collector, _ = fold_of(
         *[Event("x" * 200, id=f"{number}-0") for number in range(1_500)], max_events=2_000, max_chars=2_000
     )
-    outcome = fold.outcome(ended, {"id": "r"}, resume="after")
+    outcome = collector.result(ended, {"id": "r"}, resume="after")
     assert outcome.notes == (f"{note} Listed are the first 4 of 1,500 events: the rest did not fit.{GO_ON}",)
     assert outcome.value["resume"] == {"id": "r", "after": "3-0"}
     assert [event["id"] for event in outcome.value["events"]] == ["0-0", "1-0", "2-0", "3-0"]
 
 
 def test_an_event_that_came_cut_is_marked_and_that_is_explained() -> None:
-    fold, _ = fold_of(Event("whole"), Event("half", is_cut=True))
-    outcome = fold.outcome("closed", {})
+    collector, _ = fold_of(Event("whole"), Event("half", is_cut=True))
+    outcome = collector.result("closed", {})
     assert outcome.value["events"] == [
         {"event": "message", "data": "whole"},
         {"event": "message", "data": "half", "truncated": True},
@@ -449,14 +451,14 @@ def test_an_event_that_came_cut_is_marked_and_that_is_explained() -> None:
 
 
 def test_an_event_that_takes_too_much_is_cut_and_its_line_is_told_whole() -> None:
-    fold, told = fold_of(
+    collector, told = fold_of(
         Event("short", id="1"),
         Event(json.dumps({"id": "trn-1", "status": "failed", "results": ["x" * 50] * 100}), id="2"),
         Event("last", id="3"),
         max_chars=4_000 + ENVELOPE,
     )
     assert told == ["message: short", "trn-1: failed", "message: last"]
-    first, second, third = fold.outcome("event_limit", {}).value["events"]
+    first, second, third = collector.result("event_limit", {}).value["events"]
     kept = second["data"].pop("results")
     assert (first, second, third) == (
         {"event": "message", "id": "1", "data": "short"},
@@ -468,9 +470,9 @@ def test_an_event_that_takes_too_much_is_cut_and_its_line_is_told_whole() -> Non
 
 
 def test_an_event_that_is_cut_has_some_room_however_little_there_is() -> None:
-    fold, told = fold_of(Event("y" * 2_000), Event("z"), max_chars=100)
+    collector, told = fold_of(Event("y" * 2_000), Event("z"), max_chars=100)
     assert told == [f"message: {'y' * (MAX_LINE - 10)}…", "message: z"]
-    (only,) = fold.outcome("event_limit", {}).value["events"]
+    (only,) = collector.result("event_limit", {}).value["events"]
     shown = only["data"].count("y")
     assert only == {"event": "message", "data": "y" * shown + f"… ({2_000 - shown:,} more)", "truncated": True}
     assert MIN_ROOM - 60 < len(dump(only)) <= MIN_ROOM
@@ -489,82 +491,82 @@ def test_an_event_that_is_cut_has_some_room_however_little_there_is() -> None:
     ],
 )
 def test_an_outcome_is_no_longer_than_it_may_be(event: Event, max_chars: int) -> None:
-    fold, _ = fold_of(*[event] * 200, max_events=1_000, max_chars=max_chars)
-    text = fold.outcome("event_limit", {"project_id": 1, "id": "r" * 36}, reason="r" * 180, resume="after").text
+    collector, _ = fold_of(*[event] * 200, max_events=1_000, max_chars=max_chars)
+    text = collector.result("event_limit", {"project_id": 1, "id": "r" * 36}, reason="r" * 180, resume="after").text
     assert max_chars / 3 < len(text) <= max_chars
     assert parse(text)["events"]
 
 
 def test_an_event_with_broken_json_is_listed_as_text() -> None:
     # Render's example of this stream spreads the JSON over lines without "data:": a parser gets its first line only.
-    fold, told = fold_of(Event("{", event="task.completed"))
+    collector, told = fold_of(Event("{", event="task.completed"))
     assert told == ["task.completed: {"]
-    assert fold.outcome("closed", {}).value["events"] == [{"event": "task.completed", "data": "{"}]
+    assert collector.result("closed", {}).value["events"] == [{"event": "task.completed", "data": "{"}]
 
 
 def test_the_runs_of_a_stream_are_told_in_the_words_of_their_life_cycle() -> None:
     run_id = "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22"
-    fold, watch = watched("posthog", run_id)
+    collector, watch = watched("posthog", run_id)
     told = [
-        fold.add(Event(json.dumps(STATE_EVENT), id="1-0")),
-        fold.add(Event(json.dumps(log_entry("_posthog/console", {"message": "hi"})), id="2-0")),
-        fold.add(Event(json.dumps(STATE_EVENT | {"status": "completed", "output": {"a": 1}}), id="3-0")),
+        collector.add(Event(json.dumps(STATE_EVENT), id="1-0")),
+        collector.add(Event(json.dumps(log_entry("_posthog/console", {"message": "hi"})), id="2-0")),
+        collector.add(Event(json.dumps(STATE_EVENT | {"status": "completed", "output": {"a": 1}}), id="3-0")),
     ]
     assert told == [f"{run_id}: running, build", "console: hi", f"{run_id}: succeeded, build"]
     end = Reading(run_id, RunStatus.SUCCEEDED, "completed", "build", result={"a": 1})
     assert watch.readings == {run_id: end}
-    outcome = fold.outcome("terminal", {"id": run_id})
+    outcome = collector.result("terminal", {"id": run_id})
     assert (outcome.value["runs"], outcome.value["resume"]) == ({run_id: "succeeded"}, {})
     assert outcome.notes == (f"Run {run_id}: succeeded (completed).", "All runs that were followed have ended.")
 
 
 def test_the_end_of_a_run_that_was_told_before_is_neither_told_nor_listed_again() -> None:
-    fold, _ = watched("render", "a", "b")
-    told = [fold.add(event) for event in (end_of("a"), end_of("b", "failed"), end_of("a"), end_of("b", "failed"))]
+    collector, _ = watched("render", "a", "b")
+    told = [collector.add(event) for event in (end_of("a"), end_of("b", "failed"), end_of("a"), end_of("b", "failed"))]
     assert told == ["a: succeeded", "b: failed", None, None]
-    assert fold.count == 2
-    assert [event["data"]["id"] for event in fold.outcome("terminal", {}).value["events"]] == ["a", "b"]
+    assert collector.count == 2
+    assert [event["data"]["id"] for event in collector.result("terminal", {}).value["events"]] == ["a", "b"]
 
 
 def test_nor_is_that_of_a_run_that_was_known_to_have_ended_before_the_stream() -> None:
-    fold, watch = watched("render", "a")
-    watch.take(Reading("a", RunStatus.SUCCEEDED, "completed"))
-    assert fold.add(end_of("a")) is None
+    collector, watch = watched("render", "a")
+    watch.update(Reading("a", RunStatus.SUCCEEDED, "completed"))
+    assert collector.add(end_of("a")) is None
 
 
 def test_what_a_run_says_after_its_end_is_told() -> None:
-    fold, watch = watched("render", "a")
-    assert [fold.add(end_of("a")), fold.add(end_of("a", "running"))] == ["a: succeeded", "a: running"]
+    collector, watch = watched("render", "a")
+    assert [collector.add(end_of("a")), collector.add(end_of("a", "running"))] == ["a: succeeded", "a: running"]
     assert watch.statuses() == {"a": "succeeded"}
 
 
 def test_a_run_that_is_not_followed_is_told_and_not_watched() -> None:
-    fold, watch = watched("render", "a", "b")
-    assert [fold.add(end_of("c")), fold.add(end_of("c"))] == ["c: succeeded", "c: succeeded"]
+    collector, watch = watched("render", "a", "b")
+    assert [collector.add(end_of("c")), collector.add(end_of("c"))] == ["c: succeeded", "c: succeeded"]
     assert watch.statuses() == {}
 
 
 def test_an_event_that_does_not_name_its_run_is_of_the_only_one() -> None:
     data = json.dumps({"type": "task_run_state", "status": "queued"})
-    fold, watch = watched("posthog", "a")
-    assert (fold.add(Event(data)), watch.statuses()) == ("a: queued", {"a": "queued"})
-    fold, watch = watched("posthog", "a", "b")
-    fold.add(Event(data))
+    collector, watch = watched("posthog", "a")
+    assert (collector.add(Event(data)), watch.statuses()) == ("a: queued", {"a": "queued"})
+    collector, watch = watched("posthog", "a", "b")
+    collector.add(Event(data))
     assert watch.statuses() == {}
 
 
 @pytest.mark.parametrize("event", [Event('{"error":"x"}', event="error"), Event("{"), Event('{"id":"a"}')])
 def test_an_event_that_tells_of_no_run_is_described_as_any_other(event: Event) -> None:
-    fold, watch = watched("render", "a")
-    assert fold.add(event) == describe_event(event.event, parse(event.data) if event.data != "{" else "{")
+    collector, watch = watched("render", "a")
+    assert collector.add(event) == describe_event(event.event, parse(event.data) if event.data != "{" else "{")
     assert watch.statuses() == {}
 
 
 @pytest.mark.parametrize("ended", ["closed", "wait_over", "event_limit", "error"])
-def test_a_stream_of_several_runs_goes_on_with_those_that_have_not_ended(ended: Ended) -> None:
-    fold, _ = watched("render", "a", "b", "c")
-    fold.add(end_of("b"))
-    outcome = fold.outcome(ended, {"taskRunIds": ["a", "b", "c"], "Accept": "x"})
+def test_a_stream_of_several_runs_goes_on_with_those_that_have_not_ended(ended: EndReason) -> None:
+    collector, _ = watched("render", "a", "b", "c")
+    collector.add(end_of("b"))
+    outcome = collector.result(ended, {"taskRunIds": ["a", "b", "c"], "Accept": "x"})
     assert outcome.value["resume"] == {"taskRunIds": ["a", "c"], "Accept": "x"}
     assert outcome.value["runs"] == {"b": "succeeded"}
     assert outcome.notes[0] == "Run b: succeeded (completed)."
@@ -572,43 +574,43 @@ def test_a_stream_of_several_runs_goes_on_with_those_that_have_not_ended(ended: 
 
 
 def test_a_stream_that_was_closed_after_the_end_of_all_runs_is_over() -> None:
-    fold, _ = watched("render", "a")
-    fold.add(end_of("a"))
-    assert fold.outcome("closed", {"taskRunIds": ["a"]}).value["resume"] == {}
+    collector, _ = watched("render", "a")
+    collector.add(end_of("a"))
+    assert collector.result("closed", {"taskRunIds": ["a"]}).value["resume"] == {}
 
 
 def test_a_stream_of_several_runs_goes_on_with_those_whose_end_did_not_fit() -> None:
-    fold, _ = watched("render", "a", "b", "c", "d", max_chars=ENVELOPE + 200)
+    collector, _ = watched("render", "a", "b", "c", "d", max_chars=ENVELOPE + 200)
     results = {"results": ["x" * 60]}
     for run_id in "dcba":
-        fold.add(Event(dump({"id": run_id, "status": "completed", **results}), "task.completed", "0", has_id=True))
-    outcome = fold.outcome("terminal", {"taskRunIds": ["a", "b", "c", "d"]})
+        collector.add(Event(dump({"id": run_id, "status": "completed", **results}), "task.completed", "0", has_id=True))
+    outcome = collector.result("terminal", {"taskRunIds": ["a", "b", "c", "d"]})
     assert [event["data"]["id"] for event in outcome.value["events"]] == ["d"]
     assert outcome.value["resume"] == {"taskRunIds": ["a", "b", "c"]}
     assert outcome.value["runs"] == dict.fromkeys("abcd", "succeeded")
 
 
 def test_a_run_that_goes_on_and_whose_events_did_not_fit_is_asked_for_once() -> None:
-    fold, _ = watched("render", "a", "b", max_chars=ENVELOPE + 200)
+    collector, _ = watched("render", "a", "b", max_chars=ENVELOPE + 200)
     for number in range(5):
-        fold.add(Event(dump({"id": "b", "status": "running", "n": "x" * 60, "m": number}), id="0", has_id=True))
-    assert fold.outcome("wait_over", {}).value["resume"] == {"taskRunIds": ["a", "b"]}
+        collector.add(Event(dump({"id": "b", "status": "running", "n": "x" * 60, "m": number}), id="0", has_id=True))
+    assert collector.result("wait_over", {}).value["resume"] == {"taskRunIds": ["a", "b"]}
 
 
 def test_when_no_run_is_left_and_something_did_not_fit_all_are_asked_for() -> None:
-    fold, _ = watched("render", "a", max_chars=ENVELOPE + 200)
-    fold.add(end_of("a"))
-    fold.add(Event("x" * 190))
-    assert fold.outcome("terminal", {}).value["resume"] == {"taskRunIds": ["a"]}
+    collector, _ = watched("render", "a", max_chars=ENVELOPE + 200)
+    collector.add(end_of("a"))
+    collector.add(Event("x" * 190))
+    assert collector.result("terminal", {}).value["resume"] == {"taskRunIds": ["a"]}
 
 
 def test_each_of_many_runs_has_its_share_of_the_characters() -> None:
     run_ids = [f"trn-{number}" for number in range(20)]
-    fold, _ = watched("render", *run_ids, max_chars=20_000 + ENVELOPE)
+    collector, _ = watched("render", *run_ids, max_chars=20_000 + ENVELOPE)
     for run_id in run_ids:
-        fold.add(
+        collector.add(
             Event(dump({"id": run_id, "status": "completed", "results": ["x" * 90] * 1_000}), "task.completed", "0")
         )
-    listed = fold.outcome("terminal", {}).value["events"]
+    listed = collector.result("terminal", {}).value["events"]
     assert [event["data"]["id"] for event in listed] == run_ids
     assert all(event["truncated"] and event["data"]["results"] for event in listed)

@@ -10,7 +10,7 @@ from mcp_taskruns.core.calls.pages import read_page
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.operation import EntryLog, Operation
-from mcp_taskruns.core.runs.logs import MAX_LINE, entry_line, show_log
+from mcp_taskruns.core.runs.logs import MAX_LINE, describe_entry, render_log
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
 
@@ -45,7 +45,7 @@ def lines_answered(entries: list[Any]) -> CallResult:
 
 
 def told(entries: list[Any], room: int = ROOM, **arguments: Any) -> CallResult:
-    return show_log(lines_answered(entries), LOG, arguments, room, None)
+    return render_log(lines_answered(entries), LOG, arguments, room, None)
 
 
 def told_page(
@@ -55,7 +55,7 @@ def told_page(
     headers = {"content-type": "application/json", "x-has-more": more, "x-matching-count": str(total)}
     outcome = read_response(HttpResponse(200, headers, dump(entries).encode()), SESSION_LOG)
     assert SESSION_LOG.paging is not None
-    return show_log(outcome, log_of(SESSION_LOG), arguments, room, read_page(SESSION_LOG.paging, arguments, outcome))
+    return render_log(outcome, log_of(SESSION_LOG), arguments, room, read_page(SESSION_LOG.paging, arguments, outcome))
 
 
 MIXED = [
@@ -84,7 +84,7 @@ def test_the_entries_of_a_page_are_told_as_those_of_a_whole_log_are() -> None:
 
 
 def test_what_was_said_of_the_answer_is_still_said() -> None:
-    outcome = show_log(lines_answered(MIXED).noted("Redacted: something."), LOG, {}, ROOM, None)
+    outcome = render_log(lines_answered(MIXED).with_notes("Redacted: something."), LOG, {}, ROOM, None)
     assert outcome.notes == ("All 4 entries.", "Redacted: something.")
 
 
@@ -255,7 +255,7 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_an_entry_is_one_line_of_at_most_500_characters_whatever_is_in_it(odd: Any) -> None:
-    line = entry_line(odd, LOG)
+    line = describe_entry(odd, LOG)
     assert len(line) <= MAX_LINE == 500
     assert len(line.splitlines()) <= 1
     assert re.search(r"[\x00-\x1f\x7f-\x9f]", line) is None
@@ -264,7 +264,7 @@ def test_an_entry_is_one_line_of_at_most_500_characters_whatever_is_in_it(odd: A
 def test_an_odd_entry_does_not_keep_the_others_away() -> None:
     odd = [item for item in ODD if not isinstance(item, str)]  # a text with a line break would be two lines
     lines = told([MIXED[0], *odd, MIXED[2]], last=1000).text.split("\n")
-    assert (lines[0], lines[-1]) == (entry_line(MIXED[0], LOG), entry_line(MIXED[2], LOG))
+    assert (lines[0], lines[-1]) == (describe_entry(MIXED[0], LOG), describe_entry(MIXED[2], LOG))
     assert len(lines) == len(odd) + 2
 
 
@@ -279,7 +279,7 @@ def test_an_odd_entry_does_not_keep_the_others_away() -> None:
     ],
 )
 def test_an_entry_of_another_shape_is_told_as_well_as_it_can_be(odd: Any, line: str) -> None:
-    assert line in entry_line(odd, LOG)
+    assert line in describe_entry(odd, LOG)
 
 
 LINE = len("2026-01-31T09:00:00Z console: entry 0")
@@ -298,7 +298,7 @@ LINE = len("2026-01-31T09:00:00Z console: entry 0")
 def test_of_a_log_the_last_whole_lines_that_fit_are_kept(limit: int, shown: int) -> None:
     entries = counted(10)
     outcome = told(entries, limit)
-    assert outcome.text.split("\n") == [entry_line(one, LOG) for one in entries[10 - shown :]]
+    assert outcome.text.split("\n") == [describe_entry(one, LOG) for one in entries[10 - shown :]]
     assert len(outcome.text) <= limit
     assert outcome.notes == ("All 10 entries.",) if shown == 10 else (f"The last {shown} of 10 entries.",)
 
@@ -309,7 +309,7 @@ def test_of_a_page_the_first_whole_lines_that_fit_are_kept_and_the_next_offset_f
 ) -> None:
     entries = counted(10)
     outcome = told_page(entries, limit, more="true", offset=20)
-    assert outcome.text.split("\n") == [entry_line(one, LOG) for one in entries[:shown]]
+    assert outcome.text.split("\n") == [describe_entry(one, LOG) for one in entries[:shown]]
     assert len(outcome.text) <= limit
     items = "Item 21" if shown == 1 else f"Items 21 to {20 + shown}"
     assert outcome.notes == (
@@ -329,7 +329,7 @@ def test_a_page_that_is_cut_is_not_the_end_also_when_the_provider_has_no_more() 
 def test_an_entry_that_does_not_fit_whole_is_told_by_its_beginning(raw: bool) -> None:
     entries = [entry(0, message="first"), entry(1, message="x" * 5000)]
     outcome = told(entries, 300, raw=raw)
-    line = dump(entries[1]) if raw else entry_line(entries[1], LOG)
+    line = dump(entries[1]) if raw else describe_entry(entries[1], LOG)
     assert outcome.text == line[: len(outcome.text) - 1] + "…"
     assert 250 < len(outcome.text) <= 300
     assert outcome.notes == ("The last 1 of 2 entries.",)
@@ -363,4 +363,4 @@ def test_of_a_page_all_entries_are_told_that_there_is_room_for() -> None:
 @pytest.mark.parametrize("value", [{"detail": "moved"}, "text"])
 def test_an_answer_that_is_no_log_is_shown_as_it_is(value: Any) -> None:
     outcome = read_response(HttpResponse(200, {"content-type": "application/json"}, dump(value).encode()), LOGS)
-    assert show_log(outcome, LOG, {"last": 5, "types": ["a"]}, ROOM, None) == outcome
+    assert render_log(outcome, LOG, {"last": 5, "types": ["a"]}, ROOM, None) == outcome

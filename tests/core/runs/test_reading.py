@@ -15,19 +15,19 @@ from mcp_taskruns.core.model.run import Lifecycle, RunShape, RunStatus
 from mcp_taskruns.core.runs.messages import (
     MAX_TOLD_RUNS,
     WAIT_SCHEMA,
-    cancel_value,
+    cancel_result,
     status_line,
-    wait_value,
+    wait_result,
 )
 from mcp_taskruns.core.runs.reading import (
     Reading,
-    brief_error,
     describe_run,
-    reading_of,
+    error_text,
+    parse_reading,
     run_in_event,
     runs_in_response,
 )
-from mcp_taskruns.core.runs.watch import MAX_INTERVAL_S, Until, Watch, age_of, poll_interval
+from mcp_taskruns.core.runs.watch import MAX_INTERVAL_S, Until, Watch, poll_interval_s, run_age_s
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
 
@@ -353,18 +353,18 @@ STATES = {"on": RUNNING, "ok": SUCCEEDED, "bad": FAILED, "off": CANCELED}
     "value", [None, "on", [], [{"status": "on"}], {}, {"id": "r"}, {"status": None}, {"status": 1}, {"status": ["on"]}]
 )
 def test_a_value_without_a_state_is_no_run(value: Any) -> None:
-    assert reading_of(value, SHAPE, STATES, "r") is None
+    assert parse_reading(value, SHAPE, STATES, "r") is None
 
 
 @pytest.mark.parametrize(
     ("told", "run_id"), [({}, "asked"), ({"id": None}, "asked"), ({"id": ""}, "asked"), ({"id": 5}, "asked")]
 )
 def test_a_run_that_does_not_tell_its_id_is_the_one_that_was_asked_for(told: Json, run_id: str) -> None:
-    assert reading_of({"status": "on", **told}, SHAPE, STATES, "asked") == Reading(run_id, RUNNING, "on")
+    assert parse_reading({"status": "on", **told}, SHAPE, STATES, "asked") == Reading(run_id, RUNNING, "on")
 
 
 def test_a_run_keeps_its_own_id() -> None:
-    assert reading_of({"status": "on", "id": "own"}, SHAPE, STATES, "asked") == Reading("own", RUNNING, "on")
+    assert parse_reading({"status": "on", "id": "own"}, SHAPE, STATES, "asked") == Reading("own", RUNNING, "on")
 
 
 @pytest.mark.parametrize(
@@ -383,14 +383,14 @@ def test_a_run_keeps_its_own_id() -> None:
     ],
 )
 def test_progress_is_a_ratio_or_none(told: Any, read: float | None) -> None:
-    reading = reading_of({"status": "on", "id": "r", "progress": told}, SHAPE, STATES)
+    reading = parse_reading({"status": "on", "id": "r", "progress": told}, SHAPE, STATES)
     assert reading is not None
     assert reading.progress == read
 
 
 @pytest.mark.parametrize("name", ["stage", "at"])
 def test_what_should_be_text_and_is_none_is_not_told(name: str) -> None:
-    assert reading_of({"status": "on", "id": "r", name: 5}, SHAPE, STATES) == Reading("r", RUNNING, "on")
+    assert parse_reading({"status": "on", "id": "r", name: 5}, SHAPE, STATES) == Reading("r", RUNNING, "on")
 
 
 @pytest.mark.parametrize(
@@ -409,21 +409,21 @@ def test_what_should_be_text_and_is_none_is_not_told(name: str) -> None:
 )
 def test_an_error_is_what_its_paths_tell_together(told: Json, error: Any) -> None:
     for native, state in (("bad", FAILED), ("off", CANCELED)):
-        assert reading_of({"status": native, "id": "r", **told}, SHAPE, STATES) == Reading(
+        assert parse_reading({"status": native, "id": "r", **told}, SHAPE, STATES) == Reading(
             "r", state, native, error=error
         )
 
 
 @pytest.mark.parametrize("native", ["on", "ok", "odd"])
 def test_only_a_run_that_did_not_succeed_has_an_error(native: str) -> None:
-    reading = reading_of({"status": native, "id": "r", "error": "from an earlier try"}, SHAPE, STATES)
+    reading = parse_reading({"status": native, "id": "r", "error": "from an earlier try"}, SHAPE, STATES)
     assert reading is not None
     assert reading.error is None
 
 
 @pytest.mark.parametrize(("native", "result"), [("on", None), ("ok", [1]), ("bad", None), ("off", None), ("odd", None)])
 def test_only_a_run_that_succeeded_has_a_result(native: str, result: Any) -> None:
-    reading = reading_of({"status": native, "id": "r", "out": [1]}, SHAPE, STATES)
+    reading = parse_reading({"status": native, "id": "r", "out": [1]}, SHAPE, STATES)
     assert reading is not None
     assert reading.result == result
 
@@ -488,14 +488,14 @@ def test_what_is_read_is_news_when_it_differs() -> None:
         Reading("a", RUNNING, "running", "build", 0.2),
         Reading("a", FAILED, "failed", error="no"),
     ]
-    assert [watch.take(reading) for reading in told] == [True, False, False, True, True, True, False, True, True]
+    assert [watch.update(reading) for reading in told] == [True, False, False, True, True, True, False, True, True]
     assert watch.readings == {"a": told[-1]}
 
 
 def test_the_latest_is_kept_also_when_it_is_no_news() -> None:
     watch = Watch(["a"])
-    watch.take(Reading("a", QUEUED, "queued"))
-    assert watch.take(Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z")) is False
+    watch.update(Reading("a", QUEUED, "queued"))
+    assert watch.update(Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z")) is False
     assert watch.readings["a"] == Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z")
 
 
@@ -504,15 +504,15 @@ def test_the_latest_is_kept_also_when_it_is_no_news() -> None:
 def test_a_run_that_has_ended_stays_so(end: RunStatus, later: RunStatus) -> None:
     watch = Watch(["a"])
     ended = Reading("a", end, "end")
-    assert watch.take(ended)
-    assert not watch.take(Reading("a", later, "later"))
+    assert watch.update(ended)
+    assert not watch.update(Reading("a", later, "later"))
     assert watch.readings == {"a": ended}
 
 
 def test_a_run_that_is_not_watched_is_no_news() -> None:
     watch = Watch(["a"])
-    assert not watch.take(Reading("b", SUCCEEDED, "completed"))
-    assert (watch.readings, watch.has_ended("b"), watch.is_over) == ({"a": None}, False, False)
+    assert not watch.update(Reading("b", SUCCEEDED, "completed"))
+    assert (watch.readings, watch.has_ended("b"), watch.is_done) == ({"a": None}, False, False)
 
 
 A_DONE, A_GOES_ON = Reading("a", SUCCEEDED, "completed"), Reading("a", RUNNING, "running")
@@ -535,8 +535,8 @@ def test_a_watch_is_over_when_all_or_any_of_its_runs_have_ended(
     for until, is_over in over.items():
         watch = Watch(["a", "b", "a"], until)
         for reading in readings:
-            watch.take(reading)
-        assert (watch.pending, watch.ended, watch.is_over) == (pending, ended, is_over)
+            watch.update(reading)
+        assert (watch.pending, watch.ended_count, watch.is_done) == (pending, ended, is_over)
         assert [watch.has_ended(run_id) for run_id in ("a", "b")] == ["a" not in pending, "b" not in pending]
         assert watch.statuses() == {reading.run_id: str(reading.status) for reading in sorted(readings, key=_id)}
 
@@ -562,12 +562,12 @@ def _id(reading: Reading) -> str:
 def test_a_run_is_asked_for_at_its_interval_and_less_often_as_it_ages(
     lifecycle: Lifecycle, age: float, seconds: float
 ) -> None:
-    assert poll_interval(lifecycle, age) == seconds
+    assert poll_interval_s(lifecycle, age) == seconds
 
 
 def test_it_is_never_asked_for_more_often_than_its_provider_wants() -> None:
     slow = Lifecycle("p", RENDER.read, SHAPE, STATES, interval_s=60)
-    assert [poll_interval(slow, age) for age in (0, 10_000)] == [60, 60]
+    assert [poll_interval_s(slow, age) for age in (0, 10_000)] == [60, 60]
 
 
 @pytest.mark.parametrize(
@@ -588,8 +588,8 @@ def test_it_is_never_asked_for_more_often_than_its_provider_wants() -> None:
 def test_a_run_is_as_old_as_its_provider_says(started: str, age: float) -> None:
     reading = Reading("r", RUNNING, "running", started=started)
     now = datetime(2026, 1, 31, 9, 1, 30, tzinfo=UTC)
-    assert age_of(reading, now) == age
-    assert age_of(reading, now.astimezone(timezone(timedelta(hours=-5)))) == age
+    assert run_age_s(reading, now) == age
+    assert run_age_s(reading, now.astimezone(timezone(timedelta(hours=-5)))) == age
 
 
 @pytest.mark.parametrize(
@@ -632,7 +632,7 @@ def test_the_line_of_a_run_is_short() -> None:
     ],
 )
 def test_an_error_is_told_in_its_own_words(error: Any, words: str) -> None:
-    assert brief_error(error) == words
+    assert error_text(error) == words
 
 
 @pytest.mark.parametrize(
@@ -674,8 +674,8 @@ def waited(
 ) -> Json:
     watch = Watch(run_ids, until)
     for reading in readings:
-        watch.take(reading)
-    value = wait_value(lifecycle, watch, elapsed_s=elapsed_s, polls=polls, several=several)
+        watch.update(reading)
+    value = wait_result(lifecycle, watch, elapsed_s=elapsed_s, polls=polls, several=several)
     assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
     assert set(value) <= set(WAIT_SCHEMA["properties"])
     return value
@@ -922,8 +922,8 @@ def test_an_array_of_one_id_is_answered_by_a_list_of_one() -> None:
 
 def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
     watch = Watch(["a"])
-    watch.take(Reading("a", RUNNING, "running"))
-    value = wait_value(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider answered 503")
+    watch.update(Reading("a", RUNNING, "running"))
+    value = wait_result(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider answered 503")
     assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
     assert (value["terminal"], value["timed_out"], value["status"]) == (False, False, "running")
     assert value["reason"] == "the provider answered 503"
@@ -1057,7 +1057,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
 def test_cancelling_tells_whether_it_ended_the_run(
     before: Reading, after: Reading, answer: Any, guard: str, was_accepted: bool, told: Json
 ) -> None:
-    value = cancel_value(RENDER, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside="")
+    value = cancel_result(RENDER, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside="")
     expected: Json = {
         "provider": "render",
         "run_id": "r",
