@@ -1,4 +1,7 @@
-"""Shapes are those of the Inngest dev server's answers; the routes are pkg/api/apiv1/apiv1.go and pkg/api/v2."""
+"""The simulated Inngest API.
+
+Shapes are those of responses of the Inngest dev server. Routes are those of pkg/api/apiv1/apiv1.go and pkg/api/v2.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +18,7 @@ DEMO, SLEEPY, QUICK, FAILS, CANCELLED = (f"01JZDEM0RVN00000000000000{n}" for n i
 UNKNOWN = "01HE8AM9DPK9N37V1RKY1DNQF5"
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 
-# What the dev server says of a run, in this order.
+# The keys of a run, in the dev server's order.
 RUN_KEYS = [
     "run_id",
     "run_started_at",
@@ -36,11 +39,11 @@ async def api(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def seen(response: httpx.Response) -> tuple[int, str | None]:
+def status_and_type(response: httpx.Response) -> tuple[int, str | None]:
     return response.status_code, response.headers.get("content-type")
 
 
-def test_the_environment_points_at_the_mount(simulator: Simulator) -> None:
+def test_environment_contains_base_url_and_signing_key(simulator: Simulator) -> None:
     assert simulator.inngest.environment("http://127.0.0.1:1") == {
         "INNGEST_BASE_URL": "http://127.0.0.1:1/inngest",
         "INNGEST_SIGNING_KEY": "signkey-test-simulated",
@@ -55,12 +58,12 @@ def test_the_environment_points_at_the_mount(simulator: Simulator) -> None:
         (CANCELLED, "Cancelled", "2025-12-31T23:50:02.700Z", {}),
     ],
 )
-async def test_a_run_is_shown_as_the_dev_server_shows_it(
+async def test_get_run_has_the_shape_of_the_dev_server(
     api: httpx.AsyncClient, run_id: str, status: str, ended_at: str | None, output: Any
 ) -> None:
     response = await api.get(f"/v1/runs/{run_id}")
     data = response.json()["data"]
-    assert seen(response) == (200, JSON)
+    assert status_and_type(response) == (200, JSON)
     assert response.headers["cache-control"] == "private, max-age=3"
     assert response.headers["x-inngest-server-kind"] == "dev"
     assert list(data) == RUN_KEYS + ([] if output is None else ["output"])
@@ -71,19 +74,19 @@ async def test_a_run_is_shown_as_the_dev_server_shows_it(
     }
 
 
-async def test_a_failed_run_has_its_error_as_output(api: httpx.AsyncClient) -> None:
+async def test_failed_run_has_its_error_as_output(api: httpx.AsyncClient) -> None:
     data = (await api.get(f"/v1/runs/{FAILS}")).json()["data"]
     assert (data["status"], sorted(data["output"])) == ("Failed", ["code", "message", "name", "stack"])
 
 
-async def test_a_run_read_again_within_3_seconds_comes_as_text(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_cached_run_is_returned_as_text_for_3_seconds(api: httpx.AsyncClient, clock: ManualClock) -> None:
     first = await api.get(f"/v1/runs/{SLEEPY}")
     clock.advance(2.9)
     hit = await api.get(f"/v1/runs/{SLEEPY}")
-    assert (seen(hit), hit.content) == ((200, TEXT), first.content)
+    assert (status_and_type(hit), hit.content) == ((200, TEXT), first.content)
     assert "cache-control" not in hit.headers
     clock.advance(0.1)
-    assert seen(await api.get(f"/v1/runs/{SLEEPY}")) == (200, JSON)
+    assert status_and_type(await api.get(f"/v1/runs/{SLEEPY}")) == (200, JSON)
 
 
 @pytest.mark.parametrize("path", ["", "/jobs"])
@@ -94,57 +97,55 @@ async def test_a_run_read_again_within_3_seconds_comes_as_text(api: httpx.AsyncC
         ("nope", {"error": "Invalid run ID: nope", "data": None, "status": 400}),
     ],
 )
-async def test_reading_what_is_not_there_is_a_200_with_an_error(
-    api: httpx.AsyncClient, path: str, run_id: str, body: Any
-) -> None:
+async def test_get_unknown_run_is_200_with_an_error(api: httpx.AsyncClient, path: str, run_id: str, body: Any) -> None:
     for _ in range(2):
         response = await api.get(f"/v1/runs/{run_id}{path}")
-        assert (seen(response), response.json()) == ((200, JSON), body)
+        assert (status_and_type(response), response.json()) == ((200, JSON), body)
         assert "cache-control" not in response.headers
 
 
-async def test_the_jobs_of_a_run_dwindle_until_it_has_ended(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_jobs_are_removed_when_they_are_due(api: httpx.AsyncClient, clock: ManualClock) -> None:
     waiting = []
     for _ in range(4):
         response = await api.get(f"/v1/runs/{DEMO}/jobs")
-        assert seen(response) == (200, JSON)
+        assert status_and_type(response) == (200, JSON)
         assert response.headers["cache-control"] == "private, max-age=5"
         waiting.append([job["at"][17:19] for job in response.json()["data"]])
         clock.advance(5)
     assert waiting == [["04", "08", "12"], ["08", "12"], ["12"], []]
 
 
-async def test_a_job_is_of_the_queue_and_not_a_step(api: httpx.AsyncClient) -> None:
+async def test_job_has_the_shape_of_a_queue_item(api: httpx.AsyncClient) -> None:
     (job,) = (await api.get(f"/v1/runs/{SLEEPY}/jobs")).json()["data"]
     assert list(job) == ["JobID", "at", "position", "kind", "attempt", "Raw"]
     assert (job["at"], job["position"], job["kind"], job["attempt"]) == ("2026-01-01T00:10:00.000Z", 0, "sleep", 0)
 
 
-async def test_the_first_reading_of_the_demo_run_is_its_beginning(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_demo_run_starts_when_it_is_first_read(api: httpx.AsyncClient, clock: ManualClock) -> None:
     clock.advance(1000)
-    states = []
+    statuses = []
     for _ in range(2):
         data = (await api.get(f"/v1/runs/{DEMO}")).json()["data"]
-        states.append((data["run_started_at"], data["status"]))
+        statuses.append((data["run_started_at"], data["status"]))
         clock.advance(12)
-    assert states == [("2026-01-01T00:16:40.000Z", "Running"), ("2026-01-01T00:16:40.000Z", "Completed")]
+    assert statuses == [("2026-01-01T00:16:40.000Z", "Running"), ("2026-01-01T00:16:40.000Z", "Completed")]
 
 
-async def test_cancelling_answers_with_nothing_and_shows_once_the_cache_has_expired(
+async def test_cancel_has_an_empty_response_and_shows_after_the_cache_expires(
     api: httpx.AsyncClient, clock: ManualClock
 ) -> None:
     await api.get(f"/v1/runs/{SLEEPY}")
     response = await api.delete(f"/v1/runs/{SLEEPY}")
-    assert (seen(response), response.headers["content-length"]) == ((200, JSON), "0")
-    states = []
+    assert (status_and_type(response), response.headers["content-length"]) == ((200, JSON), "0")
+    statuses = []
     for _ in range(2):
-        states.append((await api.get(f"/v1/runs/{SLEEPY}")).json()["data"]["status"])
+        statuses.append((await api.get(f"/v1/runs/{SLEEPY}")).json()["data"]["status"])
         clock.advance(3)
-    assert states == ["Running", "Cancelled"]
+    assert statuses == ["Running", "Cancelled"]
     assert (await api.get(f"/v1/runs/{SLEEPY}/jobs")).json()["data"] == []
 
 
-async def test_cancelling_what_has_ended_changes_nothing(api: httpx.AsyncClient) -> None:
+async def test_cancel_keeps_a_terminal_status(api: httpx.AsyncClient) -> None:
     assert (await api.delete(f"/v1/runs/{QUICK}")).status_code == 200
     assert (await api.get(f"/v1/runs/{QUICK}")).json()["data"]["status"] == "Completed"
 
@@ -153,46 +154,47 @@ async def test_cancelling_what_has_ended_changes_nothing(api: httpx.AsyncClient)
     ("run_id", "status", "error"),
     [(UNKNOWN, 404, f"Unable to load function run: {UNKNOWN}"), ("nope", 400, "Invalid run ID: nope")],
 )
-async def test_cancelling_what_is_not_there_is_an_error(
-    api: httpx.AsyncClient, run_id: str, status: int, error: str
-) -> None:
+async def test_cancel_unknown_run_is_an_error(api: httpx.AsyncClient, run_id: str, status: int, error: str) -> None:
     response = await api.delete(f"/v1/runs/{run_id}")
-    assert (seen(response), response.json()) == ((status, JSON), {"error": error, "data": None, "status": status})
+    assert (status_and_type(response), response.json()) == (
+        (status, JSON),
+        {"error": error, "data": None, "status": status},
+    )
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", f"/v1/runs/{SLEEPY}/cancel"), ("GET", f"/v1/runs/{SLEEPY}/"), ("GET", "/"), ("GET", "/v1/events")],
 )
-async def test_an_unknown_path_is_not_found_in_plain_text(api: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_unknown_path_is_404_in_plain_text(api: httpx.AsyncClient, method: str, path: str) -> None:
     response = await api.request(method, path)
-    assert (seen(response), response.text) == ((404, TEXT), "404 page not found\n")
+    assert (status_and_type(response), response.text) == ((404, TEXT), "404 page not found\n")
 
 
-async def test_a_wrong_method_names_the_right_ones_one_by_one(api: httpx.AsyncClient) -> None:
+async def test_unsupported_method_is_405_with_one_allow_header_per_method(api: httpx.AsyncClient) -> None:
     response = await api.post(f"/v1/runs/{SLEEPY}")
     assert (response.status_code, response.content) == (405, b"")
     assert response.headers.get_list("allow") == ["GET", "DELETE"]
 
 
 @pytest.mark.parametrize("key", ["", "Bearer signkey-wrong", "Bearer sk-inn-api-1"])
-async def test_v1_takes_signing_keys_only(api: httpx.AsyncClient, key: str) -> None:
+async def test_v1_accepts_only_signing_keys(api: httpx.AsyncClient, key: str) -> None:
     response = await api.get(f"/v1/runs/{SLEEPY}", headers={"Authorization": key})
-    assert (seen(response), response.text) == ((401, TEXT), "Authentication failed\n")
+    assert (status_and_type(response), response.text) == ((401, TEXT), "Authentication failed\n")
 
 
-async def test_v2_takes_signing_and_api_keys(api: httpx.AsyncClient) -> None:
-    good = await api.get("/v2/runs", headers={"Authorization": "Bearer sk-inn-api-1"})
-    bad = await api.get("/v2/runs", headers={"Authorization": "Bearer sk-inn-api-wrong"})
+async def test_v2_accepts_signing_keys_and_api_keys(api: httpx.AsyncClient) -> None:
+    valid = await api.get("/v2/runs", headers={"Authorization": "Bearer sk-inn-api-1"})
+    invalid = await api.get("/v2/runs", headers={"Authorization": "Bearer sk-inn-api-wrong"})
     del api.headers["Authorization"]
-    none = await api.get("/v2/runs")
-    assert good.status_code == 200
-    assert (bad.status_code, bad.json()["errors"][0]["code"]) == (401, "invalid_signing_key")
-    assert (none.status_code, none.json()["errors"][0]["code"]) == (401, "authorization_header_missing")
+    missing = await api.get("/v2/runs")
+    assert valid.status_code == 200
+    assert (invalid.status_code, invalid.json()["errors"][0]["code"]) == (401, "invalid_signing_key")
+    assert (missing.status_code, missing.json()["errors"][0]["code"]) == (401, "authorization_header_missing")
 
 
 @pytest.mark.parametrize("prefix", ["/v2", "/api/v2"])
-async def test_v2_shows_a_run_with_its_output_when_asked(api: httpx.AsyncClient, prefix: str) -> None:
+async def test_v2_includes_the_output_on_request(api: httpx.AsyncClient, prefix: str) -> None:
     response = await api.get(f"{prefix}/runs/{QUICK}", params={"includeOutput": "true"})
     assert response.json() == {
         "data": {
@@ -210,7 +212,7 @@ async def test_v2_shows_a_run_with_its_output_when_asked(api: httpx.AsyncClient,
     assert "output" not in (await api.get(f"{prefix}/runs/{QUICK}")).json()["data"]
 
 
-async def test_v2_pages_say_whether_there_is_more(api: httpx.AsyncClient) -> None:
+async def test_v2_pages_report_whether_there_are_more(api: httpx.AsyncClient) -> None:
     pages, cursor = [], ""
     for _ in range(3):
         body = (await api.get("/v2/runs", params={"limit": 2, "cursor": cursor})).json()
@@ -219,7 +221,7 @@ async def test_v2_pages_say_whether_there_is_more(api: httpx.AsyncClient) -> Non
     assert pages == [(["1", "2"], True, 2), (["5", "4"], True, 2), (["3"], False, 2)]
 
 
-async def test_v2_filters_by_status_and_function(api: httpx.AsyncClient) -> None:
+async def test_v2_list_filters_by_status_and_function(api: httpx.AsyncClient) -> None:
     failed = (await api.get("/v2/runs?status=FAILED")).json()["data"]
     sleepy = (await api.get("/v2/runs?functionId=sleepy&status=CANCELLED")).json()["data"]
     nothing = (await api.get("/v2/runs?functionId=none")).json()
@@ -227,10 +229,10 @@ async def test_v2_filters_by_status_and_function(api: httpx.AsyncClient) -> None
     assert (nothing["data"], nothing["page"]) == ([], {"hasMore": False, "limit": 20})
 
 
-async def test_v2_cancels_a_run_once(api: httpx.AsyncClient) -> None:
-    answers = [await api.post(f"/v2/runs/{run_id}/cancel", json={}) for run_id in (SLEEPY, SLEEPY, FAILS)]
-    assert answers[0].json()["data"] == {"runId": SLEEPY}
-    assert [(answer.status_code, answer.json()["errors"][0]["code"]) for answer in answers[1:]] == [
+async def test_v2_cancel_of_a_terminal_run_is_409(api: httpx.AsyncClient) -> None:
+    responses = [await api.post(f"/v2/runs/{run_id}/cancel", json={}) for run_id in (SLEEPY, SLEEPY, FAILS)]
+    assert responses[0].json()["data"] == {"runId": SLEEPY}
+    assert [(response.status_code, response.json()["errors"][0]["code"]) for response in responses[1:]] == [
         (409, "run_already_cancelled"),
         (409, "run_already_ended"),
     ]
@@ -246,7 +248,7 @@ async def test_v2_cancels_a_run_once(api: httpx.AsyncClient) -> None:
         ("GET", "/v2/runs?cursor=nope", 400, "invalid_field_format"),
     ],
 )
-async def test_v2_errors_have_a_code_and_a_true_status(
+async def test_v2_errors_have_a_code_and_a_status_code(
     api: httpx.AsyncClient, method: str, path: str, status: int, code: str
 ) -> None:
     response = await api.request(method, path)

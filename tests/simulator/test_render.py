@@ -1,4 +1,7 @@
-"""Literals are from the Render API reference, the SDK (render 1.5.0) and render-oss/cli pkg/workflows/apiserver."""
+"""The simulated Render API.
+
+Literals are from the Render API reference, the SDK (render 1.5.0) and render-oss/cli pkg/workflows/apiserver.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -29,13 +32,13 @@ async def api(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def live(origin: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client over a real socket, which sees the frames of a stream one by one."""
+    """A client over a real socket, which receives the frames of a stream as they are sent."""
     async with httpx.AsyncClient(base_url=f"{origin}/render/v1", headers=KEY, timeout=5) as client:
         yield client
 
 
-async def start(api: httpx.AsyncClient, task: str, given: Any = (), **more: Any) -> Any:
-    response = await api.post("/task-runs", json={"task": task, "input": given or [], **more})
+async def start(api: httpx.AsyncClient, task: str, arguments: Any = (), **more: Any) -> Any:
+    response = await api.post("/task-runs", json={"task": task, "input": arguments or [], **more})
     assert response.status_code == 202, response.text
     return response.json()
 
@@ -59,24 +62,24 @@ def run_of(frame: str) -> Any:
 
 
 @pytest.mark.parametrize("key", ["", "Bearer rnd_wrong_key", "Bearer signkey-test-simulated", "Basic rnd_simulated"])
-async def test_a_wrong_key_is_refused_in_plain_text(api: httpx.AsyncClient, key: str) -> None:
+async def test_invalid_key_is_401_in_plain_text(api: httpx.AsyncClient, key: str) -> None:
     response = await api.get("/task-runs", headers={"Authorization": key})
     assert (response.status_code, response.headers["content-type"]) == (401, "text/plain; charset=utf-8")
 
 
-def test_the_environment_points_at_the_mount(simulator: Simulator) -> None:
+def test_environment_contains_base_url_and_key(simulator: Simulator) -> None:
     assert simulator.render.environment("http://127.0.0.1:1") == {
         "RENDER_BASE_URL": "http://127.0.0.1:1/render/v1",
         "RENDER_API_KEY": "rnd_simulated",
     }
 
 
-async def test_unknown_paths_and_methods_are_errors_in_json(api: httpx.AsyncClient) -> None:
+async def test_unknown_path_or_method_is_an_error_in_json(api: httpx.AsyncClient) -> None:
     assert ((r := await api.get("/flows")).status_code, r.json()) == (404, {"message": "not found"})
     assert ((r := await api.put("/tasks")).status_code, r.json()) == (405, {"message": "method not allowed"})
 
 
-async def test_a_wrong_key_may_also_be_refused_in_json(api: httpx.AsyncClient) -> None:
+async def test_invalid_key_that_contains_json_is_401_in_json(api: httpx.AsyncClient) -> None:
     response = await api.get("/task-runs", headers={"Authorization": "Bearer rnd_wrong_json"})
     assert (response.status_code, sorted(response.json())) == (401, ["id", "message"])
 
@@ -95,7 +98,7 @@ def limits(response: httpx.Response) -> tuple[int, str | None, str | None, str |
     return response.status_code, limit, remaining, reset
 
 
-async def test_every_answer_tells_where_the_limit_of_its_kind_stands(clock: ManualClock) -> None:
+async def test_every_response_reports_the_rate_limit_of_reads_or_writes(clock: ManualClock) -> None:
     async with limited(clock) as api:
         assert limits(await api.get("/tasks")) == (200, "2", "1", "60")
         clock.advance(15)
@@ -106,21 +109,21 @@ async def test_every_answer_tells_where_the_limit_of_its_kind_stands(clock: Manu
         assert limits(await api.get("/tasks")) == (200, "2", "1", "60")
 
 
-async def test_the_reset_of_a_limit_may_be_told_in_seconds_of_the_epoch(clock: ManualClock) -> None:
+async def test_rate_limit_reset_can_be_in_seconds_since_the_epoch(clock: ManualClock) -> None:
     async with limited(clock, resets_at_epoch=True) as api:
         clock.advance(15)
-        # The first minute of 2026 ends.
+        # The end of the first minute of 2026.
         assert limits(await api.get("/tasks")) == (200, "2", "1", "1767225660")
 
 
-async def test_without_limits_no_answer_tells_of_any(api: httpx.AsyncClient) -> None:
+async def test_rate_limit_headers_are_absent_without_limits(api: httpx.AsyncClient) -> None:
     assert limits(await api.get("/tasks")) == (200, None, None, None)
 
 
 # Tasks
 
 
-async def test_a_task_is_found_by_id_name_slug_and_version(api: httpx.AsyncClient) -> None:
+async def test_get_task_by_id_name_slug_and_version(api: httpx.AsyncClient) -> None:
     by_slug = await api.get("/tasks/demo-workflow/square")
     assert by_slug.json() == {
         "id": "tsk-d5im0000000000000001",
@@ -134,7 +137,7 @@ async def test_a_task_is_found_by_id_name_slug_and_version(api: httpx.AsyncClien
     assert (await api.get("/tasks/demo-workflow/square:a1b2c3d")).json()["id"] == "tsk-d5im0000000000000006"
 
 
-async def test_an_unknown_task_is_not_found(api: httpx.AsyncClient) -> None:
+async def test_get_unknown_task_is_404(api: httpx.AsyncClient) -> None:
     for name in ("{taskId}", "demo-workflow/square:fffffff"):
         response = await api.get(f"/tasks/{name}")
         assert (response.status_code, response.json()) == (404, {"message": "task not found"})
@@ -152,7 +155,7 @@ async def test_an_unknown_task_is_not_found(api: httpx.AsyncClient) -> None:
         (f"workflowId={WORKFLOW_ID}&taskSlug=demo-workflow/slow", ["slow"]),
     ],
 )
-async def test_tasks_are_filtered_by_every_parameter(api: httpx.AsyncClient, query: str, names: list[str]) -> None:
+async def test_list_tasks_filters_by_every_parameter(api: httpx.AsyncClient, query: str, names: list[str]) -> None:
     listed = (await api.get(f"/tasks?{query}")).json()
     assert [item["task"]["name"] for item in listed] == names
 
@@ -160,7 +163,7 @@ async def test_tasks_are_filtered_by_every_parameter(api: httpx.AsyncClient, que
 # Starting
 
 
-async def test_starting_answers_with_a_summary_that_has_no_result(api: httpx.AsyncClient) -> None:
+async def test_start_returns_a_summary_without_results(api: httpx.AsyncClient) -> None:
     assert await start(api, "demo-workflow/square", [5]) == {
         "id": "trn-d5im0000000000000005",
         "taskId": "tsk-d5im0000000000000001",
@@ -172,17 +175,17 @@ async def test_starting_answers_with_a_summary_that_has_no_result(api: httpx.Asy
     }
 
 
-@pytest.mark.parametrize("given", [[5], {"n": 5}])
-async def test_a_run_goes_from_pending_over_running_to_completed(
-    api: httpx.AsyncClient, clock: ManualClock, given: Any
+@pytest.mark.parametrize("arguments", [[5], {"n": 5}])
+async def test_run_goes_from_pending_to_running_to_completed(
+    api: httpx.AsyncClient, clock: ManualClock, arguments: Any
 ) -> None:
-    run_id = (await start(api, "demo-workflow/square", given))["id"]
-    states = []
+    run_id = (await start(api, "demo-workflow/square", arguments))["id"]
+    statuses = []
     for _ in range(3):
         run = (await api.get(f"/task-runs/{run_id}")).json()
-        states.append((run["status"], run["results"]))
+        statuses.append((run["status"], run["results"]))
         clock.advance(1.5)
-    assert states == [("pending", []), ("running", []), ("completed", [25])]
+    assert statuses == [("pending", []), ("running", []), ("completed", [25])]
     attempt = {
         "attempt": 0,
         "taskRunId": run_id,
@@ -202,29 +205,31 @@ async def test_a_run_goes_from_pending_over_running_to_completed(
         "attempts": [attempt],
         "startedAt": "2026-01-01T00:00:00.500Z",
         "completedAt": "2026-01-01T00:00:03.000Z",
-        "input": given,
+        "input": arguments,
         "results": [25],
     }
 
 
-async def test_a_run_that_fails_has_an_error_and_no_results(api: httpx.AsyncClient, clock: ManualClock) -> None:
-    wrong_input = await start(api, "demo-workflow/square", ["five"])
+async def test_failed_run_has_an_error_and_no_results(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    started = await start(api, "demo-workflow/square", ["five"])
     clock.advance(3)
-    run = (await api.get(f"/task-runs/{wrong_input['id']}")).json()
+    run = (await api.get(f"/task-runs/{started['id']}")).json()
     assert (run["status"], run["results"]) == ("failed", [])
     assert run["error"] == run["attempts"][0]["error"] == "TypeError: square() takes a number"
 
 
-async def test_a_retried_run_keeps_its_id_and_never_looks_failed(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_retried_run_keeps_its_id_and_is_never_failed_in_between(
+    api: httpx.AsyncClient, clock: ManualClock
+) -> None:
     run_id = (await start(api, "demo-workflow/flaky"))["id"]
-    seen = []
+    history = []
     for _ in range(13):
         run = (await api.get(f"/task-runs/{run_id}")).json()
-        seen.append((run["status"], run["retries"], [attempt["status"] for attempt in run["attempts"]]))
+        history.append((run["status"], run["retries"], [attempt["status"] for attempt in run["attempts"]]))
         clock.advance(0.5)
-    assert seen[4] == ("pending", 1, ["failed"])
-    assert seen[12] == ("completed", 2, ["failed", "failed", "completed"])
-    assert {status for status, _, _ in seen} == {"pending", "running", "completed"}
+    assert history[4] == ("pending", 1, ["failed"])
+    assert history[12] == ("completed", 2, ["failed", "failed", "completed"])
+    assert {status for status, _, _ in history} == {"pending", "running", "completed"}
     assert [attempt["attempt"] for attempt in run["attempts"]] == [0, 1, 2]
     assert "error" not in run
 
@@ -240,7 +245,9 @@ async def test_a_retried_run_keeps_its_id_and_never_looks_failed(api: httpx.Asyn
         (b'{"task": "demo-workflow/cube", "input": []}', 404, "task not found: demo-workflow/cube"),
     ],
 )
-async def test_a_bad_order_starts_nothing(api: httpx.AsyncClient, body: bytes, status: int, message: str) -> None:
+async def test_invalid_start_request_starts_no_run(
+    api: httpx.AsyncClient, body: bytes, status: int, message: str
+) -> None:
     before = (await api.get("/task-runs")).json()
     response = await api.post("/task-runs", content=body)
     assert response.status_code == status
@@ -248,7 +255,7 @@ async def test_a_bad_order_starts_nothing(api: httpx.AsyncClient, body: bytes, s
     assert (await api.get("/task-runs")).json() == before
 
 
-async def test_a_key_used_again_within_a_day_returns_the_first_run(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_idempotency_key_returns_the_first_run_for_a_day(api: httpx.AsyncClient, clock: ManualClock) -> None:
     first = await start(api, "demo-workflow/square", [5], idempotencyKey="k-1")
     clock.advance(24 * 3600 - 1)
     again = await start(api, "demo-workflow/square", [6], idempotencyKey="k-1")
@@ -262,7 +269,7 @@ async def test_a_key_used_again_within_a_day_returns_the_first_run(api: httpx.As
 # Listing
 
 
-async def test_pages_follow_the_cursor_of_their_last_item(api: httpx.AsyncClient) -> None:
+async def test_list_runs_continues_after_the_cursor_of_the_last_item(api: httpx.AsyncClient) -> None:
     first = (await api.get("/task-runs", params={"limit": 3})).json()
     rest = (await api.get("/task-runs", params={"limit": 3, "cursor": first[-1]["cursor"]})).json()
     assert [item["taskRun"]["id"] for item in first + rest] == [RUNNING, CANCELED, FAILED, COMPLETED]
@@ -278,42 +285,40 @@ async def test_pages_follow_the_cursor_of_their_last_item(api: httpx.AsyncClient
         ("cursor=x", "invalid_cursor"),
     ],
 )
-async def test_a_page_that_cannot_be_is_refused(api: httpx.AsyncClient, query: str, code: str) -> None:
+async def test_invalid_limit_or_cursor_is_400(api: httpx.AsyncClient, query: str, code: str) -> None:
     response = await api.get(f"/task-runs?{query}")
     assert (response.status_code, response.json()["code"]) == (400, code)
 
 
-async def test_subtasks_appear_when_they_begin_and_name_parent_and_root(
-    api: httpx.AsyncClient, clock: ManualClock
-) -> None:
+async def test_subtasks_appear_when_they_start_with_parent_and_root(api: httpx.AsyncClient, clock: ManualClock) -> None:
     root = (await start(api, "demo-workflow/pipeline", [2, 5]))["id"]
 
-    async def family() -> list[str]:
+    async def list_runs() -> list[str]:
         listed = (await api.get("/task-runs", params={"rootTaskRunId": [root, "trn-other"]})).json()
         return [item["taskRun"]["id"] for item in listed]
 
     sizes = []
     for seconds in (0, 1, 3.5):
         clock.advance(seconds)
-        sizes.append(len(await family()))
+        sizes.append(len(await list_runs()))
     assert sizes == [1, 2, 3]
     clock.advance(3.5)
-    child = (await api.get(f"/task-runs/{(await family())[0]}")).json()
+    child = (await api.get(f"/task-runs/{(await list_runs())[0]}")).json()
     assert (child["parentTaskRunId"], child["rootTaskRunId"], child["results"]) == (root, root, [25])
     assert child["parentTaskAttempt"] == 0
     assert (await api.get(f"/task-runs/{root}")).json()["results"] == [29]
 
 
 @pytest.mark.parametrize("query", ["rootTaskRunId={0},{1}", "rootTaskRunId={0}&rootTaskRunId={1}"])
-async def test_a_list_parameter_may_be_repeated_or_joined(api: httpx.AsyncClient, query: str) -> None:
+async def test_list_parameter_is_repeated_or_comma_separated(api: httpx.AsyncClient, query: str) -> None:
     listed = (await api.get("/task-runs?" + query.format(COMPLETED, FAILED))).json()
     assert [item["taskRun"]["id"] for item in listed] == [FAILED, COMPLETED]
 
 
-# Cancelling
+# Canceling
 
 
-async def test_cancelling_a_root_cancels_its_family(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_cancel_root_run_cancels_its_subtasks(api: httpx.AsyncClient, clock: ManualClock) -> None:
     root = (await start(api, "demo-workflow/pipeline"))["id"]
     clock.advance(2)
     response = await api.delete(f"/task-runs/{root}")
@@ -324,20 +329,22 @@ async def test_cancelling_a_root_cancels_its_family(api: httpx.AsyncClient, cloc
     assert listed[0]["taskRun"]["attempts"][0]["completedAt"] == "2026-01-01T00:00:02.000Z"
 
 
-async def test_what_cannot_be_cancelled_says_why(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_cancel_of_a_subtask_a_terminal_or_an_unknown_run_is_an_error(
+    api: httpx.AsyncClient, clock: ManualClock
+) -> None:
     root = (await start(api, "demo-workflow/pipeline"))["id"]
     clock.advance(2)
     listed = (await api.get("/task-runs", params={"rootTaskRunId": root})).json()
     subtask = listed[0]["taskRun"]["id"]
-    answers = [await api.delete(f"/task-runs/{run_id}") for run_id in (subtask, COMPLETED, "trn-unknown")]
-    assert [(answer.status_code, answer.json()["message"]) for answer in answers] == [
+    responses = [await api.delete(f"/task-runs/{run_id}") for run_id in (subtask, COMPLETED, "trn-unknown")]
+    assert [(response.status_code, response.json()["message"]) for response in responses] == [
         (500, f"task run {subtask} is a subtask; cancel its root {root} instead"),
         (500, f"task run {COMPLETED} is not active"),
         (404, "task run not found: trn-unknown"),
     ]
 
 
-async def test_an_unknown_run_is_not_found(api: httpx.AsyncClient) -> None:
+async def test_get_unknown_run_is_404(api: httpx.AsyncClient) -> None:
     response = await api.get("/task-runs/{taskRunId}")
     assert (response.status_code, response.json()) == (404, {"message": "task run not found"})
 
@@ -345,7 +352,7 @@ async def test_an_unknown_run_is_not_found(api: httpx.AsyncClient) -> None:
 # Events
 
 
-async def test_a_stream_replays_ended_runs_except_canceled_ones_and_closes(api: httpx.AsyncClient) -> None:
+async def test_stream_replays_terminal_runs_except_canceled_ones_and_closes(api: httpx.AsyncClient) -> None:
     response = await api.get(f"/task-runs/events?taskRunIds={COMPLETED},{FAILED}&taskRunIds={CANCELED}")
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.headers["cache-control"] == "no-cache, no-transform"
@@ -355,16 +362,18 @@ async def test_a_stream_replays_ended_runs_except_canceled_ones_and_closes(api: 
     assert run_of(first) == (await api.get(f"/task-runs/{COMPLETED}")).json()
 
 
-async def test_a_stream_for_a_canceled_run_alone_ends_without_an_event(api: httpx.AsyncClient) -> None:
+async def test_stream_of_a_canceled_run_closes_without_an_event(api: httpx.AsyncClient) -> None:
     assert (await api.get(f"/task-runs/events?taskRunIds={CANCELED}")).text == "retry: 2000\n\n"
 
 
 @pytest.mark.parametrize(("query", "status"), [("", 400), (f"?taskRunIds={COMPLETED}&taskRunIds=trn-unknown", 404)])
-async def test_a_stream_needs_runs_that_exist(api: httpx.AsyncClient, query: str, status: int) -> None:
+async def test_stream_without_runs_or_with_an_unknown_run_is_an_error(
+    api: httpx.AsyncClient, query: str, status: int
+) -> None:
     assert (await api.get(f"/task-runs/events{query}")).status_code == status
 
 
-async def test_a_stream_sends_an_event_when_a_run_ends_and_then_closes(
+async def test_stream_sends_an_event_at_the_terminal_status_and_closes(
     live: httpx.AsyncClient, clock: ManualClock
 ) -> None:
     run_id = (await start(live, "demo-workflow/square", [3]))["id"]
@@ -377,7 +386,7 @@ async def test_a_stream_sends_an_event_when_a_run_ends_and_then_closes(
             assert [frame async for frame in stream] == []
 
 
-async def test_a_stream_that_is_open_when_its_run_is_cancelled_says_so(live: httpx.AsyncClient) -> None:
+async def test_open_stream_sends_an_event_when_its_run_is_canceled(live: httpx.AsyncClient) -> None:
     with anyio.fail_after(5):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
             stream = frames(response)
@@ -387,7 +396,7 @@ async def test_a_stream_that_is_open_when_its_run_is_cancelled_says_so(live: htt
             assert [frame async for frame in stream] == []
 
 
-async def test_a_silent_stream_pings_every_25_seconds(live: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_idle_stream_pings_every_25_seconds(live: httpx.AsyncClient, clock: ManualClock) -> None:
     with anyio.fail_after(5):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
             stream = frames(response)
@@ -397,10 +406,10 @@ async def test_a_silent_stream_pings_every_25_seconds(live: httpx.AsyncClient, c
                 assert await anext(stream) == ": ping"
 
 
-async def test_a_stream_closes_after_30_minutes_without_an_event(
+async def test_stream_closes_after_30_minutes_without_an_event(
     monkeypatch: pytest.MonkeyPatch, live: httpx.AsyncClient, clock: ManualClock
 ) -> None:
-    # Nothing seeded outlasts the limit, so the limit is made shorter than the run.
+    # No seeded run is active for longer than the real limit, so the test shortens the limit.
     monkeypatch.setattr("mcp_taskruns.simulator.render.events.IDLE_LIMIT", 20)
     with anyio.fail_after(5):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:

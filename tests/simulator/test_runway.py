@@ -1,4 +1,4 @@
-"""Literals are from Runway's OpenAPI document and the official SDK (runwayml 5.24.0)."""
+"""The simulated Runway API. Literals are from Runway's OpenAPI document and the official SDK (runwayml 5.24.0)."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,36 +24,36 @@ async def api(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def test_the_environment_points_at_the_mount(simulator: Simulator) -> None:
+def test_environment_contains_base_url_and_secret(simulator: Simulator) -> None:
     assert simulator.runway.environment("http://127.0.0.1:1") == {
         "RUNWAY_BASE_URL": "http://127.0.0.1:1/runway/v1",
         "RUNWAYML_API_SECRET": "key_simulated",
     }
 
 
-async def test_the_demo_task_begins_when_it_is_first_read_and_shows_its_progress(
+async def test_demo_task_starts_when_it_is_first_read_and_reports_progress(
     api: httpx.AsyncClient, clock: ManualClock
 ) -> None:
     clock.advance(1000)
-    shown: list[Any] = []
+    bodies: list[Any] = []
     for seconds in (0, 2, 2, 8, 8):
         clock.advance(seconds)
-        shown.append((await api.get(f"/tasks/{DEMO}")).json())
+        bodies.append((await api.get(f"/tasks/{DEMO}")).json())
     common = {"id": DEMO, "createdAt": "2026-01-01T00:16:40.000Z"}
     waiting = common | {"estimatedCost": {"credits": 25}}
-    assert shown[:4] == [
+    assert bodies[:4] == [
         waiting | {"status": "THROTTLED"},
         waiting | {"status": "PENDING"},
         waiting | {"status": "RUNNING", "progress": 0.0},
         waiting | {"status": "RUNNING", "progress": 0.5},
     ]
-    (url,) = shown[4].pop("output")
+    (url,) = bodies[4].pop("output")
     assert url.startswith("https://")
-    assert shown[4] == common | {"status": "SUCCEEDED", "cost": {"credits": 25}}
+    assert bodies[4] == common | {"status": "SUCCEEDED", "cost": {"credits": 25}}
 
 
 @pytest.mark.parametrize(
-    ("task", "rest"),
+    ("task", "fields"),
     [
         (
             FAILED,
@@ -68,21 +68,21 @@ async def test_the_demo_task_begins_when_it_is_first_read_and_shows_its_progress
         (CANCELLED, {"status": "CANCELLED", "cost": {"credits": 0}}),
     ],
 )
-async def test_each_status_has_its_own_fields(
-    api: httpx.AsyncClient, clock: ManualClock, task: str, rest: dict[str, Any]
+async def test_fields_depend_on_the_status(
+    api: httpx.AsyncClient, clock: ManualClock, task: str, fields: dict[str, Any]
 ) -> None:
     clock.advance(3600)
-    shown = (await api.get(f"/tasks/{task}")).json()
-    assert shown == {"id": task, "createdAt": shown["createdAt"]} | rest
+    body = (await api.get(f"/tasks/{task}")).json()
+    assert body == {"id": task, "createdAt": body["createdAt"]} | fields
 
 
-async def test_every_reading_brings_new_output_urls(api: httpx.AsyncClient) -> None:
+async def test_every_get_returns_new_output_urls(api: httpx.AsyncClient) -> None:
     urls = {(await api.get(f"/tasks/{SUCCEEDED}")).json()["output"][0] for _ in range(3)}
     assert len(urls) == 3
 
 
 @pytest.mark.parametrize("task", [DEMO, SUCCEEDED])
-async def test_a_deleted_task_is_gone_whether_it_had_ended_or_not(api: httpx.AsyncClient, task: str) -> None:
+async def test_deleted_task_is_404_whatever_its_status(api: httpx.AsyncClient, task: str) -> None:
     response = await api.delete(f"/tasks/{task}")
     assert (response.status_code, response.content) == (204, b"")
     for method in ("GET", "DELETE"):
@@ -91,37 +91,37 @@ async def test_a_deleted_task_is_gone_whether_it_had_ended_or_not(api: httpx.Asy
 
 
 @pytest.mark.parametrize("version", ["", "2024-09-13"])
-async def test_without_the_version_nothing_else_is_looked_at(api: httpx.AsyncClient, version: str) -> None:
+async def test_version_header_is_checked_before_key_and_id(api: httpx.AsyncClient, version: str) -> None:
     response = await api.get("/tasks/{id}", headers={"X-Runway-Version": version, "Authorization": ""})
     (issue,) = response.json()["issues"]
     assert (response.status_code, issue["path"]) == (400, ["header", "X-Runway-Version"])
     assert sorted(issue) == ["code", "message", "path"]
 
 
-async def test_an_id_that_is_no_uuid_is_a_bad_request(api: httpx.AsyncClient) -> None:
+async def test_id_that_is_not_a_uuid_is_400(api: httpx.AsyncClient) -> None:
     response = await api.get("/tasks/{id}")
     assert (response.status_code, response.json()["issues"][0]["path"]) == (400, ["params", "id"])
 
 
 @pytest.mark.parametrize("key", ["", "Bearer key_wrong", "Bearer rnd_simulated"])
-async def test_a_wrong_key_is_refused(api: httpx.AsyncClient, key: str) -> None:
+async def test_invalid_key_is_401(api: httpx.AsyncClient, key: str) -> None:
     response = await api.get(f"/tasks/{DEMO}", headers={"Authorization": key})
     assert (response.status_code, list(response.json())) == (401, ["error"])
 
 
-async def test_a_throttled_key_is_told_when_to_come_back(api: httpx.AsyncClient, clock: ManualClock) -> None:
+async def test_throttled_key_is_429_with_retry_after(api: httpx.AsyncClient, clock: ManualClock) -> None:
     headers = {"Authorization": "Bearer key_throttled"}
     assert (await api.get(f"/tasks/{SUCCEEDED}", headers=headers)).status_code == 200
     clock.advance(0.5)
-    refused = await api.delete(f"/tasks/{SUCCEEDED}", headers=headers)
-    assert (refused.status_code, refused.headers["Retry-After"], list(refused.json())) == (429, "2", ["error"])
+    limited = await api.delete(f"/tasks/{SUCCEEDED}", headers=headers)
+    assert (limited.status_code, limited.headers["Retry-After"], list(limited.json())) == (429, "2", ["error"])
     clock.advance(2)
     assert (await api.get(f"/tasks/{SUCCEEDED}", headers=headers)).status_code == 200
 
 
-async def test_other_methods_and_paths_are_errors(api: httpx.AsyncClient) -> None:
-    answers = [await api.post(f"/tasks/{DEMO}"), await api.get("/organization"), await api.get(f"/tasks/{DEMO}/")]
-    assert [(answer.status_code, list(answer.json())) for answer in answers] == [
+async def test_unknown_methods_and_paths_are_errors(api: httpx.AsyncClient) -> None:
+    responses = [await api.post(f"/tasks/{DEMO}"), await api.get("/organization"), await api.get(f"/tasks/{DEMO}/")]
+    assert [(response.status_code, list(response.json())) for response in responses] == [
         (405, ["error"]),
         (404, ["error"]),
         (404, ["error"]),

@@ -1,7 +1,7 @@
-"""Runway's official SDK (runwayml 5.24.0), sync and async, takes the simulator for Runway.
+"""Runway's official SDK (runwayml 5.24.0), sync and async, works with the simulator.
 
-When it tries again, how long it waits before that, and how it polls stands in its _base_client.py and lib/polling.py.
-What it sleeps passes on the simulator's clock, and no other time does.
+The expected retries, delays and polling are those of the SDK's _base_client.py and lib/polling.py. The simulator's
+clock advances only while the SDK sleeps.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -38,16 +38,16 @@ KINDS = ("sync", "async")
 
 
 class SDK:
-    """The sync or the async client, both called in the same way."""
+    """One interface to the sync and the async client."""
 
     def __init__(self, official: RunwayML | AsyncRunwayML) -> None:
         self._is_async = isinstance(official, AsyncRunwayML)
         self._tasks: Any = official.tasks
 
-    async def _call(self, function: Any, *args: Any, **named: Any) -> Any:
+    async def _call(self, function: Any, *args: Any, **options: Any) -> Any:
         if self._is_async:
-            return await function(*args, **named)
-        return await anyio.to_thread.run_sync(partial(function, *args, **named), abandon_on_cancel=True)
+            return await function(*args, **options)
+        return await anyio.to_thread.run_sync(partial(function, *args, **options), abandon_on_cancel=True)
 
     async def retrieve(self, task: str) -> Any:
         return await self._call(self._tasks.retrieve, task)
@@ -55,13 +55,13 @@ class SDK:
     async def delete(self, task: str) -> None:
         assert await self._call(self._tasks.delete, task) is None
 
-    async def wait(self, task: Any, **named: Any) -> Any:
-        return await self._call(task.wait_for_task_output, **named)
+    async def wait(self, task: Any, **options: Any) -> Any:
+        return await self._call(task.wait_for_task_output, **options)
 
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> list[float]:
-    """How long the SDK sleeps, instead of sleeping: the clock moves on by as much."""
+    """Records the seconds that the SDK sleeps; the clock advances by them instead."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -83,7 +83,7 @@ def naps(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> list[float]:
 
 @asynccontextmanager
 async def opened(kind: str, origin: str, api_key: str = "key_x", **options: Any) -> AsyncIterator[SDK]:
-    # Otherwise an answer of another shape than documented is taken as it is.
+    # Without strict validation the SDK accepts a response of any shape.
     options = {"base_url": f"{origin}/runway", "api_key": api_key, "_strict_response_validation": True, **options}
     with anyio.fail_after(10):
         if kind == "sync":
@@ -107,39 +107,39 @@ def sent(simulator: Simulator, header: str) -> list[str | None]:
 # Reading and deleting
 
 
-async def test_the_sdk_reads_a_task_in_every_status(sdk: SDK, clock: ManualClock) -> None:
-    seen = []
+async def test_sdk_parses_a_task_in_every_status(sdk: SDK, clock: ManualClock) -> None:
+    tasks = []
     for seconds in (0, 2, 2, 8, 8):
         clock.advance(seconds)
-        seen.append(await sdk.retrieve(DEMO))
-    assert [task.status for task in seen] == ["THROTTLED", "PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
-    assert [task.progress for task in seen[2:4]] == [0.0, 0.5]
-    assert [task.estimated_cost.credits for task in seen[:4]] == [25, 25, 25, 25]
-    assert (seen[4].cost.credits, len(seen[4].output)) == (25, 1)
-    assert {task.id for task in seen} == {DEMO}
-    assert len({task.created_at for task in seen}) == 1
+        tasks.append(await sdk.retrieve(DEMO))
+    assert [task.status for task in tasks] == ["THROTTLED", "PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
+    assert [task.progress for task in tasks[2:4]] == [0.0, 0.5]
+    assert [task.estimated_cost.credits for task in tasks[:4]] == [25, 25, 25, 25]
+    assert (tasks[4].cost.credits, len(tasks[4].output)) == (25, 1)
+    assert {task.id for task in tasks} == {DEMO}
+    assert len({task.created_at for task in tasks}) == 1
     failed, cancelled = await sdk.retrieve(FAILED), await sdk.retrieve(CANCELLED)
     assert (failed.status, failed.failure, failed.cost.credits) == ("FAILED", "An unexpected error occurred.", 0)
     assert failed.failure_code == "INTERNAL.BAD_OUTPUT.CODE01"
     assert (cancelled.status, cancelled.cost.credits) == ("CANCELLED", 0)
 
 
-async def test_the_sdk_gets_fresh_urls_with_every_reading(sdk: SDK) -> None:
+async def test_sdk_gets_new_output_urls_with_every_get(sdk: SDK) -> None:
     assert len({(await sdk.retrieve(SUCCEEDED)).output[0] for _ in range(3)}) == 3
 
 
 @pytest.mark.parametrize("task", [THROTTLED, SUCCEEDED])
-async def test_the_sdk_cancels_or_deletes_a_task_once(sdk: SDK, simulator: Simulator, task: str) -> None:
+async def test_sdk_raises_not_found_for_a_deleted_task(sdk: SDK, simulator: Simulator, task: str) -> None:
     await sdk.delete(task)
-    for refused in (sdk.retrieve, sdk.delete):
-        with pytest.raises(NotFoundError) as caught:
-            await refused(task)
-        assert caught.value.body == {"error": "Could not find a task with that ID"}
+    for method in (sdk.retrieve, sdk.delete):
+        with pytest.raises(NotFoundError) as error_info:
+            await method(task)
+        assert error_info.value.body == {"error": "Could not find a task with that ID"}
     assert [request.method for request in simulator.requests] == ["DELETE", "GET", "DELETE"]
     assert sent(simulator, "accept") == ["*/*", "application/json", "*/*"]
 
 
-async def test_the_sdk_asks_as_this_version_of_the_api_wants_to_be_asked(sdk: SDK, simulator: Simulator) -> None:
+async def test_sdk_sends_version_and_key(sdk: SDK, simulator: Simulator) -> None:
     await sdk.retrieve(SUCCEEDED)
     (request,) = simulator.requests
     headers = dict(request.headers)
@@ -157,7 +157,7 @@ async def test_the_sdk_asks_as_this_version_of_the_api_wants_to_be_asked(sdk: SD
         ({}, UNKNOWN, NotFoundError),
     ],
 )
-async def test_the_sdk_tells_refusals_apart_and_tries_none_again(
+async def test_sdk_raises_client_errors_without_a_retry(
     kind: str,
     options: dict[str, Any],
     task: str,
@@ -167,50 +167,50 @@ async def test_the_sdk_tells_refusals_apart_and_tries_none_again(
     naps: list[float],
 ) -> None:
     async with opened(kind, origin, **options) as sdk:
-        for refused in (sdk.retrieve, sdk.delete):
-            with pytest.raises(error) as caught:
-                await refused(task)
-            body: Any = caught.value.body
+        for method in (sdk.retrieve, sdk.delete):
+            with pytest.raises(error) as error_info:
+                await method(task)
+            body: Any = error_info.value.body
             assert isinstance(body["error"], str)
             assert ("issues" in body) == (error is BadRequestError)
     assert sent(simulator, "x-stainless-retry-count") == ["0", "0"]
     assert naps == []
 
 
-# Trying again
+# Retries
 
 
-def later(status: int, times: int = 2, **headers: str) -> list[Fault]:
+def faults_with(status: int, times: int = 2, **headers: str) -> list[Fault]:
     fault = Fault(status=status, headers={name.replace("_", "-"): value for name, value in headers.items()}, body="{}")
     return [fault] * times
 
 
-CUT = Fault(status=200, body="{}" * 100, truncate=True)
+TRUNCATED = Fault(status=200, body="{}" * 100, truncate=True)
 BACKOFF = [(0.375, 0.5), (0.75, 1.0)]
-"""Half a second, then a whole one, each up to a quarter shorter."""
+"""Bounds of the SDK's backoff: half a second, then one second, each up to a quarter shorter."""
 
 
 @pytest.mark.parametrize(
     ("faults", "bounds"),
     [
-        (later(429, Retry_After="1"), [(1, 1), (1, 1)]),
-        (later(429, Retry_After_Ms="250", Retry_After="1"), [(0.25, 0.25)] * 2),
-        (later(503, Retry_After="60"), [(60, 60)] * 2),
-        # What is over a minute is no reasonable time to wait, and neither is nothing.
-        (later(503, Retry_After="61"), BACKOFF),
-        (later(429, Retry_After="0"), BACKOFF),
-        (later(429), BACKOFF),
-        (later(503), BACKOFF),
-        (later(502), BACKOFF),
-        (later(504, times=1), BACKOFF[:1]),
-        (later(500, times=1), BACKOFF[:1]),
-        (later(409, times=1), BACKOFF[:1]),
-        (later(408, times=1), BACKOFF[:1]),
-        (later(400, times=1, X_Should_Retry="true"), BACKOFF[:1]),
-        ([CUT], BACKOFF[:1]),
+        (faults_with(429, Retry_After="1"), [(1, 1), (1, 1)]),
+        (faults_with(429, Retry_After_Ms="250", Retry_After="1"), [(0.25, 0.25)] * 2),
+        (faults_with(503, Retry_After="60"), [(60, 60)] * 2),
+        # The SDK ignores a Retry-After of 0 or of more than a minute.
+        (faults_with(503, Retry_After="61"), BACKOFF),
+        (faults_with(429, Retry_After="0"), BACKOFF),
+        (faults_with(429), BACKOFF),
+        (faults_with(503), BACKOFF),
+        (faults_with(502), BACKOFF),
+        (faults_with(504, times=1), BACKOFF[:1]),
+        (faults_with(500, times=1), BACKOFF[:1]),
+        (faults_with(409, times=1), BACKOFF[:1]),
+        (faults_with(408, times=1), BACKOFF[:1]),
+        (faults_with(400, times=1, X_Should_Retry="true"), BACKOFF[:1]),
+        ([TRUNCATED], BACKOFF[:1]),
     ],
 )
-async def test_the_sdk_tries_again_when_it_was_told_to_or_by_its_own_measure(
+async def test_sdk_retries_after_retry_after_or_its_own_backoff(
     sdk: SDK, simulator: Simulator, naps: list[float], faults: Sequence[Fault], bounds: list[tuple[float, float]]
 ) -> None:
     for fault in faults:
@@ -221,7 +221,7 @@ async def test_the_sdk_tries_again_when_it_was_told_to_or_by_its_own_measure(
     assert all(low <= nap <= high for nap, (low, high) in zip(naps, bounds, strict=True)), naps
 
 
-async def test_the_sdk_tries_to_delete_again_too(sdk: SDK, simulator: Simulator, naps: list[float]) -> None:
+async def test_sdk_retries_a_delete(sdk: SDK, simulator: Simulator, naps: list[float]) -> None:
     simulator.fail_next("runway", Fault(status=429, headers={"Retry-After": "1"}))
     await sdk.delete(SUCCEEDED)
     assert (sent(simulator, "x-stainless-retry-count"), naps) == (["0", "1"], [1.0])
@@ -230,12 +230,12 @@ async def test_the_sdk_tries_to_delete_again_too(sdk: SDK, simulator: Simulator,
 @pytest.mark.parametrize(
     ("faults", "error"),
     [
-        (later(429, times=3, Retry_After="1"), RateLimitError),
-        (later(503, times=3), InternalServerError),
-        ([CUT] * 3, APIConnectionError),
+        (faults_with(429, times=3, Retry_After="1"), RateLimitError),
+        (faults_with(503, times=3), InternalServerError),
+        ([TRUNCATED] * 3, APIConnectionError),
     ],
 )
-async def test_the_sdk_gives_up_after_three_tries(
+async def test_sdk_gives_up_after_three_attempts(
     sdk: SDK, simulator: Simulator, faults: Sequence[Fault], error: type[Exception]
 ) -> None:
     for fault in faults:
@@ -245,18 +245,18 @@ async def test_the_sdk_gives_up_after_three_tries(
     assert sent(simulator, "x-stainless-retry-count") == ["0", "1", "2"]
 
 
-async def test_the_sdk_does_not_try_again_when_it_is_told_not_to(
-    sdk: SDK, simulator: Simulator, naps: list[float]
-) -> None:
-    simulator.fail_next("runway", later(429, X_Should_Retry="false")[0])
+async def test_sdk_does_not_retry_with_x_should_retry_false(sdk: SDK, simulator: Simulator, naps: list[float]) -> None:
+    simulator.fail_next("runway", faults_with(429, X_Should_Retry="false")[0])
     with pytest.raises(RateLimitError):
         await sdk.retrieve(SUCCEEDED)
     assert (len(simulator.requests), naps) == (1, [])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_sdk_can_be_made_to_try_once(kind: str, origin: str, simulator: Simulator, naps: list[float]) -> None:
-    simulator.fail_next("runway", later(429, Retry_After="1")[0])
+async def test_sdk_with_max_retries_0_sends_one_request(
+    kind: str, origin: str, simulator: Simulator, naps: list[float]
+) -> None:
+    simulator.fail_next("runway", faults_with(429, Retry_After="1")[0])
     async with opened(kind, origin, max_retries=0) as sdk:
         with pytest.raises(RateLimitError):
             await sdk.retrieve(SUCCEEDED)
@@ -264,7 +264,7 @@ async def test_the_sdk_can_be_made_to_try_once(kind: str, origin: str, simulator
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_sdk_waits_for_as_long_as_the_simulator_throttles_it(
+async def test_sdk_waits_until_the_throttled_key_is_accepted(
     kind: str, origin: str, simulator: Simulator, naps: list[float], clock: ManualClock
 ) -> None:
     async with opened(kind, origin, "key_throttled") as sdk:
@@ -277,35 +277,35 @@ async def test_the_sdk_waits_for_as_long_as_the_simulator_throttles_it(
 # Waiting
 
 
-async def test_the_sdk_waits_for_a_task_and_asks_every_six_seconds_or_so(sdk: SDK, naps: list[float]) -> None:
+async def test_sdk_polls_a_task_about_every_six_seconds(sdk: SDK, naps: list[float]) -> None:
     done = await sdk.wait(await sdk.retrieve(DEMO))
     assert (done.status, done.cost.credits, len(done.output)) == ("SUCCEEDED", 25, 1)
     assert all(4.5 <= nap <= 7.5 for nap in naps), naps
-    # It takes the task 20 seconds.
+    # The task takes 20 seconds.
     assert sum(naps[:-1]) < 20 <= sum(naps)
 
 
-async def test_the_sdk_waits_for_ten_minutes_unless_told_otherwise(sdk: SDK, naps: list[float]) -> None:
+async def test_sdk_waits_ten_minutes_by_default(sdk: SDK, naps: list[float]) -> None:
     task = await sdk.retrieve(THROTTLED)
-    for named, seconds in (({}, 600), ({"timeout": 60}, 60)):
+    for options, seconds in (({}, 600), ({"timeout": 60}, 60)):
         naps.clear()
-        with pytest.raises(TaskTimeoutError) as caught:
-            await sdk.wait(task, **named)
-        assert caught.value.task_details.status == "THROTTLED"
+        with pytest.raises(TaskTimeoutError) as error_info:
+            await sdk.wait(task, **options)
+        assert error_info.value.task_details.status == "THROTTLED"
         assert sum(naps[:-1]) <= seconds < sum(naps)
 
 
-async def test_the_sdk_tells_what_a_task_failed_of(sdk: SDK, naps: list[float]) -> None:
+async def test_sdk_raises_the_failure_of_a_task(sdk: SDK, naps: list[float]) -> None:
     task = await sdk.retrieve(FAILED)
-    with pytest.raises(TaskFailedError) as caught:
+    with pytest.raises(TaskFailedError) as error_info:
         await sdk.wait(task)
-    details = caught.value.task_details
+    details = error_info.value.task_details
     assert details.status == "FAILED"
     assert details.failure_code == "INTERNAL.BAD_OUTPUT.CODE01"
     assert len(naps) == 1
 
 
-async def test_the_sdk_learns_that_a_task_was_deleted_while_it_waits(sdk: SDK) -> None:
+async def test_sdk_raises_not_found_while_waiting_for_a_deleted_task(sdk: SDK) -> None:
     task = await sdk.retrieve(THROTTLED)
     await sdk.delete(THROTTLED)
     with pytest.raises(NotFoundError):
@@ -314,17 +314,17 @@ async def test_the_sdk_learns_that_a_task_was_deleted_while_it_waits(sdk: SDK) -
 
 @pytest.mark.parametrize(
     ("kind", "error", "least"),
-    # "If the task fails or is cancelled, a `TaskFailedError` will be raised": not by the sync client, which polls on.
+    # "If the task fails or is cancelled, a `TaskFailedError` will be raised". The sync client keeps polling instead.
     [("sync", TaskTimeoutError, 60), ("async", TaskFailedError, 0)],
 )
-async def test_the_sync_sdk_waits_for_a_cancelled_task_until_its_time_is_over(
+async def test_sync_sdk_waits_for_a_canceled_task_until_the_timeout(
     kind: str, error: type[TaskTimeoutError | TaskFailedError], least: float, origin: str, naps: list[float]
 ) -> None:
     async with opened(kind, origin) as sdk:
         task = await sdk.retrieve(CANCELLED)
-        with pytest.raises(error) as caught:
+        with pytest.raises(error) as error_info:
             await sdk.wait(task, timeout=60)
-    raised: Any = caught.value
-    assert raised.task_details.status == "CANCELLED"
+    exception: Any = error_info.value
+    assert exception.task_details.status == "CANCELLED"
     assert (len(naps) == 1) == (kind == "async")
     assert sum(naps) > least
