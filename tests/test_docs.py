@@ -13,6 +13,7 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters
 
 from mcp_taskruns.cli import COMMANDS, build_parser
+from mcp_taskruns.core.model.limits import ALL_REQUESTS, RequestKind
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.client import MAX_RETRIES
 from mcp_taskruns.engine.gateway import MAX_STRUCTURED
@@ -49,10 +50,10 @@ SENTENCES = " ".join(README.split())
 
 def test_the_rates_in_the_readme_are_those_that_are_kept() -> None:
     per = {60: "a minute", 3600: "an hour"}
-    of = {True: " reads", False: " writes", None: ""}
+    of = {frozenset({RequestKind.READ}): " reads", frozenset({RequestKind.WRITE}): " writes", ALL_REQUESTS: ""}
     kept = {
         tool.prefix: [
-            (f"{rate.calls:,}{of[rate.of_reads]}", per[round(rate.seconds)]) for rate in tool.operation.limits.rates
+            (f"{rate.requests:,}{of[rate.kinds]}", per[round(rate.per_seconds)]) for rate in tool.operation.limits.rates
         ]
         for tool in load_tools([])
     }

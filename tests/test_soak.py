@@ -527,7 +527,7 @@ class Call:
         body = self.arguments.get("body", {})
         one = operation.timeout_s or TIMEOUT
         a_wait = max(WAIT, 5) + 5  # the first reading may take 5 s, and the last one beyond the time
-        if self.tool.waits:
+        if self.tool.is_wait_tool:
             return a_wait
         if operation.is_stream:
             return one + a_wait
@@ -812,7 +812,7 @@ async def test_what_is_told_of_runs_is_so(soak: Soak) -> None:
         value, provider = call.value, call.tool.prefix
         if call.error:
             continue
-        if call.tool.waits:
+        if call.tool.is_wait_tool:
             for run in value.get("runs", [value]):
                 if run["terminal"]:
                     ended[call.tool.name] += 1

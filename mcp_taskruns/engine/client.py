@@ -76,7 +76,7 @@ class Exchange:
         """
         request = build_request(operation, arguments, self.settings.environment)
         if repeatable is not None:
-            operation, request = replace(operation, repeatable=repeatable), replace(request, repeatable=repeatable)
+            operation, request = replace(operation, safe_to_retry=repeatable), replace(request, repeatable=repeatable)
         return await self._send(request, operation, follow, tell, max_retries)
 
     async def post_form(self, operation: Operation, form: Any, file: File, *, tell: Tell = silent) -> CallResult:
@@ -92,7 +92,7 @@ class Exchange:
         parts.append(Part("file", file.content, file.name, file.media_type or "application/octet-stream"))
         request = build_form_request(place, str(form.get("url")), *encode_multipart(parts))
         storage = Operation(
-            f"{operation.name} form", place, "POST", operation.base, (), errors=STORAGE_ERRORS, repeatable=True
+            f"{operation.name} form", place, "POST", operation.base, (), errors=STORAGE_ERRORS, safe_to_retry=True
         )
         return await self._send(request, storage, None, tell, MAX_RETRIES)
 

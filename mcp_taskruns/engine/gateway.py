@@ -110,7 +110,7 @@ class Gateway:
         """
         passed, operation = self._check(tool, arguments), tool.operation
         opening = self.exchange.open_stream(operation, passed, last_event_id=last_event_id)
-        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.own else None
+        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.server_arguments else None
         longest = self._settings.max_wait_seconds
         seconds = longest if wanted is None else min(float(wanted), longest)
         async with opening as answer, aclosing(self._events(operation, passed, answer, last_event_id)) as events:
@@ -169,7 +169,7 @@ class Gateway:
         lifecycle = tool.runs
         if lifecycle is None:
             return await self._forward(tool, passed, report, pass_on)
-        if tool.waits:
+        if tool.is_wait_tool:
             return await self._wait(tool, lifecycle, passed, report)
         if tool.operation.name in lifecycle.starts:
             return await self._start(tool, lifecycle, passed, report)
@@ -193,7 +193,7 @@ class Gateway:
             if any(files):
                 self._check(tool, passed)  # the sizes of the files
                 return await upload_files(self.exchange, operation, operation.upload, passed, files, report)
-        if operation.paging is not None and ALL_PAGES in tool.own and passed.get(ALL_PAGES):
+        if operation.paging is not None and ALL_PAGES in tool.server_arguments and passed.get(ALL_PAGES):
             async with reporting(report) as reporter:
                 pages = read_pages(self.exchange, operation, operation.paging, passed, reporter, seconds=seconds)
                 return self._shown(operation, passed, *await pages, limit=limit)
@@ -205,7 +205,7 @@ class Gateway:
                 return PASSED_ON
             return await follow_answer(self.exchange, tool, passed, answer, report, seconds=seconds)
 
-        if operation.is_file:
+        if operation.returns_file:
             return await self.exchange.fetch(operation, passed, tell=Reporter(report).note)
         if operation.timeout_s is not None:
             async with reporting(report) as reporter:
@@ -224,7 +224,7 @@ class Gateway:
         return render_page(outcome, page, limit)
 
     async def _wait(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> CallResult:
-        ids = passed[lifecycle.read.id]
+        ids = passed[lifecycle.read.run_id_argument]
         several = isinstance(ids, list)
         run_ids = list(dict.fromkeys(ids)) if several else [ids]
         others = path_arguments(tool.operation, passed)
@@ -241,7 +241,7 @@ class Gateway:
             )
 
     async def _start(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> CallResult:
-        wants_end = WAIT_SECONDS in passed and WAIT_SECONDS in tool.own
+        wants_end = WAIT_SECONDS in passed and WAIT_SECONDS in tool.server_arguments
         seconds = self._seconds(tool, passed) if wants_end else None
         if seconds is not None:
             self.check_start(tool, lifecycle)
@@ -259,7 +259,7 @@ class Gateway:
     def _seconds(self, tool: Tool, passed: Mapping[str, Any]) -> float:
         """How long this call may follow or wait."""
         settings = self._settings
-        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.own else None
+        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.server_arguments else None
         return min(settings.wait_seconds if wanted is None else float(wanted), settings.max_wait_seconds)
 
     def finish(self, tool: Tool, outcome: CallResult) -> CallResult:
@@ -279,9 +279,9 @@ class Gateway:
         What does not fit, because a provider changed its answers, is there as text.
         """
         value: Any = outcome.value if outcome.media_type == "application/json" else None
-        if not (tool.waits or matches_schema(schema, value)):
+        if not (tool.is_wait_tool or matches_schema(schema, value)):
             return {"text": outcome.text}
-        if tool.waits or len(outcome.text) <= MAX_STRUCTURED:
+        if tool.is_wait_tool or len(outcome.text) <= MAX_STRUCTURED:
             found: dict[str, Any] = value
             return found
         kept, missing = truncate(value, MAX_STRUCTURED, len(outcome.text))
@@ -289,7 +289,9 @@ class Gateway:
 
     def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are sent: without nulls and without what the server sets itself."""
-        passed = {name: value for name, value in arguments.items() if value is not None and name not in tool.ignored}
+        passed = {
+            name: value for name, value in arguments.items() if value is not None and name not in tool.dropped_arguments
+        }
         known, accepts = self._accepts.get(tool.name, (None, None))
         if accepts is None or known is not tool:
             accepts = compile_validator(tool.input_schema)

@@ -30,8 +30,8 @@ async def read_pages(
     No further page is read after `seconds`, after 50 pages, and when there is more than a result can hold. A page that
     fails ends the list. Raises CallError when the first one does.
     """
-    if arguments.get(paging.limit) is None:
-        arguments = {**arguments, paging.limit: paging.max_size}
+    if arguments.get(paging.page_size_argument) is None:
+        arguments = {**arguments, paging.page_size_argument: paging.max_page_size}
     end = anyio.current_time() + seconds
     room = exchange.settings.max_result_chars
     pages: list[Page] = []

@@ -7,7 +7,7 @@ from math import ceil
 
 import anyio
 
-from mcp_taskruns.core.model.limits import Limits, Rate
+from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
 from mcp_taskruns.errors import UpstreamError
 
 Tell = Callable[[str], Awaitable[None]]
@@ -55,12 +55,12 @@ class Throttle:
     def __init__(self, provider: str, limits: Limits, *, has_rates: bool) -> None:
         self.limits = limits
         self._provider = provider
-        self._places = anyio.Semaphore(limits.concurrency or MAX_AT_ONCE, fast_acquire=True)
+        self._places = anyio.Semaphore(limits.max_concurrent_requests or MAX_AT_ONCE, fast_acquire=True)
         self._streams = anyio.Semaphore(MAX_STREAMS, fast_acquire=True)
         self._buckets = [_Bucket(rate) for rate in limits.rates] if has_rates else []
         self._held_until = {True: 0.0, False: 0.0}
         both: list[object] = []
-        is_shared = any(bucket.rate.of_reads is None for bucket in self._buckets)
+        is_shared = any(bucket.rate.kinds == ALL_REQUESTS for bucket in self._buckets)
         self._queues = {True: both, False: both if is_shared else []}
         self._left = anyio.Event()
 
@@ -123,7 +123,8 @@ class Throttle:
             bucket.take(now)
 
     def _of(self, reads: bool) -> list["_Bucket"]:
-        return [bucket for bucket in self._buckets if bucket.rate.of_reads in (None, reads)]
+        kind = RequestKind.READ if reads else RequestKind.WRITE
+        return [bucket for bucket in self._buckets if kind in bucket.rate.kinds]
 
     def _refusal(self, seconds: float) -> UpstreamError:
         return UpstreamError(
@@ -145,16 +146,16 @@ class _Bucket:
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
-        self._taken: deque[float] = deque(maxlen=rate.calls)
+        self._taken: deque[float] = deque(maxlen=rate.requests)
 
     def free_at(self, now: float, ahead: int) -> float:
         """When there is a token for one more, after so many others who wait."""
-        missing = ahead + len(self._taken) - self.rate.calls
+        missing = ahead + len(self._taken) - self.rate.requests
         if missing < 0:
             return now
-        turns, place = divmod(missing, self.rate.calls)
+        turns, place = divmod(missing, self.rate.requests)
         taken = self._taken[place] if place < len(self._taken) else now
-        return taken + self.rate.seconds * (turns + 1)
+        return taken + self.rate.per_seconds * (turns + 1)
 
     def take(self, at: float) -> None:
         """Take a token that is free."""

@@ -51,7 +51,7 @@ def build_catalog(
     from mcp_taskruns.core.rest.routes import compile_routes, identity  # only who serves the REST side pays for it
 
     # What the operator says of a tool holds for the routes that call the same operation.
-    known = {identity(tool): _is_served(tool, settings) for tool in tools if not tool.waits}
+    known = {identity(tool): _is_served(tool, settings) for tool in tools if not tool.is_wait_tool}
     shown = [tool for tool in rest_tools if known.get(identity(tool), _is_served(tool, settings))]
     compiled = compile_routes(shown, tools)
     return Catalog({tool.name: tool for tool in served}, operations, compiled.routes, compiled.notes)

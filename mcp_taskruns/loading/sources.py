@@ -13,7 +13,7 @@ from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
 from mcp_taskruns.core.format.dialects import unify
 from mcp_taskruns.core.format.overlay import apply_overlay
 from mcp_taskruns.core.format.spec import Capability, parse_capability
-from mcp_taskruns.core.model.json_path import path_text
+from mcp_taskruns.core.model.json_path import format_path
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.yaml import Lines, Place, read_document, read_lines
@@ -109,7 +109,7 @@ def locate_in_file(finding: Finding, path: Path, line: int) -> LocatedFinding:
     return LocatedFinding(
         file=relative_path(path),
         line=line,
-        path=path_text(finding.place),
+        path=format_path(finding.place),
         code=finding.code,
         severity=finding.severity,
         message=one_line(finding.message, MAX_MESSAGE),

@@ -408,7 +408,7 @@ def test_every_file_of_the_grammar_is_served_with_legal_and_distinct_names_and_v
     assert [tool.name for tool in tools[: len(alone)]] == [tool.name for tool in alone], "another file renamed a tool"
     exposed = [item for one in found for _, item in entries(one["capability"]["exposes"], "namespace")]
     written = [name for item in exposed if item["type"] == "mcp" for name, _ in entries(item["tools"])]
-    assert [tool.spec_name for tool in tools] == written
+    assert [tool.declared_name for tool in tools] == written
 
 
 @settings(PROFILE, max_examples=60)

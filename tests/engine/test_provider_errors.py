@@ -366,9 +366,9 @@ def test_of_an_error_without_words_every_tool_says_what_its_status_does(
     tool: Tool, status: int, kind: Kind, retryable: bool
 ) -> None:
     # After a 5xx nobody knows what became of a write, and to send it again may do it twice
-    retryable = retryable and (status < 500 or tool.operation.is_repeatable)
+    retryable = retryable and (status < 500 or tool.operation.is_safe_to_retry)
     # What may have been carried out is not said to be worth another try, unless that is like the first
-    is_open = status >= 500 and not tool.operation.is_repeatable
+    is_open = status >= 500 and not tool.operation.is_safe_to_retry
     for error in wordless(tool, status):
         assert (error.kind, error.status, error.retryable) == (kind, status, retryable and not is_open)
         assert error.hint

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from mcp_taskruns.core.model.limits import Limits, Rate
+from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.rate_limits import Throttle, silent
 from mcp_taskruns.errors import UpstreamError
@@ -393,7 +393,7 @@ async def test_a_hold_is_for_those_who_wait_already_and_refuses_whose_time_it_ou
 
 
 async def test_who_is_cancelled_while_waiting_for_a_place_takes_none_from_the_others() -> None:
-    throttle = Throttle("acme", Limits(concurrency=1), has_rates=True)
+    throttle = Throttle("acme", Limits(max_concurrent_requests=1), has_rates=True)
     entered = 0
 
     async def enter() -> None:
@@ -413,7 +413,7 @@ async def test_who_is_cancelled_while_waiting_for_a_place_takes_none_from_the_ot
 
 
 async def test_waiting_for_a_place_ends_with_the_time_of_the_call() -> None:
-    throttle = Throttle("acme", Limits(concurrency=1), has_rates=True)
+    throttle = Throttle("acme", Limits(max_concurrent_requests=1), has_rates=True)
     ended_at: list[float] = []
 
     async def enter() -> None:
@@ -474,7 +474,7 @@ async def test_streams_and_calls_that_hang_at_a_provider_hold_up_nobody_else(
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_a_place_is_given_back_by_whoever_leaves(is_stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp_taskruns.engine.rate_limits.MAX_STREAMS", 1)
-    throttle = Throttle("acme", Limits(concurrency=1), has_rates=True)
+    throttle = Throttle("acme", Limits(max_concurrent_requests=1), has_rates=True)
     told: list[str] = []
 
     async def tell(line: str) -> None:
@@ -509,7 +509,7 @@ async def test_a_place_is_given_back_by_whoever_leaves(is_stream: bool, monkeypa
 
 
 async def test_who_waits_for_a_place_gets_it_when_one_is_free() -> None:
-    throttle = Throttle("acme", Limits(concurrency=2), has_rates=True)
+    throttle = Throttle("acme", Limits(max_concurrent_requests=2), has_rates=True)
     entered: list[int] = []
     leave = anyio.Event()
 
@@ -531,9 +531,9 @@ async def test_who_waits_for_a_place_gets_it_when_one_is_free() -> None:
     ("prefix", "rates"),
     [
         # Render API reference: Rate limiting
-        ("render", {(400, 60, True), (30, 60, False)}),
+        ("render", {(400, 60, frozenset({RequestKind.READ})), (30, 60, frozenset({RequestKind.WRITE}))}),
         # posthog.com/docs/api: Rate limiting
-        ("posthog", {(480, 60, None), (4800, 3600, None)}),
+        ("posthog", {(480, 60, ALL_REQUESTS), (4800, 3600, ALL_REQUESTS)}),
         ("inngest", set()),
         ("runway", set()),
     ],
@@ -542,4 +542,4 @@ def test_the_rates_are_those_that_the_providers_publish(prefix: str, rates: set[
     for tool in load_tools(()):
         if tool.prefix == prefix:
             limits = tool.operation.limits
-            assert {(rate.calls, rate.seconds, rate.of_reads) for rate in limits.rates} == rates
+            assert {(rate.requests, rate.per_seconds, rate.kinds) for rate in limits.rates} == rates

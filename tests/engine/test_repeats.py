@@ -286,7 +286,7 @@ RECEIVED = {
 
 
 def test_each_operation_is_in_one_of_the_tables() -> None:
-    tools = {tool.name for tool in load_tools(()) if not tool.waits}
+    tools = {tool.name for tool in load_tools(()) if not tool.is_wait_tool}
     assert tools == {*REPEATED, *SENT_ONCE, *CANCELS}
     assert len(tools) == len(REPEATED) + len(SENT_ONCE) + len(CANCELS) == 31
 

@@ -512,7 +512,7 @@ def test_a_call_is_the_request_that_the_provider_documents(pinned: Pinned) -> No
 
 def test_every_shipped_tool_is_pinned_and_no_other() -> None:
     # What waits for a run sends what reads it.
-    forwarding = [name for name, tool in TOOLS.items() if not tool.waits]
+    forwarding = [name for name, tool in TOOLS.items() if not tool.is_wait_tool]
     assert sorted(pinned.tool for pinned in EVERY_TOOL) == sorted(forwarding)
     assert (len(forwarding), len(TOOLS)) == (31, 35)
 
@@ -581,7 +581,7 @@ def test_a_missing_project_names_both_ways_to_give_it() -> None:
 
 def test_the_accept_argument_of_the_render_file_is_dropped() -> None:
     tool = TOOLS["render-stream-realtime-events-sse"]
-    assert tool.ignored == {"Accept"}
+    assert tool.dropped_arguments == {"Accept"}
     assert "Accept" not in tool.input_schema["properties"]
     request = build_request(tool.operation, {"taskRunIds": ["trn-1"], "Accept": "application/json"}, ENVIRONMENT)
     assert [value for name, value in request.headers if name == "Accept"] == ["text/event-stream"]

@@ -38,7 +38,7 @@ ENVIRONMENT = {
 @cache
 def tools_of(file: str) -> Mapping[str, Tool]:
     """The tools of a file by their names in it."""
-    return {tool.spec_name: tool for tool in load_tools([FOLDER / file])}
+    return {tool.declared_name: tool for tool in load_tools([FOLDER / file])}
 
 
 def sent(

@@ -647,7 +647,9 @@ def test_a_call_is_this_request(row: Sent) -> None:
 @pytest.mark.parametrize("row", SENT, ids=str)
 def test_a_schema_accepts_the_arguments_of_a_call(row: Sent) -> None:
     tool = tools_of(row.file)[row.tool]
-    arguments = {name: value for name, value in row.arguments.items() if name not in tool.ignored and value is not None}
+    arguments = {
+        name: value for name, value in row.arguments.items() if name not in tool.dropped_arguments and value is not None
+    }
     assert explain_problems(tool.input_schema, arguments) == []
     assert compile_validator(tool.input_schema)(arguments)
 
@@ -927,14 +929,14 @@ def test_every_listed_schema_is_valid_and_closed(file: str) -> None:
 )
 def test_headers_of_the_server_itself_are_accepted_and_dropped(file: str, tool: str, ignored: set[str]) -> None:
     found = tools_of(file)[tool]
-    assert found.ignored >= ignored
-    assert not found.ignored & set(found.input_schema["properties"])
+    assert found.dropped_arguments >= ignored
+    assert not found.dropped_arguments & set(found.input_schema["properties"])
 
 
 def test_a_stream_asks_for_nothing_of_the_provider_but_for_our_own_bound() -> None:
     tool = tools_of("accept.yaml")["told-by-input"]
-    assert set(tool.input_schema["properties"]) == tool.own
-    assert "Accept" not in tool.own
+    assert set(tool.input_schema["properties"]) == tool.server_arguments
+    assert "Accept" not in tool.server_arguments
 
 
 @pytest.mark.parametrize(

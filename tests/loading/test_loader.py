@@ -112,7 +112,7 @@ def test_overlays_can_be_left_out(tmp_path: Path) -> None:
 
 def test_the_shipped_files_load_without_their_overlays() -> None:
     bare, refined = load_tools([], overlays=False), load_tools([])
-    assert [tool.spec_name for tool in bare] == [tool.spec_name for tool in refined if not tool.waits]
+    assert [tool.declared_name for tool in bare] == [tool.declared_name for tool in refined if not tool.is_wait_tool]
     assert "posthog-api-managing-task-runs-each-2" in {tool.name for tool in bare}
 
 

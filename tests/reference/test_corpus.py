@@ -50,7 +50,7 @@ def exposed(path: Path) -> list[str]:
 @every_file
 def test_all_tools_of_a_file_are_listed(path: Path) -> None:
     tools = load_tools([path])
-    assert [tool.spec_name for tool in tools] == exposed(path)
+    assert [tool.declared_name for tool in tools] == exposed(path)
     assert len({tool.name for tool in tools}) == len(tools)
     for tool in tools:
         listed = list_tool(tool)
@@ -63,7 +63,7 @@ def test_all_tools_of_a_file_are_listed(path: Path) -> None:
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
 def test_all_files_together_have_distinct_names(names: Any) -> None:
     tools = load_tools(FILES, names=names)
-    assert [tool.spec_name for tool in tools] == [name for path in FILES for name in exposed(path)]
+    assert [tool.declared_name for tool in tools] == [name for path in FILES for name in exposed(path)]
     assert len({tool.name for tool in tools}) == len(tools)
     assert [tool.name for tool in tools if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool.name)] == []
 

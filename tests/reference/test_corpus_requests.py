@@ -984,7 +984,7 @@ def tool_of(file: str, name: str) -> Tool:
 
 def shown(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that the schema sees: those that are accepted and dropped are gone before."""
-    return {name: value for name, value in arguments.items() if name not in tool.ignored}
+    return {name: value for name, value in arguments.items() if name not in tool.dropped_arguments}
 
 
 def by_value(headers: Mapping[str, str], content: bytes | None) -> str | bytes | None:
@@ -1069,7 +1069,7 @@ def test_the_input_schema_of_a_sample_refuses_what_its_file_rules_out(
 def test_content_type_is_no_argument_though_a_file_declares_it() -> None:
     tool = tool_of(DROPBOX, "dropbox-dropbox-delete-manual-contacts-batch")
     assert set(tool.input_schema["properties"]) == {"body"}
-    assert tool.ignored == {"Content-Type"}
+    assert tool.dropped_arguments == {"Content-Type"}
 
 
 def test_the_table_shows_more_than_sixty_tools() -> None:

@@ -45,7 +45,7 @@ ENVIRONMENT = {
     "POSTHOG_API_KEY": "phx_simulated",
     "RUNWAYML_API_SECRET": "key_simulated",
 }
-TOOLS = {tool.name: tool for tool in load_tools([]) if not tool.waits}
+TOOLS = {tool.name: tool for tool in load_tools([]) if not tool.is_wait_tool}
 
 # What the simulators have.
 COMPLETED, RUNNING = "trn-d5im0000000000000001", "trn-d5im0000000000000004"
@@ -368,7 +368,7 @@ def test_the_calls_use_every_argument_of_a_tool_in_a_way_that_it_allows(name: st
         assert explain_problems(tool.input_schema, call.arguments) == []
         for place, is_given in places(tool.input_schema, call.arguments):
             used[place] = used.get(place, False) or is_given
-    assert [place for place, is_used in used.items() if not is_used and place not in tool.own] == []
+    assert [place for place, is_used in used.items() if not is_used and place not in tool.server_arguments] == []
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
@@ -687,7 +687,7 @@ def find_differences(tool: Tool, call: Call) -> Iterator[str]:
     headers = {name for place, name in described.parameters if place == "header"}
     names |= {name: name.lower() for name in tool.input_schema["properties"] if name.lower() in headers}
     given = tool.input_schema["properties"].items()
-    ours = {names.get(name, name): schema for name, schema in given if name not in tool.own}
+    ours = {names.get(name, name): schema for name, schema in given if name not in tool.server_arguments}
     required = {names.get(name, name) for name in tool.input_schema.get("required", ())}
     yield from compare_members(ours, theirs, required, needed, "")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from mcp_taskruns.core.model.timestamps import read_moment
+from mcp_taskruns.core.model.timestamps import parse_timestamp
 from mcp_taskruns.errors import NotConfigured
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _is_uuid(text: Any) -> bool:
 
 
 def _is_date_time(text: Any) -> bool:
-    return not isinstance(text, str) or (_DATE_TIME.fullmatch(text) is not None and read_moment(text) is not None)
+    return not isinstance(text, str) or (_DATE_TIME.fullmatch(text) is not None and parse_timestamp(text) is not None)
 
 
 FORMATS: Mapping[str, Callable[[Any], bool]] = {"uuid": _is_uuid, "date-time": _is_date_time}

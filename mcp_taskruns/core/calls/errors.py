@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any
 
-from mcp_taskruns.core.model.json_path import fulfils
+from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.errors import Kind, ProviderError
 
@@ -87,7 +87,7 @@ def provider_error(
     said = error_message(value) or plain
     kind = KIND_BY_STATUS.get(status, "validation" if 400 <= status < 500 else "unavailable")
     retryable = status in RETRYABLE
-    if not operation.is_repeatable and (status == 408 or status >= 500):
+    if not operation.is_safe_to_retry and (status == 408 or status >= 500):
         retryable = False
     variables = ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials()))
     if 300 <= status < 400:
@@ -120,11 +120,11 @@ def provider_error(
 
 def _fits(rule: ErrorRule, status: int, value: Any, said: str) -> dict[str, str] | None:
     """The words that the rule finds in an error that it is about; None for another error."""
-    if (rule.status and status not in rule.status) or not fulfils(value, rule.when):
+    if (rule.status and status not in rule.status) or not matches(value, rule.when):
         return None
-    if rule.says is None:
+    if rule.message_matches is None:
         return {}
-    match = rule.says.search(said)
+    match = rule.message_matches.search(said)
     return match and {name: text[:MAX_GROUP] for name, text in match.groupdict("").items()}
 
 

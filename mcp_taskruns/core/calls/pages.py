@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp_taskruns.core.calls.response import CallResult, truncate_result
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import Path, changed_at, value_at
+from mcp_taskruns.core.model.json_path import Path, replace_at, value_at
 from mcp_taskruns.core.model.operation import Paging
 from mcp_taskruns.core.model.tool import ALL_PAGES
 
@@ -29,10 +29,10 @@ class Page:
 
     def next_arguments(self, kept: int) -> dict[str, Any]:
         """The arguments that ask for what follows the first `kept` items; none when that cannot be told."""
-        if self.paging.offset:
-            return {self.paging.offset: self.start + kept}
-        cursor = value_at(self.items[kept - 1], self.paging.next) if kept else None
-        return {self.paging.cursor: cursor} if cursor else {}
+        if self.paging.offset_argument:
+            return {self.paging.offset_argument: self.start + kept}
+        cursor = value_at(self.items[kept - 1], self.paging.next_cursor) if kept else None
+        return {self.paging.cursor_argument: cursor} if cursor else {}
 
 
 def read_page(paging: Paging, arguments: Mapping[str, Any], outcome: CallResult) -> Page | None:
@@ -40,17 +40,17 @@ def read_page(paging: Paging, arguments: Mapping[str, Any], outcome: CallResult)
     items = value_at(outcome.value, paging.items)
     if not isinstance(items, list):
         return None
-    more = _told(paging.more, outcome)
-    is_known = paging.more is not None and not (isinstance(paging.more, str) and more is None)
-    is_full = len(items) >= (arguments.get(paging.limit) or paging.size)
+    more = _told(paging.has_more, outcome)
+    is_known = paging.has_more is not None and not (isinstance(paging.has_more, str) and more is None)
+    is_full = len(items) >= (arguments.get(paging.page_size_argument) or paging.default_page_size)
     return Page(
         paging=paging,
         items=items,
-        start=int(arguments.get(paging.offset) or 0),
+        start=int(arguments.get(paging.offset_argument) or 0),
         has_more=more not in (None, False, "", "false") if is_known else is_full,
         is_known=is_known,
         total=_number(_told(paging.total, outcome)),
-        unfiltered=_number(_told(paging.unfiltered, outcome)),
+        unfiltered=_number(_told(paging.unfiltered_total, outcome)),
     )
 
 
@@ -68,9 +68,9 @@ def join_pages(first: CallResult, pages: Sequence[Page], last: CallResult) -> tu
     """The pages as one: as if the first had been longer."""
     items = [item for page in pages for item in page.items]
     paging = pages[0].paging
-    value = changed_at(first.value, paging.items, lambda _: items)
-    if isinstance(paging.more, tuple):
-        value = changed_at(value, paging.more, lambda _: _told(paging.more, last))
+    value = replace_at(first.value, paging.items, lambda _: items)
+    if isinstance(paging.has_more, tuple):
+        value = replace_at(value, paging.has_more, lambda _: _told(paging.has_more, last))
     end = pages[-1]
     whole = replace(pages[0], items=items, has_more=end.has_more, total=end.total)
     return replace(first, text=dump(value), value=value), whole
@@ -90,9 +90,11 @@ def describe_page(page: Page, kept: int) -> str:
     """How the list goes on after the first `kept` items of a page, in a sentence."""
     if not page.items:
         return (
-            f"There are no items from {page.paging.offset} {page.start:,} on." if page.start else "There are no items."
+            f"There are no items from {page.paging.offset_argument} {page.start:,} on."
+            if page.start
+            else "There are no items."
         )
-    if page.paging.offset:
+    if page.paging.offset_argument:
         first, last = page.start + 1, page.start + kept
         told = f"Item {first:,}" if kept == 1 else f"Items {first:,} to {last:,}"
         told += f" of {page.total:,}" if page.total is not None else ""

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mcp_taskruns.core.model.json import dump, parse
-from mcp_taskruns.core.model.json_path import Path, changed_at, path_text
+from mcp_taskruns.core.model.json_path import Path, format_path, replace_at
 
 REPLACEMENT = "[secret]"
 
@@ -33,9 +33,9 @@ def redact_paths(value: Any, places: Iterable[Path]) -> tuple[Any, list[str]]:
             found = found or secret not in (None, "")
             return secret if secret in (None, "") else REDACTED
 
-        value = changed_at(value, place, hide)
+        value = replace_at(value, place, hide)
         if found:
-            redacted.append(path_text(place))
+            redacted.append(format_path(place))
     return value, redacted
 
 

@@ -119,7 +119,7 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
         headers,
         content,
         digest=digest,
-        repeatable=operation.is_repeatable,
+        repeatable=operation.is_safe_to_retry,
         timeout_s=operation.timeout_s,
     )
 

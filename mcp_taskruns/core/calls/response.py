@@ -11,7 +11,7 @@ from mcp_taskruns.core.calls.outputs import map_output
 from mcp_taskruns.core.calls.redaction import redact_paths
 from mcp_taskruns.core.calls.truncation import truncate
 from mcp_taskruns.core.model.json import dump, parse, parse_or_text
-from mcp_taskruns.core.model.json_path import fulfils
+from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.errors import ProviderError
 
@@ -75,10 +75,10 @@ def read_response(answer: HttpResponse, operation: Operation, *, reveal: bool = 
     """
     if answer.status >= 300:
         raise _error(answer, _json(answer), operation)
-    if not answer.body and (operation.is_file or answer.media_type not in JSON_LINES):
+    if not answer.body and (operation.returns_file or answer.media_type not in JSON_LINES):
         told = f"Done: the provider answered {answer.status} with no content."
         return CallResult(answer.status, told, media_type="text/plain")
-    if operation.is_file:
+    if operation.returns_file:
         return _file_outcome(answer)
     if _is_json(answer.media_type):
         value = _json(answer)
@@ -87,8 +87,8 @@ def read_response(answer: HttpResponse, operation: Operation, *, reveal: bool = 
                 "the provider's answer was cut off, or is not the JSON that it should be: "
                 + message_from_text(answer.body, answer.media_type)[:200],
                 status=answer.status,
-                hint=unknown_outcome_hint(is_safe=operation.is_safe, is_repeatable=operation.is_repeatable),
-                retryable=operation.is_repeatable,
+                hint=unknown_outcome_hint(is_safe=operation.is_safe, is_repeatable=operation.is_safe_to_retry),
+                retryable=operation.is_safe_to_retry,
             )
         return _json_outcome(answer, value, operation, reveal=reveal)
     if answer.media_type in JSON_LINES:
@@ -125,7 +125,7 @@ def _json_outcome(answer: HttpResponse, value: Any, operation: Operation, *, rev
         if isinstance(told, int) and told >= 400:
             raise _error(answer, value, operation, told)
     value, redacted = redact_paths(value, () if reveal else operation.redactions)
-    notes = [says for when, says in operation.remarks if fulfils(value, when)]
+    notes = [says for when, says in operation.notes if matches(value, when)]
     if redacted:
         notes.append(f"Redacted: {', '.join(redacted)}. The server shows such secrets with --reveal-secrets.")
     if operation.outputs is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from mcp_taskruns.core.calls.request import File
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import changed_at, values_at
+from mcp_taskruns.core.model.json_path import replace_at, values_at
 from mcp_taskruns.core.model.operation import Upload
 from mcp_taskruns.errors import InvalidArguments
 
@@ -22,16 +22,18 @@ def extract_files(upload: Upload, arguments: Mapping[str, Any]) -> tuple[dict[st
     files: list[File | None] = []
 
     def take(given: Any) -> Any:
-        content = given.get(upload.content)
+        content = given.get(upload.content_field)
         if content is None:
             files.append(None)
             return given
-        data = _decoded(content, given.get(upload.encoding), f"the content of {given.get(upload.name)}")
-        files.append(File(str(given.get(upload.name)), str(given.get(upload.media_type) or ""), data))
-        kept = {name: value for name, value in given.items() if name not in (upload.content, upload.encoding)}
-        return {**kept, upload.size: len(data)}
+        data = _decoded(content, given.get(upload.encoding_field), f"the content of {given.get(upload.name_field)}")
+        files.append(File(str(given.get(upload.name_field)), str(given.get(upload.media_type_field) or ""), data))
+        kept = {
+            name: value for name, value in given.items() if name not in (upload.content_field, upload.encoding_field)
+        }
+        return {**kept, upload.size_field: len(data)}
 
-    return changed_at(arguments, upload.files, take), files
+    return replace_at(arguments, upload.files, take), files
 
 
 def _decoded(content: str, encoding: str | None, what: str) -> bytes:
@@ -62,7 +64,7 @@ def upload_result(upload: Upload, outcome: CallResult, files: Sequence[File | No
             return item
         return {name: value for name, value in item.items() if name != upload.form} | {"uploaded": True}
 
-    value = changed_at(outcome.value, upload.prepared, mark)
+    value = replace_at(outcome.value, upload.prepared, mark)
     sent = ", ".join(f"{file.name} ({_size(len(file.content))})" for file in files if file)
-    note = f"Uploaded: {sent}. {upload.advice}".strip()
+    note = f"Uploaded: {sent}. {upload.hint}".strip()
     return replace(outcome, text=dump(value), value=value, notes=(note, *outcome.notes))

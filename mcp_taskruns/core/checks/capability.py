@@ -88,8 +88,12 @@ def _check_paging(file: File) -> Iterator[Finding]:
         if use.site is None or paging is None:
             continue
         properties = use.tool.input_schema["properties"]
-        for keyword in ("limit", "cursor", "offset"):
-            name = getattr(paging, keyword)
+        keywords = {
+            "limit": paging.page_size_argument,
+            "cursor": paging.cursor_argument,
+            "offset": paging.offset_argument,
+        }
+        for keyword, name in keywords.items():
             if name and name not in properties:
                 message = f"{use.name}: paging refers to the argument {name}, which the tool does not have"
                 place = (*use.site.place, "paging", keyword)
@@ -102,7 +106,7 @@ def _check_upload(file: File) -> Iterator[Finding]:
         if use.site is None or upload is None:
             continue
         schema: Any = use.tool.input_schema
-        for step in (*upload.files, upload.content):
+        for step in (*upload.files, upload.content_field):
             schema = _descend(schema, step)
             if schema is None:
                 message = f"{use.name}: upload refers to {step}, which is not in the input schema"

@@ -84,8 +84,8 @@ class File:
         self.capability = capability
         self.environment = environment
         self.sites = self._find_sites()
-        self.wait_tools = [tool for tool in tools if tool.waits]
-        self.tools = list(self._find_tools([tool for tool in tools if not tool.waits]))
+        self.wait_tools = [tool for tool in tools if tool.is_wait_tool]
+        self.tools = list(self._find_tools([tool for tool in tools if not tool.is_wait_tool]))
         self.rest = list(self._find_rest_operations())
 
     @property

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 from mcp_taskruns.core.calls.request import is_usable_base_uri
 from mcp_taskruns.core.checks.codes import Finding, Place
@@ -12,7 +11,7 @@ from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.authentication import Unsupported, UnsupportedKind, parse_authentication
 from mcp_taskruns.core.format.inputs import ENVIRONMENT
 from mcp_taskruns.core.format.templates import BrokenTemplate, Holes
-from mcp_taskruns.core.model.operation import BaseUri, Operation, Variable
+from mcp_taskruns.core.model.operation import BaseUri, Variable
 
 
 def check_base_uris(file: File) -> Iterator[Finding]:
@@ -82,7 +81,7 @@ def check_credentials(file: File) -> Iterator[Finding]:
         site = use.site
         if site is not None:
             declared |= {item.name for _, item in site.inputs() if item.location == ENVIRONMENT}
-            names = chain.from_iterable(variable.names for variable in _variables_of(use.tool.operation))
+            names = chain.from_iterable(variable.names for variable in use.tool.operation.variables())
             used |= {name: used.get(name, site) for name in names}
     for name in sorted(used.keys() - declared):
         fix = f"Declare it in `binds`, with keys {{{name}: {name}}}."
@@ -93,21 +92,6 @@ def check_credentials(file: File) -> Iterator[Finding]:
             message = f"{' or '.join(names)} is not set in the environment"
             message += "" if key in names else f" (the value of {key})"
             yield Finding("unset-credential", place, message, f"Set {names[0]} in the environment of the server.")
-
-
-def _variables_of(operation: Operation) -> Iterator[Variable]:
-    """Yield the environment variables that requests of the operation use."""
-    parts = operation.authentication.parts if operation.authentication else ()
-    constants = [parameter.constant for parameter in operation.parameters]
-    pending: list[Any] = [operation.path, operation.body, operation.base.default, *parts, *constants]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, Variable):
-            yield part
-        elif isinstance(part, dict):
-            pending += part.values()
-        elif isinstance(part, list | tuple):
-            pending += part
 
 
 def _place_of_placeholder(site: Site, name: str) -> Place:

@@ -176,15 +176,15 @@ def compile_tool(capability: spec.Capability, tool: Called, found: Found | None)
     name = getattr(tool, "rename", None) or tool.name
     return Tool(
         name=legal_name(f"{prefix}-{name}"),
-        spec_name=tool.name,
+        declared_name=tool.name,
         prefix=prefix,
         title=getattr(tool, "label", None) or title_of(name),
         description=described,
         hints=_hints(getattr(tool, "hints", spec.Hints()), operation.method),
         input_schema=_input_schema(arguments, own),
         operation=operation,
-        ignored=ignored,
-        own=frozenset(own) - {argument.name for argument in arguments},
+        dropped_arguments=ignored,
+        server_arguments=frozenset(own) - {argument.name for argument in arguments},
     )
 
 

@@ -42,8 +42,8 @@ def title_of(name: str) -> str:
 
 def list_by_spec_names(tools: Sequence[Tool]) -> list[Tool]:
     """Tools under their files' own names where those are unique, also where descriptions speak of them."""
-    counts = Counter(tool.spec_name for tool in tools)
-    listed = {tool.name: legal_name(tool.spec_name) for tool in tools if counts[tool.spec_name] == 1}
+    counts = Counter(tool.declared_name for tool in tools)
+    listed = {tool.name: legal_name(tool.declared_name) for tool in tools if counts[tool.declared_name] == 1}
     return [
         replace(
             tool,
@@ -66,9 +66,9 @@ def _renamed_schema(schema: Any, names: Mapping[str, str]) -> Any:
 
 def _renamed_in(operation: Operation, listed: Mapping[str, str]) -> Operation:
     rules = tuple(replace(rule, hint=renamed(rule.hint, listed)) for rule in operation.errors)
-    upload = operation.upload and replace(operation.upload, advice=renamed(operation.upload.advice, listed))
-    remarks = tuple((when, renamed(says, listed)) for when, says in operation.remarks)
-    return replace(operation, errors=rules, upload=upload, remarks=remarks)
+    upload = operation.upload and replace(operation.upload, hint=renamed(operation.upload.hint, listed))
+    remarks = tuple((when, renamed(says, listed)) for when, says in operation.notes)
+    return replace(operation, errors=rules, upload=upload, notes=remarks)
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

@@ -108,14 +108,14 @@ def compile_operation(
         error_body=_error_body(consumed.error_body),
         errors=refinements.errors(declared.name),
         limits=refinements.limits,
-        repeatable=declared.repeatable,
+        safe_to_retry=declared.repeatable,
         timeout_s=declared.timeout,
         redactions=refinements.redactions(declared),
         paging=refinements.paging(declared.paging),
         log=refinements.log(declared.log),
         upload=refinements.upload(declared.upload),
-        remarks=refinements.remarks(declared),
-        is_file=declared.file,
+        notes=refinements.remarks(declared),
+        returns_file=declared.file,
         outputs=read_outputs(tool.output_parameters),
         unsupported=next(iter(problems), None),  # read last: all that comes before may add to them
     )

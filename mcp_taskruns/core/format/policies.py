@@ -6,12 +6,12 @@ from typing import Any
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
-from mcp_taskruns.core.model.limits import Limits, Rate
-from mcp_taskruns.core.model.operation import EntryLog, ErrorRule, Paging, Upload
+from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
+from mcp_taskruns.core.model.operation import ErrorRule, LogFormat, Paging, Upload
 from mcp_taskruns.core.model.tool import ALL_PAGES, DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.errors import CapabilityError
 
-_OF_READS = {"reads": True, "writes": False, "all": None}
+_KINDS = {"reads": frozenset({RequestKind.READ}), "writes": frozenset({RequestKind.WRITE}), "all": ALL_REQUESTS}
 
 
 class Refinements:
@@ -25,7 +25,7 @@ class Refinements:
             raise self._wrong("errors.operations", f"there is no operation {name!r}")
         self._rules = [(rule.operations, self._rule(rule)) for rule in consumed.errors]
         declared = consumed.limits or spec.Limits()
-        rates = (Rate(rate.calls, rate.per, _OF_READS[rate.of]) for rate in declared.rates)
+        rates = (Rate(rate.calls, rate.per, _KINDS[rate.of]) for rate in declared.rates)
         self.limits = Limits(declared.concurrency, tuple(rates))
 
     def errors(self, operation: str) -> tuple[ErrorRule, ...]:
@@ -36,7 +36,7 @@ class Refinements:
         return ErrorRule(
             status=frozenset(declared.status),
             when=self._read(parse_condition, declared.when, "errors.when"),
-            says=self._pattern(declared.says, "errors.says"),
+            message_matches=self._pattern(declared.says, "errors.says"),
             kind=declared.kind,
             hint=declared.hint,
             retryable=declared.retryable,
@@ -71,23 +71,23 @@ class Refinements:
             raise self._wrong("paging.next", "is missing: where in an item is the cursor?")
         return Paging(
             items=self._path(declared.items, "paging.items"),
-            limit=declared.limit,
-            size=declared.size,
-            max_size=declared.max_size or declared.size,
-            cursor=declared.cursor,
-            next=self._path(declared.next, "paging.next"),
-            offset=declared.offset,
-            more=self._path_or_header(declared.more, "paging.more"),
+            page_size_argument=declared.limit,
+            default_page_size=declared.size,
+            max_page_size=declared.max_size or declared.size,
+            cursor_argument=declared.cursor,
+            next_cursor=self._path(declared.next, "paging.next"),
+            offset_argument=declared.offset,
+            has_more=self._path_or_header(declared.more, "paging.more"),
             total=self._path_or_header(declared.total, "paging.total"),
-            unfiltered=self._path_or_header(declared.unfiltered, "paging.unfiltered"),
+            unfiltered_total=self._path_or_header(declared.unfiltered, "paging.unfiltered"),
         )
 
-    def log(self, declared: spec.EntryLog | None) -> EntryLog | None:
+    def log(self, declared: spec.LogFormat | None) -> LogFormat | None:
         """Where entries of a log tell what."""
         if declared is None:
             return None
         types = (self._path(text, "log.type") for text in declared.type)
-        return EntryLog(self._path(declared.time, "log.time"), tuple(types))
+        return LogFormat(self._path(declared.time, "log.time"), tuple(types))
 
     def upload(self, declared: spec.Upload | None) -> Upload | None:
         """Files that are sent elsewhere."""
@@ -95,14 +95,14 @@ class Refinements:
             return None
         return Upload(
             files=self._path(declared.files, "upload.files"),
-            content=declared.content,
-            encoding=declared.encoding,
-            size=declared.size,
-            name=declared.name,
-            media_type=declared.media_type,
+            content_field=declared.content,
+            encoding_field=declared.encoding,
+            size_field=declared.size,
+            name_field=declared.name,
+            media_type_field=declared.media_type,
             prepared=self._path(declared.prepared, "upload.prepared"),
             form=declared.form,
-            advice=declared.advice,
+            hint=declared.advice,
         )
 
     def _pattern(self, text: str, key: str) -> re.Pattern[str] | None:

@@ -7,7 +7,7 @@ from typing import Any
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.names import legal_name, renamed
 from mcp_taskruns.core.model.json_path import EACH, Condition, Path, parse_condition, parse_path
-from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunShape, RunStart, RunStatus, RunStream
+from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunFields, RunStart, RunStatus, RunStream
 from mcp_taskruns.core.model.tool import UNTIL, WAIT_SECONDS, Hints, Tool
 from mcp_taskruns.core.runs.messages import WAIT_SCHEMA
 from mcp_taskruns.errors import CapabilityError
@@ -55,7 +55,7 @@ def wait_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[T
         yield replace(
             tool,
             name=legal_name(f"{tool.prefix}-{WAIT_TOOL}"),
-            spec_name=WAIT_TOOL,
+            declared_name=WAIT_TOOL,
             title=f"{label}: wait for run",
             description=(
                 "Waits until a run has ended and returns its status, result or error: one call in place of asking "
@@ -63,10 +63,10 @@ def wait_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[T
                 "nothing."
             ),
             hints=Hints(read_only=True, destructive=False, idempotent=True, open_world=True),
-            input_schema=_wait_input(tool.input_schema, read.id, is_many=is_many),
+            input_schema=_wait_input(tool.input_schema, read.run_id_argument, is_many=is_many),
             output_schema=WAIT_SCHEMA,
-            waits=True,
-            own=frozenset({WAIT_SECONDS, UNTIL} if is_many else {WAIT_SECONDS}),
+            is_wait_tool=True,
+            server_arguments=frozenset({WAIT_SECONDS, UNTIL} if is_many else {WAIT_SECONDS}),
         )
 
 
@@ -92,7 +92,7 @@ def with_lifecycles(capability: spec.Capability, tools: Sequence[Tool], listed: 
     for consumed in capability.capability.consumes:
         if consumed.runs is not None:
             lifecycle = _compile(_Place(capability, consumed, tools), consumed.runs, listed)
-            about = {lifecycle.read.operation.name, *lifecycle.starts, *lifecycle.found}
+            about = {lifecycle.read.operation.name, *lifecycle.starts, *lifecycle.runs_in}
             about |= {cancel.call.operation.name for cancel in lifecycle.cancels}
             about |= {lifecycle.stream.operation.name} if lifecycle.stream else set()
             lifecycles |= dict.fromkeys(((consumed.namespace, name) for name in about), lifecycle)
@@ -110,15 +110,15 @@ def _answer_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
     """
     operation = tool.operation.name
     cancels = any(cancel.call.operation == tool.operation and not cancel.when for cancel in lifecycle.cancels)
-    place = lifecycle.found.get(operation)
+    place = lifecycle.runs_in.get(operation)
     schema: dict[str, Any] = {"type": "object", "properties": {}}
     if cancels:
         _declare(schema, ("run_id",))
         _declare(schema, ("status",))
         schema["properties"]["cancelled"] = {"type": "boolean"}
     elif place is not None and EACH not in place:
-        _declare(schema, (*place, *lifecycle.shape.id))
-        _declare(schema, (*place, *lifecycle.shape.state))
+        _declare(schema, (*place, *lifecycle.fields.id))
+        _declare(schema, (*place, *lifecycle.fields.status))
     if not schema["properties"]:
         return None
     schema["properties"]["text"] = {"type": "string"}
@@ -150,22 +150,22 @@ def _compile(place: "_Place", runs: spec.Runs, listed: Mapping[str, str]) -> Lif
     return Lifecycle(
         provider=place.tool(runs.read.operation, "read").prefix,
         read=read,
-        shape=shape,
-        states=states,
-        wait_tool=next(tool.name for tool in place.tools if tool.waits and tool.operation == read.operation),
+        fields=shape,
+        statuses=states,
+        wait_tool=next(tool.name for tool in place.tools if tool.is_wait_tool and tool.operation == read.operation),
         stream=_stream(place, runs, shape),
         starts={start.operation: _start(place, start, read) for start in runs.start},
         cancels=tuple(_cancel(place, cancel, read) for cancel in runs.cancel),
-        found=found,
-        interval_s=runs.interval,
-        cached_s=runs.cached,
-        is_forgotten=runs.forgotten,
-        lifetime_s=runs.lifetime,
-        advice={native: renamed(advice, listed) for native, advice in runs.advice.items()},
+        runs_in=found,
+        poll_seconds=runs.interval,
+        max_age_seconds=runs.cached,
+        gone_after_cancel=runs.forgotten,
+        retention_seconds=runs.lifetime,
+        status_hints={native: renamed(advice, listed) for native, advice in runs.advice.items()},
     )
 
 
-def _stream(place: "_Place", runs: spec.Runs, shape: RunShape) -> RunStream | None:
+def _stream(place: "_Place", runs: spec.Runs, shape: RunFields) -> RunStream | None:
     stream = runs.stream
     if stream is None:
         return None
@@ -175,12 +175,12 @@ def _stream(place: "_Place", runs: spec.Runs, shape: RunShape) -> RunStream | No
     elsewhere = {name: getattr(stream.shape, name) for name in stream.shape.model_fields_set}
     return RunStream(
         operation=tool.operation,
-        ids=stream.ids,
-        is_many=_is_many(tool, stream.ids),
-        shape=place.shape(runs.shape.model_copy(update=elsewhere), "stream.shape") or shape,
+        run_ids_argument=stream.ids,
+        takes_many_runs=_is_many(tool, stream.ids),
+        fields=place.shape(runs.shape.model_copy(update=elsewhere), "stream.shape") or shape,
         when=place.condition(stream.when, "stream.when"),
-        arguments=stream.arguments,
-        untold=frozenset(place.state(state, "stream.untold") for state in stream.untold),
+        new_events_arguments=stream.arguments,
+        ends_not_streamed=frozenset(place.state(state, "stream.untold") for state in stream.untold),
     )
 
 
@@ -191,14 +191,14 @@ def _is_many(tool: Tool, ids: str) -> bool:
 def _start(place: "_Place", start: spec.RunStart, read: RunCall) -> RunStart:
     return RunStart(
         tool=place.tool(start.operation, "start").name,
-        key=place.names(start.key, "start.key") if start.key else None,
-        then=place.call(start.then, "start.then", read.id) if start.then else None,
-        when=place.condition(start.when, "start.when"),
+        idempotency_key_argument=place.names(start.key, "start.key") if start.key else None,
+        then=place.call(start.then, "start.then", read.run_id_argument) if start.then else None,
+        then_when=place.condition(start.when, "start.when"),
     )
 
 
 def _cancel(place: "_Place", cancel: spec.RunCancel, read: RunCall) -> RunCancel:
-    call = place.call(spec.RunCall(operation=cancel.operation, id=cancel.id), "cancel", read.id)
+    call = place.call(spec.RunCall(operation=cancel.operation, id=cancel.id), "cancel", read.run_id_argument)
     return RunCancel(call, place.condition(cancel.when, "cancel.when"), cancel.guard)
 
 
@@ -214,7 +214,7 @@ class _Place:
 
     def tool(self, operation: str, key: str) -> Tool:
         for tool in self.tools:
-            if tool.operation.name == operation and not tool.waits:
+            if tool.operation.name == operation and not tool.is_wait_tool:
                 return tool
         raise self.wrong(key, f"no tool calls the operation {operation!r}")
 
@@ -226,7 +226,7 @@ class _Place:
 
     def argument(self, tool: Tool, name: str, key: str) -> None:
         if name not in tool.input_schema["properties"]:
-            raise self.wrong(key, f"{tool.spec_name} has no argument {name!r}")
+            raise self.wrong(key, f"{tool.declared_name} has no argument {name!r}")
 
     def state(self, text: str, key: str) -> RunStatus:
         states = [state for state in RunStatus if state is not RunStatus.UNKNOWN]
@@ -252,14 +252,15 @@ class _Place:
     def condition(self, when: Mapping[str, Any], key: str) -> Condition:
         return self._read(parse_condition, when, key)
 
-    def shape(self, shape: spec.RunShape, key: str) -> RunShape | None:
+    def shape(self, shape: spec.RunFields, key: str) -> RunFields | None:
         if not (shape.id and shape.state):
             return None
-        names = ("stage", "progress", "result", "started")
+        names = ("stage", "progress", "result")
         paths = {name: self.path(text, f"{key}.{name}") for name in names if (text := getattr(shape, name))}
-        return RunShape(
+        return RunFields(
             id=self.path(shape.id, f"{key}.id"),
-            state=self.path(shape.state, f"{key}.state"),
+            status=self.path(shape.state, f"{key}.state"),
             error=tuple(self.path(text, f"{key}.error") for text in shape.error),
+            started_at=self.path(shape.started, f"{key}.started") if shape.started else None,
             **paths,
         )

@@ -100,7 +100,7 @@ class Paging(Part):
     unfiltered: str = ""
 
 
-class EntryLog(Part):
+class LogFormat(Part):
     """A list of log entries. An overlay word."""
 
     time: str
@@ -145,7 +145,7 @@ class ConsumedOperation(Part):
     timeout: float | None = Field(None, gt=0)
     redact: Names = ()
     paging: Paging | None = None
-    log: EntryLog | None = None
+    log: LogFormat | None = None
     upload: Upload | None = None
     remarks: tuple[Remark, ...] = ()
     file: bool = False
@@ -202,7 +202,7 @@ class RunCall(Part):
     id: str = ""
 
 
-class RunShape(Part):
+class RunFields(Part):
     """Paths to the parts of a run in a JSON value."""
 
     id: str = ""
@@ -220,7 +220,7 @@ class RunStream(Part):
     operation: str
     ids: str
     when: dict[str, Any] = {}
-    shape: RunShape = RunShape()
+    shape: RunFields = RunFields()
     arguments: dict[str, Any] = {}
     untold: Names = ()
 
@@ -251,7 +251,7 @@ class Runs(Part):
     start: tuple[RunStart, ...] = ()
     cancel: tuple[RunCancel, ...] = ()
     found: dict[str, str] = {}
-    shape: RunShape
+    shape: RunFields
     states: dict[str, Names]
     interval: float = Field(5.0, gt=0)
     cached: float = Field(0.0, ge=0)

@@ -1,4 +1,4 @@
-"""Places in JSON values, in the part of JSONPath that is mostly used: `$.data.id`, `$[*].taskRun`, `results[0]`."""
+"""The subset of JSONPath that paths in capability files and overlays use: `$.data.id`, `$[*].taskRun`, `$.items[0]`."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -7,55 +7,55 @@ from typing import Any
 
 
 class _Step(Enum):
-    """A step of a path that is no name and no number; a member stays itself when it is copied or kept."""
+    """A step that is neither a name nor an index; an enum member keeps its identity when it is copied or pickled."""
 
     EACH = "[*]"
 
 
 EACH = _Step.EACH
-"""The step of a path that goes to every item of a list."""
+"""The step to every item of a list."""
 
 Path = tuple[Any, ...]
-"""Where something stands in a JSON value: names of members, numbers of items, `EACH`. The empty path is the value."""
+"""The steps to a place in a JSON value: member names, list indexes, `EACH`. The empty path is the whole value."""
 
 Condition = tuple[tuple[Path, tuple[Any, ...]], ...]
-"""Paths and, for each, the values of which one has to stand there."""
+"""Paths, each with the values that are accepted there."""
 
 _STEP = re.compile(r"""\.([\w-]+)|\[(?:(\*)|(-?\d{1,9})|'([^'\\]*)'|"([^"\\]*)")\]""")
 
 
 def parse_path(text: str) -> Path:
-    """The steps of a path; a leading `$` may be left out. Raises ValueError for what is none."""
+    """Return the steps of a path; a leading `$` is optional. Raises ValueError for an invalid path."""
     rest = text.removeprefix("$") if text[:1] in ("", "$", "[") else f".{text}"
-    rest = "" if rest == "." else rest  # `$.` is the whole value, as `$` is
+    rest = "" if rest == "." else rest  # `$.` is a common spelling of `$`
     steps: list[Any] = []
-    place = 0
-    while place < len(rest):
-        match = _STEP.match(rest, place)
+    position = 0
+    while position < len(rest):
+        match = _STEP.match(rest, position)
         if match is None:
-            raise ValueError(f"{text!r} is not a path such as $.data.id or $[*].run")
-        name, each, number, *quoted = match.groups()
+            raise ValueError(f"`{text}` is not a path such as `$.data.id` or `$[*].run`")
+        name, each, index, *quoted = match.groups()
         names = [written for written in (name, *quoted) if written is not None]
-        steps.append(EACH if each else int(number) if number else names[0])
-        place = match.end()
+        steps.append(EACH if each else int(index) if index else names[0])
+        position = match.end()
     return tuple(steps)
 
 
-def path_text(path: Path) -> str:
-    """A path as it is written, without the leading `$.`."""
-    told = ("[*]" if step is EACH else f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return "".join(told).lstrip(".")
+def format_path(path: Path) -> str:
+    """Return a path as text, without the leading `$.`."""
+    steps = ("[*]" if step is EACH else f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(steps).lstrip(".")
 
 
 def parse_condition(when: Mapping[str, Any]) -> Condition:
-    """Paths with a value, or a list of values of which one has to stand there. Raises ValueError for no path."""
+    """Return a condition from paths with a value, or a list of accepted values. Raises ValueError for invalid paths."""
     return tuple(
         (parse_path(path), tuple(wanted) if isinstance(wanted, list) else (wanted,)) for path, wanted in when.items()
     )
 
 
 def values_at(value: Any, path: Path) -> Iterator[Any]:
-    """All that stands at a path; nothing where the value has no such place."""
+    """Yield all values at a path; none where the value has no such place."""
     if not path:
         yield value
     elif path[0] is EACH:
@@ -70,34 +70,34 @@ def values_at(value: Any, path: Path) -> Iterator[Any]:
 
 
 def value_at(value: Any, path: Path | None) -> Any:
-    """The first of what stands at a path, or None."""
+    """Return the first value at a path, or None."""
     return None if path is None else next(values_at(value, path), None)
 
 
 def set_at(value: Mapping[str, Any], path: Path, new: Any) -> dict[str, Any]:
-    """A copy of the value with `new` at a path of names; objects on the way are made where they are missing."""
+    """Return a copy of the value with `new` at a path of names; missing objects on the way are created."""
     inner = value.get(path[0])
     below = inner if isinstance(inner, Mapping) else {}
     return {**value, path[0]: set_at(below, path[1:], new) if path[1:] else new}
 
 
-def changed_at(value: Any, path: Path, change: Callable[[Any], Any]) -> Any:
-    """A copy of the value in which all that stands at a path is what `change` makes of it."""
+def replace_at(value: Any, path: Path, replace: Callable[[Any], Any]) -> Any:
+    """Return a copy of the value in which everything at a path is replaced by the result of `replace`."""
     if not path:
-        return change(value)
+        return replace(value)
     if path[0] is EACH:
-        return [changed_at(item, path[1:], change) for item in value] if isinstance(value, list) else value
+        return [replace_at(item, path[1:], replace) for item in value] if isinstance(value, list) else value
     if isinstance(path[0], int):
         if not (isinstance(value, list) and -len(value) <= path[0] < len(value)):
             return value
-        changed = list(value)
-        changed[path[0]] = changed_at(value[path[0]], path[1:], change)
-        return changed
+        items = list(value)
+        items[path[0]] = replace_at(value[path[0]], path[1:], replace)
+        return items
     if isinstance(value, Mapping) and path[0] in value:
-        return {**value, path[0]: changed_at(value[path[0]], path[1:], change)}
+        return {**value, path[0]: replace_at(value[path[0]], path[1:], replace)}
     return value
 
 
-def fulfils(value: Any, condition: Condition) -> bool:
-    """Whether at every path of the condition one of its values stands."""
-    return all(value_at(value, path) in wanted for path, wanted in condition)
+def matches(value: Any, condition: Condition) -> bool:
+    """Return whether an accepted value is at every path of the condition."""
+    return all(value_at(value, path) in accepted for path, accepted in condition)

@@ -1,22 +1,36 @@
-"""How much a provider is asked: calls at once, and calls in a period."""
+"""Rate limits and concurrency limits of a provider."""
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class RequestKind(Enum):
+    """A kind of request that providers count separately."""
+
+    READ = "read"
+    """GET, HEAD and OPTIONS."""
+    WRITE = "write"
+    """All other methods."""
+
+
+ALL_REQUESTS = frozenset(RequestKind)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How many calls a provider takes in any so many seconds: of reads, of writes, or of both (None)."""
+    """At most `requests` requests of the given kinds in any period of `per_seconds` seconds."""
 
-    calls: int
-    seconds: float
-    of_reads: bool | None = None
+    requests: int
+    per_seconds: float
+    kinds: frozenset[RequestKind] = ALL_REQUESTS
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a provider is asked by one process: calls at once (None: as many as by default), and how often."""
+    """The limits that one process keeps to for one provider."""
 
-    concurrency: int | None = None
+    max_concurrent_requests: int | None = None
+    """None: the server's default."""
     rates: tuple[Rate, ...] = ()
 
 

@@ -1,6 +1,6 @@
-"""What a capability is compiled to: tools, their operations and where each argument goes.
+"""A provider's operation, compiled from a capability file and its overlay.
 
-All values, decided once at start. Nothing reads a capability file again after them.
+All values are immutable and decided once, when files are loaded. Nothing reads a capability file after that.
 """
 
 import re
@@ -15,7 +15,7 @@ from mcp_taskruns.errors import Kind
 
 
 class Location(StrEnum):
-    """Where an argument goes in the request."""
+    """The part of the request that a parameter is sent in."""
 
     PATH = "path"
     QUERY = "query"
@@ -26,85 +26,80 @@ class Location(StrEnum):
 
 @dataclass(frozen=True)
 class Variable:
-    """A value of the server's environment; the first of these names that is set wins."""
+    """A value from the server's environment: the first of these variables that is set."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ArgumentReference:
-    """A value that the caller passes under this name."""
+    """The value of the caller's argument of this name."""
 
     name: str
 
 
 Template = tuple[str | Variable | ArgumentReference, ...]
-"""Text with holes."""
+"""Text with placeholders."""
 
 ConstantTemplate = tuple[str | Variable, ...]
-"""Text whose holes are filled from the environment alone."""
+"""Text whose placeholders are all filled from the environment."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """An input parameter: one thing that is sent, and where its value comes from.
-
-    `argument` is the name the caller passes it under, None for a `constant`: a template where it is text, else a tree
-    of JSON values, both of which may refer to arguments. `default` names the environment's value for an absent
-    argument. Arrays in a query repeat the name when `explode`, else they are comma-joined.
-    """
+    """One value that is sent in a request, and where it comes from."""
 
     name: str
     location: Location
     argument: str | None
+    """The name under which the caller passes the value; None for a constant."""
     constant: Any = field(default=None, hash=False)
+    """A template, or a tree of JSON values; both may refer to arguments."""
     default: Variable | None = None
+    """The value of an argument that the caller does not pass."""
     explode: bool = True
+    """Whether an array in a query repeats the name; else its items are joined by commas."""
 
 
 @dataclass(frozen=True)
 class Authentication:
-    """How a request proves who asks.
-
-    `parts` are the templates of what is secret: a token, user and password for `basic` and `digest`, for `apikey` one
-    for each of the `names` under which they are sent.
-    """
+    """How a request authenticates."""
 
     kind: Literal["bearer", "basic", "digest", "apikey"]
     parts: tuple[ConstantTemplate, ...]
+    """The secrets: a token; user and password (`basic`, `digest`); one key for each of `names` (`apikey`)."""
     placement: Location = Location.HEADER
     names: tuple[str, ...] = ("Authorization",)
 
 
 @dataclass(frozen=True)
 class BaseUri:
-    """The provider's address; the first of `variables` that is set in the environment wins over `default`."""
+    """The provider's address: the first of `variables` that is set in the environment, else `default`."""
 
     default: ConstantTemplate | None
     variables: tuple[str, ...]
 
 
 BodyKind = Literal["json", "text", "xml", "form", "multipart", "binary"]
-"""How a body is written: as JSON, as text in which values are escaped for what it is, as a form, as bytes."""
+"""How a body is encoded. In `text` and `xml`, values are escaped for the text around them."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """A part of what a tool returns, made of the provider's answer.
-
-    `mapping` leads there from the value of the part around it: a path, or the text of a JSONPath that says more than a
-    path can. `properties` build an object of what stands there, `items` is applied to each item of a list.
-    """
+    """A part of a tool's result, mapped from the provider's response."""
 
     mapping: Path | str = ()
+    """From the value of the enclosing part: a path, or the text of a JSONPath that a path cannot express."""
     constant: Any = None
     properties: Mapping[str, "Output"] = field(default_factory=dict, hash=False)
+    """The members of the object to build from the mapped value."""
     items: "Output | None" = None
+    """The output for each item of the mapped list."""
 
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """The members that make a JSON answer an error, whatever its HTTP status."""
+    """Fields that make a JSON response an error, whatever its HTTP status code."""
 
     status: str
     message: str
@@ -112,148 +107,156 @@ class ErrorBody:
 
 @dataclass(frozen=True)
 class ErrorRule:
-    """What a provider's error means, when it has one of the statuses, fulfils `when` and its words match `says`.
-
-    No statuses and no `says` are any. `kind` and `hint` replace what the status alone would say, `retryable` what the
-    kind would; a hint's holes, `{name}`, are filled with the groups of `says`.
-    """
+    """A meaning of provider errors that match `status`, `when` and `message_matches`."""
 
     status: frozenset[int] = frozenset()
+    """HTTP status codes; empty: any."""
     when: Condition = ()
-    says: re.Pattern[str] | None = None
+    message_matches: re.Pattern[str] | None = None
     kind: Kind | None = None
+    """Instead of the kind that follows from the status code."""
     hint: str = ""
+    """Its placeholders, `{name}`, are filled with the groups of `message_matches`."""
     retryable: bool | None = None
+    """Instead of the value that follows from the kind."""
 
 
 @dataclass(frozen=True)
 class Paging:
-    """How a list goes on after a page.
+    """How to get the next page of a list.
 
-    `items` leads to the list, `limit` is the argument for its length, which is `size` by default and `max_size` at
-    most. The next page is asked for by `cursor`, an argument that takes what stands at `next` in the last item, or by
-    `offset`, an argument that takes a number of items. `more` leads to what is there when there are more, `total` to
-    how many there are, `unfiltered` to how many there were without filters; each may be a header's name. Without `more`
-    a page that is full may not be the last.
+    A provider with `cursor_argument` takes the value at `next_cursor` of the last item there, one with
+    `offset_argument` the number of items to skip.
     """
 
     items: Path
-    limit: str
-    size: int
-    max_size: int
-    cursor: str = ""
-    next: Path = ()
-    offset: str = ""
-    more: Path | str | None = None
+    page_size_argument: str
+    default_page_size: int
+    max_page_size: int
+    cursor_argument: str = ""
+    next_cursor: Path = ()
+    offset_argument: str = ""
+    has_more: Path | str | None = None
+    """Path, or header, that is set when there are more items. Without it a full page may be the last one."""
     total: Path | str | None = None
-    unfiltered: Path | str | None = None
+    """Path, or header, of the number of items."""
+    unfiltered_total: Path | str | None = None
+    """Path, or header, of the number of items without filters."""
 
 
 @dataclass(frozen=True)
-class EntryLog:
-    """A list of log entries: where each tells its time, and its type (the first of several places that has one)."""
+class LogFormat:
+    """Paths to the parts of a log entry; of several paths the first with a value counts."""
 
-    time: Path
-    types: tuple[Path, ...]
+    time_path: Path
+    type_paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Files that are sent to where an answer says.
-
-    `files` leads to the files in the arguments, each with members for its `content`, the content's `encoding` and its
-    `size`, which is ours to fill in; `prepared` to what the answer tells of each, in the same order, and `form` in that
-    to the presigned form: `{url, fields}`.
-    """
+    """Files in the arguments that are sent to presigned forms in the response."""
 
     files: Path
-    content: str
-    encoding: str
-    size: str
-    name: str
-    media_type: str
+    """Path to the files in the arguments, each an object with the following fields."""
+    content_field: str
+    encoding_field: str
+    size_field: str
+    """Set by the server."""
+    name_field: str
+    media_type_field: str
     prepared: Path
+    """Path to the prepared files in the response, in the same order."""
     form: str
-    advice: str = ""
+    """The field of a prepared file that holds its presigned form: `{url, fields}`."""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One HTTP method on a resource of a provider.
-
-    `namespace` is the name of the provider's side in its file, `provider` the prefix of its tools. `path` is text with
-    placeholders. `body` is a tree of JSON values and references, None for no body; its kind says how it is sent.
-    `outputs` say what of an answer is returned, all of it without them. `unsupported` says why the operation cannot be
-    called, when it cannot. `repeatable` says whether calling it twice is like calling it once, where its method does
-    not. `redactions` are places in its answer whose values are secrets. `timeout_s` is how long an answer may take,
-    where that is longer than usual. `remarks` are said of answers that fulfil their conditions. `is_file`: what it
-    answers is a file of somebody's, passed on as it is.
-    """
+    """One HTTP method of a resource of a provider."""
 
     name: str
     provider: str
+    """The prefix of the provider's tools."""
     method: str
     base: BaseUri
     path: Template
     parameters: tuple[Parameter, ...] = ()
     body: Any = field(default=None, hash=False)
+    """A tree of JSON values and references; None: no body."""
     body_kind: BodyKind = "json"
     accept: str = "application/json, */*;q=0.5"
     authentication: Authentication | None = None
     error_body: ErrorBody | None = None
     unsupported: str | None = None
+    """Why the operation cannot be called, if it cannot."""
     errors: tuple[ErrorRule, ...] = field(default=(), hash=False)
     limits: Limits = NO_LIMITS
-    repeatable: bool | None = None
+    safe_to_retry: bool | None = None
+    """Whether two calls have the effect of one; None: decided by the method."""
     timeout_s: float | None = None
+    """How long a response may take, if longer than the default."""
     redactions: tuple[Path, ...] = ()
+    """Places of secrets in the response."""
     paging: Paging | None = None
-    log: EntryLog | None = None
+    log: LogFormat | None = None
     upload: Upload | None = None
-    remarks: tuple[tuple[Condition, str], ...] = field(default=(), hash=False)
-    is_file: bool = False
+    notes: tuple[tuple[Condition, str], ...] = field(default=(), hash=False)
+    """Notes for responses that match a condition."""
+    returns_file: bool = False
+    """Whether the response is a user's file, to be returned unchanged."""
     namespace: str = ""
+    """The namespace of its `consumes` in the capability file."""
     outputs: Output | None = None
+    """The parts of the response to return; None: all of it."""
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is called for a stream of server-sent events."""
+        """Whether the response is a stream of server-sent events."""
         return self.accept.startswith("text/event-stream")
 
     @property
     def is_safe(self) -> bool:
-        """Whether its method only reads: RFC 9110 section 9.2.1."""
+        """Whether the method is safe, that is read-only: RFC 9110 section 9.2.1."""
         return self.method in {"GET", "HEAD", "OPTIONS"}
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether calling it twice is like calling it once. Not so what its method alone calls idempotent.
+    def is_safe_to_retry(self) -> bool:
+        """Whether two calls have the effect of one.
 
-        To cancel what has ended may be an error, or delete it.
+        The methods that RFC 9110 calls idempotent are not safe to retry by default: a second DELETE may be an error, or
+        delete a run that the first one canceled.
         """
-        return self.is_safe if self.repeatable is None else self.repeatable
+        return self.is_safe if self.safe_to_retry is None else self.safe_to_retry
 
     def credentials(self) -> Iterator[Variable]:
-        """What of the environment it sends and must not show.
+        """Yield the variables whose values are secrets: those of the authentication, of constants and of the body.
 
-        Those are the parts of its authentication and the constants beside it. What stands in the address is mostly a
-        name, of a region or an organization, which answers tell too: there only what is called a secret is one.
+        Values in the address are mostly names, of a region or an organization, which responses contain as well: there
+        only variables whose names suggest a secret count.
         """
         parts = list(self.authentication.parts if self.authentication else ())
         constants = [parameter.constant for parameter in self.parameters if parameter.location is not Location.PATH]
-        yield from _variables([*parts, *constants, self.body])
-        named = [parameter.constant for parameter in self.parameters if parameter.location is Location.PATH]
-        for variable in _variables([self.base.default, self.path, *named]):
+        yield from variables_in([*parts, *constants, self.body])
+        in_path = [parameter.constant for parameter in self.parameters if parameter.location is Location.PATH]
+        for variable in variables_in([self.base.default, self.path, *in_path]):
             if any(_SECRET.search(name) for name in variable.names):
                 yield variable
+
+    def variables(self) -> Iterator[Variable]:
+        """Yield all variables whose values a request contains."""
+        parts = self.authentication.parts if self.authentication else ()
+        constants = [parameter.constant for parameter in self.parameters]
+        yield from variables_in([self.path, self.body, self.base.default, *parts, *constants])
 
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CRED|BOT", re.IGNORECASE)
 
 
-def _variables(tree: Any) -> Iterator[Variable]:
+def variables_in(tree: Any) -> Iterator[Variable]:
+    """Yield the variables in a tree of templates and JSON values."""
     if isinstance(tree, Variable):
         yield tree
     elif isinstance(tree, dict | list | tuple):
         for item in tree.values() if isinstance(tree, dict) else tree:
-            yield from _variables(item)
+            yield from variables_in(item)

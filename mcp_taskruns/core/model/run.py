@@ -1,4 +1,4 @@
-"""How a run lives at a provider, as an overlay describes it."""
+"""The lifecycle of a provider's runs, compiled from the `runs` of an overlay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from mcp_taskruns.core.model.operation import Operation
 
 
 class RunStatus(StrEnum):
-    """Where a run stands, in any provider; `unknown` is a native state that its capability does not name."""
+    """The normalised status of a run; `unknown` is a native status that the overlay does not list."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -22,100 +22,99 @@ class RunStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the run has ended: it will not leave this state."""
+        """Whether a run with this status will not change any more."""
         return self in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED}
 
 
 @dataclass(frozen=True)
-class RunShape:
-    """Where the parts of a run stand in a JSON value; what has no path is not told there.
-
-    `error` are several paths, whose texts are joined. `progress` leads to a ratio from 0 to 1.
-    """
+class RunFields:
+    """Paths to the fields of a run in a JSON value; None for fields that the value does not have."""
 
     id: Path
-    state: Path
+    status: Path
     stage: Path | None = None
     progress: Path | None = None
+    """Path to a ratio from 0 to 1."""
     result: Path | None = None
     error: tuple[Path, ...] = ()
-    started: Path | None = None
+    """Several paths, whose texts are joined."""
+    started_at: Path | None = None
 
 
 @dataclass(frozen=True)
 class RunStream:
-    """The operation whose events tell how runs go on.
-
-    `ids` is the argument that names the runs, a list of them when `is_many`. Events that fulfil `when` hold a run of
-    `shape`. `arguments` are passed when only what follows matters. A run that is in one of the states `untold` when
-    the stream is opened never appears on it.
-    """
+    """The operation whose events report changes of runs."""
 
     operation: Operation
-    ids: str
-    is_many: bool
-    shape: RunShape
+    run_ids_argument: str
+    """The argument that names the run, or the list of runs if `takes_many_runs`."""
+    takes_many_runs: bool
+    fields: RunFields
     when: Condition = ()
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    untold: frozenset[RunStatus] = frozenset()
-
-
-@dataclass(frozen=True)
-class RunStart:
-    """An operation that makes or starts a run.
-
-    `key` leads to the argument by which the provider recognises a repeated call. `then` is an operation that has to
-    be called too before the run goes on, when its answer fulfils `when`.
-    """
-
-    tool: str
-    key: Path | None = None
-    then: "RunCall | None" = None
-    when: Condition = ()
+    """Only events that match this condition hold a run."""
+    new_events_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Arguments that skip the events before the connection."""
+    ends_not_streamed: frozenset[RunStatus] = frozenset()
+    """A run that has one of these statuses when the stream is opened never appears on it."""
 
 
 @dataclass(frozen=True)
 class RunCall:
-    """An operation on one run: its tool's name, and the argument that is the run's id."""
+    """An operation on one run: the listed name of its tool, and the argument that takes the run's id."""
 
     tool: str
     operation: Operation
-    id: str
+    run_id_argument: str
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """An operation that creates or starts a run."""
+
+    tool: str
+    idempotency_key_argument: Path | None = None
+    """Path to the argument by which the provider recognises a repeated call."""
+    then: RunCall | None = None
+    """An operation to call next, without which the run does not proceed."""
+    then_when: Condition = ()
+    """`then` is called only if the response matches this condition."""
 
 
 @dataclass(frozen=True)
 class RunCancel:
-    """A call that cancels a run: of this tool, with arguments that fulfil `when`.
-
-    `guard` is the argument without which a run that has ended is left alone; empty: it is left alone in any case.
-    """
+    """An operation that cancels a run when its arguments match `when`."""
 
     call: RunCall
     when: Condition = ()
-    guard: str = ""
+    confirm_argument: str = ""
+    """The argument without which a run with a terminal status is left unchanged; empty: it always is."""
+    confirm_effect: str = ""
+    """What the call does to such a run, as a participle: `deleted together with its output`."""
 
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """How a run lives at one provider. Tools are named as they are listed.
-
-    `found` says in whose answers runs stand, and where. Reading more often than every `interval_s` seconds tells
-    nothing new; an answer may be `cached_s` old. `is_forgotten`: a run that was cancelled cannot be read any more.
-    `lifetime_s`: how long a run can be read after it began, None where that is not known. `advice` are sentences for
-    native states.
-    """
+    """The lifecycle of the runs of one provider. Tools are named as they are listed."""
 
     provider: str
     read: RunCall
-    shape: RunShape
-    states: Mapping[str, RunStatus] = field(hash=False)
+    fields: RunFields
+    statuses: Mapping[str, RunStatus] = field(hash=False)
+    """The normalised status of each native status."""
     wait_tool: str = ""
     stream: RunStream | None = None
     starts: Mapping[str, RunStart] = field(default_factory=dict, hash=False)
+    """By the name of the operation."""
     cancels: tuple[RunCancel, ...] = ()
-    found: Mapping[str, Path] = field(default_factory=dict, hash=False)
-    interval_s: float = 5.0
-    cached_s: float = 0.0
-    is_forgotten: bool = False
-    lifetime_s: float | None = None
-    advice: Mapping[str, str] = field(default_factory=dict, hash=False)
+    runs_in: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    """Path to the runs in the response of each operation that returns some."""
+    poll_seconds: float = 5.0
+    """The shortest useful time between two reads of a run."""
+    max_age_seconds: float = 0.0
+    """How old a response may be, because the provider caches it."""
+    gone_after_cancel: bool = False
+    """Whether a canceled run can no longer be read."""
+    retention_seconds: float | None = None
+    """How long a run can be read after it was started; None: unknown."""
+    status_hints: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What to do about a run with this native status."""

@@ -1,13 +1,16 @@
-"""Timestamps of ISO 8601."""
+"""ISO 8601 timestamps."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 
-def read_moment(text: Any) -> datetime | None:
-    """The moment that a text of ISO 8601 names, in UTC where it names no zone; None for anything else."""
+def parse_timestamp(text: Any) -> datetime | None:
+    """Return the time that an ISO 8601 text names, or None for any other value.
+
+    A timestamp without a time zone is in UTC.
+    """
     try:
-        moment = datetime.fromisoformat(text.upper())
+        timestamp = datetime.fromisoformat(text.upper())
     except (AttributeError, TypeError, ValueError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

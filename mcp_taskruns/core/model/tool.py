@@ -1,4 +1,4 @@
-"""What MCP lists, and the operation that a call of it runs."""
+"""A tool as MCP lists it, with the operation that it calls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ ALL_PAGES = "all_pages"
 LAST, SINCE, TYPES, RAW = "last", "since", "types", "raw"
 
 DEFAULT_LAST = 100
-"""Entries of a log that are told when none says how many."""
+"""Number of log entries to return when the caller passes no `last`."""
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What a tool does to the world, all four decided."""
+    """The four MCP tool annotations, all of them decided."""
 
     read_only: bool
     destructive: bool
@@ -28,24 +28,27 @@ class Hints:
 
 @dataclass(frozen=True)
 class Tool:
-    """What MCP lists, and the operation that a call of it runs.
-
-    `ignored` are arguments that are accepted and dropped: the server sets those headers itself. `runs` is the life
-    cycle of the runs that the operation is about; a tool that `waits` reads one until it has ended. `own` are arguments
-    that are the server's and not the operation's. `route` is where the REST side has it: method, path and file.
-    """
+    """A tool as MCP lists it, with the operation that it calls."""
 
     name: str
-    spec_name: str
+    """The listed name."""
+    declared_name: str
+    """The name in the capability file."""
     prefix: str
+    """The provider prefix of the listed name."""
     title: str
     description: str
     hints: Hints
     input_schema: Mapping[str, Any] = field(hash=False)
     operation: Operation = field(hash=False)
-    ignored: frozenset[str] = frozenset()
+    dropped_arguments: frozenset[str] = frozenset()
+    """Arguments that are accepted and not sent: headers that the server sets itself."""
     runs: Lifecycle | None = field(default=None, hash=False, repr=False)
-    waits: bool = False
-    own: frozenset[str] = frozenset()
+    """The lifecycle of the runs that the operation works on."""
+    is_wait_tool: bool = False
+    """Whether the tool reads a run until it has reached a terminal status."""
+    server_arguments: frozenset[str] = frozenset()
+    """Arguments that the server handles itself, such as `wait_seconds`."""
     output_schema: Mapping[str, Any] | None = field(default=None, hash=False)
     route: tuple[str, str, str] | None = None
+    """Method, path and capability file of the tool's route on the REST side."""

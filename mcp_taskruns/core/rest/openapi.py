@@ -167,7 +167,7 @@ def _success(route: Route) -> Json:
     if operation.is_stream:
         return {"description": "Events as they come.", "content": {"text/event-stream": {"schema": _ANY_TEXT}}}
     content: Json = {ANY_TYPE: {"schema": {}}}
-    if operation.is_file:
+    if operation.returns_file:
         return {"description": "The file.", "headers": _NOTE, "content": content}
     schema = route.tool.output_schema
     json = {"application/json": {"schema": {} if schema is None else schema}}

@@ -52,7 +52,7 @@ def compile_routes(rest_tools: Sequence[Tool], served: Sequence[Tool]) -> Routes
     Where a tool that is served calls the same operation with the same arguments, the route is that tool's. Where two
     files claim one route, each is served below its prefix; where one file claims it twice, the first has it.
     """
-    twins = {identity(tool): tool for tool in reversed(served) if not tool.waits}
+    twins = {identity(tool): tool for tool in reversed(served) if not tool.is_wait_tool}
     found = [_route(tool, _twin(tool, twins)) for tool in rest_tools if tool.route is not None]
     notes: list[str] = []
     alone = list(_without_duplicates(found, notes))
@@ -103,7 +103,7 @@ def _twin(tool: Tool, twins: Mapping[tuple[Any, ...], Tool]) -> Tool:
 
 
 def _arguments(tool: Tool) -> set[str]:
-    return set(tool.input_schema["properties"]) - tool.own
+    return set(tool.input_schema["properties"]) - tool.server_arguments
 
 
 def _route(rest: Tool, tool: Tool) -> Route:
@@ -143,7 +143,7 @@ def _places(method: str, tool: Tool, in_path: set[str]) -> dict[str, Location]:
     locations = {parameter.argument: parameter.location for parameter in tool.operation.parameters}
     places: dict[str, Location] = {}
     for name in tool.input_schema["properties"]:
-        location = locations.get(name, Location.QUERY if name in tool.own else Location.BODY)
+        location = locations.get(name, Location.QUERY if name in tool.server_arguments else Location.BODY)
         if name in in_path:
             location = Location.PATH
         elif location in {Location.PATH, Location.COOKIE} or (location is Location.BODY and method in BODILESS):

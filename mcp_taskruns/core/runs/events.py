@@ -151,9 +151,9 @@ class EventCollector:
         if self._lifecycle is not None and self._watch is not None and stream is not None:
             reading = run_in_event(self._lifecycle, data, self._watch.only_run_id)
             if reading is not None:
-                if stream.is_many and reading.status.is_terminal and self._watch.has_ended(reading.run_id):
+                if stream.takes_many_runs and reading.status.is_terminal and self._watch.has_ended(reading.run_id):
                     return None  # Render tells the end of a run anew to each connection
-                self._watch.update(reading, may_resume=not stream.is_many)
+                self._watch.update(reading, may_resume=not stream.takes_many_runs)
                 told_of, line = reading.run_id, describe_run(reading)
         self.count += 1
         self._chars += len(event.data)
@@ -213,10 +213,10 @@ class EventCollector:
         if resume and self._last_id:
             again[resume] = self._last_id
         stream = self._lifecycle.stream if self._lifecycle else None
-        if stream is not None and stream.is_many and self._watch is not None:
+        if stream is not None and stream.takes_many_runs and self._watch is not None:
             pending = self._watch.pending
             left = [*pending, *sorted(self._unlisted.difference(pending))]
-            again[stream.ids] = left or list(self._watch.readings)
+            again[stream.run_ids_argument] = left or list(self._watch.readings)
         return again
 
 

@@ -9,8 +9,8 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import value_at
-from mcp_taskruns.core.model.operation import EntryLog
-from mcp_taskruns.core.model.timestamps import read_moment
+from mcp_taskruns.core.model.operation import LogFormat
+from mcp_taskruns.core.model.timestamps import parse_timestamp
 from mcp_taskruns.core.model.tool import DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.core.runs.events import describe_event
 
@@ -22,7 +22,7 @@ MAX_LINE = 500
 
 
 def render_log(
-    outcome: CallResult, log: EntryLog, arguments: Mapping[str, Any], limit: int, page: Page | None
+    outcome: CallResult, log: LogFormat, arguments: Mapping[str, Any], limit: int, page: Page | None
 ) -> CallResult:
     """A log as lines, within `limit` characters, with a note of how many there are.
 
@@ -43,26 +43,26 @@ def render_log(
     return replace(outcome, text="\n".join(shown), media_type=media_type, notes=(note, *outcome.notes))
 
 
-def _wanted(entries: Sequence[Any], log: EntryLog, arguments: Mapping[str, Any]) -> Iterator[Any]:
-    since = read_moment(arguments.get(SINCE))
+def _wanted(entries: Sequence[Any], log: LogFormat, arguments: Mapping[str, Any]) -> Iterator[Any]:
+    since = parse_timestamp(arguments.get(SINCE))
     types = arguments.get(TYPES)
     for entry in entries:
         if types and not set(types) & set(_types(entry, log)):
             continue
-        at = read_moment(value_at(entry, log.time))
+        at = parse_timestamp(value_at(entry, log.time_path))
         if since is None or (at is not None and at > since):
             yield entry
 
 
-def _types(entry: Any, log: EntryLog) -> list[str]:
+def _types(entry: Any, log: LogFormat) -> list[str]:
     """All that an entry calls itself, the most special first."""
-    found = (value_at(entry, path) for path in log.types)
+    found = (value_at(entry, path) for path in log.type_paths)
     return [name for name in found if isinstance(name, str)]
 
 
-def describe_entry(entry: Any, log: EntryLog) -> str:
+def describe_entry(entry: Any, log: LogFormat) -> str:
     """An entry as one line: when, what kind, and what it says."""
-    at = value_at(entry, log.time)
+    at = value_at(entry, log.time_path)
     types = _types(entry, log)
     told = describe_event(types[0] if types else "", entry, MAX_LINE)
     return one_line(f"{at} {told}" if isinstance(at, str) else told, MAX_LINE)
@@ -79,7 +79,7 @@ def _first_that_fit(lines: Sequence[str], limit: int) -> list[str]:
     return kept or [f"{line[: limit + len(line)]}…" for line in lines[:1]]
 
 
-def _note(shown: int, wanted: int, entries: Sequence[Any], log: EntryLog) -> str:
+def _note(shown: int, wanted: int, entries: Sequence[Any], log: LogFormat) -> str:
     count = len(entries)
     if not wanted:
         if not count:

@@ -75,7 +75,7 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
         yield f"Whether {', '.join(odd)} is an end is not known here: look with {lifecycle.read.tool}."
         return
     natives = {reading.native_status for run_id in pending if (reading := watch.readings[run_id])}
-    advised = [lifecycle.advice[native] for native in sorted(natives) if native in lifecycle.advice]
+    advised = [lifecycle.status_hints[native] for native in sorted(natives) if native in lifecycle.status_hints]
     yield from advised
     if advised:
         return

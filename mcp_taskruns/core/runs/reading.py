@@ -7,8 +7,8 @@ from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import Path, fulfils, value_at, values_at
-from mcp_taskruns.core.model.run import Lifecycle, RunShape, RunStatus
+from mcp_taskruns.core.model.json_path import Path, matches, value_at, values_at
+from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Reading:
     started: str = ""
 
 
-def parse_reading(value: Any, shape: RunShape, states: Mapping[str, RunStatus], run_id: str = "") -> Reading | None:
+def parse_reading(value: Any, shape: RunFields, states: Mapping[str, RunStatus], run_id: str = "") -> Reading | None:
     """The run in a JSON value, None where there is none. `run_id` is its id where the value does not tell it."""
-    native = value_at(value, shape.state)
+    native = value_at(value, shape.status)
     if not isinstance(native, str):
         return None
     found_id = value_at(value, shape.id)
@@ -40,7 +40,7 @@ def parse_reading(value: Any, shape: RunShape, states: Mapping[str, RunStatus], 
         progress=_ratio(value_at(value, shape.progress)),
         result=value_at(value, shape.result) if status is RunStatus.SUCCEEDED else None,
         error=_error(value, shape.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
-        started=_text(value_at(value, shape.started)),
+        started=_text(value_at(value, shape.started_at)),
     )
 
 
@@ -64,20 +64,20 @@ def _error(value: Any, paths: Sequence[Path]) -> Any:
 
 def runs_in_response(lifecycle: Lifecycle, operation: str, value: Any, run_id: str = "") -> list[Reading]:
     """The runs that an answer of this operation carries."""
-    path = lifecycle.found.get(operation)
+    path = lifecycle.runs_in.get(operation)
     items = () if path is None else values_at(value, path)
-    readings = (parse_reading(item, lifecycle.shape, lifecycle.states, run_id) for item in items)
+    readings = (parse_reading(item, lifecycle.fields, lifecycle.statuses, run_id) for item in items)
     return [reading for reading in readings if reading is not None]
 
 
 def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str = "") -> Reading | None:
     """The run that an event of the life cycle's stream tells of, if it does; `run_id` is the one that it is of."""
     stream = lifecycle.stream
-    if stream is None or not fulfils(data, stream.when):
+    if stream is None or not matches(data, stream.when):
         return None
-    reading = parse_reading(data, stream.shape, lifecycle.states, run_id)
+    reading = parse_reading(data, stream.fields, lifecycle.statuses, run_id)
     # A stream of one run tells of no other, whatever it spells its id like.
-    return reading if reading is None or stream.is_many else replace(reading, run_id=run_id)
+    return reading if reading is None or stream.takes_many_runs else replace(reading, run_id=run_id)
 
 
 def describe_run(reading: Reading) -> str:

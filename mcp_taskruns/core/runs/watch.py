@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.model.timestamps import read_moment
+from mcp_taskruns.core.model.timestamps import parse_timestamp
 from mcp_taskruns.core.runs.reading import Reading, describe_run
 
 Until = Literal["all", "any"]
@@ -71,10 +71,10 @@ class Watch:
 
 def poll_interval_s(lifecycle: Lifecycle, age_s: float) -> float:
     """The seconds after which to ask for a run again that began `age_s` ago."""
-    return max(lifecycle.interval_s, min(age_s / AGE_PER_INTERVAL, MAX_INTERVAL_S))
+    return max(lifecycle.poll_seconds, min(age_s / AGE_PER_INTERVAL, MAX_INTERVAL_S))
 
 
 def run_age_s(reading: Reading, now: datetime) -> float:
     """The seconds since a run began, by the provider's own word; 0 where it does not say."""
-    began = read_moment(reading.started)
+    began = parse_timestamp(reading.started)
     return 0.0 if began is None else max((now - began).total_seconds(), 0.0)

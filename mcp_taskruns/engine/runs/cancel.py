@@ -8,7 +8,7 @@ import anyio
 
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.model.json_path import fulfils
+from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.messages import cancel_result, status_line
@@ -22,7 +22,7 @@ from mcp_taskruns.errors import CallError, ProviderError
 def find_cancel(tool: Tool, arguments: Mapping[str, Any]) -> RunCancel | None:
     """What this call of the tool cancels, if it cancels something."""
     cancels = tool.runs.cancels if tool.runs else ()
-    return next((c for c in cancels if c.call.operation == tool.operation and fulfils(arguments, c.when)), None)
+    return next((c for c in cancels if c.call.operation == tool.operation and matches(arguments, c.when)), None)
 
 
 async def cancel_run(
@@ -36,24 +36,24 @@ async def cancel_run(
 
     Raises CallError for a run that cannot be read, and for what the provider refuses while the run goes on.
     """
-    run_id = arguments[cancel.call.id]
+    run_id = arguments[cancel.call.run_id_argument]
     others = path_arguments(lifecycle.read.operation, arguments)
     async with reporting(report) as reporter:
         before = await read_run(exchange, lifecycle, others, run_id, tell=reporter.note)
         read_at = anyio.current_time()
-        is_forced = bool(cancel.guard and arguments.get(cancel.guard))
+        is_forced = bool(cancel.confirm_argument and arguments.get(cancel.confirm_argument))
         # What has ended in a state that we do not know would be deleted, where there is a guard against that.
-        is_doubtful = before.status is RunStatus.UNKNOWN and bool(cancel.guard)
+        is_doubtful = before.status is RunStatus.UNKNOWN and bool(cancel.confirm_argument)
         beside = " Nothing was sent." if cancel.when else ""
         if (before.status.is_terminal or is_doubtful) and not is_forced:
-            return _outcome(lifecycle, before, before, was_accepted=False, guard=cancel.guard, beside=beside)
+            return _outcome(lifecycle, before, before, was_accepted=False, guard=cancel.confirm_argument, beside=beside)
         try:
             answer = await exchange.fetch(cancel.call.operation, arguments, tell=reporter.note)
         except ProviderError:
             with suppress(CallError):
                 after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
                 if after.status.is_terminal:
-                    return _outcome(lifecycle, before, after, was_accepted=False, guard=cancel.guard)
+                    return _outcome(lifecycle, before, after, was_accepted=False, guard=cancel.confirm_argument)
             raise
         if before.status.is_terminal:
             return _outcome(lifecycle, before, before, was_accepted=True, answer=answer.value)
@@ -61,7 +61,7 @@ async def cancel_run(
         if found:
             return _outcome(lifecycle, before, found[0], was_accepted=True, answer=answer.value)
         # An answer may be as old as the one before cancelling.
-        await anyio.sleep_until(read_at + lifecycle.cached_s)
+        await anyio.sleep_until(read_at + lifecycle.max_age_seconds)
         try:
             after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
         except CallError:

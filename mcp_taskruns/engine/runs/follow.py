@@ -216,9 +216,9 @@ class _Runs:
         self.watch: Watch | None = None
         self.total: float | None = None
         if is_ours and stream is not None:
-            ids = arguments[stream.ids]
-            self.watch = Watch(ids if stream.is_many else [ids])
-            self.total = len(self.watch.readings) if stream.is_many else None
+            ids = arguments[stream.run_ids_argument]
+            self.watch = Watch(ids if stream.takes_many_runs else [ids])
+            self.total = len(self.watch.readings) if stream.takes_many_runs else None
 
     @property
     def ended(self) -> int:
@@ -234,7 +234,7 @@ class _Runs:
         """Find the runs of whose end the stream will not tell; those of which it will are left to it."""
         if self.lifecycle is None or self.watch is None:
             return
-        untold = self.lifecycle.stream.untold if self.lifecycle.stream else frozenset()
+        untold = self.lifecycle.stream.ends_not_streamed if self.lifecycle.stream else frozenset()
         if not untold:
             return
         try:

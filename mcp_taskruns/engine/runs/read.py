@@ -36,10 +36,10 @@ async def read_run(
     read = lifecycle.read
     try:
         outcome = await exchange.fetch(
-            read.operation, {**arguments, read.id: run_id}, tell=tell, max_retries=max_retries
+            read.operation, {**arguments, read.run_id_argument: run_id}, tell=tell, max_retries=max_retries
         )
     except ProviderError as exc:
-        if exc.kind == "not_found" and was_known and lifecycle.is_forgotten:
+        if exc.kind == "not_found" and was_known and lifecycle.gone_after_cancel:
             return Reading(run_id, RunStatus.CANCELED, "not found", error=GONE)
         raise
     found = runs_in_response(lifecycle, read.operation.name, outcome.value, run_id)

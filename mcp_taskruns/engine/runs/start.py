@@ -10,7 +10,7 @@ import anyio
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import fulfils, set_at, value_at
+from mcp_taskruns.core.model.json_path import matches, set_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunStart
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.messages import status_line, wait_result
@@ -75,14 +75,14 @@ async def launch(
     Where the provider recognises repeated calls by a key, one is made if the caller has none.
     """
     start = lifecycle.starts[tool.operation.name]
-    if start.key is not None and not value_at(arguments, start.key):
-        arguments = set_at(arguments, start.key, f"mcp-{uuid4()}")
+    if start.idempotency_key_argument is not None and not value_at(arguments, start.idempotency_key_argument):
+        arguments = set_at(arguments, start.idempotency_key_argument, f"mcp-{uuid4()}")
     outcome = await _send(exchange, tool, arguments, start, reporter)
     found = runs_in_response(lifecycle, tool.operation.name, outcome.value)
-    run_id = arguments.get(lifecycle.read.id) or (found[0].run_id if found else "")
+    run_id = arguments.get(lifecycle.read.run_id_argument) or (found[0].run_id if found else "")
     # A call that names the run starts that one, whatever else its answer tells of.
     found = [reading for reading in found if reading.run_id.lower() == run_id.lower()]
-    started = Started(outcome, run_id, found, value_at(arguments, start.key))
+    started = Started(outcome, run_id, found, value_at(arguments, start.idempotency_key_argument))
     if is_whole and started.run_id:
         told = describe_run(started.reading) if started.reading else started.run_id
         await reporter.tell(f"started {told}", 0)
@@ -102,13 +102,14 @@ async def _send(
     exchange: Exchange, tool: Tool, arguments: Mapping[str, Any], start: RunStart, reporter: Reporter
 ) -> CallResult:
     """Send the call, with a key as often as it takes: the provider starts one run whatever arrived before."""
-    if start.key is None:
+    if start.idempotency_key_argument is None:
         return await exchange.fetch(tool.operation, arguments, tell=reporter.note)
     try:
         return await exchange.fetch(tool.operation, arguments, tell=reporter.note, repeatable=True)
     except CallError as exc:
         if exc.retryable:
-            key = f"{'.'.join(start.key)} {dump(value_at(arguments, start.key))}"
+            path = start.idempotency_key_argument
+            key = f"{'.'.join(path)} {dump(value_at(arguments, path))}"
             unsent = f"{exc.hint} " if exc.hint.startswith("Nothing was sent") else ""
             exc.hint = f"{unsent}To try again pass {key}: with it no second run is started."
         raise
@@ -124,10 +125,10 @@ async def _start_what_was_made(
 ) -> None:
     """Where making a run does not start it, start it."""
     then = start.then
-    if then is None or not fulfils(made, start.when):
+    if then is None or not matches(made, start.then_when):
         return
     try:
-        named = {**path_arguments(then.operation, arguments), then.id: run_id}
+        named = {**path_arguments(then.operation, arguments), then.run_id_argument: run_id}
         await exchange.fetch(then.operation, named, tell=reporter.note)
     except CallError as exc:
         # Whatever the reason, to repeat the call would create another run.

@@ -71,7 +71,7 @@ def total_of(lifecycle: Lifecycle, runs: int = 1) -> float | None:
     """Up to where the progress of a wait counts: how many runs there are, 1 where a run tells a ratio, or unknown."""
     if runs > 1:
         return runs
-    return None if lifecycle.shape.progress is None else 1
+    return None if lifecycle.fields.progress is None else 1
 
 
 class _Wait:
@@ -115,7 +115,7 @@ class _Wait:
             with anyio.move_on_at(end):
                 await self._find_out_more()
         # Once more, but not sooner than an answer can be a new one: some streams tell of ends alone.
-        next_read = max(self._last_read + self._lifecycle.interval_s, self._not_before)
+        next_read = max(self._last_read + self._lifecycle.poll_seconds, self._not_before)
         if not self._watch.is_done and anyio.current_time() >= next_read:
             with anyio.move_on_after(LAST_SECONDS):
                 await self._read()
@@ -135,7 +135,7 @@ class _Wait:
             await self._read()  # why the stream has ended
         if not self._watch.is_done:
             # A stream that ends as soon as it is open is no better than asking again.
-            has_lasted = anyio.current_time() - opened >= self._lifecycle.interval_s
+            has_lasted = anyio.current_time() - opened >= self._lifecycle.poll_seconds
             self._brief = 0 if has_lasted else self._brief + 1
             await self._pause(min(2.0 ** max(self._brief - 1, 0), self._interval()))
 
@@ -174,7 +174,11 @@ class _Wait:
     async def _follow(self, stream: RunStream) -> None:
         """Take in a stream's events until the wait is over or the stream is; polling takes over from one that fails."""
         pending = self._watch.pending
-        arguments = {**self._arguments, **stream.arguments, stream.ids: pending if stream.is_many else pending[0]}
+        arguments = {
+            **self._arguments,
+            **stream.new_events_arguments,
+            stream.run_ids_argument: pending if stream.takes_many_runs else pending[0],
+        }
         self._fruitless += 1
         try:
             opening = self._exchange.open_stream(stream.operation, arguments, seconds=LAST_SECONDS)
@@ -222,7 +226,7 @@ class _Wait:
         if len(self._watch.readings) > 1:
             return self._watch.ended_count
         (reading,) = self._watch.readings.values()
-        if self._lifecycle.shape.progress is None:
+        if self._lifecycle.fields.progress is None:
             return self._told
         if reading is None:
             return 0.0

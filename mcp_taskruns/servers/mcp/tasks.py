@@ -110,7 +110,7 @@ class Tasks:
         if not started.run_id:
             return self._render(name, self._gateway.finish(tool, noted(started)))
         others = path_arguments(lifecycle.read.operation, passed)
-        others.pop(lifecycle.read.id, None)
+        others.pop(lifecycle.read.run_id_argument, None)
         handle = Handle(tool, lifecycle, started.run_id, others, int(datetime.now(UTC).timestamp()))
         told = [status_line([started.reading]) if started.reading else f"Run {started.run_id}."]
         if started.key is not None:
@@ -155,7 +155,7 @@ class Tasks:
         """Cancel the run if it goes on; where the operator serves no tool for that, acknowledge and do nothing."""
         cancel = self._served_cancel(handle.lifecycle)
         if cancel is not None:
-            arguments = {**handle.others, cancel.call.id: handle.run_id}
+            arguments = {**handle.others, cancel.call.run_id_argument: handle.run_id}
             for path, wanted in cancel.when:
                 arguments = set_at(arguments, path, wanted[0])
             await cancel_run(self._gateway.exchange, handle.lifecycle, cancel, arguments, _untold)
@@ -172,8 +172,8 @@ class Tasks:
             "statusMessage": self._gateway.mask.redact_plain_text(line),
             "createdAt": _timestamp(datetime.fromtimestamp(handle.created, UTC)),
             "lastUpdatedAt": _timestamp(datetime.now(UTC)),
-            "ttlMs": None if lifecycle.lifetime_s is None else round(lifecycle.lifetime_s * 1000),
-            "pollIntervalMs": round(max(lifecycle.interval_s, lifecycle.cached_s) * 1000),
+            "ttlMs": None if lifecycle.retention_seconds is None else round(lifecycle.retention_seconds * 1000),
+            "pollIntervalMs": round(max(lifecycle.poll_seconds, lifecycle.max_age_seconds) * 1000),
         }
 
     def _result(self, handle: Handle, reading: Reading) -> dict[str, Any]:

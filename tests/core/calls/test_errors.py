@@ -281,7 +281,7 @@ def test_the_status_decides_the_kind_and_whether_to_try_again(status: int, kind:
 def test_what_may_have_been_carried_out_is_tried_again_only_where_that_is_like_once(
     status: int, arrived: bool, method: str, repeatable: bool | None, is_open: bool
 ) -> None:
-    told = refused(answer(status, None, ""), replace(operation(), method=method, repeatable=repeatable))
+    told = refused(answer(status, None, ""), replace(operation(), method=method, safe_to_retry=repeatable))
     assert told.retryable is not (arrived and is_open)
     read_first = "The request may have been carried out: read the current state before trying again."
     assert (told.hint == read_first) is (arrived and is_open)
@@ -453,11 +453,11 @@ A_RULE = ErrorRule(kind="conflict", hint="Do that.")
         (ErrorRule(when=((("code",), ("no",)), (("deep", "er"), (1,)))), True),
         (ErrorRule(when=((("code",), ("no",)), (("deep", "er"), (2,)))), False),
         (ErrorRule(when=((("nowhere",), (None,)),)), True),
-        (ErrorRule(says=re.compile("run")), True),
-        (ErrorRule(says=re.compile("^task run")), True),
-        (ErrorRule(says=re.compile("^run")), False),
-        (ErrorRule(says=re.compile("Run")), False),
-        (ErrorRule(says=re.compile("")), True),
+        (ErrorRule(message_matches=re.compile("run")), True),
+        (ErrorRule(message_matches=re.compile("^task run")), True),
+        (ErrorRule(message_matches=re.compile("^run")), False),
+        (ErrorRule(message_matches=re.compile("Run")), False),
+        (ErrorRule(message_matches=re.compile("")), True),
         (ErrorRule(frozenset({403}), ((("code",), ("no",)),), re.compile("run")), True),
         (ErrorRule(frozenset({404}), ((("code",), ("no",)),), re.compile("run")), False),
         (ErrorRule(frozenset({403}), ((("code",), ("x",)),), re.compile("run")), False),
@@ -492,7 +492,7 @@ def test_what_has_no_members_has_no_marks_in_them(given: HttpResponse, when: Con
     ],
 )
 def test_a_rule_reads_the_words_that_are_told(given: HttpResponse, says: str) -> None:
-    assert ruled(given, replace(A_RULE, says=re.compile(says))).kind == "conflict"
+    assert ruled(given, replace(A_RULE, message_matches=re.compile(says))).kind == "conflict"
 
 
 def test_a_rule_reads_the_status_that_is_told_in_the_body() -> None:
@@ -540,7 +540,7 @@ def test_the_status_the_message_and_the_time_to_wait_are_the_providers_whatever_
 
 
 def hint_of(says: str, hint: str, message: str, asked: Operation | None = None) -> str:
-    rule = ErrorRule(says=re.compile(says), hint=hint)
+    rule = ErrorRule(message_matches=re.compile(says), hint=hint)
     return refused(said(403, message), replace(asked or operation(), errors=(rule,))).hint
 
 
@@ -589,7 +589,7 @@ def test_a_hint_repeats_the_words_that_its_rule_finds(says: str, hint: str, mess
     ],
 )
 def test_a_hint_repeats_texts_of_the_body(body: Any, says: str, hint: str, filled: str) -> None:
-    rule = ErrorRule(says=re.compile(says), hint=hint)
+    rule = ErrorRule(message_matches=re.compile(says), hint=hint)
     given = answer(403, "application/json", dump(body))
     assert ruled(given, rule, authentication=KEY_HEADER).hint == filled
 

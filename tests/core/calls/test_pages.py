@@ -74,22 +74,35 @@ def test_the_shipped_lists_are_paged_as_their_providers_do() -> None:
         "posthog-get-filtered-task-run-session",
     }
     # Render API reference: Pagination; limit is 1 to 100, 20 by default
-    render = Paging(items=(), limit="limit", size=20, max_size=100, cursor="cursor", next=("cursor",))
+    render = Paging(
+        items=(),
+        page_size_argument="limit",
+        default_page_size=20,
+        max_page_size=100,
+        cursor_argument="cursor",
+        next_cursor=("cursor",),
+    )
     assert (paging_of(RENDER_RUNS), paging_of(RENDER_TASKS)) == (render, render)
     # PostHog products/tasks/backend/api.py: LimitOffsetPagination, 50 by default and 100 at most; session_logs 1000 and
     # 5000, whose totals are in headers alone
     assert paging_of(POSTHOG_RUNS) == Paging(
-        items=("results",), limit="limit", size=50, max_size=100, offset="offset", more=("next",), total=("count",)
+        items=("results",),
+        page_size_argument="limit",
+        default_page_size=50,
+        max_page_size=100,
+        offset_argument="offset",
+        has_more=("next",),
+        total=("count",),
     )
     assert paging_of(SESSION_LOG) == Paging(
         items=(),
-        limit="limit",
-        size=1000,
-        max_size=5000,
-        offset="offset",
-        more="x-has-more",
+        page_size_argument="limit",
+        default_page_size=1000,
+        max_page_size=5000,
+        offset_argument="offset",
+        has_more="x-has-more",
         total="x-matching-count",
-        unfiltered="x-total-count",
+        unfiltered_total="x-total-count",
     )
 
 

@@ -192,12 +192,12 @@ REMARKS = (
     ],
 )
 def test_what_an_answer_does_not_say_plainly_is_remarked(value: Any, notes: tuple[str, ...]) -> None:
-    asked = replace(operation(), remarks=REMARKS)
+    asked = replace(operation(), notes=REMARKS)
     assert read_response(answer(200, "application/json", dump(value)), asked).notes == notes
 
 
 def test_remarks_come_before_what_was_redacted() -> None:
-    asked = replace(operation(), redactions=(("a",),), remarks=(((), "Look."),))
+    asked = replace(operation(), redactions=(("a",),), notes=(((), "Look."),))
     outcome = read_response(answer(200, "application/json", '{"a":"x"}'), asked)
     assert outcome.notes == ("Look.", "Redacted: a. The server shows such secrets with --reveal-secrets.")
 
@@ -258,7 +258,7 @@ def test_an_answer_that_is_not_the_json_that_it_should_be_is_an_error(
 def test_after_what_is_not_repeatable_an_answer_that_cannot_be_read_leaves_open_what_was_done(
     method: str, repeatable: bool | None, is_lost: bool
 ) -> None:
-    asked = replace(operation(), method=method, repeatable=repeatable)
+    asked = replace(operation(), method=method, safe_to_retry=repeatable)
     told = refused(answer(200, "application/json", "{"), asked)
     may = "The request may have been carried out: read the current state before trying again."
     if is_lost:
@@ -398,4 +398,4 @@ def test_a_text_is_cut_at_the_limit() -> None:
     ],
 )
 def test_a_file_is_returned_as_it_is(media_type: str, body: str, outcome: CallResult) -> None:
-    assert read_response(answer(200, media_type, body), replace(operation(), is_file=True)) == outcome
+    assert read_response(answer(200, media_type, body), replace(operation(), returns_file=True)) == outcome

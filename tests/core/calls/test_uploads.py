@@ -205,5 +205,5 @@ def test_the_advice_names_a_tool_that_is_listed(names: Any) -> None:
     assert tool.operation.upload is not None
     finalize = "finalize-direct-uploads-task-run"
     wanted = finalize if names == "spec" else f"posthog-{finalize}"
-    assert f"call {wanted} with" in tool.operation.upload.advice
+    assert f"call {wanted} with" in tool.operation.upload.hint
     assert wanted in {listed.name for listed in tools}

@@ -26,7 +26,7 @@ def test_a_tool_has_all_that_its_file_says() -> None:
         {"method": "post", "description": "what the provider says"},
         tool={"name": "Do it_now", "label": "Do it now!", "description": "what it does"},
     )
-    assert (tool.name, tool.spec_name, tool.prefix, tool.title, tool.description) == (
+    assert (tool.name, tool.declared_name, tool.prefix, tool.title, tool.description) == (
         "thing-Do-it_now",
         "Do it_now",
         "thing",
@@ -53,7 +53,7 @@ def test_what_a_tool_does_not_say_is_taken_from_elsewhere(
 
 def test_a_renamed_tool_is_listed_under_its_new_name_and_keeps_the_one_of_its_file() -> None:
     tool = tool_of(tool={"rename": "other"})
-    assert (tool.name, tool.spec_name) == ("thing-other", "do-it")
+    assert (tool.name, tool.declared_name) == ("thing-other", "do-it")
 
 
 def test_only_mcp_adapters_have_tools() -> None:
@@ -371,7 +371,7 @@ def test_arguments_stand_in_the_order_of_path_query_header_body() -> None:
 def test_a_header_that_is_the_servers_own_is_not_shown_and_its_argument_is_dropped(name: str) -> None:
     tool = tool_of(inputs({"name": name, "in": "header", "required": True}), tool={"with": {name: "tools.given"}})
     assert tool.input_schema == schema()
-    assert tool.ignored == {"given"}
+    assert tool.dropped_arguments == {"given"}
     sent = dict(request_of(tool, {"given": "evil", name: "evil"}).headers)
     assert "evil" not in sent.values()
 
@@ -861,7 +861,7 @@ def test_the_rest_side_of_a_file_is_read_as_tools_too() -> None:
     given = document(inputs({"name": "q", "in": "query"}))
     given["capability"]["exposes"].append(REST)
     tools = compile_tools([parse_capability(given, "f.yaml")], surface="rest")
-    assert [(tool.name, tool.spec_name, tool.title, tool.description) for tool in tools] == [
+    assert [(tool.name, tool.declared_name, tool.title, tool.description) for tool in tools] == [
         ("thing-list", "list", "List", "list"),
         ("thing-get", "get", "Get", "Gets."),
         ("thing", "", "", ""),
@@ -901,7 +901,7 @@ def test_a_capability_that_cannot_be_compiled_has_no_tools_and_does_not_stop_the
     refused: list[CapabilityError] = []
     tools = compile_tools([sound, broken, sound], refuse=lambda _, error: refused.append(error))
     assert [error.source for error in refused] == ["broken.yaml"]
-    assert [tool.spec_name for tool in tools] == ["do-it", "do-it"]
+    assert [tool.declared_name for tool in tools] == ["do-it", "do-it"]
     with pytest.raises(CapabilityError) as caught:
         compile_tools([sound, broken])
     assert str(caught.value) == str(refused[0])
@@ -917,7 +917,7 @@ def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.
     sound, broken = capability(source="sound.yaml"), capability(source="broken.yaml")
     refused: list[CapabilityError] = []
     tools = compile_tools([sound, broken, sound], refuse=lambda _, error: refused.append(error))
-    assert [tool.spec_name for tool in tools] == ["do-it", "do-it"]
+    assert [tool.declared_name for tool in tools] == ["do-it", "do-it"]
     assert [str(error) for error in refused] == [
         "broken.yaml: cannot be compiled, which is a mistake of this server: ZeroDivisionError('odd')"
     ]
@@ -932,11 +932,11 @@ def test_the_rest_side_has_no_runs_to_wait_for() -> None:
         {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}
     )
     read = parse_capability(given, "f.yaml")
-    waits = {tool.spec_name: tool.waits for tool in compile_tools([read])}
+    waits = {tool.declared_name: tool.is_wait_tool for tool in compile_tools([read])}
     assert waits == {"do-it": False, "wait-for-run": True}
     assert all(tool.runs is not None for tool in compile_tools([read]))
     (tool,) = compile_tools([read], surface="rest")
-    assert (tool.spec_name, tool.waits, tool.runs) == ("get", False, None)
+    assert (tool.declared_name, tool.is_wait_tool, tool.runs) == ("get", False, None)
 
 
 def test_the_rest_side_may_call_a_part_of_what_runs_name() -> None:

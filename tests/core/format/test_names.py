@@ -43,11 +43,11 @@ def told(tool: Tool) -> Iterator[str]:
     yield tool.description
     yield dump(tool.input_schema)
     yield from (rule.hint for rule in tool.operation.errors)
-    yield from (says for _, says in tool.operation.remarks)
+    yield from (says for _, says in tool.operation.notes)
     if tool.operation.upload is not None:
-        yield tool.operation.upload.advice
+        yield tool.operation.upload.hint
     if tool.runs is not None:
-        yield from tool.runs.advice.values()
+        yield from tool.runs.status_hints.values()
 
 
 def referring(names: ToolNames) -> Tool:
@@ -70,7 +70,7 @@ def test_with_spec_names_every_text_of_a_tool_speaks_of_tools_by_those() -> None
     assert list(told(spec)) == [text.replace("thing-do-it", "do-it") for text in told(prefixed)]
     assert sum(text.count("thing-do-it") for text in told(prefixed)) == 5
     # What is no text is as it was.
-    assert spec.operation.remarks[0][0] == prefixed.operation.remarks[0][0] == ((("a",), (1,)),)
+    assert spec.operation.notes[0][0] == prefixed.operation.notes[0][0] == ((("a",), (1,)),)
     assert spec.operation.upload is not None
     assert spec.operation.upload.files == ("f",)
     assert [rule.kind for rule in spec.operation.errors] == [None, None]
@@ -201,7 +201,7 @@ def listed_by_spec(*given: Tool) -> list[str]:
 
 def test_only_names_that_are_there_once_are_listed_as_their_files_have_them() -> None:
     a, b, c = tools("p-list", "q-list", "q-get it")
-    given = [replace(a, spec_name="list"), replace(b, spec_name="list"), replace(c, spec_name="get it")]
+    given = [replace(a, declared_name="list"), replace(b, declared_name="list"), replace(c, declared_name="get it")]
     assert listed_by_spec(*given) == ["p-list", "q-list", "get-it"]
     assert listed_by_spec(*given[1:]) == ["list", "get-it"]
 

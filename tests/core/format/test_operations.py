@@ -200,14 +200,14 @@ def test_what_with_names_and_the_operation_does_not_know_has_a_place(
     url, headers, content = sent(tool, arguments)
     assert (url, content) == request_sent
     assert headers == ((("Content-Type", "application/json"),) if content else ())
-    assert set(arguments) <= set(tool.input_schema["properties"]) | tool.ignored
+    assert set(arguments) <= set(tool.input_schema["properties"]) | tool.dropped_arguments
     assert asked(tool)[1] == []
 
 
 def test_a_header_of_ours_is_taken_by_the_name_that_with_gives_it() -> None:
     tool = tool_of(tool={"with": {"Accept": "tools.given", "Content-Type": "text/plain"}})
     assert tool.input_schema == schema()
-    assert tool.ignored == {"given", "Content-Type"}
+    assert tool.dropped_arguments == {"given", "Content-Type"}
 
 
 def test_what_a_path_or_a_body_template_names_is_not_added_to_the_query() -> None:
@@ -388,7 +388,7 @@ def test_a_header_of_the_connection_is_never_an_argument(name: str, given: str, 
     assert tool.input_schema == schema()
     assert request_of(tool, {name: "chunked", "x": "chunked"}) == request_of(tool_of())
     taken = "x" if given == "tools.x" else name
-    assert tool.ignored == ({taken} if is_declared or given else set())
+    assert tool.dropped_arguments == ({taken} if is_declared or given else set())
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability, unknown_keys
 from mcp_taskruns.core.model.json_path import EACH
-from mcp_taskruns.core.model.limits import Limits, Rate
-from mcp_taskruns.core.model.operation import EntryLog, ErrorRule, Operation, Paging, Upload
+from mcp_taskruns.core.model.limits import Limits, Rate, RequestKind
+from mcp_taskruns.core.model.operation import ErrorRule, LogFormat, Operation, Paging, Upload
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.loader import load_tools
@@ -27,9 +27,9 @@ def operation_of(operation: Json | None = None, **consumed: Any) -> Operation:
 
 def test_without_refinements_an_operation_is_as_plain_as_its_file() -> None:
     plain = operation_of()
-    assert (plain.errors, plain.limits, plain.redactions, plain.remarks) == ((), Limits(), (), ())
+    assert (plain.errors, plain.limits, plain.redactions, plain.notes) == ((), Limits(), (), ())
     assert (plain.paging, plain.log, plain.upload) == (None, None, None)
-    assert (plain.repeatable, plain.timeout_s) == (None, None)
+    assert (plain.safe_to_retry, plain.timeout_s) == (None, None)
 
 
 def test_rules_of_errors_are_compiled_in_their_order() -> None:
@@ -46,12 +46,12 @@ def test_rules_of_errors_are_compiled_in_their_order() -> None:
             {"status": 429},
         ]
     ).errors
-    assert first.says is not None
-    assert first.says.pattern == "scope '(?P<scope>[^']+)'"
+    assert first.message_matches is not None
+    assert first.message_matches.pattern == "scope '(?P<scope>[^']+)'"
     assert first == ErrorRule(
         status=frozenset({403, 404}),
         when=((("code",), ("a", "b")), (("error", "type"), ("c",))),
-        says=first.says,
+        message_matches=first.message_matches,
         kind="auth",
         hint="Give it {scope}.",
         retryable=True,
@@ -78,10 +78,10 @@ def test_a_rule_for_an_operation_that_is_not_there_is_refused() -> None:
 def test_limits_are_a_number_of_calls_at_once_and_rates_of_reads_of_writes_or_of_both() -> None:
     rates = [{"calls": 400, "per": 60, "of": "reads"}, {"calls": 30, "per": 60, "of": "writes"}, {"calls": 9, "per": 1}]
     assert operation_of(limits={"concurrency": 5, "rates": rates}).limits == Limits(
-        5, (Rate(400, 60.0, True), Rate(30, 60.0, False), Rate(9, 1.0, None))
+        5, (Rate(400, 60.0, READS), Rate(30, 60.0, WRITES), Rate(9, 1.0))
     )
     assert operation_of(limits={"rates": [{"calls": 1, "per": 0.5, "of": "all"}]}).limits == Limits(
-        None, (Rate(1, 0.5, None),)
+        None, (Rate(1, 0.5),)
     )
 
 
@@ -120,7 +120,7 @@ def test_an_operation_that_answers_with_no_run_has_no_secrets_of_runs() -> None:
         {"name": name, "call": f"things.{name}"} for name in ("get", "make", "list")
     ]
     tools = compile_tools([parse_capability(given, "f.yaml")])
-    assert {tool.spec_name: tool.operation.redactions for tool in tools if not tool.waits} == {
+    assert {tool.declared_name: tool.operation.redactions for tool in tools if not tool.is_wait_tool} == {
         "get": (("token",),),
         "make": (("token",),),
         "list": (),
@@ -129,7 +129,7 @@ def test_an_operation_that_answers_with_no_run_has_no_secrets_of_runs() -> None:
 
 def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
     remarks = [{"when": {"status": "skipped", "a.b": [1, None]}, "says": "NOT posted."}, {"says": "Always."}]
-    assert operation_of({"remarks": remarks}).remarks == (
+    assert operation_of({"remarks": remarks}).notes == (
         (((("status",), ("skipped",)), (("a", "b"), (1, None))), "NOT posted."),
         ((), "Always."),
     )
@@ -140,7 +140,9 @@ def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
     [
         (
             {"offset": "skip", "size": 50},
-            Paging(items=(), limit="limit", size=50, max_size=50, offset="skip"),
+            Paging(
+                items=(), page_size_argument="limit", default_page_size=50, max_page_size=50, offset_argument="skip"
+            ),
         ),
         (
             {
@@ -151,7 +153,14 @@ def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
                 "size": 20,
                 "maxSize": 100,
             },
-            Paging(items=("data", "items"), limit="count", size=20, max_size=100, cursor="after", next=("cursor",)),
+            Paging(
+                items=("data", "items"),
+                page_size_argument="count",
+                default_page_size=20,
+                max_page_size=100,
+                cursor_argument="after",
+                next_cursor=("cursor",),
+            ),
         ),
         (
             PAGING | {"more": "meta.next", "total": "$.meta.count", "unfiltered": "all"},
@@ -160,16 +169,25 @@ def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
                 "limit",
                 50,
                 50,
-                offset="offset",
-                more=("meta", "next"),
+                offset_argument="offset",
+                has_more=("meta", "next"),
                 total=("meta", "count"),
-                unfiltered=("all",),
+                unfiltered_total=("all",),
             ),
         ),
         # What begins with X- is a header, however it is written: RFC 9110 section 5.1.
         (
             PAGING | {"more": "X-Has-More", "total": "x-total", "unfiltered": "X-ALL"},
-            Paging((), "limit", 50, 50, offset="offset", more="x-has-more", total="x-total", unfiltered="x-all"),
+            Paging(
+                (),
+                "limit",
+                50,
+                50,
+                offset_argument="offset",
+                has_more="x-has-more",
+                total="x-total",
+                unfiltered_total="x-all",
+            ),
         ),
     ],
 )
@@ -178,19 +196,19 @@ def test_a_list_goes_on_as_it_is_declared(declared: Json, paging: Paging) -> Non
 
 
 def test_a_log_has_a_time_and_the_places_of_types() -> None:
-    assert operation_of({"log": LOG}).log == EntryLog(("timestamp",), (("kind",),))
-    assert operation_of({"log": {"time": "$.at", "type": ["a.b", "c"]}}).log == EntryLog(("at",), (("a", "b"), ("c",)))
-    assert operation_of({"log": {"time": "at"}}).log == EntryLog(("at",), ())
+    assert operation_of({"log": LOG}).log == LogFormat(("timestamp",), (("kind",),))
+    assert operation_of({"log": {"time": "$.at", "type": ["a.b", "c"]}}).log == LogFormat(("at",), (("a", "b"), ("c",)))
+    assert operation_of({"log": {"time": "at"}}).log == LogFormat(("at",), ())
 
 
 def test_an_upload_has_the_names_that_are_declared_or_those_of_posthog_s() -> None:
     assert operation_of({"upload": UPLOAD}).upload == Upload(
         files=("body", "files", EACH),
-        content="content",
-        encoding="content_encoding",
-        size="size",
-        name="name",
-        media_type="content_type",
+        content_field="content",
+        encoding_field="content_encoding",
+        size_field="size",
+        name_field="name",
+        media_type_field="content_type",
         prepared=(EACH,),
         form="form",
     )
@@ -202,30 +220,30 @@ def test_an_upload_has_the_names_that_are_declared_or_those_of_posthog_s() -> No
 
 def test_a_timeout_and_whether_a_call_is_repeatable_are_taken_as_they_are() -> None:
     declared = operation_of({"timeout": 610, "repeatable": True, "method": "POST"})
-    assert (declared.timeout_s, declared.repeatable, declared.is_repeatable) == (610.0, True, True)
+    assert (declared.timeout_s, declared.safe_to_retry, declared.is_safe_to_retry) == (610.0, True, True)
 
 
-NO_PATH = "is not a path such as $.data.id or $[*].run"
+NO_PATH = "is not a path such as `$.data.id` or `$[*].run`"
 
 
 @pytest.mark.parametrize(
     ("operation", "consumed", "told"),
     [
-        ({"redact": "a..b"}, {}, f"redact: 'a..b' {NO_PATH}"),
-        ({"redact": ["a", "?"]}, {}, f"redact: '?' {NO_PATH}"),
-        ({"remarks": [{"when": {"a b": 1}, "says": "x"}]}, {}, f"remarks.when: 'a b' {NO_PATH}"),
+        ({"redact": "a..b"}, {}, f"redact: `a..b` {NO_PATH}"),
+        ({"redact": ["a", "?"]}, {}, f"redact: `?` {NO_PATH}"),
+        ({"remarks": [{"when": {"a b": 1}, "says": "x"}]}, {}, f"remarks.when: `a b` {NO_PATH}"),
         ({"paging": {"size": 50}}, {}, "paging: needs a cursor or an offset, and not both"),
         ({"paging": PAGING | {"cursor": "c"}}, {}, "paging: needs a cursor or an offset, and not both"),
-        ({"paging": PAGING | {"items": "a[x]"}}, {}, f"paging.items: 'a[x]' {NO_PATH}"),
-        ({"paging": {"size": 1, "cursor": "c", "next": "*"}}, {}, f"paging.next: '*' {NO_PATH}"),
-        ({"paging": PAGING | {"more": "/next"}}, {}, f"paging.more: '/next' {NO_PATH}"),
-        ({"paging": PAGING | {"total": "a,b"}}, {}, f"paging.total: 'a,b' {NO_PATH}"),
-        ({"paging": PAGING | {"unfiltered": "["}}, {}, f"paging.unfiltered: '[' {NO_PATH}"),
-        ({"log": {"time": "a."}}, {}, f"log.time: 'a.' {NO_PATH}"),
-        ({"log": LOG | {"type": ["a", "$$"]}}, {}, f"log.type: '$$' {NO_PATH}"),
-        ({"upload": UPLOAD | {"files": "body[x]"}}, {}, f"upload.files: 'body[x]' {NO_PATH}"),
-        ({"upload": UPLOAD | {"prepared": "?"}}, {}, f"upload.prepared: '?' {NO_PATH}"),
-        ({}, {"errors": [{"when": {"a..b": 1}}]}, f"errors.when: 'a..b' {NO_PATH}"),
+        ({"paging": PAGING | {"items": "a[x]"}}, {}, f"paging.items: `a[x]` {NO_PATH}"),
+        ({"paging": {"size": 1, "cursor": "c", "next": "*"}}, {}, f"paging.next: `*` {NO_PATH}"),
+        ({"paging": PAGING | {"more": "/next"}}, {}, f"paging.more: `/next` {NO_PATH}"),
+        ({"paging": PAGING | {"total": "a,b"}}, {}, f"paging.total: `a,b` {NO_PATH}"),
+        ({"paging": PAGING | {"unfiltered": "["}}, {}, f"paging.unfiltered: `[` {NO_PATH}"),
+        ({"log": {"time": "a."}}, {}, f"log.time: `a.` {NO_PATH}"),
+        ({"log": LOG | {"type": ["a", "$$"]}}, {}, f"log.type: `$$` {NO_PATH}"),
+        ({"upload": UPLOAD | {"files": "body[x]"}}, {}, f"upload.files: `body[x]` {NO_PATH}"),
+        ({"upload": UPLOAD | {"prepared": "?"}}, {}, f"upload.prepared: `?` {NO_PATH}"),
+        ({}, {"errors": [{"when": {"a..b": 1}}]}, f"errors.when: `a..b` {NO_PATH}"),
         ({}, {"errors": [{"says": "("}]}, "errors.says: missing ), unterminated subpattern at position 0"),
         ({}, {"errors": [{"says": "(?P<a>"}]}, "errors.says: missing ), unterminated subpattern at position 0"),
     ],
@@ -242,8 +260,8 @@ RUNS: Json = {"read": {"operation": "op", "id": "id"}, "shape": {"id": "id", "st
 @pytest.mark.parametrize(
     ("runs", "told"),
     [
-        ({"redact": "a..b"}, f"runs.redact: 'a..b' {NO_PATH}"),
-        ({"redact": "a", "found": {"op": "?"}}, f"runs.found.op: '?' {NO_PATH}"),
+        ({"redact": "a..b"}, f"runs.redact: `a..b` {NO_PATH}"),
+        ({"redact": "a", "found": {"op": "?"}}, f"runs.found.op: `?` {NO_PATH}"),
     ],
 )
 def test_what_is_wrong_with_the_secrets_of_runs_is_told_with_its_place(runs: Json, told: str) -> None:
@@ -342,7 +360,7 @@ TYPES = {"type": "array", "items": {"type": "string"}, "description": "Only entr
 def test_tools_take_arguments_of_ours_for_their_refinements(operation: Json, added: Json) -> None:
     tool = tool_of(operation)
     assert tool.input_schema["properties"] == added
-    assert tool.own == frozenset(added)
+    assert tool.server_arguments == frozenset(added)
     assert "required" not in tool.input_schema
 
 
@@ -351,9 +369,12 @@ def test_an_argument_of_the_provider_s_goes_before_ours_of_that_name(name: str) 
     operation = {"log": LOG} | ({"paging": PAGING} if name == "all_pages" else {})
     tool = tool_of(inputs({"name": name, "in": "query", "type": "string", "description": "Theirs."}, **operation))
     assert tool.input_schema["properties"][name] == {"type": "string", "description": "Theirs."}
-    assert name not in tool.own
+    assert name not in tool.server_arguments
     assert name in {parameter.argument for parameter in tool.operation.parameters}
 
+
+READS = frozenset({RequestKind.READ})
+WRITES = frozenset({RequestKind.WRITE})
 
 SHIPPED = {tool.name: tool for tool in load_tools([])}
 
@@ -361,7 +382,11 @@ SHIPPED = {tool.name: tool for tool in load_tools([])}
 def own_of(tools: dict[str, Tool]) -> dict[str, set[str]]:
     """The arguments that are ours for refinements, by tool."""
     refined = {"all_pages", "last", "since", "types", "raw"}
-    return {name: set(tool.own & refined) for name, tool in tools.items() if tool.own & refined and not tool.waits}
+    return {
+        name: set(tool.server_arguments & refined)
+        for name, tool in tools.items()
+        if tool.server_arguments & refined and not tool.is_wait_tool
+    }
 
 
 def test_the_shipped_tools_that_page_and_that_read_logs_have_arguments_for_that() -> None:
@@ -375,14 +400,14 @@ def test_the_shipped_tools_that_page_and_that_read_logs_have_arguments_for_that(
     assert all(
         name in tool.input_schema["properties"] and name not in {item.argument for item in tool.operation.parameters}
         for tool in SHIPPED.values()
-        for name in tool.own
+        for name in tool.server_arguments
     )
 
 
 def test_the_rates_that_are_shipped_are_those_that_the_providers_publish() -> None:
     # Render API reference: Rate limiting; posthog.com/docs/api: Rate limiting. Inngest and Runway publish none.
-    render = Limits(None, (Rate(400, 60.0, True), Rate(30, 60.0, False)))
-    posthog = Limits(None, (Rate(480, 60.0, None), Rate(4800, 3600.0, None)))
+    render = Limits(None, (Rate(400, 60.0, READS), Rate(30, 60.0, WRITES)))
+    posthog = Limits(None, (Rate(480, 60.0), Rate(4800, 3600.0)))
     shipped = {"render": render, "posthog": posthog, "inngest": Limits(), "runway": Limits()}
     assert {(tool.prefix, tool.operation.limits) for tool in SHIPPED.values()} == set(shipped.items())
 

@@ -11,7 +11,7 @@ from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
 from mcp_taskruns.core.format.runs import MAX_RUNS
 from mcp_taskruns.core.format.spec import Capability, parse_capability, unknown_keys
 from mcp_taskruns.core.model.json_path import EACH
-from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunShape, RunStart, RunStatus, RunStream
+from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunFields, RunStart, RunStatus, RunStream
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.messages import WAIT_SCHEMA, matches_schema
 from mcp_taskruns.errors import CapabilityError
@@ -108,21 +108,23 @@ def test_a_life_cycle_is_all_that_runs_say() -> None:
     operations = {name: tools[f"thing-{name}"].operation for name, *_ in OPERATIONS}
     read = RunCall("thing-get", operations["get"], "runId")
     begin = RunCall("thing-begin", operations["begin"], "runId")
-    shape = RunShape(("id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), ("at",))
+    shape = RunFields(("id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), ("at",))
     stream = RunStream(
         operation=operations["follow"],
-        ids="ids",
-        is_many=True,
-        shape=RunShape(("run_id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), None),
+        run_ids_argument="ids",
+        takes_many_runs=True,
+        fields=RunFields(
+            ("run_id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), None
+        ),
         when=((("type",), ("run",)), (("kind",), ("a", "b"))),
-        arguments={"start": "latest"},
-        untold=frozenset({RunStatus.CANCELED}),
+        new_events_arguments={"start": "latest"},
+        ends_not_streamed=frozenset({RunStatus.CANCELED}),
     )
     assert lifecycle_of(tools["thing-get"]) == Lifecycle(
         provider="thing",
         read=read,
-        shape=shape,
-        states={
+        fields=shape,
+        statuses={
             "wait": RunStatus.QUEUED,
             "ready": RunStatus.QUEUED,
             "on": RunStatus.RUNNING,
@@ -137,15 +139,15 @@ def test_a_life_cycle_is_all_that_runs_say() -> None:
             "begin": RunStart("thing-begin"),
         },
         cancels=(
-            RunCancel(RunCall("thing-end", operations["end"], "runId"), guard="delete_output"),
+            RunCancel(RunCall("thing-end", operations["end"], "runId"), confirm_argument="delete_output"),
             RunCancel(RunCall("thing-change", operations["change"], "runId"), ((("body", "status"), ("off",)),)),
         ),
-        found={"get": (), "list": ("items", EACH), "make": (), "begin": ()},
-        interval_s=2.0,
-        cached_s=1.5,
-        is_forgotten=True,
-        lifetime_s=60.0,
-        advice={"wait": "Call thing-begin."},
+        runs_in={"get": (), "list": ("items", EACH), "make": (), "begin": ()},
+        poll_seconds=2.0,
+        max_age_seconds=1.5,
+        gone_after_cancel=True,
+        retention_seconds=60.0,
+        status_hints={"wait": "Call thing-begin."},
     )
 
 
@@ -155,15 +157,15 @@ def test_a_life_cycle_needs_little() -> None:
     assert lifecycle_of(tools["thing-get"]) == Lifecycle(
         provider="thing",
         read=RunCall("thing-get", tools["thing-get"].operation, "runId"),
-        shape=RunShape(("id",), ("s",)),
-        states={},
+        fields=RunFields(("id",), ("s",)),
+        statuses={},
         wait_tool="thing-wait-for-run",
-        found={"get": ()},
+        runs_in={"get": ()},
     )
 
 
 def test_a_read_operation_may_have_its_run_inside() -> None:
-    assert lifecycle_of(compiled(RUNS | {"found": {"get": "$.data"}})["thing-get"]).found == {
+    assert lifecycle_of(compiled(RUNS | {"found": {"get": "$.data"}})["thing-get"]).runs_in == {
         "get": ("data",),
         "make": (),
         "begin": (),
@@ -179,7 +181,7 @@ def test_the_tools_that_are_about_runs_have_their_life_cycle_and_no_others() -> 
 
 def test_without_runs_there_is_no_life_cycle_and_no_tool_that_waits() -> None:
     tools = compiled(None)
-    assert [tool.name for tool in tools.values() if tool.runs or tool.waits] == []
+    assert [tool.name for tool in tools.values() if tool.runs or tool.is_wait_tool] == []
     assert len(tools) == len(OPERATIONS)
 
 
@@ -211,33 +213,33 @@ STATES = "is not one of queued, running, paused, succeeded, failed, canceled"
         ("shape", {}, "shape: needs the paths of a run's id and state"),
         ("shape.id", "", "shape: needs the paths of a run's id and state"),
         ("shape.state", "", "shape: needs the paths of a run's id and state"),
-        ("shape.id", "a..b", "shape.id: 'a..b' is not a path such as $.data.id or $[*].run"),
-        ("shape.state", "a b", "shape.state: 'a b' is not a path such as $.data.id or $[*].run"),
-        ("shape.stage", "a[b]", "shape.stage: 'a[b]' is not a path such as $.data.id or $[*].run"),
-        ("shape.progress", "*", "shape.progress: '*' is not a path such as $.data.id or $[*].run"),
-        ("shape.result", "/a", "shape.result: '/a' is not a path such as $.data.id or $[*].run"),
-        ("shape.error", ["a", "a."], "shape.error: 'a.' is not a path such as $.data.id or $[*].run"),
-        ("shape.started", "?", "shape.started: '?' is not a path such as $.data.id or $[*].run"),
+        ("shape.id", "a..b", "shape.id: `a..b` is not a path such as `$.data.id` or `$[*].run`"),
+        ("shape.state", "a b", "shape.state: `a b` is not a path such as `$.data.id` or `$[*].run`"),
+        ("shape.stage", "a[b]", "shape.stage: `a[b]` is not a path such as `$.data.id` or `$[*].run`"),
+        ("shape.progress", "*", "shape.progress: `*` is not a path such as `$.data.id` or `$[*].run`"),
+        ("shape.result", "/a", "shape.result: `/a` is not a path such as `$.data.id` or `$[*].run`"),
+        ("shape.error", ["a", "a."], "shape.error: `a.` is not a path such as `$.data.id` or `$[*].run`"),
+        ("shape.started", "?", "shape.started: `?` is not a path such as `$.data.id` or `$[*].run`"),
         ("states", {"cancelled": "off"}, f"states.cancelled: {STATES}"),
         ("states", {"unknown": "odd"}, f"states.unknown: {STATES}"),
         ("states", {"queued": "on", "running": "on"}, "states.running: 'on' is queued already"),
         ("stream.operation", "none", "stream: no tool calls the operation 'none'"),
         ("stream.ids", "runIds", "stream.ids: follow has no argument 'runIds'"),
-        ("stream.when", {"a..b": 1}, "stream.when: 'a..b' is not a path such as $.data.id or $[*].run"),
-        ("stream.shape", {"state": "?"}, "stream.shape.state: '?' is not a path such as $.data.id or $[*].run"),
+        ("stream.when", {"a..b": 1}, "stream.when: `a..b` is not a path such as `$.data.id` or `$[*].run`"),
+        ("stream.shape", {"state": "?"}, "stream.shape.state: `?` is not a path such as `$.data.id` or `$[*].run`"),
         ("stream.untold", ["canceled", "lost"], f"stream.untold: {STATES}"),
         ("start.operation", "none", "start: no tool calls the operation 'none'"),
-        ("start.key", "body.", "start.key: 'body.' is not a path such as $.data.id or $[*].run"),
+        ("start.key", "body.", "start.key: `body.` is not a path such as `$.data.id` or `$[*].run`"),
         ("start.key", "$", "start.key: '$' is not a path of names"),
         ("start.key", "body[*].key", "start.key: 'body[*].key' is not a path of names"),
         ("start.key", "body[0].key", "start.key: 'body[0].key' is not a path of names"),
         ("start.then", {"operation": "none"}, "start.then: no tool calls the operation 'none'"),
         ("start.then", {"operation": "things"}, "start.then.id: things has no argument 'runId'"),
-        ("start.when", {"?": 1}, "start.when: '?' is not a path such as $.data.id or $[*].run"),
+        ("start.when", {"?": 1}, "start.when: `?` is not a path such as `$.data.id` or `$[*].run`"),
         ("cancel.operation", "none", "cancel: no tool calls the operation 'none'"),
         ("cancel.id", "id", "cancel.id: end has no argument 'id'"),
-        ("cancel.when", {"?": 1}, "cancel.when: '?' is not a path such as $.data.id or $[*].run"),
-        ("found", {"list": "?"}, "found.list: '?' is not a path such as $.data.id or $[*].run"),
+        ("cancel.when", {"?": 1}, "cancel.when: `?` is not a path such as `$.data.id` or `$[*].run`"),
+        ("found", {"list": "?"}, "found.list: `?` is not a path such as `$.data.id` or `$[*].run`"),
         ("found", {"none": "$"}, "found.none: no tool calls the operation 'none'"),
     ],
 )
@@ -282,9 +284,9 @@ def test_a_misspelled_word_in_runs_is_found() -> None:
 def test_one_tool_more_waits_for_a_run() -> None:
     tools = compiled()
     wait, read = tools["thing-wait-for-run"], tools["thing-get"]
-    assert [name for name, tool in tools.items() if tool.waits] == ["thing-wait-for-run"]
+    assert [name for name, tool in tools.items() if tool.is_wait_tool] == ["thing-wait-for-run"]
     assert list(tools)[-1] == "thing-wait-for-run"
-    assert (wait.spec_name, wait.prefix, wait.title) == ("wait-for-run", "thing", "Thing: wait for run")
+    assert (wait.declared_name, wait.prefix, wait.title) == ("wait-for-run", "thing", "Thing: wait for run")
     assert wait.operation == read.operation
     assert wait.output_schema == WAIT_SCHEMA
     told = {name: {"type": "string"} for name in ("id", "status", "text")}
@@ -381,13 +383,13 @@ def test_where_only_one_can_be_waited_for_its_id_is_as_it_was(runs: Json) -> Non
     assert wait.input_schema["properties"] == {"runId": read["runId"], "wait_seconds": told}
     assert "Several" not in wait.description
     stream = lifecycle_of(wait).stream
-    assert stream is None or not stream.is_many
+    assert stream is None or not stream.takes_many_runs
 
 
 def test_a_stream_says_of_its_runs_only_what_stands_elsewhere() -> None:
     stream = lifecycle_of(compiled(changed("stream.shape", {}))["thing-get"]).stream
     assert stream is not None
-    assert stream.shape == lifecycle_of(compiled()["thing-get"]).shape
+    assert stream.fields == lifecycle_of(compiled()["thing-get"]).fields
 
 
 def test_the_arguments_of_a_read_tool_are_not_changed_by_the_one_that_waits() -> None:
@@ -397,7 +399,7 @@ def test_the_arguments_of_a_read_tool_are_not_changed_by_the_one_that_waits() ->
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
 def test_a_life_cycle_names_tools_as_they_are_listed(names: ToolNames) -> None:
     tools = compiled(names=names)
-    found = lifecycle_of(next(tool for tool in tools.values() if tool.waits))
+    found = lifecycle_of(next(tool for tool in tools.values() if tool.is_wait_tool))
     prefix = "thing-" if names == "prefixed" else ""
     then = found.starts["make"].then
     assert then is not None
@@ -405,13 +407,13 @@ def test_a_life_cycle_names_tools_as_they_are_listed(names: ToolNames) -> None:
         f"{prefix}{name}" for name in ("wait-for-run", "get", "begin", "make", "begin")
     ]
     assert [cancel.call.tool for cancel in found.cancels] == [f"{prefix}end", f"{prefix}change"]
-    assert found.advice == {"wait": f"Call {prefix}begin."}
+    assert found.status_hints == {"wait": f"Call {prefix}begin."}
 
 
 def test_with_spec_names_the_tools_that_wait_for_runs_of_several_providers_keep_their_prefixes() -> None:
     tools = compile_tools([capability(), capability(RUNS, "Other")], names="spec")
-    assert [tool.name for tool in tools if tool.waits] == ["thing-wait-for-run", "other-wait-for-run"]
-    assert {tool.name: tool.runs.wait_tool for tool in tools if tool.runs and tool.waits} == {
+    assert [tool.name for tool in tools if tool.is_wait_tool] == ["thing-wait-for-run", "other-wait-for-run"]
+    assert {tool.name: tool.runs.wait_tool for tool in tools if tool.runs and tool.is_wait_tool} == {
         "thing-wait-for-run": "thing-wait-for-run",
         "other-wait-for-run": "other-wait-for-run",
     }
@@ -421,14 +423,14 @@ def test_a_tool_that_waits_and_whose_name_is_taken_is_numbered_and_known_by_that
     given = document()
     given["capability"]["exposes"][0]["tools"][-1]["name"] = "wait-for-run"
     tools = {tool.name: tool for tool in compile_tools([parse_capability(given, "f.yaml")])}
-    assert [name for name, tool in tools.items() if tool.waits] == ["thing-wait-for-run-2"]
+    assert [name for name, tool in tools.items() if tool.is_wait_tool] == ["thing-wait-for-run-2"]
     assert lifecycle_of(tools["thing-get"]).wait_tool == "thing-wait-for-run-2"
 
 
 def test_each_of_several_providers_has_its_own_life_cycle() -> None:
     capabilities = [capability(RUNS | {"interval": 1}, "One"), capability(None, "Two"), capability(RUNS, "Three")]
     tools = compile_tools(capabilities)
-    assert {tool.prefix: tool.runs.interval_s for tool in tools if tool.runs} == {"one": 1.0, "three": 2.0}
+    assert {tool.prefix: tool.runs.poll_seconds for tool in tools if tool.runs} == {"one": 1.0, "three": 2.0}
     assert all(tool.name.startswith(tool.runs.provider) for tool in tools if tool.runs)
 
 
@@ -536,19 +538,19 @@ def test_the_shipped_life_cycles_name_the_tools_of_their_providers(
     prefix: str, starts: list[str], cancels: list[str], streams: str | None, many: bool
 ) -> None:
     found = shipped(prefix)
-    by_operation = {tool.operation: tool.name for tool in SHIPPED if tool.prefix == prefix and not tool.waits}
+    by_operation = {tool.operation: tool.name for tool in SHIPPED if tool.prefix == prefix and not tool.is_wait_tool}
     assert [start.tool for start in found.starts.values()] == starts
     assert [cancel.call.tool for cancel in found.cancels] == cancels
     assert (by_operation[found.stream.operation] if found.stream else None) == streams
-    assert bool(found.stream and found.stream.is_many) is many
+    assert bool(found.stream and found.stream.takes_many_runs) is many
     assert found.wait_tool == f"{prefix}-wait-for-run"
 
 
 def test_each_provider_is_asked_as_often_as_it_allows() -> None:
     # Inngest caches for 3 s (pkg/api/apiv1/cache.go); Runway: "once every five seconds" (runwayml resources/tasks.py)
-    intervals = {prefix: shipped(prefix).interval_s for prefix in ("render", "inngest", "posthog", "runway")}
+    intervals = {prefix: shipped(prefix).poll_seconds for prefix in ("render", "inngest", "posthog", "runway")}
     assert intervals == {"render": 5, "inngest": 3, "posthog": 5, "runway": 5}
-    assert {prefix: shipped(prefix).cached_s for prefix in intervals} == {
+    assert {prefix: shipped(prefix).max_age_seconds for prefix in intervals} == {
         "render": 0,
         "inngest": 3,
         "posthog": 0,
@@ -558,17 +560,23 @@ def test_each_provider_is_asked_as_often_as_it_allows() -> None:
 
 def test_only_runway_forgets_what_was_cancelled_and_deletes_what_has_ended() -> None:
     prefixes = ("render", "inngest", "posthog", "runway")
-    assert [prefix for prefix in prefixes if shipped(prefix).is_forgotten] == ["runway"]
-    assert [cancel.guard for prefix in prefixes for cancel in shipped(prefix).cancels if cancel.guard] == [
-        "delete_output"
-    ]
+    assert [prefix for prefix in prefixes if shipped(prefix).gone_after_cancel] == ["runway"]
+    assert [
+        cancel.confirm_argument for prefix in prefixes for cancel in shipped(prefix).cancels if cancel.confirm_argument
+    ] == ["delete_output"]
 
 
 def test_only_render_knows_a_repeated_start_and_hides_canceled_runs_from_its_stream() -> None:
-    keys = {start.tool: start.key for tool in SHIPPED if tool.runs for start in tool.runs.starts.values() if start.key}
+    keys = {
+        start.tool: start.idempotency_key_argument
+        for tool in SHIPPED
+        if tool.runs
+        for start in tool.runs.starts.values()
+        if start.idempotency_key_argument
+    }
     assert keys == {"render-run-task": ("body", "idempotencyKey")}
     streams = {prefix: shipped(prefix).stream for prefix in ("render", "posthog")}
-    assert {prefix: stream.untold for prefix, stream in streams.items() if stream} == {
+    assert {prefix: stream.ends_not_streamed for prefix, stream in streams.items() if stream} == {
         "render": {RunStatus.CANCELED},
         "posthog": set(),
     }
@@ -582,7 +590,7 @@ def test_advice_names_only_tools_that_are_listed(names: ToolNames) -> None:
         word
         for tool in tools
         if tool.runs
-        for line in tool.runs.advice.values()
+        for line in tool.runs.status_hints.values()
         for word in re.findall(r"[\w-]+", line)
     }
     assert {word for word in advised if word.count("-") > 1} <= listed
@@ -648,7 +656,7 @@ def test_what_a_start_returns_that_waited_fits_the_schema_of_its_answer(name: st
 def test_the_shipped_tools_that_answer_about_one_run_say_so() -> None:
     # Where runs stand: render 1.5.0 TaskRun; inngest pkg/api/apiv1 (data); PostHog TaskRunDetailSerializer, and for
     # start the Task with its latest_run; Runway's Task
-    assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.waits} == {
+    assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.is_wait_tool} == {
         "render-run-task": answer(**RUN),
         "render-retrieve-task-run": answer(**RUN),
         "render-cancel-task-run": answer(**CANCELLED),
@@ -666,9 +674,9 @@ def test_the_shipped_tools_that_answer_about_one_run_say_so() -> None:
         "runway-retrieve-task-status-and-output": answer(**RUN),
         "runway-cancel-delete-task": answer(**CANCELLED),
     }
-    waiting = [tool.name for tool in SHIPPED if tool.waits]
+    waiting = [tool.name for tool in SHIPPED if tool.is_wait_tool]
     assert waiting == [f"{prefix}-wait-for-run" for prefix in ("inngest", "posthog", "render", "runway")]
-    assert all(tool.output_schema == WAIT_SCHEMA for tool in SHIPPED if tool.waits)
+    assert all(tool.output_schema == WAIT_SCHEMA for tool in SHIPPED if tool.is_wait_tool)
 
 
 @pytest.mark.parametrize("tool", [tool for tool in SHIPPED if tool.output_schema], ids=lambda tool: tool.name)
@@ -678,7 +686,7 @@ def test_an_output_schema_forbids_nothing_and_only_that_of_our_own_answer_requir
     assert schema["type"] == "object"
     assert "additionalProperties" not in str(schema)
     assert not {"anyOf", "oneOf", "allOf", "not", "$ref"} & set(schema)
-    if not tool.waits:
+    if not tool.is_wait_tool:
         assert "required" not in str(schema)
         assert schema["properties"]["text"] == TEXT
         assert Draft202012Validator(schema).is_valid({})

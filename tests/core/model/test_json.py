@@ -7,7 +7,7 @@ import pytest
 
 from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line
 from mcp_taskruns.core.model.json import dump, parse, parse_or_text
-from mcp_taskruns.core.model.timestamps import read_moment
+from mcp_taskruns.core.model.timestamps import parse_timestamp
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ NINE = datetime(2026, 1, 31, 9, tzinfo=UTC)
     ],
 )
 def test_a_moment_is_read_where_a_text_names_one(text: Any, moment: datetime | None) -> None:
-    read = read_moment(text)
+    read = parse_timestamp(text)
     assert read == moment
     assert read is None or read.tzinfo is not None

@@ -6,11 +6,11 @@ from mcp_taskruns.core.model.json_path import (
     EACH,
     Condition,
     Path,
-    changed_at,
-    fulfils,
+    format_path,
+    matches,
     parse_condition,
     parse_path,
-    path_text,
+    replace_at,
     set_at,
     value_at,
     values_at,
@@ -59,7 +59,7 @@ def test_a_path_is_read_as_its_steps(text: str, path: Path) -> None:
 def test_what_is_no_path_is_refused_by_its_text(text: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole message is compared
         parse_path(text)
-    assert str(caught.value) == f"{text!r} is not a path such as $.data.id or $[*].run"
+    assert str(caught.value) == f"`{text}` is not a path such as `$.data.id` or `$[*].run`"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ STATUS = parse_path("body.status")
 def test_a_condition_is_fulfilled_when_one_of_its_values_stands_at_each_path(
     condition: Condition, value: Any, fulfilled: bool
 ) -> None:
-    assert fulfils(value, condition) is fulfilled
+    assert matches(value, condition) is fulfilled
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_condition_of_what_is_no_path_is_refused(path: str) -> None:
     ],
 )
 def test_a_path_is_written_as_it_is_read(path: Path, text: str) -> None:
-    assert path_text(path) == text
+    assert format_path(path) == text
     assert parse_path(text) == path
 
 
@@ -217,5 +217,5 @@ def test_a_path_is_written_as_it_is_read(path: Path, text: str) -> None:
 )
 def test_what_stands_at_a_path_is_changed_in_a_copy(value: Any, text: str, made: Any) -> None:
     before = repr(value)
-    assert changed_at(value, parse_path(text), lambda found: [found]) == made
+    assert replace_at(value, parse_path(text), lambda found: [found]) == made
     assert repr(value) == before

@@ -45,7 +45,7 @@ def route(
     places = places or {}
     tool = Tool(
         name=name,
-        spec_name=name,
+        declared_name=name,
         prefix=prefix,
         title=f"Acme: {name}",
         description=told,
@@ -98,7 +98,7 @@ START_RUN = route(
     body="payload",
 )
 FOLLOW = route("GET", "/v1/events", name="acme-follow", accept="text/event-stream, */*;q=0.1")
-EXPORT = route("GET", "/v1/export", name="zeta-export", prefix="zeta", is_file=True)
+EXPORT = route("GET", "/v1/export", name="zeta-export", prefix="zeta", returns_file=True)
 RENAME = route("PATCH", "/v1/names", {"title": (Location.BODY, {"type": "string"})}, name="acme-rename")
 SEVERAL = (LIST_RUNS, START_RUN, EXPORT, GET_RUN, FOLLOW, RENAME)
 

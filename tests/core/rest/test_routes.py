@@ -36,14 +36,14 @@ def tool(
     ]
     return Tool(
         name=name,
-        spec_name=name,
+        declared_name=name,
         prefix=prefix,
         title=name,
         description=name,
         hints=Hints(True, False, True, True),
         input_schema={"type": "object", "properties": dict.fromkeys((*arguments, *own), TEXT)},
         operation=Operation(operation, prefix, method, BaseUri(None, ()), (path,), tuple(parameters), body),
-        own=frozenset(own),
+        server_arguments=frozenset(own),
         route=(method, path, source),
     )
 
@@ -171,7 +171,7 @@ def test_only_an_argument_that_is_the_whole_body_is_passed_as_such(body: Any, na
 
 def test_a_route_is_a_call_of_the_served_tool_with_the_same_operation_and_arguments() -> None:
     rest = tool("GET", "/v1/runs", {"x": Location.QUERY}, name="acme-rest")
-    own = replace(served(rest, "acme-mcp"), own=frozenset({"all_pages"}))
+    own = replace(served(rest, "acme-mcp"), server_arguments=frozenset({"all_pages"}))
     own = replace(own, input_schema={"properties": {"all_pages": {}, **rest.input_schema["properties"]}})
     route = only(compile_routes([rest], [own]))
     assert (route.tool, route.name) == (own, "acme-mcp")
@@ -188,7 +188,7 @@ def test_of_two_such_tools_it_is_the_first() -> None:
     "change",
     [
         {"prefix": "other"},
-        {"waits": True},
+        {"is_wait_tool": True},
         {"input_schema": {"properties": {"x": TEXT}}},
         {"operation": replace(tool().operation, name="other")},
         {"operation": replace(tool().operation, namespace="other")},

@@ -9,7 +9,7 @@ import pytest
 from mcp_taskruns.core.calls.pages import read_page
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.operation import EntryLog, Operation
+from mcp_taskruns.core.model.operation import LogFormat, Operation
 from mcp_taskruns.core.runs.logs import MAX_LINE, describe_entry, render_log
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
@@ -19,7 +19,7 @@ LOGS, SESSION_LOG = TOOLS["posthog-get-task-run-logs"], TOOLS["posthog-get-filte
 ROOM = 50_000
 
 
-def log_of(operation: Operation) -> EntryLog:
+def log_of(operation: Operation) -> LogFormat:
     assert operation.log is not None
     return operation.log
 

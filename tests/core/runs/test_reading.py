@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from mcp_taskruns.core.calls.truncation import MAX_LINE
 from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.json_path import EACH
-from mcp_taskruns.core.model.run import Lifecycle, RunShape, RunStatus
+from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
 from mcp_taskruns.core.runs.messages import (
     MAX_TOLD_RUNS,
     WAIT_SCHEMA,
@@ -94,7 +94,7 @@ SUCCEEDED, FAILED, CANCELED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.C
     ],
 )
 def test_every_state_of_a_provider_is_one_of_ours(provider: str, states: dict[str, RunStatus]) -> None:
-    assert LIFECYCLES[provider].states == states
+    assert LIFECYCLES[provider].statuses == states
 
 
 def test_a_run_has_ended_when_it_succeeded_failed_or_was_canceled() -> None:
@@ -337,14 +337,14 @@ def test_runs_are_found_in_the_answers_that_carry_some(
     assert runs_in_response(lifecycle, operation, answer) == readings
 
 
-SHAPE = RunShape(
+SHAPE = RunFields(
     id=("id",),
-    state=("status",),
+    status=("status",),
     stage=("stage",),
     progress=("progress",),
     result=("out",),
     error=(("error",), ("code",)),
-    started=("at",),
+    started_at=("at",),
 )
 STATES = {"on": RUNNING, "ok": SUCCEEDED, "bad": FAILED, "off": CANCELED}
 
@@ -566,7 +566,7 @@ def test_a_run_is_asked_for_at_its_interval_and_less_often_as_it_ages(
 
 
 def test_it_is_never_asked_for_more_often_than_its_provider_wants() -> None:
-    slow = Lifecycle("p", RENDER.read, SHAPE, STATES, interval_s=60)
+    slow = Lifecycle("p", RENDER.read, SHAPE, STATES, poll_seconds=60)
     assert [poll_interval_s(slow, age) for age in (0, 10_000)] == [60, 60]
 
 
@@ -903,14 +903,16 @@ def test_of_several_runs_that_ended_differently_none_is_said_to_have_ended_like_
 def test_advice_is_given_once_for_each_state_in_the_order_of_their_names() -> None:
     natives = "edcbad"
     advice = {native: f"Advice on {native}." for native in natives}
-    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, advice=advice)
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, status_hints=advice)
     readings = [Reading(str(place), QUEUED, native) for place, native in enumerate(natives)]
     told = waited(lifecycle, [reading.run_id for reading in readings], *readings, several=True)["next"]
     assert told == "Advice on a. Advice on b. Advice on c. Advice on d. Advice on e."
 
 
 def test_advice_on_what_has_ended_is_not_given() -> None:
-    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, wait_tool="p-wait", advice={"ok": "Wrong.", "on": "Right."})
+    lifecycle = Lifecycle(
+        "p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints={"ok": "Wrong.", "on": "Right."}
+    )
     readings = [Reading("a", SUCCEEDED, "ok"), Reading("b", RUNNING, "on")]
     assert waited(lifecycle, ["a", "b"], *readings, several=True)["next"] == "Right."
 
@@ -1077,6 +1079,6 @@ def test_what_a_wait_returns_is_described_by_a_schema() -> None:
 
 
 def test_a_run_may_be_each_of_a_list() -> None:
-    lifecycle = Lifecycle("p", RENDER.read, SHAPE, STATES, found={"op": (EACH,)})
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, STATES, runs_in={"op": (EACH,)})
     answer = parse('[{"id":"a","status":"on"},{"id":"b"},{"id":"c","status":"ok"}]')
     assert [reading.run_id for reading in runs_in_response(lifecycle, "op", answer)] == ["a", "c"]

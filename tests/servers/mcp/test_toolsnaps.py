@@ -145,12 +145,12 @@ ABOUT_ONE_RUN = {
 @every_tool
 def test_only_a_tool_whose_answer_is_about_one_run_says_what_it_returns(name: str) -> None:
     schema = LISTED[name].get("outputSchema")
-    assert (schema is not None) is (name in ABOUT_ONE_RUN or BY_NAME[name].waits)
+    assert (schema is not None) is (name in ABOUT_ONE_RUN or BY_NAME[name].is_wait_tool)
     if schema is not None:
         Draft202012Validator.check_schema(schema)
         assert schema["type"] == "object"
         assert not {"anyOf", "oneOf", "allOf", "additionalProperties"} & set(schema)
-        assert ("required" in schema) is BY_NAME[name].waits
+        assert ("required" in schema) is BY_NAME[name].is_wait_tool
 
 
 def test_an_output_schema_takes_what_its_tool_returns_when_the_provider_has_changed() -> None:
@@ -165,7 +165,7 @@ def test_every_provider_has_a_tool_that_waits_and_calls_what_reads_a_run() -> No
         "render": "render-retrieve-task-run",
         "runway": "runway-retrieve-task-status-and-output",
     }
-    waiting = {tool.prefix: tool for tool in TOOLS if tool.waits}
+    waiting = {tool.prefix: tool for tool in TOOLS if tool.is_wait_tool}
     assert {prefix: tool.name for prefix, tool in waiting.items()} == {name: f"{name}-wait-for-run" for name in reading}
     assert {prefix: tool.operation for prefix, tool in waiting.items()} == {
         prefix: BY_NAME[name].operation for prefix, name in reading.items()
@@ -208,7 +208,7 @@ def unprefixed(tool: Tool) -> str:
 
 
 def test_names_are_those_of_the_files_but_for_two() -> None:
-    renamed = {tool.spec_name: unprefixed(tool) for tool in TOOLS if unprefixed(tool) != tool.spec_name}
+    renamed = {tool.declared_name: unprefixed(tool) for tool in TOOLS if unprefixed(tool) != tool.declared_name}
     assert renamed == {
         "api-managing-task-runs-each": "retrieve-task-run",
         "api-managing-task-runs-each-2": "stream-task-run",

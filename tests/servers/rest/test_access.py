@@ -169,7 +169,7 @@ async def test_only_some_providers_are_served_as_routes_and_only_those_claim_a_p
 async def test_read_only_leaves_the_routes_of_the_tools_that_change_nothing(environment: dict[str, str]) -> None:
     async with served(environment, read_only=True) as side:
         named = {route.tool.name for route in side.gateway.catalog.routes}
-        assert named == {name for name, tool in side.gateway.tools.items() if not tool.waits}
+        assert named == {name for name, tool in side.gateway.tools.items() if not tool.is_wait_tool}
         # A POST that only reads is there, and no other.
         posted = {route.tool.name for route in side.gateway.catalog.routes if route.method != "GET"}
         assert posted == {"posthog-download-artifact-through-backend", "posthog-generate-presigned-url-artifact"}
