@@ -1,5 +1,6 @@
 """The demo in a pipe and on a terminal, when it succeeds, fails and is interrupted."""
 
+import html
 import json
 import os
 import re
@@ -105,6 +106,16 @@ def test_printed_configuration_starts_this_server_and_names_every_credential(out
     names = Simulator().environment("http://simulated")
     assert set(server["env"]) == {name for name in names if not name.endswith("_BASE_URL")}
     assert output.endswith(f"\nclaude mcp add taskruns --env RENDER_API_KEY=rnd_... -- {server['command']}\n")
+
+
+@pytest.mark.timeout(110)
+def test_picture_of_the_demo_is_up_to_date(output: str) -> None:
+    picture = (Path(__file__).parents[1] / "docs" / "demo.svg").read_text(encoding="utf-8")
+    texts = [html.unescape(text) for text in re.findall(r"<text [^>]*textLength[^>]*>([^<]+)</text>", picture)]
+    assert len(texts) > 20
+    # How far a run is when it is read depends on the machine.
+    readable = re.sub(r"\d+%", "N%", output)
+    assert [text for text in texts if re.sub(r"\d+%", "N%", text) not in readable] == []
 
 
 def test_configuration_without_an_installed_command_runs_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
