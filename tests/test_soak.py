@@ -31,7 +31,8 @@ from mcp_taskruns.simulator import inngest, runway
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import Step, Timeline
-from mcp_taskruns.simulator.posthog import data as posthog_data
+from mcp_taskruns.simulator.posthog.data import Run as PostHogRun
+from mcp_taskruns.simulator.posthog.notifications import console
 from mcp_taskruns.simulator.posthog.seeds import JSON_SCHEMA, PNG, cloud_script
 from mcp_taskruns.simulator.render import runs as render_runs
 from mcp_taskruns.simulator.server import serve
@@ -246,7 +247,7 @@ class Stage:
         self.render = simulator.render
         self.inngest = simulator.inngest
         self.runway = simulator.runway
-        self.world = simulator.posthog.world
+        self.project = simulator.posthog.project
 
     def render_run(self, number: int, name: str, age: float = 0, which: str = "") -> str:
         run_id = f"trn-{number:020d}{which}"
@@ -272,16 +273,16 @@ class Stage:
         self.runway.tasks[task.id], self.runway.started_at[task.id] = task, self.clock.now()
         return task.id
 
-    def posthog_run(self, number: int, status: str = "in_progress", schema: Any = None) -> posthog_data.Run:
+    def posthog_run(self, number: int, status: str = "in_progress", schema: Any = None) -> PostHogRun:
         """A run in the cloud and its task, of the same id, with secrets in its state and in its log's address."""
-        task = self.world.add_task(uuid_of(number), number, "Soak", schema, self.clock.timestamp())
-        run = self.world.add_run(
+        task = self.project.add_task(uuid_of(number), number, "Soak", schema, self.clock.timestamp())
+        run = self.project.add_run(
             task.id, task, environment="cloud", status=status, state=dict(PLANTED_STATE), in_slack=True
         )
-        self.world.say(run, posthog_data.console("begun"))
-        self.world.say(run, posthog_data.console("going on"))
+        self.project.add_notification(run, console("begun"))
+        self.project.add_notification(run, console("going on"))
         if run.is_terminal:
-            self.world.change_run(run, {"status": status})
+            self.project.change_run(run, {"status": status})
         return run
 
     def state_of(self, provider: str, run_id: str) -> str:
@@ -295,50 +296,50 @@ class Stage:
             case "runway":
                 task, began = self.runway.tasks.get(run_id), self.runway.started_at[run_id]
                 return task.timeline.at(now - began).status if task and began is not None else ""
-        self.world.settle()
-        return self.world.runs[run_id].status
+        self.project.run_scripts()
+        return self.project.runs[run_id].status
 
-    def run(self, call: "Call") -> posthog_data.Run:
+    def run(self, call: "Call") -> PostHogRun:
         """The run at PostHog that is the call's own."""
-        return self.world.runs[uuid_of(call.number)]
+        return self.project.runs[uuid_of(call.number)]
 
     def log(self, call: "Call") -> str:
-        return self.world.storage.read(self.run(call).log_key).decode()
+        return self.project.storage.read(self.run(call).log_key).decode()
 
     def stored(self, call: "Call") -> list[str]:
         """The contents of the files that the call has brought to the storage."""
-        objects = self.world.storage.objects.items()
+        objects = self.project.storage.objects.items()
         return [bytes(one.content).decode() for path, one in objects if mark(call.number) in path]
 
     def posthog_list(self, number: int) -> str:
         first = self.posthog_run(number)
         for _ in range(4):
-            self.world.add_run(str(self.world.new_id()), first.task, state=dict(PLANTED_STATE))
+            self.project.add_run(str(self.project.new_id()), first.task, state=dict(PLANTED_STATE))
         return first.task.id
 
-    def at_work(self, number: int, dice: random.Random) -> posthog_data.Run:
+    def at_work(self, number: int, dice: random.Random) -> PostHogRun:
         """A run that goes on, or one that ends in two seconds."""
         run = self.posthog_run(number)
         if dice.random() < 0.5:
-            self.world.play(run, cloud_script(), self.clock.now() - 8)
+            self.project.start_script(run, cloud_script(), self.clock.now() - 8)
         return run
 
-    def artifact(self, run: posthog_data.Run, dice: random.Random, *, is_listed: bool) -> Arguments:
+    def artifact(self, run: PostHogRun, dice: random.Random, *, is_listed: bool) -> Arguments:
         """A file in the storage, and in the run's manifest or not."""
         name, content, content_type = dice.choice([("a.md", b"# A", "text/markdown"), ("a.png", PNG, "image/png")])
         entry = {"id": "a" * 32, "name": name, "type": "output", "content_type": content_type}
         entry["storage_path"] = f"{run.artifact_prefix}{'a' * 8}_{name}"
-        self.world.storage.put(entry["storage_path"], content, content_type)
+        self.project.storage.put(entry["storage_path"], content, content_type)
         if is_listed:
             run.artifacts.append({**entry, "source": "", "size": len(content), "uploaded_at": self.clock.timestamp()})
         return entry
 
 
-def on(run: posthog_data.Run, **more: Any) -> Arguments:
+def on(run: PostHogRun, **more: Any) -> Arguments:
     return {"task_id": run.task.id, "id": run.id, **more}
 
 
-def to(run: posthog_data.Run, **body: Any) -> Arguments:
+def to(run: PostHogRun, **body: Any) -> Arguments:
     return on(run, body=body)
 
 
@@ -642,7 +643,7 @@ def is_started(call: Call, stage: Stage) -> bool:
 
 def is_created(call: Call, stage: Stage) -> bool:
     """Once, and started where its end was waited for."""
-    (run,) = [run for run in stage.world.runs.values() if run.state_value("signal_report_id") == mark(call.number)]
+    (run,) = [run for run in stage.project.runs.values() if run.state_value("signal_report_id") == mark(call.number)]
     return run_of(call) == run.id and (run.status != "not_started") is ("wait_seconds" in call.arguments)
 
 
@@ -653,7 +654,7 @@ def run_of(call: Call) -> Any:
 def is_listed(call: Call, stage: Stage) -> bool:
     """Each run once, and all where it is not told that there are more."""
     ids = [run["id"] for run in call.value["results"]]
-    missing = {run.id for run in stage.world.runs_of(stage.run(call).task)} - set(ids)
+    missing = {run.id for run in stage.project.runs_of(stage.run(call).task)} - set(ids)
     return len(set(ids)) == len(ids) and bool(missing) is any("there are more" in text for text in call.texts)
 
 
@@ -662,7 +663,7 @@ def is_whole(call: Call, stage: Stage) -> bool:
     assert call.result is not None
     (block,) = call.result.content
     told = block.text.encode() if isinstance(block, TextContent) else base64.b64decode(getattr(block, "data", ""))
-    return told == stage.world.storage.read(call.arguments["body"]["storage_path"])
+    return told == stage.project.storage.read(call.arguments["body"]["storage_path"])
 
 
 def is_commanded(call: Call, stage: Stage) -> bool:

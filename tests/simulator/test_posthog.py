@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from mcp_taskruns.simulator.lifecycle import ManualClock
-from mcp_taskruns.simulator.posthog import data as posthog_data
+from mcp_taskruns.simulator.posthog import project as posthog_project
 from mcp_taskruns.simulator.posthog.app import PostHog
 
 pytestmark = pytest.mark.anyio
@@ -1152,7 +1152,7 @@ async def test_a_stream_that_loses_its_connection_says_so_and_can_be_read_on(
 async def test_the_oldest_entries_of_a_long_stream_are_trimmed_without_a_word(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(posthog_data, "MAX_STREAM_LENGTH", 3)
+    monkeypatch.setattr(posthog_project, "MAX_STREAM_LENGTH", 3)
     run_id = await create(client)
     for stage in ("one", "two", "three"):
         await client.patch(f"{RUNS}{run_id}/", json={"stage": stage})

@@ -1,4 +1,4 @@
-"""PostHog's task runs, offline: who is let in, and which operation answers."""
+"""PostHog's task-runs API: routes, access checks and dispatch to the operations."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,25 +8,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcp_taskruns.simulator.lifecycle import Clock
-from mcp_taskruns.simulator.posthog import artifacts, logs, runs
-from mcp_taskruns.simulator.posthog.data import PROJECT_ID, Call, Operation
-from mcp_taskruns.simulator.posthog.http import (
-    ApiError,
-    Key,
-    not_found,
-    read_json,
-    read_key,
-    refusal,
-    require_accept,
-    require_scope,
-    throttled,
-    validate,
-)
-from mcp_taskruns.simulator.posthog.seeds import seeded_world
+from mcp_taskruns.simulator.posthog import artifacts, commands, logs, runs, stream
+from mcp_taskruns.simulator.posthog.data import PROJECT_ID
+from mcp_taskruns.simulator.posthog.errors import ApiError, api_error, not_found, throttled
+from mcp_taskruns.simulator.posthog.http import Key, read_json, read_key, require_accept, require_scope
+from mcp_taskruns.simulator.posthog.operations import Call, Operation
+from mcp_taskruns.simulator.posthog.seeds import seeded_project
+from mcp_taskruns.simulator.posthog.validation import validate
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 PREFIX = "/api/projects/{project_id}/tasks/{task_id}/runs"
-# How far apart the calls of the key phx_throttled must be, in simulated seconds.
+# Minimum interval between requests with the key `phx_throttled`, in simulated seconds.
 THROTTLE_SECONDS = 2.0
 
 OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
@@ -38,52 +30,52 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "/{id}/artifacts/finalize_upload": {"POST": artifacts.FINALIZE_UPLOAD},
     "/{id}/artifacts/prepare_upload": {"POST": artifacts.PREPARE_UPLOAD},
     "/{id}/artifacts/presign": {"POST": artifacts.PRESIGN},
-    "/{id}/command": {"POST": runs.COMMAND},
-    "/{id}/connection_token": {"GET": runs.CONNECTION_TOKEN},
+    "/{id}/command": {"POST": commands.COMMAND},
+    "/{id}/connection_token": {"GET": commands.CONNECTION_TOKEN},
     "/{id}/logs": {"GET": logs.LOGS},
-    "/{id}/relay_message": {"POST": runs.RELAY_MESSAGE},
+    "/{id}/relay_message": {"POST": commands.RELAY_MESSAGE},
     "/{id}/resume_in_cloud": {"POST": runs.RESUME_IN_CLOUD},
     "/{id}/session_logs": {"GET": logs.SESSION_LOGS},
     "/{id}/set_output": {"PATCH": runs.SET_OUTPUT},
     "/{id}/start": {"POST": runs.START},
-    "/{id}/stream": {"GET": logs.STREAM},
+    "/{id}/stream": {"GET": stream.STREAM},
 }
 
 
 class PostHog:
     """The 19 operations of PostHog's task-runs API and the object storage beside it.
 
-    Seeds: project `1`; task `11111111-1111-4111-8111-111111111111` (its json_schema wants a `summary`) with the runs,
-    newest first,
+    Project `1` contains task `11111111-1111-4111-8111-111111111111`, whose json_schema requires a `summary`, with these
+    runs, newest first:
 
     - `bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb` not_started, cloud: start it;
-    - `cccccccc-cccc-4ccc-8ccc-cccccccccccc` in_progress for ever: it has a sandbox, a Slack thread, an open question;
-    - `dddddddd-dddd-4ddd-8ddd-dddddddddddd` failed; the content of its artifact `core.log` is gone;
+    - `cccccccc-cccc-4ccc-8ccc-cccccccccccc` in_progress forever: it has a sandbox, a Slack thread and an open question;
+    - `dddddddd-dddd-4ddd-8ddd-dddddddddddd` failed; the content of its artifact `core.log` no longer exists;
     - `aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa` completed, 30 log entries, artifacts `report.md` and `screenshot.png`;
 
     and task `22222222-2222-4222-8222-222222222222`, without schema and runs. A started cloud run is queued, in progress
     after one simulated second and completed after ten.
 
-    Keys: whatever begins with `phx_` and does not contain `wrong`; a wrong one that contains `403` is refused so, and
-    not with 401. `phx_readonly` has task:read alone, `phx_overlimit` is over its usage limit, `phx_throttled` is let in
-    every two simulated seconds. `phx_outage` finds broken what lies behind the API: 502 of resume_in_cloud, 503 of
-    relay_message, and an error event in place of what a stream would have to wait for.
+    Valid keys begin with `phx_` and do not contain `wrong`. The response to an invalid key is 401, or 403 if the key
+    contains `403`. `phx_readonly` has only the scope task:read. `phx_overlimit` has exceeded its usage limit.
+    `phx_throttled` may send one request every two simulated seconds. With `phx_outage` the services behind the API are
+    down: resume_in_cloud responds with 502, relay_message with 503, and a stream sends an error event instead of
+    waiting.
 
-    What it does NOT do: run an agent, keep anything between processes, count calls against PostHog's rate limits,
-    check that GitHub, Slack or a sandbox exist, delete what is old, wait the 600 s of a slow agent, end a stream that
-    has lasted too long, or know what its source has that the 19 operations do not (cancel, stream_token, set_summary,
-    ...). Of json_schema it checks type, required and properties.
+    Not simulated: running an agent, persistence, PostHog's rate limits, checks that GitHub, Slack or a sandbox exist,
+    expiry of old data, the 600 s timeout of a slow agent, the maximum duration of a stream, and API operations beyond
+    these 19 (cancel, stream_token, set_summary, ...). Of json_schema only type, required and properties are checked.
     """
 
     name = "posthog"
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.world = seeded_world(clock)
+        self.project = seeded_project(clock)
         self._throttled_until = 0.0
 
     def environment(self, origin: str) -> dict[str, str]:
-        """The variables that point a client at the simulator served from `origin`."""
+        """Return the environment variables for a simulator served from `origin`."""
         return {
             "POSTHOG_BASE_URL": f"{origin}/posthog",
             "POSTHOG_API_KEY": "phx_simulated",
@@ -91,17 +83,17 @@ class PostHog:
         }
 
     def routes(self) -> list[BaseRoute]:
-        """Everything below the mount `/posthog`; like PostHog's router, with or without the last slash of a path."""
+        """Return the routes below the mount `/posthog`. As in PostHog, the last slash of a path is optional."""
         operations = [
-            Route(PREFIX + path + slash, partial(self._answer, by_method), methods=METHODS)
+            Route(PREFIX + path + slash, partial(self._respond, by_method), methods=METHODS)
             for path, by_method in OPERATIONS.items()
             for slash in ("", "/")
         ]
-        return [*operations, *self.world.storage.routes(), Route("/{path:path}", _no_such_path, methods=METHODS)]
+        return [*operations, *self.project.storage.routes(), Route("/{path:path}", _no_such_path, methods=METHODS)]
 
-    async def _answer(self, by_method: Mapping[str, Operation], request: Request) -> Response:
-        # This path has one renderer, for events, and it renders the refusals too.
-        is_stream = logs.STREAM in by_method.values()
+    async def _respond(self, by_method: Mapping[str, Operation], request: Request) -> Response:
+        # The only renderer of this path is for events, and it renders errors too.
+        is_stream = stream.STREAM in by_method.values()
         try:
             require_accept(request, "text/event-stream" if is_stream else "application/json")
             return await self._perform(by_method, request)
@@ -109,7 +101,7 @@ class PostHog:
             return error.response(as_events=is_stream)
 
     async def _perform(self, by_method: Mapping[str, Operation], request: Request) -> Response:
-        """Refuses in the order of Django REST framework: key, scope, throttle, method, input, and only then 404."""
+        """Check in the order of Django REST framework: key, scope, throttle, method, input, then existence (404)."""
         key = read_key(request)
         operation = by_method.get("GET" if request.method == "HEAD" else request.method)
         if operation is not None:
@@ -121,20 +113,20 @@ class PostHog:
         if operation is None:
             allowed = ", ".join([*by_method, "HEAD", "OPTIONS"] if "GET" in by_method else [*by_method, "OPTIONS"])
             detail = f'Method "{request.method}" not allowed.'
-            raise refusal(405, "invalid_request", "method_not_allowed", detail, headers={"Allow": allowed})
-        world = self.world
-        world.settle()
+            raise api_error(405, "invalid_request", "method_not_allowed", detail, headers={"Allow": allowed})
+        project = self.project
+        project.run_scripts()
         query = validate(operation.query, dict(request.query_params)) if operation.query is not None else {}
         body = {}
         if operation.body is not None:
             body = validate(operation.body, await read_json(request), strict=operation.strict)
-        task = world.tasks.get(path["task_id"].lower())
+        task = project.tasks.get(path["task_id"].lower())
         if task is None:
             raise not_found("Task not found")
-        run = world.runs.get(path.get("id", "").lower())
-        return await operation.handle(
-            world, Call(request, key, task, run if run is not None and run.task is task else None, body, query)
-        )
+        run = project.runs.get(path.get("id", "").lower())
+        if run is not None and run.task is not task:
+            run = None
+        return await operation.handle(project, Call(request, key, task, run, body, query))
 
     def _throttle(self, key: Key) -> None:
         if not key.is_throttled:
