@@ -1,0 +1,26 @@
+"""Fixtures: the simulated PostHog as an app, and a client of it."""
+
+from collections.abc import AsyncIterator
+
+import anyio
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from mcp_taskruns.simulator.lifecycle import ManualClock
+from mcp_taskruns.simulator.posthog.app import PostHog
+from tests.simulator.posthog.driver import KEY
+
+
+@pytest.fixture
+def app(clock: ManualClock) -> Starlette:
+    return Starlette(routes=[Mount("/posthog", routes=PostHog(clock).routes())])
+
+
+@pytest.fixture
+async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)
+    with anyio.fail_after(5):
+        async with httpx.AsyncClient(transport=transport, base_url="http://simulator", headers=KEY) as client:
+            yield client
