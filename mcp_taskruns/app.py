@@ -16,9 +16,9 @@ from mcp_taskruns import __version__
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
-from mcp_taskruns.loading.catalog import Catalog, Loaded, build_catalog
+from mcp_taskruns.loading.catalog import Catalog, build_catalog
 from mcp_taskruns.loading.files import capability_folders
-from mcp_taskruns.loading.loader import Known, load
+from mcp_taskruns.loading.loader import Loaded, load
 from mcp_taskruns.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def build_gateway(settings: Settings, tell: Tell | None = None) -> Gateway:
     return Gateway(_catalog(loaded, settings), settings)
 
 
-def _load(settings: Settings, known: Known | None = None) -> Loaded:
+def _load(settings: Settings, previous: Loaded | None = None) -> Loaded:
     """Load the capability files that the settings name."""
     return load(
         settings.capabilities,
@@ -52,7 +52,7 @@ def _load(settings: Settings, known: Known | None = None) -> Loaded:
         names=settings.tool_names,
         base_uris=settings.base_uris,
         rest=settings.rest,
-        known=known,
+        previous=previous.capabilities if previous else None,
     )
 
 
@@ -68,7 +68,7 @@ def _catalog(loaded: Loaded, settings: Settings) -> Catalog:
             tools=tuple(_simulated(tool, settings) for tool in loaded.tools),
             rest_tools=tuple(_simulated(tool, settings) for tool in loaded.rest_tools),
         )
-    return build_catalog(loaded.tools, settings, loaded.rest_tools, is_whole=not loaded.problems)
+    return build_catalog(loaded.tools, settings, loaded.rest_tools, is_complete=not loaded.problems)
 
 
 def _simulated(tool: Tool, settings: Settings) -> Tool:
@@ -103,10 +103,11 @@ async def _watched(gateway: Gateway, settings: Settings, known: Sequence[str], a
         return
     from mcp_taskruns.engine.reload import watch
 
-    files = Known()
+    loaded: Loaded | None = None
 
     def build() -> tuple[Catalog, list[str]]:
-        loaded = _load(settings, files)
+        nonlocal loaded
+        loaded = _load(settings, loaded)
         return _catalog(loaded, settings), list(map(str, loaded.problems))
 
     folders = capability_folders(settings.capabilities)

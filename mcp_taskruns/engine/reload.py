@@ -9,7 +9,7 @@ from watchfiles import Change, awatch
 
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import TaskRunsError
-from mcp_taskruns.loading.catalog import Catalog, changes
+from mcp_taskruns.loading.catalog import Catalog, describe_changes
 
 DEBOUNCE_MS = 200
 """Changes that are so close to each other are one: an editor writes a file in several steps."""
@@ -50,7 +50,7 @@ async def watch(
             if problem not in wrong:
                 announce(f"{problem} (what was served before is served on)")
         wrong = set(problems)
-        told = list(changes(gateway.catalog, catalog))
+        told = list(describe_changes(gateway.catalog, catalog))
         if told or catalog.routes != gateway.catalog.routes:
             await gateway.serve(catalog)
             announce(f"Capability files have changed. {'; '.join(told) or 'the REST side alone'}.")

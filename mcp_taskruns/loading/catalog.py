@@ -1,4 +1,4 @@
-"""What of the capabilities is served: the tools that the operator lets through, and the routes to them."""
+"""The catalog: the tools and routes that are served, after the operator's filters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,25 +7,19 @@ from fnmatch import fnmatchcase
 from mcp_taskruns.core.calls.request import is_usable_base_uri
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.rest.routes import Route
-from mcp_taskruns.errors import CapabilityError, SettingsError
+from mcp_taskruns.core.rest.routes import Route, compile_routes, identity
+from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.settings import Settings
 
-
-@dataclass(frozen=True)
-class Loaded:
-    """What folders of capability files hold: tools, what their REST sides call, and the files that cannot be served."""
-
-    tools: tuple[Tool, ...]
-    rest_tools: tuple[Tool, ...] = ()
-    problems: tuple[CapabilityError, ...] = ()
+MAX_LISTED = 5
+"""The number of tool names that a line about changes lists."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Tools by name, and the routes of the REST side with what there is to say of them.
+    """The served tools by name, and the REST routes with notes for the operator.
 
-    `operations` are all that the capability files have, also those of tools that are not served.
+    `operations` are those of all capability files, including operations of tools that are not served.
     """
 
     tools: Mapping[str, Tool]
@@ -35,48 +29,50 @@ class Catalog:
 
 
 def build_catalog(
-    tools: Sequence[Tool], settings: Settings, rest_tools: Sequence[Tool] = (), *, is_whole: bool = True
+    tools: Sequence[Tool], settings: Settings, rest_tools: Sequence[Tool] = (), *, is_complete: bool = True
 ) -> Catalog:
-    """The tools that the settings let through, and of the REST side what calls them, or what no other tool calls.
+    """Apply the filters of the settings to the tools, and compile the routes of the `rest_tools`.
 
-    Raises SettingsError for a setting that names what is not there, if the tools are the whole of the folders: a file
-    that cannot be read might have it.
+    A route is served if the tool for the same operation is served; if there is none, the filters apply to the route
+    itself. Raises SettingsError for a setting that refers to something that does not exist, unless `is_complete` is
+    false: then a file that cannot be loaded might contain it.
     """
-    if is_whole:
-        _refuse_unknown([*tools, *rest_tools], settings)
-    served = [tool for tool in tools if _is_served(tool, settings)]
+    if is_complete:
+        _validate(settings, [*tools, *rest_tools])
+    served = {tool.name: tool for tool in tools if _is_served(tool, settings)}
     operations = [tool.operation for tool in (*tools, *rest_tools)]
     if not rest_tools:
-        return Catalog({tool.name: tool for tool in served}, operations)
-    from mcp_taskruns.core.rest.routes import compile_routes, identity  # only who serves the REST side pays for it
-
-    # What the operator says of a tool holds for the routes that call the same operation.
-    known = {identity(tool): _is_served(tool, settings) for tool in tools if not tool.is_wait_tool}
-    shown = [tool for tool in rest_tools if known.get(identity(tool), _is_served(tool, settings))]
-    compiled = compile_routes(shown, tools)
-    return Catalog({tool.name: tool for tool in served}, operations, compiled.routes, compiled.notes)
+        return Catalog(served, operations)
+    decisions = {identity(tool): _is_served(tool, settings) for tool in tools if not tool.is_wait_tool}
+    routed = [tool for tool in rest_tools if decisions.get(identity(tool), _is_served(tool, settings))]
+    compiled = compile_routes(routed, tools)
+    return Catalog(served, operations, compiled.routes, compiled.notes)
 
 
-def _refuse_unknown(tools: Sequence[Tool], settings: Settings) -> None:
+def _validate(settings: Settings, tools: Sequence[Tool]) -> None:
+    """Raise SettingsError for a setting that refers to a provider or a tool that does not exist."""
     prefixes = {tool.prefix for tool in tools}
     unknown = set(settings.only) - prefixes
     if unknown:
-        there_are = ", ".join(sorted(prefixes))
-        raise SettingsError(f"--only: no capability has the prefix {', '.join(sorted(unknown))}; there are {there_are}")
-    for flag, patterns in (("--tools", settings.tools), ("--exclude-tools", settings.exclude_tools)):
+        names, known = ", ".join(sorted(unknown)), ", ".join(sorted(prefixes))
+        raise SettingsError(f"--only: no provider has the prefix {names}; prefixes: {known}")
+    for option, patterns in (("--tools", settings.tools), ("--exclude-tools", settings.exclude_tools)):
         for pattern in patterns:
             if not any(_matches(tool, [pattern]) for tool in tools):
-                # A misspelled pattern that excludes nothing would leave a tool that should not be there.
-                raise SettingsError(f"{flag}: no tool matches {pattern!r}; `mcp-taskruns tools` lists them")
-    for namespace, uri in settings.base_uris.items():
+                # A misspelled pattern that excludes nothing would leave a tool available.
+                raise SettingsError(f"{option}: no tool matches {pattern!r}; run `mcp-taskruns tools` to list them")
+    _validate_base_uris(settings.base_uris, {tool.operation.namespace for tool in tools} - {""})
+
+
+def _validate_base_uris(base_uris: Mapping[str, str], namespaces: set[str]) -> None:
+    for namespace, uri in base_uris.items():
         if not is_usable_base_uri(uri):
-            told = "it has to be https, or http on this machine, and without a query"
-            raise SettingsError(f"--base-uri: {namespace}={uri} cannot be called: {told}")
-    namespaces = {tool.operation.namespace for tool in tools} - {""}
-    strangers = settings.base_uris.keys() - namespaces
-    if strangers:
-        there_are = ", ".join(sorted(namespaces))
-        raise SettingsError(f"--base-uri: no capability consumes {', '.join(sorted(strangers))}; there are {there_are}")
+            rule = "use https (or http for a loopback address) and no query"
+            raise SettingsError(f"--base-uri: {namespace}={uri} is not a valid base URI; {rule}")
+    unknown = base_uris.keys() - namespaces
+    if unknown:
+        names, known = ", ".join(sorted(unknown)), ", ".join(sorted(namespaces))
+        raise SettingsError(f"--base-uri: no capability file consumes {names}; namespaces: {known}")
 
 
 def _is_served(tool: Tool, settings: Settings) -> bool:
@@ -93,11 +89,11 @@ def _matches(tool: Tool, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(tool.name, pattern) for pattern in patterns)
 
 
-def changes(old: Catalog, new: Catalog) -> Iterator[str]:
-    """What is different in the new catalog, in a few words each."""
+def describe_changes(old: Catalog, new: Catalog) -> Iterator[str]:
+    """Yield a short line for the tools that were added, removed and changed."""
     added, removed = new.tools.keys() - old.tools.keys(), old.tools.keys() - new.tools.keys()
     changed = [name for name in new.tools.keys() & old.tools.keys() if new.tools[name] != old.tools[name]]
-    for names, told in ((added, "added"), (removed, "removed"), (changed, "changed")):
+    for names, change in ((added, "added"), (removed, "removed"), (changed, "changed")):
         if names:
-            shown = ", ".join(sorted(names)[:5])
-            yield f"{told}: {shown}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+            yield f"{change}: {', '.join(sorted(names)[:MAX_LISTED])}{more}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_taskruns.core.checks.capability import check_capability, check_together
-from mcp_taskruns.core.checks.codes import RULES, Finding, Severity
+from mcp_taskruns.core.checks.codes import RULES, Finding, Place, Severity
 from mcp_taskruns.core.checks.overlay import check_overlay
 from mcp_taskruns.core.format.compiler import ToolNames
 from mcp_taskruns.errors import CapabilityError
@@ -20,7 +20,6 @@ from mcp_taskruns.loading.sources import (
     relative_path,
     replace_indices,
 )
-from mcp_taskruns.loading.yaml import Place
 
 
 @dataclass(frozen=True)

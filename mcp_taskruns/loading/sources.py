@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line
-from mcp_taskruns.core.checks.codes import Finding, Severity
+from mcp_taskruns.core.checks.codes import Finding, Place, Severity
 from mcp_taskruns.core.checks.overlay import identity
 from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
 from mcp_taskruns.core.format.dialects import unify
@@ -16,7 +16,8 @@ from mcp_taskruns.core.format.spec import Capability, parse_capability
 from mcp_taskruns.core.model.json_path import format_path
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CapabilityError
-from mcp_taskruns.loading.yaml import Lines, Place, read_document, read_lines
+from mcp_taskruns.loading.lines import Lines, read_lines
+from mcp_taskruns.loading.yaml import read_document
 
 MAX_MESSAGE = 400
 """The length in characters to which a message is truncated."""

@@ -277,7 +277,7 @@ async def test_a_bad_change_keeps_all_of_the_old_and_is_told_once_and_its_mend_i
     [
         ("acme.yaml", "", "acme.yaml: the file is empty"),
         ("acme.yaml", "info: {}\n", "acme.yaml: naftiko: the format's version is missing; is this a capability file?"),
-        ("new.yaml", "- a\n", "new.yaml: a capability file is a mapping, this is a list"),
+        ("new.yaml", "- a\n", "new.yaml: a capability file must be a mapping, not a list"),
         ("overlays/acme.yaml", "", "overlays/acme.yaml: the file is empty"),
         (
             "overlays/acme.yaml",
@@ -318,7 +318,7 @@ async def test_a_bad_change_that_is_taken_back_is_as_if_it_never_was(folder: Pat
 async def test_a_folder_without_files_keeps_the_old(folder: Path) -> None:
     async with watched(folder) as it:
         it.remove("acme.yaml")
-        assert await it.news() == [f"{folder}: no capability files (*.yaml) here {KEPT}"]
+        assert await it.news() == [f"{folder}: the folder has no capability files (*.yaml) {KEPT}"]
         assert it.tools == ["acme-list-things"]
         it.write("acme.yaml", capability(tool="find-things"))
         await it.until(lambda: it.tools == ["acme-find-things"])
@@ -409,7 +409,7 @@ async def test_a_prefix_that_is_there_no_more_keeps_the_old(folder: Path) -> Non
     async with watched(folder, only=["acme"]) as it:
         served = it.gateway.catalog
         it.write("acme.yaml", capability("Beta"))
-        told = "--only: no capability has the prefix acme; there are beta"
+        told = "--only: no provider has the prefix acme; prefixes: beta"
         assert await it.news() == [f"{told} {KEPT}"]
         assert it.gateway.catalog is served
         it.write("acme.yaml", capability(tool="find-things"))

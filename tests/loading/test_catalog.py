@@ -1,4 +1,4 @@
-"""What of the capabilities is served, and what is said of a setting that names what is not there."""
+"""The catalog: filters of the settings, and settings that refer to something that does not exist."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,24 +9,24 @@ import pytest
 
 from mcp_taskruns.core.model.tool import Hints, Tool
 from mcp_taskruns.errors import SettingsError
-from mcp_taskruns.loading.catalog import Catalog, build_catalog, changes
+from mcp_taskruns.loading.catalog import Catalog, build_catalog, describe_changes
 from mcp_taskruns.loading.loader import load
 from mcp_taskruns.settings import Settings
 from tests.format.files import FILES as FORMAT_FILES
 from tests.format.files import FOLDER
 from tests.reference.test_corpus import FILES as CORPUS
 
-SHIPPED = load([], rest=True)
+BUILTIN = load([], rest=True)
 
 WRITING = Hints(False, False, False, True)
 
 
-def shipped(**settings: Any) -> Catalog:
-    return build_catalog(SHIPPED.tools, Settings(**settings), SHIPPED.rest_tools)
+def build(**settings: Any) -> Catalog:
+    return build_catalog(BUILTIN.tools, Settings(**settings), BUILTIN.rest_tools)
 
 
 def rest_tool(method: str, path: str) -> Tool:
-    (found,) = (tool for tool in SHIPPED.rest_tools if tool.route is not None and tool.route[:2] == (method, path))
+    (found,) = (tool for tool in BUILTIN.rest_tools if tool.route is not None and tool.route[:2] == (method, path))
     return found
 
 
@@ -38,16 +38,16 @@ def routed(catalog: Catalog) -> set[str]:
     return {route.tool.name for route in catalog.routes}
 
 
-def test_everything_is_served_by_default() -> None:
-    catalog = shipped()
+def test_all_tools_and_routes_are_served_by_default() -> None:
+    catalog = build()
     assert len(catalog.tools) == 35
     assert len(catalog.routes) == 31
     assert len(catalog.notes) == 2
     assert [tool.name for tool in catalog.tools.values()] == list(catalog.tools)
 
 
-def test_without_a_rest_side_there_are_no_routes_and_nothing_to_say() -> None:
-    catalog = build_catalog(SHIPPED.tools, Settings())
+def test_catalog_without_rest_tools_has_no_routes_and_notes() -> None:
+    catalog = build_catalog(BUILTIN.tools, Settings())
     assert len(catalog.tools) == 35
     assert (catalog.routes, catalog.notes) == ((), ())
 
@@ -65,33 +65,33 @@ def test_without_a_rest_side_there_are_no_routes_and_nothing_to_say() -> None:
         ({"only": ("render",), "read_only": True}, 6, 5),
     ],
 )
-def test_flags_choose_tools_and_with_them_routes(settings: dict[str, Any], tools: int, routes: int) -> None:
-    catalog = shipped(**settings)
+def test_filters_apply_to_tools_and_their_routes(settings: dict[str, Any], tools: int, routes: int) -> None:
+    catalog = build(**settings)
     assert (len(catalog.tools), len(catalog.routes)) == (tools, routes)
     assert routed(catalog) <= names(catalog)
 
 
-def test_a_pattern_knows_small_and_large_letters_apart() -> None:
+def test_patterns_are_case_sensitive() -> None:
     with pytest.raises(SettingsError, match="no tool matches 'Runway-\\*'"):
-        shipped(tools=("Runway-*",))
+        build(tools=("Runway-*",))
 
 
-def test_what_is_not_served_is_still_among_the_operations_whose_secrets_are_masked() -> None:
-    assert list(shipped(only=("runway",)).operations) == list(shipped().operations)
-    assert len(shipped().operations) == len(SHIPPED.tools) + len(SHIPPED.rest_tools)
+def test_operations_include_those_of_tools_that_are_not_served() -> None:
+    assert list(build(only=("runway",)).operations) == list(build().operations)
+    assert len(build().operations) == len(BUILTIN.tools) + len(BUILTIN.rest_tools)
 
 
-def test_an_operation_that_no_tool_of_mcp_calls_is_a_route_of_its_own() -> None:
-    without = [tool for tool in SHIPPED.tools if tool.name != "render-list-tasks"]
-    catalog = build_catalog(without, Settings(), SHIPPED.rest_tools)
+def test_operation_without_an_mcp_tool_has_its_own_route() -> None:
+    without = [tool for tool in BUILTIN.tools if tool.name != "render-list-tasks"]
+    catalog = build_catalog(without, Settings(), BUILTIN.rest_tools)
     assert len(catalog.routes) == 31
     assert len(routed(catalog) - names(catalog)) == 1
 
 
-def test_such_a_route_is_chosen_by_the_same_flags() -> None:
+def test_filters_apply_to_routes_without_an_mcp_tool() -> None:
     tool = rest_tool("POST", "/v1/task-runs")
     alone = replace(tool, name="render-alone", hints=WRITING)
-    others = [one for one in SHIPPED.tools if one.operation.name != tool.operation.name]
+    others = [one for one in BUILTIN.tools if one.operation.name != tool.operation.name]
 
     def routes(**settings: Any) -> list[str]:
         return [route.name for route in build_catalog(others, Settings(**settings), [alone]).routes]
@@ -103,51 +103,54 @@ def test_such_a_route_is_chosen_by_the_same_flags() -> None:
     assert routes(only=("runway",)) == []
 
 
-def test_hiding_the_only_tool_of_an_operation_hides_its_route_whatever_that_is_called() -> None:
+def test_excluding_a_tool_excludes_every_route_of_its_operation() -> None:
     rest = rest_tool("GET", "/v1/tasks")
-    # Another argument makes it a route of its own, of the same operation.
+    # Another argument makes it a separate route of the same operation.
     schema = {**rest.input_schema, "properties": {**rest.input_schema["properties"], "more": {"type": "string"}}}
     other = replace(rest, name="render-other", input_schema=schema)
 
     def routes(**settings: Any) -> list[str]:
-        return [route.name for route in build_catalog(SHIPPED.tools, Settings(**settings), [other]).routes]
+        return [route.name for route in build_catalog(BUILTIN.tools, Settings(**settings), [other]).routes]
 
     assert routes() == ["render-other"]
     assert routes(exclude_tools=("render-list-tasks",)) == []
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (
             {"only": ("rendr", "acme", "runway")},
-            "--only: no capability has the prefix acme, rendr; there are inngest, ",
+            "--only: no provider has the prefix acme, rendr; prefixes: inngest, ",
         ),
-        ({"tools": ("render-*", "rendr-*")}, "--tools: no tool matches 'rendr-*'; `mcp-taskruns tools` lists them"),
+        (
+            {"tools": ("render-*", "rendr-*")},
+            "--tools: no tool matches 'rendr-*'; run `mcp-taskruns tools` to list them",
+        ),
         ({"exclude_tools": ("rendr-*",)}, "--exclude-tools: no tool matches 'rendr-*'"),
         (
             {"base_uri": ("acme=https://a.example",)},
-            "--base-uri: no capability consumes acme; there are inngest-runs, ",
+            "--base-uri: no capability file consumes acme; namespaces: inngest-runs, ",
         ),
     ],
 )
-def test_a_setting_that_names_what_is_not_there_is_refused(settings: dict[str, Any], told: str) -> None:
+def test_settings_that_match_nothing_are_rejected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        shipped(**settings)
-    assert str(caught.value).startswith(told)
+        build(**settings)
+    assert str(caught.value).startswith(message)
 
 
-def test_a_base_uri_of_a_namespace_that_is_there_is_taken() -> None:
-    assert len(shipped(base_uri=("inngest-runs=http://127.0.0.1:1",)).tools) == 35
+def test_base_uri_of_an_existing_namespace_is_accepted() -> None:
+    assert len(build(base_uri=("inngest-runs=http://127.0.0.1:1",)).tools) == 35
 
 
-def test_a_setting_may_name_what_a_file_has_that_cannot_be_read() -> None:
+def test_settings_that_match_nothing_are_accepted_if_a_file_is_missing() -> None:
     settings = Settings(exclude_tools=("rendr-*",), base_uri=("acme=https://a.example",))
-    assert len(build_catalog(SHIPPED.tools, settings, SHIPPED.rest_tools, is_whole=False).tools) == 35
+    assert len(build_catalog(BUILTIN.tools, settings, BUILTIN.rest_tools, is_complete=False).tools) == 35
 
 
 def changed(catalog: Catalog, *without: str, **others: str) -> Catalog:
-    """The catalog without some tools, and with others that say something else."""
+    """Return the catalog without some tools, and with tools that have other descriptions."""
     tools = {name: tool for name, tool in catalog.tools.items() if name not in without}
     for name, description in others.items():
         listed = name.replace("_", "-")
@@ -155,18 +158,18 @@ def changed(catalog: Catalog, *without: str, **others: str) -> Catalog:
     return replace(catalog, tools=tools)
 
 
-def told(old: Catalog, new: Catalog) -> list[str]:
-    return list(changes(old, new))
+def describe(old: Catalog, new: Catalog) -> list[str]:
+    return list(describe_changes(old, new))
 
 
-def test_changes_are_told_in_few_words() -> None:
-    catalog = shipped(only=("runway",))
+def test_changes_are_described_in_short_lines() -> None:
+    catalog = build(only=("runway",))
     more = changed(catalog, a_b="one")
-    assert told(catalog, catalog) == []
-    assert told(catalog, more) == ["added: a-b"]
-    assert told(more, catalog) == ["removed: a-b"]
-    assert told(more, changed(catalog, a_b="two")) == ["changed: a-b"]
-    assert told(more, changed(catalog, "runway-wait-for-run", a_b="two", c="new")) == [
+    assert describe(catalog, catalog) == []
+    assert describe(catalog, more) == ["added: a-b"]
+    assert describe(more, catalog) == ["removed: a-b"]
+    assert describe(more, changed(catalog, a_b="two")) == ["changed: a-b"]
+    assert describe(more, changed(catalog, "runway-wait-for-run", a_b="two", c="new")) == [
         "added: c",
         "removed: runway-wait-for-run",
         "changed: a-b",
@@ -174,10 +177,10 @@ def test_changes_are_told_in_few_words() -> None:
 
 
 @pytest.mark.parametrize(("count", "shown"), [(5, "t0, t1, t2, t3, t4"), (7, "t0, t1, t2, t3, t4 and 2 more")])
-def test_of_many_changes_the_first_are_named(count: int, shown: str) -> None:
-    catalog = shipped(only=("runway",))
+def test_only_the_first_changes_are_listed(count: int, shown: str) -> None:
+    catalog = build(only=("runway",))
     many: Mapping[str, str] = {f"t{number}": "new" for number in range(count)}
-    assert told(catalog, changed(catalog, **many)) == [f"added: {shown}"]
+    assert describe(catalog, changed(catalog, **many)) == [f"added: {shown}"]
 
 
 CAPABILITY = """
@@ -218,9 +221,9 @@ TITLE = "{name: title, in: body, type: string}"
         (f"{TITLE}, {{name: X-Kind, in: header, type: string, value: fixed}}", ""),
         (f"{TITLE}, {{name: filter, in: query, type: object, value: {{a: [1]}}}}", ""),
     ],
-    ids=["members", "template", "form", "constant", "a constant object"],
+    ids=["members", "template", "form", "constant", "constant object"],
 )
-def test_an_operation_of_any_shape_is_one_route_of_the_tool_that_calls_it(
+def test_route_and_tool_of_an_operation_are_matched_for_every_body_shape(
     parameters: str, body: str, tmp_path: Path
 ) -> None:
     text = CAPABILITY.replace("PARAMETERS", parameters).replace("BODY", body)
@@ -235,7 +238,7 @@ def test_an_operation_of_any_shape_is_one_route_of_the_tool_that_calls_it(
 
 @pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("path", [*(FOLDER / name for name in FORMAT_FILES), *CORPUS], ids=lambda path: path.name)
-def test_every_file_of_others_has_a_catalog_with_its_rest_side(path: Path, read_only: bool) -> None:
+def test_public_files_have_a_catalog_with_routes(path: Path, read_only: bool) -> None:
     loaded = load([path], rest=True)
     assert loaded.problems == ()
     catalog = build_catalog(loaded.tools, Settings(read_only=read_only), loaded.rest_tools)
@@ -252,14 +255,14 @@ def test_every_file_of_others_has_a_catalog_with_its_rest_side(path: Path, read_
 
 
 @pytest.mark.parametrize("uri", ["http://api.example", "https://{host}", "https://api.example?key=1", "https://a b"])
-def test_an_address_that_cannot_be_called_ends_the_start(uri: str) -> None:
+def test_insecure_or_invalid_base_uri_is_rejected(uri: str) -> None:
     loaded = load([])
     namespace = loaded.tools[0].operation.namespace
-    with pytest.raises(SettingsError, match="cannot be called: it has to be https"):
+    with pytest.raises(SettingsError, match="is not a valid base URI; use https"):
         build_catalog(loaded.tools, Settings(base_uri=(f"{namespace}={uri}",)))
 
 
-def test_an_address_on_this_machine_may_be_http() -> None:
+def test_loopback_base_uri_may_use_http() -> None:
     loaded = load([])
     namespace = loaded.tools[0].operation.namespace
     assert build_catalog(loaded.tools, Settings(base_uri=(f"{namespace}=http://127.0.0.1:1",))).tools

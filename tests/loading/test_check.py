@@ -12,7 +12,7 @@ from mcp_taskruns.cli import run
 from mcp_taskruns.core.checks.codes import RULES
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.check import CheckResult, check_files, codes_page
-from mcp_taskruns.loading.files import shipped_capabilities
+from mcp_taskruns.loading.files import builtin_capabilities
 from tests.core.checks.test_checks import CASES, OVERLAYS
 from tests.reference.test_corpus import FILES
 
@@ -293,7 +293,7 @@ OVERLAID = str(Path("overlays", "thing.yaml"))
         ),
         pytest.param(
             "prefix: a\nprefix: b\n",
-            f"{OVERLAID}:2: invalid-file: the key 'prefix' is there twice",
+            f"{OVERLAID}:2: invalid-file: duplicate key 'prefix'",
             id="duplicate key",
         ),
         pytest.param("", f"{OVERLAID}:1: invalid-file: the file is empty", id="empty overlay"),
@@ -332,7 +332,7 @@ def test_invalid_file_does_not_stop_the_check_of_others(tmp_path: Path) -> None:
     written(tmp_path, "a: b: c\n", "e.yaml")
     result = check_files([tmp_path])
     assert lines(result) == [
-        "a.yaml:1: invalid-file: a capability file is a mapping, this is a list",
+        "a.yaml:1: invalid-file: a capability file must be a mapping, not a list",
         "c.yaml:4: invalid-file: capability.consumes[0].resources: has to be a list, or a mapping keyed by name",
         "d.yaml:1: invalid-file: naftiko: the format's version is missing; is this a capability file?",
         "e.yaml:1: invalid-file: mapping values are not allowed in this context",
@@ -462,7 +462,7 @@ def test_checks_the_configured_files_by_default(
 ) -> None:
     assert run(["check", "--no-overlays", "--json"]) == 0
     names = [Path(name).name for name in json.loads(capsys.readouterr().out)["files"]]
-    assert names == sorted(path.name for path in shipped_capabilities().glob("*.yaml"))
+    assert names == sorted(path.name for path in builtin_capabilities().glob("*.yaml"))
     written(tmp_path, THING)
     monkeypatch.setenv("MCP_TASKRUNS_CAPABILITIES", str(tmp_path))
     assert run(["check"]) == 0

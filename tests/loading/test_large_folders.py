@@ -1,4 +1,4 @@
-"""Folders and files that are larger than any person would make."""
+"""Unusually large folders and files."""
 
 import re
 from collections.abc import Mapping
@@ -30,11 +30,11 @@ WORDS = [
     "cancel",
     "restart-and-wait-for-every-one-of-the-long-running-workflows",
 ]
-"""What the tools of each file are called; the last one makes names of more than 64 characters."""
+"""The tool names in each file; the last one gives names of more than 64 characters."""
 
 
 def capability(tag: str, operations: Mapping[str, str], url: str = "") -> str:
-    """A capability file of these tools and the paths of their operations."""
+    """Return a capability file with tools of these names and operation paths."""
     lines = [
         "naftiko: 1.0.0-alpha2",
         f"info: {{tags: [{tag}]}}",
@@ -53,8 +53,8 @@ def capability(tag: str, operations: Mapping[str, str], url: str = "") -> str:
     return "\n".join(lines)
 
 
-async def answer(stream: anyio.abc.SocketStream) -> None:
-    """A provider: its answer is the path that it is asked for."""
+async def respond(stream: anyio.abc.SocketStream) -> None:
+    """Respond to a request with its path, as a provider."""
     async with stream:
         request = await stream.receive()
         body = b'"' + request.split(b" ")[1] + b'"'
@@ -62,19 +62,19 @@ async def answer(stream: anyio.abc.SocketStream) -> None:
         await stream.send(f"{head}Connection: close\r\n\r\n".encode() + body)
 
 
-async def called(gateway: Gateway, tool: str, arguments: Mapping[str, Any]) -> Any:
+async def call(gateway: Gateway, tool: str, arguments: Mapping[str, Any]) -> Any:
     async def report(_: Progress) -> None:
-        """Nobody watches."""
+        """Ignore progress."""
 
     with anyio.fail_after(10):
         return (await gateway.call(tool, arguments, report)).value
 
 
 @pytest.mark.timeout(120)
-async def test_seven_thousand_tools_of_a_thousand_files_have_names_of_their_own_and_can_be_called(
+async def test_seven_thousand_tools_of_a_thousand_files_have_unique_names_and_can_be_called(
     tmp_path: Path,
 ) -> None:
-    # Every ten files are of one provider, so that their names collide.
+    # Ten files each belong to one provider, so their names collide.
     for number in range(1_000):
         paths = {word: f"/{number}/{{id}}/{word}" for word in WORDS}
         (tmp_path / f"{number:04}.yaml").write_text(capability(f"Provider {number // 10}", paths))
@@ -87,23 +87,23 @@ async def test_seven_thousand_tools_of_a_thousand_files_have_names_of_their_own_
     assert {len(name) for name in names[6::7]} == {64}
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, answer)
+        tasks.start_soon(listener.serve, respond)
         url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
         settings = Settings(environment={"PROVIDER_99_BASE_URL": url})
         gateway = Gateway(build_catalog(loaded.tools, settings), settings)
-        # The last file's tool, and the first one's of the same provider.
-        assert await called(gateway, names[-7], {"id": "x"}) == "/999/x/list"
-        assert await called(gateway, "provider-99-list", {"id": "y"}) == "/990/y/list"
+        # A tool of the last file, and one of the first file of the same provider.
+        assert await call(gateway, names[-7], {"id": "x"}) == "/999/x/list"
+        assert await call(gateway, "provider-99-list", {"id": "y"}) == "/990/y/list"
         await gateway.aclose()
         tasks.cancel_scope.cancel()
 
 
 @pytest.mark.timeout(120)
-async def test_one_file_of_740_tools_is_listed_whole_and_each_can_be_called(tmp_path: Path) -> None:
+async def test_file_with_740_tools_is_listed_in_one_page(tmp_path: Path) -> None:
     paths = {f"operation-{number}": f"/{number}/{{id}}" for number in range(740)}
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, answer)
+        tasks.start_soon(listener.serve, respond)
         url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
         (tmp_path / "large.yaml").write_text(capability("Large", paths, url))
         loaded = load([tmp_path])
@@ -111,7 +111,7 @@ async def test_one_file_of_740_tools_is_listed_whole_and_each_can_be_called(tmp_
         gateway = Gateway(build_catalog(loaded.tools, Settings()), Settings())
         async with Client(build_server(gateway), mode="legacy") as client:
             listed = await client.list_tools()
-            # One page: some clients read no other.
+            # One page, because some clients read only the first.
             assert listed.next_cursor is None
             assert [tool.name for tool in listed.tools] == [f"large-{name}" for name in paths]
             for number in (0, 370, 739):

@@ -18,7 +18,7 @@ _SURFACE: _Shape = {
     "exposes": ("namespace", {"tools": ("name", _PARAMETERS), **_RESOURCES}),
 }
 
-_SYNONYMS = {"ikanos": "naftiko", "auth": "authentication", "display": "label"}
+SYNONYMS = {"ikanos": "naftiko", "auth": "authentication", "display": "label"}
 
 
 def unify(document: Mapping[str, Any], *, keep_nulls: bool = False) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _unify(part: Mapping[str, Any], shape: _Shape, keep_nulls: bool) -> dict[str
     for key, value in part.items():
         if value is None and not keep_nulls:
             continue
-        word = _SYNONYMS.get(key, key)
+        word = SYNONYMS.get(key, key)
         if part.get(word) is not None or (keep_nulls and word in part):
             word = key  # both are there: one of them is a word that nobody knows
         named = shape.get(word)

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_taskruns.app import build_rest_app
 from mcp_taskruns.engine.gateway import Gateway
-from mcp_taskruns.loading.catalog import Loaded, build_catalog
-from mcp_taskruns.loading.loader import load
+from mcp_taskruns.loading.catalog import build_catalog
+from mcp_taskruns.loading.loader import Loaded, load
 from mcp_taskruns.settings import read_settings
 
 ACME = str(Path(__file__).parent / "capabilities")
