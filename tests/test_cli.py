@@ -104,7 +104,7 @@ def test_a_call_writes_binary_content_as_it_is() -> None:
         (["tools", "--exclude-tools", "nope"], 2, "--exclude-tools: no tool matches 'nope'"),
         (["call", "render-list-tasks", "{"], 2, "the arguments are not JSON"),
         (["call", "render-list-tasks", "[]"], 2, "must be a JSON object"),
-        (["tools", "--only", "nope"], 2, "no capability has the prefix nope"),
+        (["tools", "--only", "nope"], 2, "no provider has the prefix nope"),
         (["tools", "--capabilities", "/nowhere"], 2, "/nowhere: there is no such file or folder"),
         (["tools", "--env-file", "/nowhere"], 2, "--env-file /nowhere"),
         (["serve", "--transport", "http", "--host", "0.0.0.0"], 2, "MCP_TASKRUNS_TOKENS"),
@@ -394,7 +394,7 @@ def test_the_address_of_a_namespace_that_no_file_consumes_ends_the_start(
     assert run([*command, "--capabilities", folder, "--base-uri", "good=https://a.example"]) == 2
     assert capsys.readouterr() == (
         "",
-        "mcp-taskruns: --base-uri: no capability consumes good; there are goods, others\n",
+        "mcp-taskruns: --base-uri: no capability file consumes good; namespaces: goods, others\n",
     )
 
 
