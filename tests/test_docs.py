@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import pytest
@@ -233,6 +235,16 @@ async def test_example_configuration_starts_a_server_that_names_missing_keys() -
         assert len((await client.list_tools()).tools) == 35
         result = await client.call_tool("render-list-tasks", {})
     assert "Set RENDER_API_KEY" in str(result.content)
+
+
+def test_picture_draws_bars_as_rectangles_and_escapes_text() -> None:
+    draw = runpy.run_path(str(ROOT / "docs" / "demo_svg.py"))["draw"]
+    picture = ElementTree.fromstring(draw(["\x1b[1m1/1  A & B\x1b[0m", "   \x1b[32m██\x1b[0m\x1b[2m░\x1b[0m  67%"]))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [(text.text, text.get("x")) for text in picture.iter(f"{space}text") if text.get("textLength")]
+    assert texts == [("1/1  A & B", "16.0"), ("67%", "78.4")]
+    bars = [bar.get("width") for bar in picture.iter(f"{space}rect")][1:]
+    assert bars == ["15.6", "7.8"]
 
 
 def test_links_lead_to_files() -> None:
