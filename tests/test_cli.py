@@ -105,7 +105,7 @@ def test_a_call_writes_binary_content_as_it_is() -> None:
         (["call", "render-list-tasks", "{"], 2, "the arguments are not JSON"),
         (["call", "render-list-tasks", "[]"], 2, "must be a JSON object"),
         (["tools", "--only", "nope"], 2, "no provider has the prefix nope"),
-        (["tools", "--capabilities", "/nowhere"], 2, "/nowhere: there is no such file or folder"),
+        (["tools", "--capabilities", "/nowhere"], 2, "/nowhere: no such file or folder"),
         (["tools", "--env-file", "/nowhere"], 2, "--env-file /nowhere"),
         (["serve", "--transport", "http", "--host", "0.0.0.0"], 2, "MCP_TASKRUNS_TOKENS"),
     ],
