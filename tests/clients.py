@@ -1,4 +1,4 @@
-"""The ways a client reaches the server: in memory, over stdio, over HTTP."""
+"""Gateways, servers and clients: in memory, over stdio and over HTTP."""
 
 import socket
 import sys
@@ -21,11 +21,11 @@ from mcp_taskruns.settings import Settings, read_settings
 
 Door = Literal["memory", "stdio", "http"]
 Era = Literal["legacy", "auto"]
-"""The SDK's names: the handshake of 2025-11-25, or a probe that finds 2026-07-28."""
+"""The SDK's names for the protocol versions: 2025-11-25 with a handshake; a probe that detects 2026-07-28."""
 
 
 def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
-    """A gateway with the shipped tools and these settings."""
+    """Return a gateway with the shipped tools and these settings."""
     settings = read_settings(flags, environment)
     tools = load_tools(settings.capabilities, overlays=not settings.no_overlays)
     return Gateway(build_catalog(tools, settings), settings)
@@ -40,7 +40,7 @@ async def open_client(
     extensions: Sequence[ClientExtension] = (),
     command: Sequence[str] = ("-m", "mcp_taskruns"),
 ) -> AsyncIterator[Client]:
-    """A connected client; `errors` gets the log of a server that is a process of its own, and `command` starts it."""
+    """Connect a client. For stdio, `command` starts the server process, whose log is written to `errors`."""
     if door == "memory":
         server = build_server(open_gateway(environment))
         async with Client(server, mode=era, extensions=extensions) as client:
@@ -55,18 +55,29 @@ async def open_client(
             yield client
 
 
-@asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[str]:
-    """The app on a loopback port; yields its origin."""
-    with socket.create_server(("127.0.0.1", 0)) as server_socket:
-        # Inherited by its connections: an answer in two parts would wait for 40 ms.
-        server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = uvicorn.Server(
+class _Server(uvicorn.Server):
+    """A server that stops at once. uvicorn's own checks ten times a second whether to stop."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
             uvicorn.Config(app, http="h11", log_config=None, access_log=False, timeout_graceful_shutdown=1)
         )
+        self.stopping = anyio.Event()
+
+    async def main_loop(self) -> None:
+        await self.stopping.wait()
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve the app on a loopback port and yield its origin."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Connections inherit it. Without it, a response in two parts takes 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server = _Server(app)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server._serve, [server_socket])  # `serve` would take the test run's signals
+            tasks.start_soon(server._serve, [listener])  # `serve` would handle the signals of the test run
             try:
-                yield f"http://127.0.0.1:{server_socket.getsockname()[1]}"
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
-                server.should_exit = True
+                server.stopping.set()

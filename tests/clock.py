@@ -1,36 +1,95 @@
-"""A clock that tests drive: the event loop's own, so that every sleep, bound and timer of the process goes by it.
+"""A clock that tests drive: the time of the event loop, and so of every sleep, timeout and timer in it.
 
-`anyio_backend` of a module that uses it returns `DRIVEN`; what it simulates takes a `LoopClock`.
+Mark a test `driven_clock` to run it on a `DrivenLoop`. Its simulator then uses a `LoopClock`.
 """
 
 import asyncio
+import selectors
+import time
+from selectors import SelectorKey
 
 import aiohttp.connector
 import anyio
 
 from mcp_taskruns.simulator.lifecycle import Clock
 
-TURNS = 200
-"""Turns of the event loop in which answers on loopback sockets go to and fro."""
+GRACE_SECONDS = 0.0005
+"""Real seconds without I/O after which an event loop with nothing to run counts as idle."""
+
+Events = list[tuple[SelectorKey, int]]
+
+
+class _DrivenSelector(selectors.DefaultSelector):
+    """A selector that owns the time of its event loop.
+
+    The loop calls `select` with the seconds until its next timer, or 0 while it has something to run. While it is idle
+    and `wait_idle` or `pass_time` waits, time advances to the next timer. While nothing waits, real time passes, so
+    that other processes and threads can be waited for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.left = 0.0
+        self.waiter: asyncio.Future[None] | None = None
+
+    def select(self, timeout: float | None = None) -> Events:
+        if timeout is not None and timeout <= 0:
+            return super().select(0)
+        if self.waiter is None:
+            began = time.monotonic()
+            events = super().select(timeout)
+            self.now += time.monotonic() - began
+            return events
+        if events := super().select(GRACE_SECONDS):
+            return events
+        self._advance(timeout)
+        return []
+
+    def _advance(self, timeout: float | None) -> None:
+        if self.left > 0:
+            step = self.left if timeout is None else min(timeout, self.left)
+            self.now += step
+            self.left -= step
+        elif self.waiter is not None:
+            if not self.waiter.done():
+                self.waiter.set_result(None)
+            self.waiter = None
 
 
 class DrivenLoop(asyncio.SelectorEventLoop):
-    """An event loop that is ahead of real time by as much as it was told."""
+    """An event loop whose time passes only while it is idle."""
 
-    ahead = 0.0
+    def __init__(self) -> None:
+        self._driven = _DrivenSelector()
+        super().__init__(self._driven)
 
     def time(self) -> float:
-        return super().time() + self.ahead
+        return self._driven.now
+
+    async def run_until_idle(self, seconds: float = 0) -> None:
+        """Let these seconds pass and return when nothing is left to run."""
+        assert self._driven.waiter is None, "only one task may drive the clock"
+        self._driven.waiter = self.create_future()
+        self._driven.left = seconds
+        try:
+            await self._driven.waiter
+        finally:
+            self._driven.waiter = None
+            self._driven.left = 0
 
 
-# By which aiohttp tells how long a connection was idle.
-aiohttp.connector.monotonic = lambda: asyncio.get_running_loop().time()  # type: ignore[attr-defined]  # it exports none
+# aiohttp measures with it how long a connection has been idle. It has no public setting for the clock.
+aiohttp.connector.monotonic = lambda: asyncio.get_running_loop().time()  # type: ignore[attr-defined]
 
 DRIVEN = ("asyncio", {"loop_factory": DrivenLoop})
 
 
 class LoopClock(Clock):
-    """Simulated seconds that are the event loop's."""
+    """Simulated seconds that are the seconds of the event loop.
+
+    Its timestamps start now, because the server compares them with the wall clock.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,20 +102,12 @@ class LoopClock(Clock):
 
 
 async def settle() -> None:
-    """Let everything happen that needs no time to pass."""
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
+    """Run everything that does not need time to pass."""
+    await pass_time(0)
 
 
-async def pass_time(seconds: float, step: float = 0.25) -> None:
-    """Let time pass, step by step: what is due after one step happens before the next.
-
-    The real time that this takes is part of it, so that a busy machine does not make it more.
-    """
+async def pass_time(seconds: float) -> None:
+    """Let time pass from timer to timer."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, DrivenLoop)
-    end = loop.time() + seconds
-    await settle()
-    while (left := end - loop.time()) > 0:
-        loop.ahead += min(step, left)
-        await settle()
+    await loop.run_until_idle(seconds)

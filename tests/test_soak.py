@@ -37,9 +37,9 @@ from mcp_taskruns.simulator.posthog.seeds import JSON_SCHEMA, PNG, cloud_script
 from mcp_taskruns.simulator.render import runs as render_runs
 from mcp_taskruns.simulator.server import serve
 from mcp_taskruns.simulator.traffic import RecordedRequest
+from tests.calls import KEYS, TRIES, Arguments
 from tests.clients import open_gateway
 from tests.clock import DRIVEN, LoopClock, pass_time
-from tests.engine.runs.driver import KEYS, TRIES, Arguments
 
 # The soak is in the time of the first test
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
@@ -173,7 +173,7 @@ class Sent:
 
 
 _now: ContextVar[Sent] = ContextVar("_now")
-"""What the providers are answering."""
+"""What the providers respond to."""
 
 
 class _Losing:
@@ -580,7 +580,7 @@ class Soak:
 
         async def drive() -> None:
             while True:
-                await pass_time(60, step=0.5)
+                await pass_time(60)
 
         async with anyio.create_task_group() as driver:
             driver.start_soon(drive)

@@ -15,8 +15,8 @@ from mcp_taskruns.engine.rate_limits import MAX_STREAMS
 from mcp_taskruns.errors import UpstreamError
 from mcp_taskruns.settings import Settings
 from mcp_taskruns.simulator.app import Simulator
+from tests.calls import POSTHOG_FAILED, POSTHOG_RUNNING, TASK
 from tests.clients import open_client, open_gateway
-from tests.engine.runs.driver import POSTHOG_FAILED, POSTHOG_RUNNING, TASK
 
 pytestmark = pytest.mark.anyio
 

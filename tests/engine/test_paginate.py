@@ -13,23 +13,23 @@ from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import CallError, ProviderError
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.clock import DRIVEN
-from tests.engine.runs.driver import (
+from mcp_taskruns.simulator.lifecycle import ManualClock
+from tests.calls import (
     ALL_TRIES_S,
-    HONEST,
+    NO_FAULT,
     POSTHOG_COMPLETED,
     POSTHOG_NOT_STARTED,
     POSTHOG_RUNS,
     TASK,
     TRIES,
     Call,
-    answering,
     calling,
+    json_response,
     opened,
     sent,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 RUNS_OF_RENDER, TASKS_OF_RENDER = "render-list-task-runs", "render-list-tasks"
 RUNS_OF_POSTHOG = "posthog-list-task-runs"
@@ -42,8 +42,9 @@ SQUARE, SLOW, OWNER = "demo-workflow/square", "demo-workflow/slow", "tea-d5im000
 
 
 @pytest.fixture
-def anyio_backend() -> Any:
-    return DRIVEN
+def simulator() -> Simulator:
+    """Simulated providers whose timestamps start at a fixed date."""
+    return Simulator(clock=ManualClock())
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ async def test_all_pages_goes_on_from_where_the_caller_is(simulator: Simulator, 
 async def test_progress_is_told_of_every_page(environment: dict[str, str], gateway: Gateway) -> None:
     running = await finished(gateway, RUNS_OF_POSTHOG, {"task_id": TASK, "all_pages": True, "limit": 3})
     assert running.lines == ["page 1, items so far: 3 of 4", "page 2, items so far: 4 of 4"]
-    assert [progress.progress for progress in running.told] == [1, 2]
+    assert [progress.progress for progress in running.progress] == [1, 2]
     running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 3})
     assert running.lines == ["page 1, items so far: 3", "page 2, items so far: 4"]
 
@@ -316,13 +317,13 @@ async def test_no_page_is_read_when_the_time_is_over(simulator: Simulator, envir
 
 def full_page(*numbers: int) -> Fault:
     """A page of Render's with a run of each number."""
-    return answering([{"taskRun": {"id": f"trn-{n}", "status": "running"}, "cursor": f"c{n}"} for n in numbers])
+    return json_response([{"taskRun": {"id": f"trn-{n}", "status": "running"}, "cursor": f"c{n}"} for n in numbers])
 
 
 def posthog_page(count: int, more: bool, *numbers: int) -> Fault:
     following = "https://us.posthog.com/api/projects/1/tasks/t/runs/?offset=2" if more else None
     runs = [{"id": f"run-{n}", "status": "in_progress"} for n in numbers]
-    return answering({"count": count, "next": following, "previous": None, "results": runs})
+    return json_response({"count": count, "next": following, "previous": None, "results": runs})
 
 
 def order(simulator: Simulator, provider: str, faults: Sequence[Fault]) -> None:
@@ -330,7 +331,7 @@ def order(simulator: Simulator, provider: str, faults: Sequence[Fault]) -> None:
         simulator.fail_next(provider, fault)
 
 
-FORBIDDEN = answering(
+FORBIDDEN = json_response(
     {
         "type": "authentication_error",
         "code": "permission_denied",
@@ -354,7 +355,7 @@ FORBIDDEN = answering(
 async def test_a_page_that_fails_leaves_those_before_it_and_is_told(
     fault: Fault, told: str, simulator: Simulator, gateway: Gateway
 ) -> None:
-    order(simulator, "posthog", [HONEST, fault])
+    order(simulator, "posthog", [NO_FAULT, fault])
     outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2)
     assert len(ids_of(outcome)) == 2
     assert describe_page(outcome) == (
@@ -370,7 +371,7 @@ async def test_a_page_that_fails_leaves_those_before_it_and_is_told(
 
 
 async def test_a_page_that_is_no_list_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "posthog", [HONEST, answering({"detail": "moved"})])
+    order(simulator, "posthog", [NO_FAULT, json_response({"detail": "moved"})])
     outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2)
     assert len(ids_of(outcome)) == 2
     assert "pass offset 2," in describe_page(outcome)
@@ -378,7 +379,7 @@ async def test_a_page_that_is_no_list_leaves_those_before_it(simulator: Simulato
 
 
 async def test_a_page_that_does_not_come_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [HONEST, HONEST, *[Fault(truncate=True)] * TRIES])
+    order(simulator, "render", [NO_FAULT, NO_FAULT, *[Fault(truncate=True)] * TRIES])
     running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 1}, ALL_TRIES_S)
     assert len(ids_of(running.outcome)) == 2
     assert len(sent(simulator)) == 2 + TRIES
@@ -386,7 +387,7 @@ async def test_a_page_that_does_not_come_leaves_those_before_it(simulator: Simul
 
 
 async def test_a_log_s_page_that_fails_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "posthog", [HONEST, FORBIDDEN])
+    order(simulator, "posthog", [NO_FAULT, FORBIDDEN])
     outcome = await call(gateway, SESSION_LOG, **LOGGED, all_pages=True, limit=3)
     assert outcome.text.count("\n") == 2
     assert "pass offset 3," in describe_page(outcome)
@@ -394,12 +395,12 @@ async def test_a_log_s_page_that_fails_leaves_those_before_it(simulator: Simulat
 
 
 async def test_a_page_that_comes_at_the_second_try_is_one_of_all(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [HONEST, Fault(503)])
+    order(simulator, "render", [NO_FAULT, Fault(503)])
     running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 2}, ALL_TRIES_S)
     assert len(ids_of(running.outcome)) == 4
     assert describe_page(running.outcome) == "4 items: this is the end of the list."
     assert any("trying again" in line for line in running.lines)
-    assert [progress.progress for progress in running.told] == sorted({each.progress for each in running.told})
+    assert [progress.progress for progress in running.progress] == sorted({each.progress for each in running.progress})
 
 
 async def test_without_a_first_page_the_call_fails(simulator: Simulator, gateway: Gateway) -> None:
@@ -434,7 +435,7 @@ async def test_an_empty_page_ends_the_list_whatever_the_provider_says(
 
 
 async def test_items_without_a_cursor_end_the_list(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [answering([{"taskRun": {"id": "trn-1", "status": "running"}}])] * 10)
+    order(simulator, "render", [json_response([{"taskRun": {"id": "trn-1", "status": "running"}}])] * 10)
     outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=1)
     assert len(simulator.requests) == 1
     assert describe_page(outcome) == "1 item; there may be more, but the answer does not say how to get them."
@@ -453,7 +454,7 @@ async def test_an_answer_that_is_no_list_is_shown_as_it_is(
     all_pages: bool, simulator: Simulator, gateway: Gateway
 ) -> None:
     for tool, arguments in ((RUNS_OF_POSTHOG, {"task_id": TASK}), (SESSION_LOG, LOGGED)):
-        order(simulator, "posthog", [answering({"detail": "moved"})])
+        order(simulator, "posthog", [json_response({"detail": "moved"})])
         outcome = await call(gateway, tool, **arguments, all_pages=all_pages)
         assert outcome.text == '{"detail":"moved"}'
         assert [note for note in outcome.notes if "no items" in note] == []

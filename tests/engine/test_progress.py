@@ -2,21 +2,15 @@
 
 import itertools
 import re
-from typing import Any
 
 import anyio
 import pytest
 
 from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.progress import Reporter, reporting
-from tests.clock import DRIVEN, pass_time
+from tests.clock import pass_time
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return DRIVEN
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 
 class Listener:
@@ -55,7 +49,7 @@ async def test_a_hundred_events_a_second_are_a_hundred_notifications_a_second() 
     async with reporting(client.report) as reporter:
         for number in range(1, 501):
             await reporter.tell(f"event {number}", number)
-            await pass_time(0.01, step=0.01)
+            await pass_time(0.01)
     assert [(progress.progress, progress.message) for progress in client.told] == [
         (number, f"event {number}") for number in range(1, 501)
     ]
@@ -78,7 +72,7 @@ async def test_a_thousand_events_a_second_are_about_a_hundred_notifications_a_se
     async with reporting(client.report) as reporter:
         for tenth in range(50):
             await tell(reporter, tenth * 100 + 1, tenth * 100 + 100)
-            await pass_time(0.1, step=0.1)
+            await pass_time(0.1)
     assert client.stands_for == 5_000
     assert len(client.told) < 5 * 100 + 100 + 100
     client.assert_growing()
@@ -88,7 +82,7 @@ async def test_what_was_pooled_is_told_at_once_when_nothing_more_comes() -> None
     client = Listener()
     async with reporting(client.report) as reporter:
         await tell(reporter, 1, 150)
-        await pass_time(0.5, step=0.1)
+        await pass_time(0.5)
         assert client.stands_for == 150
         assert client.lines[-1].endswith("the last: event 150")
 
@@ -143,9 +137,9 @@ async def test_progress_grows_and_does_not_reach_its_total_before_the_end() -> N
     client = Listener()
     async with reporting(client.report, 2) as reporter:
         await reporter.tell("none has ended", 0)
-        await pass_time(3_600, step=9)
+        await pass_time(3_600)
         await reporter.tell("one has ended", 1)
-        await pass_time(3_600, step=9)
+        await pass_time(3_600)
         assert client.told[-1].progress < 2
         await reporter.tell("both have ended", 2)
     assert len(client.told) > 600
@@ -185,7 +179,7 @@ async def test_a_client_that_does_not_read_holds_up_who_reports() -> None:
                 count = number
 
         tasks.start_soon(play)
-        await pass_time(100, step=1)
+        await pass_time(100)
         assert count == 0
         reads.set()
     assert client.stands_for >= 1_000

@@ -1,6 +1,5 @@
 """Rates, places and holds to the second, on a clock that stands still; no provider's troubles are another's."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -18,13 +17,10 @@ from mcp_taskruns.errors import UpstreamError
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from mcp_taskruns.simulator.server import serve
 from mcp_taskruns.simulator.traffic import RecordedRequest
-from tests.clock import DrivenLoop, LoopClock, pass_time, settle
-from tests.engine.runs.driver import (
-    GOING_ON,
-    HONEST,
+from tests.calls import (
     INNGEST_COMPLETED,
+    NO_FAULT,
     POSTHOG_COMPLETED,
     POSTHOG_RUNNING,
     RENDER_COMPLETED,
@@ -32,13 +28,15 @@ from tests.engine.runs.driver import (
     RUNWAY_SUCCEEDED,
     RUNWAY_THROTTLED,
     TASK,
+    WAITS,
     Arguments,
     Call,
     calling,
     opened,
 )
+from tests.clock import LoopClock, pass_time, settle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 MINUTE = 60.0
 HOST_PATIENCE_S = 10
@@ -58,26 +56,13 @@ READS: dict[str, tuple[str, Arguments]] = {
 }
 STREAMS: dict[str, tuple[str, Arguments]] = {
     "render": ("render-stream-realtime-events-sse", {"taskRunIds": [RENDER_RUNNING]}),
-    "posthog": ("posthog-stream-task-run", GOING_ON["posthog"][1]),
+    "posthog": ("posthog-stream-task-run", WAITS["posthog"][1]),
 }
 
 # 400 reads and 30 writes a minute. Render API reference: Rate limiting
 RENDER_READS, RENDER_WRITES = 400, 30
 # 480 requests a minute. posthog.com/docs/api: Rate limiting
 POSTHOG_CALLS = 480
-
-
-class StillLoop(DrivenLoop):
-    """A driven loop on which the machine's own time does not pass, so that moments can be compared."""
-
-    went_on_at: float | None = None
-
-    def time(self) -> float:
-        return self.ahead if self.went_on_at is None else super().time() - self.went_on_at
-
-    def go_on(self) -> None:
-        """Let time pass by itself again, as whoever ends things waits for them only so long."""
-        self.went_on_at = super().time() - self.ahead
 
 
 class TimedSimulator(Simulator):
@@ -99,22 +84,8 @@ class TimedSimulator(Simulator):
 
 
 @pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": StillLoop}
-
-
-@pytest.fixture
 async def simulator() -> TimedSimulator:
     return TimedSimulator()
-
-
-@pytest.fixture
-async def environment(simulator: TimedSimulator) -> AsyncIterator[dict[str, str]]:
-    async with serve(simulator) as origin:
-        yield simulator.environment(origin)
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, StillLoop)
-        loop.go_on()
 
 
 class Crowd:
@@ -161,21 +132,21 @@ async def test_each_write_is_sent_as_soon_as_the_minute_before_allows(
     due: list[float] = []
     async with crowded(environment, timeout=600.0) as crowd:
         for _ in range(100):
-            await pass_time(pauses.choice([0, 0, 0, 1, 4]), step=1)
+            await pass_time(pauses.choice([0, 0, 0, 1, 4]))
             earliest = due[-RENDER_WRITES] + MINUTE if len(due) >= RENDER_WRITES else 0.0
             due.append(max(anyio.current_time(), earliest))
             crowd.begin(*START)
-        await pass_time(due[-1] - anyio.current_time() + 1, step=1)
+        await pass_time(due[-1] - anyio.current_time() + 1)
     assert simulator.arrived("POST /render") == due
     assert most_in_a_minute(simulator.arrived("POST /render")) == RENDER_WRITES
 
 
 async def test_what_is_sent_again_counts_as_well(simulator: TimedSimulator, environment: dict[str, str]) -> None:
     for number in range(60):
-        simulator.fail_next("render", HONEST if number % 4 else Fault(503, body="busy"))
+        simulator.fail_next("render", NO_FAULT if number % 4 else Fault(503, body="busy"))
     async with crowded(environment, timeout=600.0) as crowd:
         calls = crowd.begin(*START, 60)
-        await pass_time(190, step=1)
+        await pass_time(190)
         assert [call.error for call in calls] == [None] * 60
     times = simulator.arrived("POST /render")
     assert len(times) == 60 + 60 // 4
@@ -194,7 +165,7 @@ async def test_a_cancellation_reads_at_once_and_waits_for_its_write_and_says_so(
             await call.finish(50)
     assert simulator.arrived("DELETE /render") == [MINUTE]
     assert call.value["status"] == "canceled"
-    assert max(later - earlier for earlier, later in pairwise([10, *call.told_at, MINUTE])) <= HOST_PATIENCE_S
+    assert max(later - earlier for earlier, later in pairwise([10, *call.progress_times, MINUTE])) <= HOST_PATIENCE_S
 
 
 async def test_reads_have_a_rate_of_their_own_and_it_counts_them_too(
@@ -207,7 +178,7 @@ async def test_reads_have_a_rate_of_their_own_and_it_counts_them_too(
             await answered(crowd.begin(*START, RENDER_WRITES))
             await late.finish(55)
     assert simulator.arrived("GET /render") == [*[0.0] * RENDER_READS, MINUTE]
-    assert max(later - earlier for earlier, later in pairwise([5, *late.told_at, MINUTE])) <= HOST_PATIENCE_S
+    assert max(later - earlier for earlier, later in pairwise([5, *late.progress_times, MINUTE])) <= HOST_PATIENCE_S
     assert simulator.arrived("POST /render") == [5.0] * RENDER_WRITES
 
 
@@ -251,7 +222,7 @@ async def test_a_call_whose_turn_comes_late_is_refused_or_has_time_for_its_answe
 ) -> None:
     async with crowded(environment) as crowd:
         await answered(crowd.begin(*START, RENDER_WRITES))
-        for fault in (HONEST, Fault(delay=1)):  # the reading before the cancellation, and the cancellation
+        for fault in (NO_FAULT, Fault(delay=1)):  # the reading before the cancellation, and the cancellation
             simulator.fail_next("render", fault)
         await pass_time(after)
         async with calling(crowd.gateway, *CANCEL) as call:

@@ -14,11 +14,10 @@ from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.server import serve
-from tests.clock import DRIVEN, LoopClock, pass_time, settle
-from tests.engine.runs.driver import (
+from tests.calls import (
     ALL_TRIES_S,
-    HONEST,
     INNGEST_RUNNING,
+    NO_FAULT,
     PASSING,
     POSTHOG_COMPLETED,
     POSTHOG_NOT_STARTED,
@@ -36,6 +35,7 @@ from tests.engine.runs.driver import (
     outside,
     sent,
 )
+from tests.clock import DRIVEN, LoopClock, pass_time, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +71,7 @@ async def test_a_read_is_tried_again_and_the_progress_says_so(
     assert len(sent(simulator)) == failures + 1
     told = [f"; trying again ({number} of 3)" in line for number, line in enumerate(call.lines, 1)]
     assert told == [True] * failures
-    assert sorted(progress.progress for progress in call.told) == [progress.progress for progress in call.told]
+    assert sorted(progress.progress for progress in call.progress) == [progress.progress for progress in call.progress]
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -324,7 +324,7 @@ async def test_a_cancellation_is_sent_again_only_where_that_changes_nothing(
     tool: str, fault: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     arguments, times = CANCELS[tool]
-    simulator.fail_next(tool.partition("-")[0], HONEST)
+    simulator.fail_next(tool.partition("-")[0], NO_FAULT)
     simulator.fail_next(tool.partition("-")[0], RECEIVED[fault])
     async with opened(environment) as gateway, calling(gateway, tool, arguments):
         await pass_time(12)
@@ -377,10 +377,10 @@ async def test_a_command_may_take_ten_minutes_and_gives_signs_of_life(
     arguments = SENT_ONCE["posthog-send-command-agent-server"]
     async with opened(environment) as gateway, calling(gateway, "posthog-send-command-agent-server", arguments) as call:
         began = anyio.current_time()
-        await pass_time(490, step=1)
+        await pass_time(490)
         await call.finish(20)
     assert call.value["result"] == {"queued": True}
-    times = [began, *call.told_at]
+    times = [began, *call.progress_times]
     assert max(later - earlier for earlier, later in pairwise(times)) <= 10
 
 
@@ -388,14 +388,14 @@ async def test_a_command_has_a_bound_too(simulator: Simulator, environment: dict
     simulator.fail_next("posthog", Fault(delay=1_000))
     arguments = SENT_ONCE["posthog-send-command-agent-server"]
     async with opened(environment) as gateway, calling(gateway, "posthog-send-command-agent-server", arguments) as call:
-        await pass_time(600, step=5)
+        await pass_time(600)
         await call.finish(15)
     assert call.failure.kind == "timeout"
     assert len(sent(simulator)) == 1
 
 
 async def test_an_upload_to_the_storage_is_tried_again(simulator: Simulator, environment: dict[str, str]) -> None:
-    for answer in (HONEST, PASSING["503"]):
+    for answer in (NO_FAULT, PASSING["503"]):
         simulator.fail_next("posthog", answer)
     arguments = on(POSTHOG_RUNNING, artifacts=[{**FILE, "content": "hello"}])
     call = await finished(environment, "posthog-prepare-direct-uploads-task-run", arguments, 5)

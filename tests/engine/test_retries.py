@@ -14,12 +14,11 @@ from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.server import serve
-from tests.clock import DRIVEN, LoopClock, pass_time
-from tests.engine.runs.driver import (
+from tests.calls import (
     ALL_TRIES_S,
-    HONEST,
     INNGEST_RUNNING,
     INNGEST_RUNS,
+    NO_FAULT,
     POSTHOG_RUNNING,
     POSTHOG_RUNS,
     READS,
@@ -35,9 +34,10 @@ from tests.engine.runs.driver import (
     calling,
     finished,
     opened,
-    run_as_told,
+    run_json,
     sent,
 )
+from tests.clock import DRIVEN, LoopClock, pass_time
 
 pytestmark = pytest.mark.anyio
 
@@ -229,7 +229,7 @@ NATIVE = {"render": "running", "inngest": "Running", "runway": "RUNNING"}
 async def test_what_arrived_before_the_connection_was_dropped_is_sent_again_only_if_that_is_safe(case: str) -> None:
     provider, tool, arguments, line, times = DROPPED[case]
     # A cancellation reads first, and that is answered.
-    answers = {"GET": run_as_told(provider, NATIVE[provider])} if line.startswith("DELETE") else {}
+    answers = {"GET": run_json(provider, NATIVE[provider])} if line.startswith("DELETE") else {}
     async with dropping(answers=answers) as (origin, arrived):
         call = await finished(Simulator().environment(origin), tool, arguments, ALL_TRIES_S)
         await pass_time(10)
@@ -265,7 +265,7 @@ async def test_what_is_told_in_the_end_is_the_last_failure(simulator: Simulator,
 async def test_a_stream_counts_the_tries_to_open_it_and_to_connect_again_apart(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    for fault in (Fault(503, body="busy"), Fault(503, body="busy"), HONEST, *[Fault(503, body="down")] * 30):
+    for fault in (Fault(503, body="busy"), Fault(503, body="busy"), NO_FAULT, *[Fault(503, body="down")] * 30):
         simulator.fail_next("posthog", fault)
     async with opened(environment) as gateway, calling(gateway, "posthog-stream-task-run", RUN) as call:
         await pass_time(4)
@@ -291,7 +291,7 @@ async def test_a_wait_whose_stream_is_refused_reads_the_run_before_it_opens_anot
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for _ in range(10):
-        simulator.fail_next("render", HONEST)
+        simulator.fail_next("render", NO_FAULT)
         simulator.fail_next("render", Fault(503, body="no streams"))
     arguments = {"taskRunId": RENDER_RUNNING, "wait_seconds": 30}
     await finished(environment, "render-wait-for-run", arguments, 40)

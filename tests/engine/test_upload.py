@@ -15,22 +15,21 @@ from mcp_taskruns.errors import CallError, InvalidArguments, UpstreamError
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.traffic import RecordedRequest
-from tests.clients import open_gateway
-from tests.clock import DRIVEN
-from tests.engine.runs.driver import (
+from tests.calls import (
     ALL_TRIES_S,
-    HONEST,
+    NO_FAULT,
     POSTHOG_RUNNING,
     POSTHOG_RUNS,
     TASK,
     TRIES,
-    answering,
     calling,
+    json_response,
     opened,
     sent,
 )
+from tests.clients import open_gateway
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 RUN = {"task_id": TASK, "id": POSTHOG_RUNNING}
 PREPARE, FINALIZE, DOWNLOAD = (
@@ -45,11 +44,6 @@ MAX_SIZE = 31_457_280
 
 TEXT = "# Bericht\n\nnaïve — 漢字\n"
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC")
-
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return DRIVEN
 
 
 @pytest.fixture
@@ -230,7 +224,7 @@ async def test_progress_says_how_far_an_upload_is(gateway: Gateway) -> None:
     given = [file("a.md", content="a"), file("b.md", size=6), file("c.md", content="c")]
     async with calling(gateway, PREPARE, preparing(*given)) as running:
         await running.finish(5)
-    assert running.told == [
+    assert running.progress == [
         Progress(1, 4, "prepared"),
         Progress(2, 4, "uploaded a.md"),
         Progress(4, 4, "uploaded c.md"),
@@ -288,7 +282,7 @@ def storage_error(status: int, code: str, message: str) -> Fault:
 async def test_what_the_storage_refuses_is_told_in_its_words_and_with_the_file_s_name(
     fault: Fault, told: str, simulator: Simulator, gateway: Gateway
 ) -> None:
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", fault)
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
@@ -310,7 +304,7 @@ async def test_what_the_storage_refuses_is_told_in_its_words_and_with_the_file_s
 async def test_what_the_storage_refuses_is_not_laid_on_the_server_s_environment_which_it_does_not_know(
     fault: Fault, simulator: Simulator, gateway: Gateway
 ) -> None:
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", fault)
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
@@ -331,7 +325,7 @@ async def test_what_the_storage_refuses_is_not_laid_on_the_server_s_environment_
 async def test_the_storage_takes_a_file_with_any_of_its_words(
     fault: Fault, simulator: Simulator, gateway: Gateway
 ) -> None:
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", fault)
     outcome = await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
     assert outcome.value["artifacts"][0]["uploaded"] is True
@@ -342,7 +336,7 @@ async def test_a_form_that_the_storage_does_not_know_is_told_in_its_words(
 ) -> None:
     origin = gateway.exchange.settings.environment["POSTHOG_BASE_URL"]
     form = {"url": f"{origin}/storage/", "fields": {"key": "other", "policy": "p", "x-amz-signature": "s"}}
-    simulator.fail_next("posthog", answering({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
+    simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
     told = "The request signature we calculated does not match."
@@ -350,7 +344,7 @@ async def test_a_form_that_the_storage_does_not_know_is_told_in_its_words(
 
 
 async def test_a_file_that_fails_stops_those_that_follow(simulator: Simulator, gateway: Gateway) -> None:
-    for fault in (HONEST, HONEST, storage_error(400, "EntityTooLarge", "too large")):
+    for fault in (NO_FAULT, NO_FAULT, storage_error(400, "EntityTooLarge", "too large")):
         simulator.fail_next("posthog", fault)
     given = [file(f"{name}.md", content=name) for name in "abc"]
     with pytest.raises(CallError) as caught:
@@ -361,7 +355,7 @@ async def test_a_file_that_fails_stops_those_that_follow(simulator: Simulator, g
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 async def test_a_storage_that_is_busy_is_asked_again(status: int, simulator: Simulator, gateway: Gateway) -> None:
-    for fault in (HONEST, *[storage_error(status, "SlowDown", "Please reduce your request rate.")] * 2):
+    for fault in (NO_FAULT, *[storage_error(status, "SlowDown", "Please reduce your request rate.")] * 2):
         simulator.fail_next("posthog", fault)
     async with calling(gateway, PREPARE, preparing(file("a.md", content="hello"))) as running:
         await running.finish(ALL_TRIES_S)
@@ -372,7 +366,7 @@ async def test_a_storage_that_is_busy_is_asked_again(status: int, simulator: Sim
 
 
 async def test_a_storage_that_stays_busy_is_given_up(simulator: Simulator, gateway: Gateway) -> None:
-    for fault in (HONEST, *[storage_error(503, "SlowDown", "Please reduce your request rate.")] * 9):
+    for fault in (NO_FAULT, *[storage_error(503, "SlowDown", "Please reduce your request rate.")] * 9):
         simulator.fail_next("posthog", fault)
     async with calling(gateway, PREPARE, preparing(file("a.md", content="hello"))) as running:
         await running.finish(ALL_TRIES_S)
@@ -415,7 +409,7 @@ async def test_a_file_is_sent_to_no_address_on_whose_way_others_can_read_it(
     url: Any, simulator: Simulator, gateway: Gateway
 ) -> None:
     form = {"url": url, "fields": {"key": "k"}}
-    simulator.fail_next("posthog", answering({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
+    simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
     with pytest.raises(UpstreamError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
     assert caught.value.message == (
@@ -427,7 +421,7 @@ async def test_a_file_is_sent_to_no_address_on_whose_way_others_can_read_it(
 
 @pytest.mark.parametrize("form", [None, "text", {}, {"url": "https://bucket.example/"}, {"url": "u", "fields": []}])
 async def test_a_form_of_another_shape_is_told(form: Any, simulator: Simulator, gateway: Gateway) -> None:
-    simulator.fail_next("posthog", answering({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
+    simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
     with pytest.raises(UpstreamError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
     assert caught.value.message == "a.md was not uploaded: posthog did not say how the file is sent"
@@ -438,7 +432,7 @@ async def test_a_form_of_another_shape_is_told(form: Any, simulator: Simulator, 
 async def test_more_or_fewer_files_than_were_asked_for_are_sent_nowhere(
     artifacts: Any, simulator: Simulator, gateway: Gateway
 ) -> None:
-    simulator.fail_next("posthog", answering({"artifacts": artifacts}))
+    simulator.fail_next("posthog", json_response({"artifacts": artifacts}))
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="a"), file("b.md", content="b")))
     assert caught.value.message == "posthog did not prepare as many files as it was asked to"

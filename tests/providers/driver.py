@@ -17,8 +17,8 @@ from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import read_settings
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.traffic import RecordedRequest
+from tests.calls import POSTHOG_RUNS, TASK, Arguments, is_from_server
 from tests.clock import pass_time, settle
-from tests.engine.runs.driver import POSTHOG_RUNS, TASK, Arguments, is_ours
 
 TOOLS = load_tools(())
 """The shipped tools, read once."""
@@ -148,7 +148,7 @@ class Sent:
 
 def requests(simulator: Simulator) -> list[RecordedRequest]:
     """What the server has sent; what a test has sent from outside is left out."""
-    return [request for request in simulator.requests if is_ours(request)]
+    return [request for request in simulator.requests if is_from_server(request)]
 
 
 def methods(simulator: Simulator) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.engine.runs.driver import (
+from tests.calls import (
     INNGEST_CANCELLED,
     INNGEST_COMPLETED,
     INNGEST_FAILED,
@@ -23,7 +23,7 @@ from tests.engine.runs.driver import (
 )
 from tests.providers.driver import Caller, Sent, connected, requests, wire
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 # The bearer is the signing key of the environment, and any Accept is answered with JSON
 SENT = {"accept": "application/json, */*;q=0.5", "authorization": "Bearer signkey-test-simulated"}

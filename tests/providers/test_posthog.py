@@ -11,8 +11,7 @@ import pytest
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.clock import pass_time
-from tests.engine.runs.driver import (
+from tests.calls import (
     POSTHOG_COMPLETED,
     POSTHOG_FAILED,
     POSTHOG_NOT_STARTED,
@@ -20,10 +19,11 @@ from tests.engine.runs.driver import (
     POSTHOG_RUNS,
     TASK,
     Arguments,
-    answering,
+    json_response,
     outside,
     sent,
 )
+from tests.clock import pass_time
 from tests.providers.driver import (
     POSTHOG_READING,
     POSTHOG_WRITING,
@@ -37,7 +37,7 @@ from tests.providers.driver import (
     wire,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 LIST, CREATE, RETRIEVE, UPDATE = (
     "posthog-list-task-runs",
@@ -255,7 +255,7 @@ async def test_p3_secrets_of_a_run_that_is_created_reach_no_model(simulator: Sim
         "mode": "background",
     }
     run = {"id": POSTHOG_RUNNING, "status": "not_started", "environment": "cloud", "state": state}
-    simulator.fail_next("posthog", answering({**run, "log_url": "https://planted.amazonaws.com/x"}, 201))
+    simulator.fail_next("posthog", json_response({**run, "log_url": "https://planted.amazonaws.com/x"}, 201))
     told = await caller.call(CREATE, task_id=TASK, body={"environment": "cloud"})
     assert "planted" not in told.everything
     assert told.value == {

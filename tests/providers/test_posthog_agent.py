@@ -9,7 +9,7 @@ import pytest
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.engine.runs.driver import POSTHOG_COMPLETED, POSTHOG_NOT_STARTED, POSTHOG_RUNNING, TASK, Arguments, outside
+from tests.calls import POSTHOG_COMPLETED, POSTHOG_NOT_STARTED, POSTHOG_RUNNING, TASK, Arguments, outside
 from tests.providers.driver import (
     POSTHOG_READING,
     POSTHOG_WRITING,
@@ -24,7 +24,7 @@ from tests.providers.driver import (
     wire,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 COMMAND, TOKEN, RELAY = (
     "posthog-send-command-agent-server",

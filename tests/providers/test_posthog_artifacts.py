@@ -13,7 +13,7 @@ from mcp import types
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.engine.runs.driver import POSTHOG_COMPLETED, POSTHOG_FAILED, POSTHOG_RUNNING, Arguments, outside
+from tests.calls import POSTHOG_COMPLETED, POSTHOG_FAILED, POSTHOG_RUNNING, Arguments, outside
 from tests.providers.driver import (
     POSTHOG_WRITING,
     Caller,
@@ -25,7 +25,7 @@ from tests.providers.driver import (
     wire,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 UPLOAD, DOWNLOAD, PRESIGN, PREPARE, FINALIZE = (
     "posthog-upload-artifacts-task-run",

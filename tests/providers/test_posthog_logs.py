@@ -11,7 +11,7 @@ import pytest
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.engine.runs.driver import (
+from tests.calls import (
     POSTHOG_COMPLETED,
     POSTHOG_FAILED,
     POSTHOG_NOT_STARTED,
@@ -33,7 +33,7 @@ from tests.providers.driver import (
     wire,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 APPEND, LOG, SESSION_LOG, STREAM = (
     "posthog-append-log-entries",

@@ -13,9 +13,8 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.render.app import Render
 from mcp_taskruns.simulator.server import serve
-from tests.clock import LoopClock, pass_time
-from tests.engine.runs.driver import (
-    HONEST,
+from tests.calls import (
+    NO_FAULT,
     RENDER_CANCELED,
     RENDER_COMPLETED,
     RENDER_FAILED,
@@ -25,9 +24,10 @@ from tests.engine.runs.driver import (
     outside,
     sent,
 )
+from tests.clock import LoopClock, pass_time
 from tests.providers.driver import Caller, Sent, connected, methods, requests, wire
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 # API reference: Authentication. All answers but the stream's are JSON
 READING = {"accept": "application/json", "authorization": "Bearer rnd_simulated"}
@@ -370,7 +370,7 @@ async def test_r5_what_ended_while_it_was_canceled_is_told_and_not_tried_again(
     simulator: Simulator, environment: dict[str, str], caller: Caller
 ) -> None:
     run = await outside(environment, "POST", RENDER_RUNS, SQUARE)
-    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", NO_FAULT)
     # pkg/workflows/apiserver: a run that has ended is a 500
     said = json.dumps({"message": f"task run {run['id']} is not active"})
     simulator.fail_next("render", Fault(500, JSON, said, delay=ENDS_S + 1))
@@ -535,7 +535,7 @@ async def test_who_would_have_to_wait_too_long_for_the_limit_is_told_how_long(
 async def test_a_cancel_that_was_refused_for_its_rate_is_left_to_the_caller(
     simulator: Simulator, caller: Caller
 ) -> None:
-    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", NO_FAULT)
     simulator.fail_next("render", too_many(30))
     told = await caller.call("render-cancel-task-run", taskRunId=RENDER_RUNNING, within=40)
     assert (told.error["kind"], told.error["retryable"]) == ("rate_limited", True)
@@ -547,7 +547,7 @@ async def test_limits_that_render_counts_are_kept_by_waiting() -> None:
     simulator = Simulator(clock=clock, render=Render(clock, reads_per_minute=1))
     async with serve(simulator) as origin, connected(simulator.environment(origin)) as caller:
         await caller.call("render-retrieve-task", taskId=TASKS[0])
-        await pass_time(40, 10)
+        await pass_time(40)
         told = await caller.call("render-retrieve-task", taskId=TASKS[1], within=25)
     assert told.value["name"] == "pipeline"
     assert len(requests(simulator)) == 3

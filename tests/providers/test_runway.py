@@ -11,9 +11,8 @@ import pytest
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.clock import pass_time
-from tests.engine.runs.driver import (
-    HONEST,
+from tests.calls import (
+    NO_FAULT,
     RUNWAY_CANCELLED,
     RUNWAY_FAILED,
     RUNWAY_FRESH,
@@ -24,9 +23,10 @@ from tests.engine.runs.driver import (
     outside,
     sent,
 )
+from tests.clock import pass_time
 from tests.providers.driver import Caller, Sent, connected, methods, requests, wire
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 GET, DELETE = "runway-retrieve-task-status-and-output", "runway-cancel-delete-task"
 SENT = {
@@ -197,7 +197,7 @@ async def test_w2_a_task_of_an_unknown_status_is_not_deleted_unawares(simulator:
 @pytest.mark.parametrize("fault", [Fault(truncate=True), Fault(503, body="busy")], ids=["cut", "503"])
 async def test_w2_a_deletion_is_never_sent_twice(fault: Fault, simulator: Simulator, caller: Caller) -> None:
     # A second one would find the task finished, and delete its output
-    simulator.fail_next("runway", HONEST)
+    simulator.fail_next("runway", NO_FAULT)
     simulator.fail_next("runway", fault)
     await caller.call(DELETE, id=RUNWAY_THROTTLED, within=10)
     assert methods(simulator).count("DELETE") == 1
@@ -268,7 +268,7 @@ async def test_a_provider_that_goes_on_refusing_is_told_with_the_time_to_wait(
 async def test_a_deletion_that_was_too_many_is_left_to_the_caller(
     simulator: Simulator, environment: dict[str, str], caller: Caller
 ) -> None:
-    simulator.fail_next("runway", HONEST)
+    simulator.fail_next("runway", NO_FAULT)
     simulator.fail_next("runway", TOO_MANY)
     told = await caller.call(DELETE, id=RUNWAY_THROTTLED, within=10)
     assert (told.error["kind"], told.error["retry_after_s"]) == ("rate_limited", 7)

@@ -8,17 +8,14 @@ from mcp.types import CallToolResult, TextContent
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.clients import Door, Era, open_client
-from tests.clock import pass_time
-from tests.engine.runs.driver import (
+from tests.calls import (
     ALL_TRIES_S,
-    HONEST,
     INNGEST_CANCELLED,
     INNGEST_COMPLETED,
     INNGEST_FAILED,
     INNGEST_RUNNING,
     INNGEST_RUNS,
-    PATIENCE,
+    NO_FAULT,
     POSTHOG_COMPLETED,
     POSTHOG_FAILED,
     POSTHOG_NOT_STARTED,
@@ -38,21 +35,24 @@ from tests.engine.runs.driver import (
     TASK,
     TRIES,
     Arguments,
-    answering,
     calling,
     finished,
+    json_response,
     opened,
     outside,
-    run_as_told,
+    run_json,
     sent,
 )
+from tests.clients import Door, Era, open_client
+from tests.clock import pass_time
+from tests.timing import PATIENCE
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 PATCH: Arguments = {"body": {"status": "cancelled"}}
 COMMAND: Arguments = {"body": {"jsonrpc": "2.0", "method": "cancel", "id": 1}}
 
-GOING_ON: dict[str, tuple[str, Arguments]] = {
+RUNNING: dict[str, tuple[str, Arguments]] = {
     "render": ("render-cancel-task-run", {"taskRunId": RENDER_RUNNING}),
     "inngest": ("inngest-cancel-function-run", {"runId": INNGEST_RUNNING}),
     "posthog": ("posthog-update-task-run", {"task_id": TASK, "id": POSTHOG_RUNNING, **PATCH}),
@@ -68,7 +68,7 @@ def methods(simulator: Simulator) -> list[str]:
 async def test_a_render_run_that_goes_on_is_cancelled_and_read_once_after(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    call = await finished(environment, *GOING_ON["render"], 0)
+    call = await finished(environment, *RUNNING["render"], 0)
     assert call.value == {
         "provider": "render",
         "run_id": RENDER_RUNNING,
@@ -88,7 +88,7 @@ async def test_a_render_run_that_goes_on_is_cancelled_and_read_once_after(
 async def test_an_inngest_run_is_read_again_when_the_answer_can_be_a_new_one(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["inngest"]) as call:
+    async with opened(environment) as gateway, calling(gateway, *RUNNING["inngest"]) as call:
         await pass_time(2)
         delete = f"DELETE {INNGEST_RUNS}/{INNGEST_RUNNING}"
         assert sent(simulator) == [READS["inngest"], delete]
@@ -111,12 +111,12 @@ async def test_an_inngest_answer_that_was_slow_is_not_taken_for_a_new_one(
 ) -> None:
     # The three seconds of Inngest's cache begin when the provider answers, not when it is asked.
     simulator.fail_next("inngest", Fault(delay=1))
-    call = await finished(environment, *GOING_ON["inngest"], 6)
+    call = await finished(environment, *RUNNING["inngest"], 6)
     assert (call.value["cancelled"], call.value["status"]) == (True, "canceled")
 
 
 async def test_a_posthog_answer_tells_the_state_itself(simulator: Simulator, environment: dict[str, str]) -> None:
-    call = await finished(environment, *GOING_ON["posthog"], 0)
+    call = await finished(environment, *RUNNING["posthog"], 0)
     answer = call.value.pop("response")
     assert call.value == {
         "provider": "posthog",
@@ -150,7 +150,7 @@ async def test_the_rest_of_a_body_that_cancels_is_sent_as_well(
 async def test_a_posthog_run_is_cancelled_by_command_and_read_once_after(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    call = await finished(environment, *GOING_ON["posthog by command"], 0)
+    call = await finished(environment, *RUNNING["posthog by command"], 0)
     assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (True, "running", "canceled")
     assert call.value["response"] == {"jsonrpc": "2.0", "result": {"cancelled": True}, "id": 1}
     command = f"POST {POSTHOG_RUNS}/{POSTHOG_RUNNING}/command/"
@@ -160,7 +160,7 @@ async def test_a_posthog_run_is_cancelled_by_command_and_read_once_after(
 async def test_a_runway_task_that_is_cancelled_is_told_so_though_it_cannot_be_read_any_more(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    call = await finished(environment, *GOING_ON["runway"], 0)
+    call = await finished(environment, *RUNNING["runway"], 0)
     assert call.value == {
         "provider": "runway",
         "run_id": RUNWAY_THROTTLED,
@@ -234,8 +234,8 @@ async def test_a_run_that_has_ended_is_not_cancelled_and_nothing_is_sent(
 async def test_a_posthog_run_that_was_cancelled_is_not_cancelled_again(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    await finished(environment, *GOING_ON["posthog"], 0)
-    call = await finished(environment, *GOING_ON["posthog"], 0)
+    await finished(environment, *RUNNING["posthog"], 0)
+    call = await finished(environment, *RUNNING["posthog"], 0)
     assert (call.value["cancelled"], call.value["status"]) == (False, "canceled")
     assert methods(simulator) == ["GET", "PATCH", "GET"]
 
@@ -319,9 +319,9 @@ async def test_a_render_run_that_ends_before_the_cancellation_arrives_is_no_erro
 ) -> None:
     # Render's local server: pkg/workflows/apiserver
     refusal = {"message": f"task run {RENDER_RUNNING} is not active"}
-    for answer in (HONEST, answering(refusal, 500), answering(run_as_told("render", status))):
+    for answer in (NO_FAULT, json_response(refusal, 500), json_response(run_json("render", status))):
         simulator.fail_next("render", answer)
-    call = await finished(environment, *GOING_ON["render"], 0)
+    call = await finished(environment, *RUNNING["render"], 0)
     assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (False, "running", state)
     assert call.value["next"] == f"The run {told}: nothing was cancelled."
     assert methods(simulator) == ["GET", "DELETE", "GET"]
@@ -331,9 +331,9 @@ async def test_an_inngest_run_that_ends_before_the_cancellation_arrives_was_not_
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     # Inngest answers 200 and changes nothing.
-    for answer in (HONEST, HONEST, answering(run_as_told("inngest", "Completed", output={"sum": 1}))):
+    for answer in (NO_FAULT, NO_FAULT, json_response(run_json("inngest", "Completed", output={"sum": 1}))):
         simulator.fail_next("inngest", answer)
-    call = await finished(environment, *GOING_ON["inngest"], 4)
+    call = await finished(environment, *RUNNING["inngest"], 4)
     assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (
         False,
         "running",
@@ -358,9 +358,9 @@ async def test_what_a_provider_refuses_while_the_run_goes_on_is_passed_on(
 async def test_what_a_provider_refuses_is_told_though_the_run_cannot_be_read_after(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    for answer in (HONEST, Fault(403, body="not yours"), *[Fault(503, body="busy")] * TRIES):
+    for answer in (NO_FAULT, Fault(403, body="not yours"), *[Fault(503, body="busy")] * TRIES):
         simulator.fail_next("render", answer)
-    call = await finished(environment, *GOING_ON["render"], ALL_TRIES_S)
+    call = await finished(environment, *RUNNING["render"], ALL_TRIES_S)
     assert (call.failure.message, call.failure.status) == ("the provider answered 403: not yours", 403)
 
 
@@ -375,9 +375,9 @@ async def test_a_cancellation_whose_effect_cannot_be_read_is_no_error(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     name = provider.partition(" ")[0]
-    for answer in (HONEST, HONEST, *[Fault(503, body="busy")] * TRIES):
+    for answer in (NO_FAULT, NO_FAULT, *[Fault(503, body="busy")] * TRIES):
         simulator.fail_next(name, answer)
-    call = await finished(environment, *GOING_ON[provider], 4 + ALL_TRIES_S)
+    call = await finished(environment, *RUNNING[provider], 4 + ALL_TRIES_S)
     assert (call.value["status"], call.value["terminal"]) == ("unknown", False)
     assert call.value["next"] == (
         f"The provider has accepted the cancellation; call {name}-wait-for-run to see the run end."
@@ -385,13 +385,13 @@ async def test_a_cancellation_whose_effect_cannot_be_read_is_no_error(
     assert len(methods(simulator)) == 2 + TRIES
 
 
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", RUNNING)
 async def test_a_run_that_cannot_be_read_is_not_cancelled(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for _ in range(TRIES):
         simulator.fail_next(provider.partition(" ")[0], Fault(503, body="busy"))
-    call = await finished(environment, *GOING_ON[provider], ALL_TRIES_S)
+    call = await finished(environment, *RUNNING[provider], ALL_TRIES_S)
     assert call.failure.status == 503
     assert methods(simulator) == ["GET"] * TRIES
 
@@ -399,9 +399,9 @@ async def test_a_run_that_cannot_be_read_is_not_cancelled(
 async def test_a_run_that_does_not_stop_at_once_is_told_as_such(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    for answer in (HONEST, Fault(204), HONEST):
+    for answer in (NO_FAULT, Fault(204), NO_FAULT):
         simulator.fail_next("render", answer)
-    call = await finished(environment, *GOING_ON["render"], 0)
+    call = await finished(environment, *RUNNING["render"], 0)
     assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, "running", False)
     assert call.value["next"] == (
         "The provider has accepted the cancellation; call render-wait-for-run to see the run end."
@@ -412,10 +412,10 @@ async def test_a_secret_in_the_answer_to_a_cancellation_is_masked(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     key = environment["POSTHOG_API_KEY"] = "phx_planted_5d1c7a90b2e8"
-    simulator.fail_next("posthog", HONEST)
-    answer = run_as_told("posthog", "cancelled", error_message=f"stopped by {key}")
-    simulator.fail_next("posthog", answering(answer))
-    call = await finished(environment, *GOING_ON["posthog"], 0)
+    simulator.fail_next("posthog", NO_FAULT)
+    answer = run_json("posthog", "cancelled", error_message=f"stopped by {key}")
+    simulator.fail_next("posthog", json_response(answer))
+    call = await finished(environment, *RUNNING["posthog"], 0)
     assert call.value["response"]["error_message"] == "stopped by [secret]"
     assert key not in json.dumps([call.outcome.text, call.outcome.notes])
 
@@ -566,7 +566,7 @@ async def test_of_many_runs_the_first_ten_are_told(environment: dict[str, str]) 
 async def test_a_client_is_told_what_was_cancelled_and_what_was_not(
     door: Door, era: Era, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    tool, arguments = GOING_ON["render"]
+    tool, arguments = RUNNING["render"]
     with anyio.fail_after(PATIENCE):
         async with open_client(door, era, environment) as client:
             first = await client.call_tool(tool, arguments)
@@ -580,7 +580,7 @@ async def test_a_client_is_told_what_was_cancelled_and_what_was_not(
 async def test_a_runway_task_in_a_state_that_nobody_has_named_is_not_deleted_by_accident(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    odd = answering(run_as_told("runway", "EXPIRED"))
+    odd = json_response(run_json("runway", "EXPIRED"))
     simulator.fail_next("runway", odd)
     call = await finished(environment, "runway-cancel-delete-task", {"id": RUNWAY_SUCCEEDED}, 0)
     assert (call.value["cancelled"], call.value["status"]) == (False, "unknown")

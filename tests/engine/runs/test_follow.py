@@ -25,21 +25,16 @@ from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
 from tests.clients import open_gateway
-from tests.clock import DRIVEN, LoopClock, pass_time, settle
+from tests.clock import pass_time, settle
+from tests.timing import PATIENCE
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 TASK = "11111111-1111-4111-8111-111111111111"
 RUN = "cccccccc-cccc-4ccc-8ccc-cccccccccccc"
 IDS = {"task_id": TASK, "id": RUN}
 POSTHOG = "posthog-stream-task-run"
 RENDER = "render-stream-realtime-events-sse"
-PATIENCE = 5.0
-
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return DRIVEN
 
 
 class Connection:
@@ -437,7 +432,7 @@ async def test_the_time_to_reconnect_is_the_servers_word() -> None:
         calling(posthog.environment, POSTHOG, IDS) as call,
     ):
         await call.until_told(1)
-        await pass_time(7, step=0.1)
+        await pass_time(7)
     assert numbers(call.ids) == [1, 2, 3]
     first, second, third = (connection.at for connection in posthog.streams)
     assert 3 <= second - first < 3.5
@@ -450,7 +445,7 @@ async def test_connecting_again_takes_longer_each_time_and_is_given_up_with_what
         provider(cuts(entries(2)), cuts("")) as posthog,
         calling(posthog.environment, POSTHOG, IDS, wait_seconds=100.0) as call,
     ):
-        await pass_time(40, step=0.1)
+        await pass_time(40)
     arrivals = [connection.at for connection in posthog.streams]
     pauses = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
     assert pauses == pytest.approx([1, 2, 4, 8, 10], abs=0.3)
@@ -511,7 +506,7 @@ async def test_a_provider_that_is_asked_too_often_is_asked_again_when_it_says() 
     ]
     async with provider(*scripts) as posthog, calling(posthog.environment, POSTHOG, IDS) as call:
         await posthog.opened(2)
-        await pass_time(8, step=0.1)
+        await pass_time(8)
     assert numbers(call.ids) == [1, 2]
     assert 7 <= posthog.streams[2].at - posthog.streams[1].at < 7.5
     assert posthog.streams[2].last_event_id == "1-0"
@@ -525,12 +520,6 @@ async def test_a_provider_that_has_a_problem_for_a_while_is_asked_again(status: 
         await pass_time(8)
     assert numbers(call.ids) == [1, 2]
     assert len(posthog.streams) == 4
-
-
-@pytest.fixture
-async def simulator() -> Simulator:
-    """Simulated providers whose time is the event loop's."""
-    return Simulator(clock=LoopClock())
 
 
 async def change(environment: Mapping[str, str], **body: str) -> None:

@@ -13,12 +13,9 @@ from mcp_taskruns.errors import InvalidArguments
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.server import serve
-from tests.clients import Door, Era, open_client
-from tests.clock import LoopClock, pass_time, settle
-from tests.engine.runs.driver import (
-    HONEST,
+from tests.calls import (
+    NO_FAULT,
     PASSING,
-    PATIENCE,
     POSTHOG_COMPLETED,
     POSTHOG_FAILED,
     POSTHOG_NOT_STARTED,
@@ -35,8 +32,11 @@ from tests.engine.runs.driver import (
     sent,
     timeless,
 )
+from tests.clients import Door, Era, open_client
+from tests.clock import LoopClock, pass_time, settle
+from tests.timing import PATIENCE
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 SQUARE: Arguments = {"body": {"task": "demo-workflow/square", "input": [7]}}
 SLOW: Arguments = {"body": {"task": "demo-workflow/slow", "input": []}}
@@ -122,7 +122,7 @@ async def test_a_start_with_a_wait_returns_what_waiting_for_the_run_does_and_the
     assert json.loads(call.outcome.text) == call.value
     assert f"Run {NEW}: succeeded (completed)." in call.outcome.notes
     assert call.lines[0] == f"started {NEW}: queued"
-    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.progress))
     assert sent(simulator) == [
         f"POST {RENDER_RUNS}",
         f"GET {RENDER_RUNS}/events?taskRunIds={NEW}",
@@ -133,7 +133,7 @@ async def test_a_start_with_a_wait_returns_what_waiting_for_the_run_does_and_the
 async def test_the_runs_id_is_told_before_anything_is_waited_for(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", NO_FAULT)
     simulator.fail_next("render", Fault(delay=30))
     async with (
         opened(environment) as gateway,
@@ -255,7 +255,7 @@ async def test_a_start_without_a_key_is_not_tried_again(simulator: Simulator, en
 async def test_a_wait_that_breaks_off_after_the_start_is_no_error_and_names_the_run(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", NO_FAULT)
     for _ in range(2):  # the stream, and the reading that takes over from it
         simulator.fail_next("render", Fault(401, body="revoked"))
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 30}, 10)
@@ -354,7 +354,7 @@ async def test_a_run_that_is_created_for_a_desktop_is_not_started(
 async def test_a_run_that_was_created_but_not_started_is_named_in_the_error(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", Fault(402, {"Content-Type": "application/json"}, '{"error": "over the limit"}'))
     call = await finished(environment, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}, 0)
     run = await created(environment)
@@ -526,7 +526,7 @@ async def test_a_start_whose_run_cannot_be_read_after_is_no_error_and_names_the_
 ) -> None:
     # The answer tells of another run, so nothing is known of this one when reading it fails.
     await outside(environment, "POST", f"{POSTHOG_RUNS}/", {"environment": "cloud"})
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", Fault(401, body="revoked"))
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
     call = await finished(environment, "posthog-start-task-run", arguments, 0)

@@ -21,11 +21,7 @@ from starlette.routing import Route
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.server import serve
-from tests.clients import Door, Era, listening, open_client
-from tests.clock import LoopClock, pass_time, settle
-from tests.engine.runs.driver import (
-    GOING_ON,
-    HONEST,
+from tests.calls import (
     INNGEST_CANCELLED,
     INNGEST_COMPLETED,
     INNGEST_FAILED,
@@ -33,7 +29,7 @@ from tests.engine.runs.driver import (
     INNGEST_RUNNING,
     INNGEST_RUNS,
     KEYS,
-    PATIENCE,
+    NO_FAULT,
     POSTHOG_COMPLETED,
     POSTHOG_FAILED,
     POSTHOG_NOT_STARTED,
@@ -53,19 +49,23 @@ from tests.engine.runs.driver import (
     RUNWAY_THROTTLED,
     STREAMS,
     TASK,
+    WAITS,
     Arguments,
-    answering,
     calling,
     finished,
+    json_response,
     opened,
     outside,
-    run_as_told,
+    run_json,
     sent,
     timeless,
 )
+from tests.clients import Door, Era, listening, open_client
+from tests.clock import LoopClock, pass_time, settle
 from tests.servers.mcp.test_stdio import Process, running
+from tests.timing import PATIENCE
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 ENDED_WELL = "The run has ended: no further call is needed."
 ENDED_BADLY = "The run has ended, not in success: read error; waiting longer changes nothing."
@@ -194,7 +194,7 @@ async def test_a_posthog_run_that_was_cancelled_is_told_after_one_request(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "cancelled"})
-    call = await finished(environment, *GOING_ON["posthog"], 0)
+    call = await finished(environment, *WAITS["posthog"], 0)
     assert sent(simulator) == [READS["posthog"]]
     assert (call.value["status"], call.value["native_status"]) == ("canceled", "cancelled")
 
@@ -238,8 +238,8 @@ NATIVE_STEPS = [
 async def test_each_end_in_a_providers_own_words_ends_the_wait(
     provider: str, native: str, state: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next(provider, answering(run_as_told(provider, native)))
-    call = await finished(environment, *GOING_ON[provider], 0)
+    simulator.fail_next(provider, json_response(run_json(provider, native)))
+    call = await finished(environment, *WAITS[provider], 0)
     assert (call.value["status"], call.value["native_status"], call.value["terminal"]) == (state, native, True)
 
 
@@ -247,8 +247,8 @@ async def test_each_end_in_a_providers_own_words_ends_the_wait(
 async def test_a_state_that_is_no_end_does_not_end_the_wait(
     provider: str, native: str, state: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next(provider, answering(run_as_told(provider, native)))
-    tool, arguments = GOING_ON[provider]
+    simulator.fail_next(provider, json_response(run_json(provider, native)))
+    tool, arguments = WAITS[provider]
     call = await finished(environment, tool, {**arguments, "wait_seconds": 0})
     assert (call.value["status"], call.value["native_status"]) == (state, native)
     assert (call.value["terminal"], call.value["timed_out"]) == (False, True)
@@ -295,7 +295,7 @@ async def test_an_end_that_is_streamed_is_told_within_a_second_after_three_reque
 ) -> None:
     provider = case.partition(" ")[0]
     method, path, body, expected = STREAMED[case]
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS[provider]) as call:
         await pass_time(20)
         assert not call.is_over
         await outside(environment, method, path, body)
@@ -379,10 +379,10 @@ async def test_an_end_that_is_polled_is_told_one_interval_later(
     more, expected = POLLED[case]
     now = datetime.now(UTC).isoformat()
     going_on = {"run_started_at": now} if provider == "inngest" else {"createdAt": now}
-    goes_on = answering(run_as_told(provider, {"inngest": "Running", "runway": "RUNNING"}[provider], **going_on))
-    for answer in (goes_on, goes_on, answering(run_as_told(provider, native, **more))):
+    goes_on = json_response(run_json(provider, {"inngest": "Running", "runway": "RUNNING"}[provider], **going_on))
+    for answer in (goes_on, goes_on, json_response(run_json(provider, native, **more))):
         simulator.fail_next(provider, answer)
-    call = await finished(environment, *GOING_ON[provider], 2 * {"inngest": 3, "runway": 5}[provider] + 1)
+    call = await finished(environment, *WAITS[provider], 2 * {"inngest": 3, "runway": 5}[provider] + 1)
     assert {name: call.value[name] for name in expected} == expected
     assert sent(simulator) == [READS[provider]] * 3
 
@@ -390,7 +390,7 @@ async def test_an_end_that_is_polled_is_told_one_interval_later(
 async def test_an_inngest_run_that_is_cancelled_elsewhere_is_told_one_interval_later(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["inngest"]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS["inngest"]) as call:
         await pass_time(7)
         assert sent(simulator) == [READS["inngest"]] * 3
         await outside(environment, "DELETE", f"{INNGEST_RUNS}/{INNGEST_RUNNING}")
@@ -425,8 +425,8 @@ async def test_the_older_a_run_the_less_often_it_is_asked_for(
     began = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
     started = {"run_started_at": began} if provider == "inngest" else {"createdAt": began}
     for _ in range(4):
-        simulator.fail_next(provider, answering(run_as_told(provider, "Running", **started)))
-    tool, arguments = GOING_ON[provider]
+        simulator.fail_next(provider, json_response(run_json(provider, "Running", **started)))
+    tool, arguments = WAITS[provider]
     async with opened(environment) as gateway, calling(gateway, tool, {**arguments, "wait_seconds": 600}) as call:
         for asked in (1, 2):
             await pass_time(interval - 1)
@@ -439,9 +439,9 @@ async def test_the_older_a_run_the_less_often_it_is_asked_for(
 async def test_a_render_run_that_is_canceled_before_its_stream_is_open_is_told(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", NO_FAULT)
     simulator.fail_next("render", Fault(delay=1))
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS["render"]) as call:
         assert sent(simulator) == [READS["render"], STREAMS["render"]]
         await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
         await call.finish(2)
@@ -452,9 +452,9 @@ async def test_a_render_run_that_is_canceled_before_its_stream_is_open_is_told(
 async def test_a_posthog_run_that_ends_before_its_stream_is_open_is_told(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", Fault(delay=1))
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["posthog"]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS["posthog"]) as call:
         await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "failed"})
         await call.finish(2)
     assert call.value["status"] == "failed"
@@ -490,7 +490,7 @@ async def stubborn_render(statuses: list[str], said: bytes = b"") -> AsyncIterat
 @pytest.mark.parametrize("status", ["canceled", "completed", "failed"])
 async def test_a_stream_that_never_ends_does_not_hide_an_end_before_it_was_open(status: str) -> None:
     async with stubborn_render(["running", status]) as (environment, asked):
-        call = await finished(environment, *GOING_ON["render"], 1)
+        call = await finished(environment, *WAITS["render"], 1)
     assert call.value["native_status"] == status
     run = f"/task-runs/{RENDER_RUNNING}"
     assert asked == [run, "/task-runs/events", run]
@@ -500,13 +500,13 @@ async def test_an_end_whose_event_is_too_long_to_be_kept_is_told() -> None:
     ended = {"id": RENDER_RUNNING, "status": "completed", "results": ["x" * 9_000_000]}
     event = f"event: task.completed\ndata: {json.dumps(ended)}\n\n".encode()
     async with stubborn_render(["running", "running", "completed"], event) as (environment, _):
-        call = await finished(environment, *GOING_ON["render"], 5)
+        call = await finished(environment, *WAITS["render"], 5)
     assert (call.value["status"], call.value["result"]) == ("succeeded", ["done"])
 
 
 async def test_a_stream_that_says_nothing_does_not_hide_for_ever_that_a_run_has_ended() -> None:
     async with stubborn_render(["running", "running", "completed"]) as (environment, _):
-        call = await finished(environment, *GOING_ON["render"], 46)
+        call = await finished(environment, *WAITS["render"], 46)
     assert (call.value["status"], call.value["timed_out"]) == ("succeeded", False)
 
 
@@ -514,9 +514,9 @@ async def test_a_stream_that_says_nothing_does_not_hide_for_ever_that_a_run_has_
 async def test_polling_takes_over_where_there_is_no_stream(
     status: int, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("render", HONEST)
-    simulator.fail_next("render", answering({"message": "no events here"}, status))
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]) as call:
+    simulator.fail_next("render", NO_FAULT)
+    simulator.fail_next("render", json_response({"message": "no events here"}, status))
+    async with opened(environment) as gateway, calling(gateway, *WAITS["render"]) as call:
         await pass_time(12)
         assert sent(simulator).count(STREAMS["render"]) == 1
         await outside(environment, "DELETE", f"{RENDER_RUNS}/{RENDER_RUNNING}")
@@ -532,7 +532,7 @@ async def test_a_stream_that_is_cut_is_opened_again_and_nothing_is_lost(
 ) -> None:
     end = {"render": "render canceled", "posthog": "posthog cancelled"}[provider]
     method, path, body, expected = STREAMED[end]
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS[provider]) as call:
         assert simulator.drop_connections(provider) == 1
         await pass_time(2)
         assert sent(simulator).count(STREAMS[provider]) == 2
@@ -553,9 +553,9 @@ async def test_a_stream_that_its_provider_closes_is_opened_again_while_the_run_g
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     method, path, body, expected = STREAMED[{"render": "render canceled", "posthog": "posthog cancelled"}[provider]]
-    simulator.fail_next(provider, HONEST)
+    simulator.fail_next(provider, NO_FAULT)
     simulator.fail_next(provider, Fault(200, {"Content-Type": "text/event-stream"}, BREAKS[provider]))
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS[provider]) as call:
         await pass_time(3)
         assert sent(simulator).count(STREAMS[provider]) == 2
         await outside(environment, method, path, body)
@@ -567,7 +567,7 @@ async def test_a_posthog_run_that_is_started_late_is_followed_to_its_end(environ
     # A run that was not started has no stream: PostHog waits 120 seconds for one and closes with an error event.
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 600}
     async with opened(environment) as gateway, calling(gateway, "posthog-wait-for-run", arguments) as call:
-        await pass_time(125, step=1)
+        await pass_time(125)
         assert "error: Stream not available" in "\n".join(call.lines)
         await outside(environment, "POST", f"{POSTHOG_RUNS}/{POSTHOG_NOT_STARTED}/start/", {})
         await call.finish(10 + 1)
@@ -579,7 +579,7 @@ async def test_a_run_that_ends_while_its_stream_is_cut_is_told_within_a_second(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     method, path, body, _ = STREAMED[{"render": "render canceled", "posthog": "posthog failed"}[provider]]
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS[provider]) as call:
         assert simulator.drop_connections(provider) == 1
         await outside(environment, method, path, body)
         await call.finish(1)
@@ -589,7 +589,7 @@ async def test_a_run_that_ends_while_its_stream_is_cut_is_told_within_a_second(
 async def test_polling_takes_over_from_a_stream_that_is_cut_again_and_again(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    tool, arguments = GOING_ON["render"]
+    tool, arguments = WAITS["render"]
     async with opened(environment) as gateway, calling(gateway, tool, {**arguments, "wait_seconds": 600}) as call:
         cut = 0
         for _ in range(40):
@@ -609,7 +609,7 @@ async def test_polling_takes_over_from_a_stream_that_is_cut_again_and_again(
 async def test_a_refused_poll_is_made_again_when_the_provider_wants_it(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("inngest", HONEST)
+    simulator.fail_next("inngest", NO_FAULT)
     simulator.fail_next("inngest", Fault(429, {"Retry-After": "20"}, "slow down"))
     async with (
         opened(environment) as gateway,
@@ -628,9 +628,9 @@ async def test_a_refused_poll_is_made_again_when_the_provider_wants_it(
 async def test_a_refused_stream_is_opened_again_when_the_provider_wants_it(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("render", HONEST)
+    simulator.fail_next("render", NO_FAULT)
     simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]):
+    async with opened(environment) as gateway, calling(gateway, *WAITS["render"]):
         await pass_time(19)
         assert sent(simulator) == [READS["render"], STREAMS["render"]]
         await pass_time(4)
@@ -640,7 +640,7 @@ async def test_a_refused_stream_is_opened_again_when_the_provider_wants_it(
 async def test_the_last_reading_is_left_out_where_the_provider_wants_to_be_left_alone(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("inngest", HONEST)
+    simulator.fail_next("inngest", NO_FAULT)
     simulator.fail_next("inngest", Fault(429, {"Retry-After": "60"}, "slow down"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_RUNNING, "wait_seconds": 20}, 21)
     assert (call.value["status"], call.value["timed_out"]) == ("running", True)
@@ -651,7 +651,7 @@ async def test_the_last_reading_is_left_out_where_the_provider_wants_to_be_left_
 async def test_a_provider_that_cannot_answer_for_a_while_is_asked_again(
     failures: int, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("inngest", HONEST)
+    simulator.fail_next("inngest", NO_FAULT)
     for _ in range(failures):
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * (failures + 1) + 12)
@@ -662,7 +662,7 @@ async def test_a_provider_that_cannot_answer_for_a_while_is_asked_again(
 async def test_a_provider_that_cannot_answer_any_more_ends_the_wait_with_what_is_known(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("inngest", HONEST)
+    simulator.fail_next("inngest", NO_FAULT)
     for _ in range(7):
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * 7)
@@ -685,7 +685,7 @@ async def test_a_stream_provider_that_wants_to_be_left_alone_is_left_alone(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["render"]):
+    async with opened(environment) as gateway, calling(gateway, *WAITS["render"]):
         await pass_time(19)
         assert sent(simulator) == [READS["render"]]
         await pass_time(4)
@@ -695,13 +695,13 @@ async def test_a_stream_provider_that_wants_to_be_left_alone_is_left_alone(
 async def test_a_stream_that_ends_again_and_again_is_asked_for_less_and_less(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     said = 'data: {"type":"notification","notification":{"method":"_posthog/console","params":{"message":"hi"}}}\n\n'
     for _ in range(40):
         simulator.fail_next("posthog", Fault(200, {"Content-Type": "text/event-stream"}, said))
         for _ in range(2):
-            simulator.fail_next("posthog", HONEST)
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["posthog"]):
+            simulator.fail_next("posthog", NO_FAULT)
+    async with opened(environment) as gateway, calling(gateway, *WAITS["posthog"]):
         await pass_time(60)
     assert 5 < sent(simulator).count(STREAMS["posthog"]) < 20
 
@@ -709,8 +709,8 @@ async def test_a_stream_that_ends_again_and_again_is_asked_for_less_and_less(
 async def test_a_state_that_nobody_has_named_is_not_said_to_go_on(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("runway", answering(run_as_told("runway", "EXPIRED")))
-    tool, arguments = GOING_ON["runway"]
+    simulator.fail_next("runway", json_response(run_json("runway", "EXPIRED")))
+    tool, arguments = WAITS["runway"]
     call = await finished(environment, tool, {**arguments, "wait_seconds": 0}, 0)
     assert (call.value["status"], call.value["native_status"]) == ("unknown", "EXPIRED")
     assert call.value["next"] == (
@@ -721,7 +721,7 @@ async def test_a_state_that_nobody_has_named_is_not_said_to_go_on(
 @pytest.mark.parametrize("provider", ["render", "inngest", "posthog", "runway"])
 async def test_a_provider_that_is_gone_in_the_middle_ends_the_wait_and_not_at_once(provider: str) -> None:
     simulator = Simulator(clock=LoopClock())
-    tool, arguments = GOING_ON[provider]
+    tool, arguments = WAITS[provider]
     async with AsyncExitStack() as until_gone:
         environment = simulator.environment(await until_gone.enter_async_context(serve(simulator)))
         async with (
@@ -755,22 +755,22 @@ async def test_a_run_that_nobody_knows_is_not_found(
     assert len(sent(simulator)) == 1
 
 
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", WAITS)
 async def test_a_wrong_key_is_told_at_once(provider: str, simulator: Simulator, environment: dict[str, str]) -> None:
     environment[KEYS[provider]] = {"render": "rnd", "inngest": "signkey-", "posthog": "phx", "runway": "key"}[
         provider
     ] + "_wrong_one"
-    call = await finished(environment, *GOING_ON[provider], 0)
+    call = await finished(environment, *WAITS[provider], 0)
     assert (call.failure.kind, call.failure.status) == ("auth", 401)
     assert len(sent(simulator)) == 1
 
 
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", WAITS)
 async def test_a_provider_that_is_not_there_at_first_is_told_at_once(
     provider: str, environment: dict[str, str]
 ) -> None:
     environment[f"{provider.upper()}_BASE_URL"] = "http://127.0.0.1:9"  # the discard port: nothing listens there
-    call = await finished(environment, *GOING_ON[provider], 0)
+    call = await finished(environment, *WAITS[provider], 0)
     assert "refused the connection" in call.failure.message
 
 
@@ -793,11 +793,11 @@ async def test_a_wait_that_could_never_read_the_run_is_an_error_when_its_time_is
 GOES_ON = "again to wait on: the run goes on, and nothing was cancelled."
 
 
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", WAITS)
 async def test_time_that_is_over_is_no_error_and_cancels_nothing(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    tool, arguments = GOING_ON[provider]
+    tool, arguments = WAITS[provider]
     call = await finished(environment, tool, {**arguments, "wait_seconds": 10}, 11)
     value = call.value
     assert 10 <= value["elapsed_seconds"] < 12
@@ -841,7 +841,7 @@ async def test_a_wait_is_no_longer_than_the_operator_allows(environment: dict[st
 
 
 async def test_a_wait_without_seconds_is_as_long_as_the_operator_says(environment: dict[str, str]) -> None:
-    async with opened(environment, wait_seconds=7) as gateway, calling(gateway, *GOING_ON["render"]) as call:
+    async with opened(environment, wait_seconds=7) as gateway, calling(gateway, *WAITS["render"]) as call:
         await pass_time(5)
         assert not call.is_over
         await call.finish(3)
@@ -863,11 +863,11 @@ async def test_a_run_that_ended_unseen_is_found_when_the_time_is_over(
     assert len(sent(simulator)) == 2
 
 
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", WAITS)
 async def test_a_caller_that_leaves_hangs_up_and_the_run_goes_on(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS[provider]) as call:
         await pass_time(1)
         call.scope.cancel()
         await settle()
@@ -876,17 +876,17 @@ async def test_a_caller_that_leaves_hangs_up_and_the_run_goes_on(
         streams = [request for request in simulator.requests if f"GET {request.path}" == STREAMS.get(provider)]
         assert len(streams) == (provider in STREAMS)
         assert all(stream.disconnected.is_set() for stream in streams)
-        await pass_time(60, step=5)
+        await pass_time(60)
         assert sent(simulator) == before
-    again = await finished(environment, GOING_ON[provider][0], {**GOING_ON[provider][1], "wait_seconds": 0})
+    again = await finished(environment, WAITS[provider][0], {**WAITS[provider][1], "wait_seconds": 0})
     assert not again.value["terminal"]
 
 
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", WAITS)
 async def test_a_server_that_stops_ends_the_wait_and_cancels_nothing(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON[provider]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS[provider]) as call:
         await pass_time(1)
         gateway.stop()
         await call.finish(0)
@@ -895,21 +895,21 @@ async def test_a_server_that_stops_ends_the_wait_and_cancels_nothing(
     assert {request.partition(" ")[0] for request in sent(simulator)} == {"GET"}
 
 
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", WAITS)
 async def test_a_wait_gives_a_sign_of_life_at_least_every_ten_seconds(
     provider: str, environment: dict[str, str]
 ) -> None:
     began = anyio.current_time()
-    call = await finished(environment, *GOING_ON[provider], 46)
-    moments = [began, *call.told_at, anyio.current_time()]
+    call = await finished(environment, *WAITS[provider], 46)
+    moments = [began, *call.progress_times, anyio.current_time()]
     assert max(later - earlier for earlier, later in pairwise(moments)) <= 10
-    assert len(call.told) >= 5
-    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+    assert len(call.progress) >= 5
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.progress))
 
 
 async def test_every_change_of_a_posthog_run_is_told(environment: dict[str, str]) -> None:
     run = f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/"
-    async with opened(environment) as gateway, calling(gateway, *GOING_ON["posthog"]) as call:
+    async with opened(environment) as gateway, calling(gateway, *WAITS["posthog"]) as call:
         for changes in ({"stage": "review"}, {"stage": "merge"}, {"branch": "fix"}, {"status": "completed"}):
             await outside(environment, "PATCH", run, changes)
             await settle()
@@ -921,8 +921,8 @@ async def test_every_change_of_a_posthog_run_is_told(environment: dict[str, str]
         f"{POSTHOG_RUNNING}: running, merge",
         f"{POSTHOG_RUNNING}: succeeded, merge",
     ]
-    assert [progress.progress for progress in call.told] == [1, 2, 3, 4]
-    assert {progress.total for progress in call.told} == {None}
+    assert [progress.progress for progress in call.progress] == [1, 2, 3, 4]
+    assert {progress.total for progress in call.progress} == {None}
 
 
 async def test_the_log_of_a_posthog_run_is_told_as_it_comes(environment: dict[str, str]) -> None:
@@ -931,30 +931,32 @@ async def test_the_log_of_a_posthog_run_is_told_as_it_comes(environment: dict[st
     told = "\n".join(call.lines)
     for line in ("console: Provisioning sandbox", "agent message chunk: The tests pass.", "console: Running tests"):
         assert line in told
-    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.progress))
 
 
 async def test_the_progress_of_a_runway_task_is_its_own_ratio(environment: dict[str, str]) -> None:
     call = await finished(environment, "runway-wait-for-run", {"id": RUNWAY_FRESH}, 25)
-    assert {progress.total for progress in call.told} == {1}
-    assert call.told[0].progress == 0
-    assert call.told[-1].progress == 1
-    told = [progress for progress in call.told if "running" in progress.message and "no news" not in progress.message]
+    assert {progress.total for progress in call.progress} == {1}
+    assert call.progress[0].progress == 0
+    assert call.progress[-1].progress == 1
+    reads = [
+        progress for progress in call.progress if "running" in progress.message and "no news" not in progress.message
+    ]
     # It runs from second 4 to second 20 and is asked for at 5, 10 and 15.
-    assert [round(progress.progress, 1) for progress in told] == [0.1, 0.4, 0.7]
-    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+    assert [round(one.progress, 1) for one in reads] == [0.1, 0.4, 0.7]
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.progress))
 
 
 async def test_the_progress_of_a_wait_never_exceeds_its_total(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for _ in range(4):
-        simulator.fail_next("runway", answering(run_as_told("runway", "RUNNING", progress=1.0)))
-    simulator.fail_next("runway", answering(run_as_told("runway", "SUCCEEDED")))
-    call = await finished(environment, *GOING_ON["runway"], 25)
+        simulator.fail_next("runway", json_response(run_json("runway", "RUNNING", progress=1.0)))
+    simulator.fail_next("runway", json_response(run_json("runway", "SUCCEEDED")))
+    call = await finished(environment, *WAITS["runway"], 25)
     assert call.value["status"] == "succeeded"
-    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
-    assert max(progress.progress for progress in call.told) <= 1
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.progress))
+    assert max(progress.progress for progress in call.progress) <= 1
 
 
 async def test_all_of_several_runs_are_waited_for_and_progress_counts_those_that_have_ended(
@@ -984,9 +986,9 @@ async def test_all_of_several_runs_are_waited_for_and_progress_counts_those_that
     requests = sent(simulator)
     assert len(requests) == 3 + 1 + 2
     assert requests[3] == f"GET {RENDER_RUNS}/events?taskRunIds={square['id']},{RENDER_RUNNING}"
-    assert {progress.total for progress in call.told} == {3}
-    assert call.told[-1].progress == 3
-    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.told))
+    assert {progress.total for progress in call.progress} == {3}
+    assert call.progress[-1].progress == 3
+    assert all(later.progress > earlier.progress for earlier, later in pairwise(call.progress))
 
 
 async def test_the_first_of_several_runs_that_ends_is_enough_where_any_will_do(
@@ -1018,7 +1020,7 @@ async def test_a_run_that_is_named_twice_is_one_run(simulator: Simulator, enviro
     call = await finished(environment, "render-wait-for-run", arguments, 0)
     assert [run["run_id"] for run in call.value["runs"]] == [RENDER_COMPLETED, RENDER_FAILED]
     assert len(sent(simulator)) == 2
-    assert {progress.total for progress in call.told} == {2}
+    assert {progress.total for progress in call.progress} == {2}
 
 
 async def test_one_run_in_a_list_is_answered_with_a_list(environment: dict[str, str]) -> None:
@@ -1077,7 +1079,7 @@ async def test_a_posthog_run_that_was_not_started_says_how_to_start_it(environme
 
 
 @pytest.mark.parametrize("spelling", ["plain", "escaped"])
-@pytest.mark.parametrize("provider", GOING_ON)
+@pytest.mark.parametrize("provider", WAITS)
 async def test_a_secret_in_what_a_provider_tells_of_a_run_is_masked(
     provider: str, spelling: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
@@ -1086,11 +1088,11 @@ async def test_a_secret_in_what_a_provider_tells_of_a_run_is_masked(
     ] + "_planted_5d1c7a90b2e8"
     native = {"render": "failed", "inngest": "Failed", "posthog": "failed", "runway": "FAILED"}[provider]
     member = {"render": "error", "inngest": "output", "posthog": "error_message", "runway": "failure"}[provider]
-    body = json.dumps(run_as_told(provider, native, **{member: f"cannot use {key}"}))
+    body = json.dumps(run_json(provider, native, **{member: f"cannot use {key}"}))
     if spelling == "escaped":
         body = body.replace("planted", "pl\\u0061nted")
     simulator.fail_next(provider, Fault(200, {"Content-Type": "application/json"}, body))
-    tool, arguments = GOING_ON[provider]
+    tool, arguments = WAITS[provider]
     call = await finished(environment, tool, arguments, 0)
     assert call.value["error"] == "cannot use [secret]"
     assert call.outcome.structured == json.loads(call.outcome.text)
@@ -1102,9 +1104,9 @@ async def test_a_secret_on_the_stream_of_a_run_is_masked(simulator: Simulator, e
     ended = {"type": "task_run_state", "run_id": POSTHOG_RUNNING, "status": "completed", "output": {"key": key}}
     log = {"type": "notification", "notification": {"method": "_posthog/console", "params": {"message": f"key {key}"}}}
     events = "".join(f"data: {json.dumps(event)}\n\n" for event in (log, ended)).replace("planted", "pl\\u0061nted")
-    simulator.fail_next("posthog", HONEST)
+    simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", Fault(200, {"Content-Type": "text/event-stream"}, events))
-    call = await finished(environment, *GOING_ON["posthog"], 1)
+    call = await finished(environment, *WAITS["posthog"], 1)
     assert call.value["result"] == {"key": "[secret]"}
     assert "console: key [secret]" in call.lines
     assert key not in json.dumps([call.outcome.text, call.outcome.structured, call.lines])
@@ -1126,7 +1128,7 @@ DOORS: list[tuple[Door, Era]] = [
 
 async def test_structured_content_is_the_texts_json_and_fits_the_output_schema(environment: dict[str, str]) -> None:
     calls = [(f"{case.partition(' ')[0]}-wait-for-run", arguments) for case, (arguments, _) in ALREADY.items()]
-    calls += [(tool, {**arguments, "wait_seconds": 0}) for tool, arguments in GOING_ON.values()]
+    calls += [(tool, {**arguments, "wait_seconds": 0}) for tool, arguments in WAITS.values()]
     calls += [("render-wait-for-run", {"taskRunId": [RENDER_COMPLETED, RENDER_RUNNING], "until": "any"})]
     calls += [("render-wait-for-run", {"taskRunId": [RENDER_RUNNING], "wait_seconds": 0})]
     async with open_client("memory", "auto", environment) as client:
@@ -1146,7 +1148,7 @@ async def test_a_result_that_is_cut_fits_the_output_schema_still(
     ids: Any, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     results = [{"row": n, "text": "x" * 100} for n in range(2_000)]
-    simulator.fail_next("render", answering(run_as_told("render", "completed", results=results)))
+    simulator.fail_next("render", json_response(run_json("render", "completed", results=results)))
     async with open_client("memory", "auto", environment) as client:
         schema = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}["render-wait-for-run"]
         result = await client.call_tool("render-wait-for-run", {"taskRunId": ids})
@@ -1171,7 +1173,7 @@ async def test_two_waits_on_one_connection_do_not_disturb_each_other(
                 async def on_progress(progress: float, total: float | None, message: str | None) -> None:
                     told[provider].append(progress)
 
-                tool, arguments = GOING_ON[provider]
+                tool, arguments = WAITS[provider]
                 results[provider] = await client.call_tool(tool, arguments, progress_callback=on_progress)
                 ended[provider].set()
 
@@ -1198,7 +1200,7 @@ async def test_two_waits_on_one_connection_do_not_disturb_each_other(
 async def test_a_client_that_cancels_its_wait_hangs_up_and_the_run_goes_on(
     door: Door, era: Era, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    tool, arguments = GOING_ON["render"]
+    tool, arguments = WAITS["render"]
     with anyio.fail_after(PATIENCE):
         async with open_client(door, era, environment) as client:
             async with anyio.create_task_group() as tasks:

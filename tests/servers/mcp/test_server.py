@@ -20,15 +20,15 @@ from mcp_taskruns.servers.mcp.server import build_server, render_error, render_r
 from mcp_taskruns.settings import Settings
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.clients import Era, open_client, open_gateway
-from tests.engine.runs.driver import (
+from tests.calls import (
     INNGEST_COMPLETED,
     POSTHOG_COMPLETED,
     RENDER_COMPLETED,
     RUNWAY_SUCCEEDED,
     TASK,
-    answering,
+    json_response,
 )
+from tests.clients import Era, open_client, open_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -110,9 +110,9 @@ async def test_what_is_redacted_in_the_text_is_redacted_in_the_object(environmen
 
 
 OTHER_SHAPES = {
-    "an array": answering([{"id": RENDER_COMPLETED, "status": "completed"}]),
-    "an id that is a number": answering({"id": 5, "status": "completed"}),
-    "a state that is an object": answering({"id": RENDER_COMPLETED, "status": {"name": "completed"}}),
+    "an array": json_response([{"id": RENDER_COMPLETED, "status": "completed"}]),
+    "an id that is a number": json_response({"id": 5, "status": "completed"}),
+    "a state that is an object": json_response({"id": RENDER_COMPLETED, "status": {"name": "completed"}}),
     "a text": Fault(200, {"Content-Type": "text/plain"}, "completed"),
     "nothing": Fault(204, {}, ""),
 }
@@ -134,7 +134,7 @@ async def test_a_long_run_is_whole_in_the_text_and_cut_in_the_object(
     era: Era, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     run = {"id": RENDER_COMPLETED, "status": "completed", "results": ["x" * 300] * 100}
-    simulator.fail_next("render", answering(run))
+    simulator.fail_next("render", json_response(run))
     async with open_client("memory", era, environment) as client:
         texts, structured = await accepted(client, "render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
     assert json.loads(texts[0]) == run

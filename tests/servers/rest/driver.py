@@ -1,6 +1,5 @@
 """What the tests of the REST side share: the server on a loopback socket, and a provider that answers as it is told."""
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,16 +9,16 @@ from typing import Any
 
 import anyio
 import httpx
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mcp_taskruns.app import build_rest_app
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import Loaded, load
 from mcp_taskruns.settings import read_settings
+from tests.clients import listening
 
 ACME = str(Path(__file__).parent / "capabilities")
 """The folder of a capability of these tests: everything that a route can be, none of it a real provider's."""
@@ -49,33 +48,6 @@ def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
     settings = read_settings({"rest": True, **flags}, environment)
     loaded = _loaded(settings.capabilities, overlays=not settings.no_overlays)
     return Gateway(build_catalog(loaded.tools, settings, loaded.rest_tools), settings)
-
-
-class _Server(uvicorn.Server):
-    """A server that stops as soon as it is told, and not at its next look around."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(
-            uvicorn.Config(app, http="h11", log_config=None, access_log=False, timeout_graceful_shutdown=1)
-        )
-        self.stopping = anyio.Event()
-
-    async def main_loop(self) -> None:
-        await self.stopping.wait()
-
-
-@asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[str]:
-    """The app on a loopback port, as in tests/doors.py; yields its origin."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _Server(app)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server._serve, [listener])  # `serve` would take the test run's signals
-            try:
-                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-            finally:
-                server.stopping.set()
 
 
 @asynccontextmanager

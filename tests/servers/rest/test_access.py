@@ -16,8 +16,9 @@ from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import Settings
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.engine.runs.driver import RENDER_COMPLETED
-from tests.servers.rest.driver import ACME, Provider, acme, listening, open_gateway, problem, served
+from tests.calls import RENDER_COMPLETED
+from tests.clients import listening
+from tests.servers.rest.driver import ACME, Provider, acme, open_gateway, problem, served
 
 pytestmark = pytest.mark.anyio
 

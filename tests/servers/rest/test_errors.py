@@ -16,7 +16,7 @@ from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.servers.rest.app import STATUSES
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.engine.runs.driver import INNGEST_COMPLETED, RENDER_COMPLETED, RENDER_RUNNING, TASK
+from tests.calls import INNGEST_COMPLETED, RENDER_COMPLETED, RENDER_RUNNING, TASK
 from tests.servers.rest.driver import KEY, Provider, acme, problem, served, streaming
 
 pytestmark = pytest.mark.anyio

@@ -21,7 +21,7 @@ from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.server import serve
-from tests.engine.runs.driver import (
+from tests.calls import (
     INNGEST_COMPLETED,
     INNGEST_RUNNING,
     KEYS,

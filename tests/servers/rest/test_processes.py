@@ -20,7 +20,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.types import TextContent
 
 from mcp_taskruns.simulator.app import Simulator
-from tests.engine.runs.driver import RENDER_COMPLETED, RENDER_RUNNING
+from tests.calls import RENDER_COMPLETED, RENDER_RUNNING
 from tests.servers.mcp.test_stdio import INITIALIZE, Process
 from tests.servers.rest.driver import problem
 

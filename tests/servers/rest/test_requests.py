@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from mcp_taskruns.servers.rest import app as rest_adapter
 from mcp_taskruns.simulator.app import Simulator
-from tests.engine.runs.driver import POSTHOG_COMPLETED, RENDER_COMPLETED, TASK
+from tests.calls import POSTHOG_COMPLETED, RENDER_COMPLETED, TASK
 from tests.servers.rest.driver import Provider, acme, problem, served
 
 pytestmark = pytest.mark.anyio

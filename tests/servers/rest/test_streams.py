@@ -17,7 +17,7 @@ from mcp_taskruns.servers.rest import app as rest_adapter
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
-from tests.engine.runs.driver import (
+from tests.calls import (
     POSTHOG_COMPLETED,
     POSTHOG_NOT_STARTED,
     RENDER_COMPLETED,

@@ -1,4 +1,4 @@
-"""What the tests of runs share: the simulated providers' runs, and a call that a driven clock takes to its end."""
+"""Calls through the gateway on the driven clock, and the runs of the simulated providers."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import httpx
 
 from mcp_taskruns.core.calls.response import CallResult
@@ -19,10 +18,7 @@ from mcp_taskruns.simulator.traffic import RecordedRequest
 from tests.clients import open_gateway
 from tests.clock import pass_time, settle
 
-PATIENCE = 20
-"""Seconds after which a wait for an event of another process is given up."""
-
-# What the simulated providers have: the docstrings of mcp_taskruns/simulator/{render,inngest,posthog,runway}.py
+# The data of the simulated providers: the docstrings of mcp_taskruns/simulator/{render,inngest,posthog,runway}
 RENDER_COMPLETED, RENDER_FAILED, RENDER_CANCELED, RENDER_RUNNING = (f"trn-d5im000000000000000{n}" for n in (1, 2, 3, 4))
 INNGEST_FRESH, INNGEST_RUNNING, INNGEST_COMPLETED, INNGEST_FAILED, INNGEST_CANCELLED = (
     f"01JZDEM0RVN00000000000000{n}" for n in (1, 2, 3, 4, 5)
@@ -41,6 +37,7 @@ INNGEST_RUNS = "/inngest/v1/runs"
 POSTHOG_RUNS = f"/posthog/api/projects/1/tasks/{TASK}/runs"
 RUNWAY_TASKS = "/runway/v1/tasks"
 
+# The variable with each provider's credential
 KEYS = {
     "render": "RENDER_API_KEY",
     "inngest": "INNGEST_SIGNING_KEY",
@@ -50,14 +47,15 @@ KEYS = {
 
 Arguments = dict[str, Any]
 
-GOING_ON: dict[str, tuple[str, Arguments]] = {
+# A wait, at each provider, for a run that is still active for minutes
+WAITS: dict[str, tuple[str, Arguments]] = {
     "render": ("render-wait-for-run", {"taskRunId": RENDER_RUNNING}),
     "inngest": ("inngest-wait-for-run", {"runId": INNGEST_RUNNING}),
     "posthog": ("posthog-wait-for-run", {"task_id": TASK, "id": POSTHOG_RUNNING}),
     "runway": ("runway-wait-for-run", {"id": RUNWAY_THROTTLED}),
 }
-"""At each provider a run that goes on by itself for minutes."""
 
+# The requests that such a wait sends
 READS = {
     "render": f"GET {RENDER_RUNS}/{RENDER_RUNNING}",
     "inngest": f"GET {INNGEST_RUNS}/{INNGEST_RUNNING}",
@@ -69,14 +67,32 @@ STREAMS = {
     "posthog": f"GET {POSTHOG_RUNS}/{POSTHOG_RUNNING}/stream/?start=latest",
 }
 
+NO_FAULT = Fault()
+"""A request that the simulator responds to as usual."""
+
+PASSING = {
+    "cut": Fault(truncate=True),
+    "429": Fault(429, body="slow down"),
+    "502": Fault(502, body="bad gateway"),
+    "503": Fault(503, body="busy"),
+    "504": Fault(504, body="too slow"),
+}
+"""Transient faults: the next request may succeed."""
+
+TRIES = 4
+"""How often a request that is safe to repeat is sent at most."""
+
+ALL_TRIES_S = 8
+"""Seconds that all tries take at most: backoffs of up to 1, 2 and 4 seconds."""
+
 
 class Call:
-    """A call under way on the driven clock: what it told, when, and how it ended."""
+    """A call on the driven clock: its progress, with times, and its outcome."""
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.told: list[Progress] = []
-        self.told_at: list[float] = []
+        self.progress: list[Progress] = []
+        self.progress_times: list[float] = []
         self.ended_at: float | None = None
         self.error: CallError | None = None
         self._outcome: CallResult | None = None
@@ -87,7 +103,7 @@ class Call:
 
     @property
     def outcome(self) -> CallResult:
-        assert self._outcome is not None, f"the call has not returned: {self.error or 'it goes on'}"
+        assert self._outcome is not None, f"the call has not returned: {self.error or 'it is still running'}"
         return self._outcome
 
     @property
@@ -103,11 +119,12 @@ class Call:
 
     @property
     def lines(self) -> list[str]:
-        return [progress.message for progress in self.told]
+        """The messages of the progress."""
+        return [progress.message for progress in self.progress]
 
     async def report(self, progress: Progress) -> None:
-        self.told.append(progress)
-        self.told_at.append(anyio.current_time())
+        self.progress.append(progress)
+        self.progress_times.append(anyio.current_time())
 
     async def run(self, gateway: Gateway, tool: str, arguments: Arguments) -> None:
         try:
@@ -118,7 +135,7 @@ class Call:
         self.ended_at = anyio.current_time()
 
     async def finish(self, seconds: float) -> "Call":
-        """Let time pass until the call is over, which it is within these seconds."""
+        """Let time pass until the call is over; fail if it takes longer than `seconds`."""
         await settle()
         for _ in range(round(seconds * 4)):
             if self.is_over:
@@ -130,6 +147,7 @@ class Call:
 
 @asynccontextmanager
 async def opened(environment: Mapping[str, str], **flags: object) -> AsyncIterator[Gateway]:
+    """Open a gateway and close it after the block."""
     gateway = open_gateway(environment, **flags)
     try:
         yield gateway
@@ -139,7 +157,7 @@ async def opened(environment: Mapping[str, str], **flags: object) -> AsyncIterat
 
 @asynccontextmanager
 async def calling(gateway: Gateway, tool: str, arguments: Arguments) -> AsyncIterator[Call]:
-    """A call that has begun, and is cut off at the end of the block."""
+    """Start a call; cancel it at the end of the block if it is still running."""
     call = Call()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call.run, gateway, tool, arguments)
@@ -149,62 +167,44 @@ async def calling(gateway: Gateway, tool: str, arguments: Arguments) -> AsyncIte
 
 
 async def finished(environment: Mapping[str, str], tool: str, arguments: Arguments, seconds: float = 60) -> Call:
-    """A call that is over within these seconds, of a server of its own."""
+    """Make a call through a gateway of its own; fail if it takes longer than `seconds`."""
     async with opened(environment) as gateway, calling(gateway, tool, arguments) as call:
         return await call.finish(seconds)
 
 
 async def outside(environment: Mapping[str, str], method: str, path: str, body: Any = None) -> Any:
-    """Somebody else's request to a provider, and its answer."""
+    """Send a request to a provider as another client would, and return the value of the response."""
     key = environment[KEYS[path.split("/")[1]]]
     origin = environment["RENDER_BASE_URL"].removesuffix("/render/v1")
     headers = {"Authorization": f"Bearer {key}", "X-Runway-Version": "2024-11-06", "Accept": "application/json"}
     async with httpx.AsyncClient(headers=headers) as client:
-        answer = await client.request(method, origin + path, json=body)
-    answer.raise_for_status()
-    return answer.json() if answer.content else None
+        response = await client.request(method, origin + path, json=body)
+    response.raise_for_status()
+    return response.json() if response.content else None
 
 
-def is_ours(request: RecordedRequest) -> bool:
+def is_from_server(request: RecordedRequest) -> bool:
+    """Return whether our server sent the request, and not `outside`."""
     return dict(request.headers)["user-agent"].startswith("mcp-taskruns/")
 
 
 def sent(simulator: Simulator) -> list[str]:
-    """What the server has sent; what a test has sent from outside is left out."""
-    return [f"{request.method} {request.path}" for request in simulator.requests if is_ours(request)]
+    """Return the method and path of each request that our server sent."""
+    return [f"{request.method} {request.path}" for request in simulator.requests if is_from_server(request)]
 
 
-def answering(value: Any, status: int = 200) -> Fault:
-    """The next answer, in place of the simulator's own."""
+def json_response(value: Any, status: int = 200) -> Fault:
+    """Return a fault that responds with this value instead of the simulator's own response."""
     return Fault(status, {"Content-Type": "application/json"}, json.dumps(value))
 
 
-HONEST = Fault()
-"""A request that the simulator answers itself."""
-
-PASSING = {
-    "cut": Fault(truncate=True),
-    "429": Fault(429, body="slow down"),
-    "502": Fault(502, body="bad gateway"),
-    "503": Fault(503, body="busy"),
-    "504": Fault(504, body="too slow"),
-}
-"""Refusals, and a lost connection, that may be gone a moment later."""
-
-TRIES = 4
-"""How often something is sent at most that is safe to send again."""
-
-ALL_TRIES_S = 8
-"""What trying so often takes at most: pauses of up to 1, 2 and 4 seconds."""
-
-
 def timeless(value: dict[str, Any]) -> dict[str, Any]:
-    """A wait's value without its seconds, which the machine's own speed is part of."""
+    """Return the value of a wait without its seconds, which depend on the speed of the machine."""
     return {name: item for name, item in value.items() if name != "elapsed_seconds"}
 
 
-def run_as_told(provider: str, native: str, **more: Any) -> Any:
-    """How a provider tells of its run that goes on, with this status."""
+def run_json(provider: str, native: str, **more: Any) -> Any:
+    """Return the active run of a provider as the provider sends it, with this status."""
     run_id = READS[provider].removesuffix("/").rpartition("/")[2]
     if provider == "inngest":
         return {"data": {"run_id": run_id, "status": native, **more}}
