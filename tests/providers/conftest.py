@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the providers' operations."""
+"""A client of a server for the simulated providers."""
 
 from collections.abc import AsyncIterator
 

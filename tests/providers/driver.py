@@ -1,4 +1,4 @@
-"""What the tests of the providers' operations share: calls by an MCP client, what it was told, and what was sent."""
+"""Calls through an MCP client against the simulated providers, their results, and the requests that were sent."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -21,124 +21,133 @@ from tests.calls import POSTHOG_RUNS, TASK, Arguments, is_from_server
 from tests.clock import pass_time, settle
 
 TOOLS = load_tools(())
-"""The shipped tools, read once."""
+"""The tools of the built-in capability files, loaded once."""
 
-TRANSPORT = {"host", "user-agent", "accept-encoding", "content-length", "connection"}
-"""Headers that any HTTP client sends by itself."""
+CLIENT_HEADERS = {"host", "user-agent", "accept-encoding", "content-length", "connection"}
+"""Headers that every HTTP client adds."""
 
-# posthog.com/docs/api: personal API key as bearer. All but the stream renders JSON only, also where bytes or JSON lines
-# are sent: PostHog products/tasks/backend/api.py
+# posthog.com/docs/api: the personal API key is a bearer token. All operations except the stream have only a JSON
+# renderer, even if they send bytes or JSON lines: PostHog products/tasks/backend/api.py
 POSTHOG_READING = {"accept": "application/json, */*;q=0.5", "authorization": "Bearer phx_simulated"}
 POSTHOG_WRITING = POSTHOG_READING | {"content-type": "application/json"}
 
 
-def on(run_id: str, **more: Any) -> Arguments:
-    """The arguments that name a run of PostHog's, and others."""
+def run_arguments(run_id: str, **more: Any) -> Arguments:
+    """Return the arguments that identify a PostHog run, and more arguments."""
     return {"task_id": TASK, "id": run_id, **more}
 
 
-def path_on(run_id: str, place: str = "") -> str:
-    """The path of a run of PostHog's, or of a place below it."""
-    return f"{POSTHOG_RUNS}/{run_id}/{place}"
+def run_path(run_id: str, subpath: str = "") -> str:
+    """Return the path of a PostHog run, or one below it."""
+    return f"{POSTHOG_RUNS}/{run_id}/{subpath}"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the client was told: the result of its call, and the progress before."""
+class ToolResult:
+    """The result of a tool call and the progress messages before it."""
 
-    result: types.CallToolResult
+    raw: types.CallToolResult
     progress: list[str]
 
     @property
+    def is_error(self) -> bool:
+        return bool(self.raw.is_error)
+
+    @property
+    def structured_content(self) -> Any:
+        return self.raw.structured_content
+
+    @property
     def content(self) -> Any:
-        """The first block."""
-        assert not self.result.is_error, self.text
-        return self.result.content[0]
+        """The first block. Fails for an error."""
+        assert not self.is_error, self.text
+        return self.raw.content[0]
 
     @property
     def text(self) -> str:
-        block = self.result.content[0]
+        """The text of the first block."""
+        block = self.raw.content[0]
         assert isinstance(block, types.TextContent)
         return block.text
 
     @property
     def value(self) -> Any:
-        """The JSON of the first block."""
-        assert not self.result.is_error, self.text
+        """The JSON of the first block. Fails for an error."""
+        assert not self.is_error, self.text
         return json.loads(self.text)
 
     @property
     def notes(self) -> list[str]:
-        """The texts of all blocks but the first."""
-        notes = [block.text for block in self.result.content[1:] if isinstance(block, types.TextContent)]
-        assert len(notes) == len(self.result.content) - 1
+        """The texts of all blocks after the first."""
+        notes = [block.text for block in self.raw.content[1:] if isinstance(block, types.TextContent)]
+        assert len(notes) == len(self.raw.content) - 1
         return notes
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error as an object, which stands below the line for people in the only block."""
-        assert self.result.is_error, self.text
-        assert (len(self.result.content), self.result.structured_content) == (1, None)
-        line, _, told = self.text.rpartition("\n")
-        error: dict[str, Any] = json.loads(told)
+        """The JSON of the error, which follows the readable line in the only block."""
+        assert self.is_error, self.text
+        assert (len(self.raw.content), self.structured_content) == (1, None)
+        line, _, document = self.text.rpartition("\n")
+        error: dict[str, Any] = json.loads(document)
         assert line.startswith(error["message"].removesuffix("."))
         return error
 
     @property
-    def everything(self) -> str:
-        """All that the client got to see."""
-        return "\n".join([self.result.model_dump_json(), *self.progress])
+    def all_text(self) -> str:
+        """Everything that the client received."""
+        return "\n".join([self.raw.model_dump_json(), *self.progress])
 
 
 class Caller:
-    """A client connected to a server of ours, in memory, on the driven clock."""
+    """An MCP client connected in memory to a server, on the driven clock."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def call(self, tool: str, /, *, within: float = 0.5, **arguments: Any) -> Told:
-        """What a call was told that is over within these simulated seconds."""
-        lines: list[str] = []
+    async def call(self, tool: str, /, *, within: float = 0.5, **arguments: Any) -> ToolResult:
+        """Call a tool and return its result. Fails if the call takes more than `within` simulated seconds."""
+        messages: list[str] = []
         results: list[types.CallToolResult] = []
 
-        async def note(progress: float, total: float | None, message: str | None) -> None:
-            lines.append(message or "")
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            messages.append(message or "")
 
-        async def send() -> None:
-            results.append(await self._client.call_tool(tool, arguments, progress_callback=note))
+        async def call_tool() -> None:
+            results.append(await self._client.call_tool(tool, arguments, progress_callback=on_progress))
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send)
+            tasks.start_soon(call_tool)
             await settle()
             for _ in range(round(within * 4)):
                 if results:
                     break
                 await pass_time(0.25)
             tasks.cancel_scope.cancel()
-        assert results, f"not over after {within} s: {lines}"
-        return Told(results[0], lines)
+        assert results, f"the call did not return within {within} s: {messages}"
+        return ToolResult(results[0], messages)
 
     async def annotations(self, tool: str) -> dict[str, bool]:
-        """The hints that the client lists a tool with."""
+        """Return the annotations of a listed tool."""
         listed = await self._client.list_tools()
-        (found,) = [one.annotations for one in listed.tools if one.name == tool]
-        assert found is not None
-        hints: dict[str, bool] = found.model_dump(by_alias=True, exclude_none=True)
+        (annotations,) = [item.annotations for item in listed.tools if item.name == tool]
+        assert annotations is not None
+        hints: dict[str, bool] = annotations.model_dump(by_alias=True, exclude_none=True)
         return hints
 
 
 @asynccontextmanager
 async def connected(environment: Mapping[str, str], **changes: str | None) -> AsyncIterator[Caller]:
-    """A client of a server with this environment; a change of None leaves that variable out."""
-    changed = {name: value for name, value in {**environment, **changes}.items() if value is not None}
-    settings = read_settings({}, changed)
+    """Yield a client of a server with this environment. A change to None removes the variable."""
+    variables = {name: value for name, value in {**environment, **changes}.items() if value is not None}
+    settings = read_settings({}, variables)
     async with Client(build_server(Gateway(build_catalog(TOOLS, settings), settings)), mode="auto") as client:
         yield Caller(client)
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A request as it reached the provider, without what any HTTP client sends by itself; a JSON body as its value."""
+class SentRequest:
+    """A request that the server sent, without the headers that every client adds. A JSON body is parsed."""
 
     method: str
     path: str
@@ -146,22 +155,23 @@ class Sent:
     body: Any = None
 
 
-def requests(simulator: Simulator) -> list[RecordedRequest]:
-    """What the server has sent; what a test has sent from outside is left out."""
+def server_requests(simulator: Simulator) -> list[RecordedRequest]:
+    """Return the recorded requests of the server, without those that a test sent directly."""
     return [request for request in simulator.requests if is_from_server(request)]
 
 
-def methods(simulator: Simulator) -> list[str]:
-    """The methods alone."""
-    return [request.method for request in requests(simulator)]
+def sent_methods(simulator: Simulator) -> list[str]:
+    """Return the methods of the server's requests."""
+    return [request.method for request in server_requests(simulator)]
 
 
-def wire(simulator: Simulator) -> list[Sent]:
-    """The same, to be compared whole."""
-    return list(map(_sent, requests(simulator)))
+def sent_requests(simulator: Simulator) -> list[SentRequest]:
+    """Return the server's requests for comparison."""
+    return list(map(_sent_request, server_requests(simulator)))
 
 
-def _sent(request: RecordedRequest) -> Sent:
-    headers = {name: value for name, value in request.headers if name not in TRANSPORT}
+def _sent_request(request: RecordedRequest) -> SentRequest:
+    headers = {name: value for name, value in request.headers if name not in CLIENT_HEADERS}
     is_json = headers.get("content-type") == "application/json"
-    return Sent(request.method, request.path, headers, json.loads(request.body) if is_json else request.body or None)
+    body = json.loads(request.body) if is_json else request.body or None
+    return SentRequest(request.method, request.path, headers, body)

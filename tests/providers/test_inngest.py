@@ -1,7 +1,7 @@
-"""Inngest's three operations: where the capability file and the provider differ, the client gets what the provider has.
+"""Inngest's three operations, where the provider differs from its capability file.
 
-Literals are from Inngest's open-source server (inngest/inngest pkg/api/apiv1: apiv1.go, cache.go; pkg/enums) and the
-answers that it gives.
+Literals are from Inngest's open-source server (inngest/inngest pkg/api/apiv1: apiv1.go, cache.go; pkg/enums) and its
+responses.
 """
 
 import json
@@ -21,50 +21,50 @@ from tests.calls import (
     Arguments,
     sent,
 )
-from tests.providers.driver import Caller, Sent, connected, requests, wire
+from tests.providers.driver import Caller, SentRequest, connected, sent_requests, server_requests
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
-# The bearer is the signing key of the environment, and any Accept is answered with JSON
-SENT = {"accept": "application/json, */*;q=0.5", "authorization": "Bearer signkey-test-simulated"}
+# The bearer token is the signing key. The response to any Accept header is JSON
+HEADERS = {"accept": "application/json, */*;q=0.5", "authorization": "Bearer signkey-test-simulated"}
 UNKNOWN = "01HE0000000000000000000000"
-ENDED = [
+TERMINAL = [
     (INNGEST_COMPLETED, "succeeded", "Completed"),
     (INNGEST_FAILED, "failed", "Failed"),
     (INNGEST_CANCELLED, "canceled", "Cancelled"),
 ]
 
 
-def refused(status: int, message: str) -> Fault:
-    """cache.go keeps the body of a refusal and loses its code: every GET is answered 200."""
-    said = {"error": message, "data": None, "status": status}
-    return Fault(200, {"Content-Type": "application/json"}, json.dumps(said))
+def cached_error(status: int, message: str) -> Fault:
+    """Return an error as cache.go sends it: the cache drops the status code, so every GET is a 200."""
+    body = {"error": message, "data": None, "status": status}
+    return Fault(200, {"Content-Type": "application/json"}, json.dumps(body))
 
 
-# I1 get-function-run-status: "unknown run = HTTP 200 with {error, data: null, status: 500} -> reported as success"
+# get-function-run-status
 
 
-@pytest.mark.parametrize(("run_id", "state", "status"), ENDED)
-async def test_i1_a_run_is_told_with_its_output_also_when_that_is_an_error(
-    run_id: str, state: str, status: str, simulator: Simulator, caller: Caller
+@pytest.mark.parametrize(("run_id", "status", "native_status"), TERMINAL)
+async def test_inngest_get_run_returns_output_and_status_of_a_terminal_run(
+    run_id: str, status: str, native_status: str, simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("inngest-get-function-run-status", runId=run_id)
-    assert wire(simulator) == [Sent("GET", f"{INNGEST_RUNS}/{run_id}", SENT)]
-    run = told.value["data"]
-    assert (run["run_id"], run["status"], "output" in run) == (run_id, status, True)
-    assert told.notes == [f"Run {run_id}: {state} ({status})."]
-    assert told.result.structured_content == told.value
+    result = await caller.call("inngest-get-function-run-status", runId=run_id)
+    assert sent_requests(simulator) == [SentRequest("GET", f"{INNGEST_RUNS}/{run_id}", HEADERS)]
+    run = result.value["data"]
+    assert (run["run_id"], run["status"], "output" in run) == (run_id, native_status, True)
+    assert result.notes == [f"Run {run_id}: {status} ({native_status})."]
+    assert result.structured_content == result.value
 
 
-async def test_i1_a_run_that_goes_on_has_no_output(caller: Caller) -> None:
-    told = await caller.call("inngest-get-function-run-status", runId=INNGEST_RUNNING)
-    assert "output" not in told.value["data"]
-    assert told.notes == [f"Run {INNGEST_RUNNING}: running (Running)."]
+async def test_inngest_get_run_has_no_output_while_running(caller: Caller) -> None:
+    result = await caller.call("inngest-get-function-run-status", runId=INNGEST_RUNNING)
+    assert "output" not in result.value["data"]
+    assert result.notes == [f"Run {INNGEST_RUNNING}: running (Running)."]
 
 
-async def test_i1_an_unknown_run_that_is_answered_with_200_is_not_found(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("inngest-get-function-run-status", runId=UNKNOWN)
-    assert told.error == {
+async def test_inngest_200_with_error_for_an_unknown_run_is_not_found(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("inngest-get-function-run-status", runId=UNKNOWN)
+    assert result.error == {
         "kind": "not_found",
         "status": 500,
         "message": f"the provider answered 500: Unable to load function run: {UNKNOWN}",
@@ -72,60 +72,64 @@ async def test_i1_an_unknown_run_that_is_answered_with_200_is_not_found(simulato
         "hint": "Inngest has no such run in this environment. Check the id, and that the key is of the run's "
         "environment.",
     }
-    # What is said with 500 would be worth another try
-    assert len(requests(simulator)) == 1
+    # A real 500 would be retried
+    assert len(server_requests(simulator)) == 1
 
 
-async def test_i1_an_id_that_is_no_ulid_is_a_mistake_of_the_call(caller: Caller) -> None:
-    told = await caller.call("inngest-get-function-run-status", runId="nope")
-    assert (told.error["kind"], told.error["status"]) == ("validation", 400)
-    assert told.error["message"] == "the provider answered 400: Invalid run ID: nope"
-    assert "A run id is a ULID" in told.error["hint"]
+async def test_inngest_invalid_run_id_is_a_validation_error(caller: Caller) -> None:
+    result = await caller.call("inngest-get-function-run-status", runId="nope")
+    assert (result.error["kind"], result.error["status"]) == ("validation", 400)
+    assert result.error["message"] == "the provider answered 400: Invalid run ID: nope"
+    assert "A run id is a ULID" in result.error["hint"]
 
 
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, "auth"), (404, "not_found"), (429, "rate_limited"), (500, "unavailable")]
 )
-async def test_i1_the_status_in_the_body_decides_what_an_error_means(
+async def test_inngest_status_in_the_body_determines_the_error_kind(
     status: int, kind: str, simulator: Simulator, caller: Caller
 ) -> None:
     for _ in range(4):
-        simulator.fail_next("inngest", refused(status, "no"))
-    told = await caller.call("inngest-get-function-run-status", runId=INNGEST_RUNNING, within=8)
-    assert (told.error["kind"], told.error["status"]) == (kind, status)
+        simulator.fail_next("inngest", cached_error(status, "no"))
+    result = await caller.call("inngest-get-function-run-status", runId=INNGEST_RUNNING, within=8)
+    assert (result.error["kind"], result.error["status"]) == (kind, status)
 
 
-async def test_i1_a_cached_answer_is_json_although_it_is_called_text(simulator: Simulator, caller: Caller) -> None:
+async def test_inngest_cached_text_response_is_parsed_as_json(simulator: Simulator, caller: Caller) -> None:
     first = await caller.call("inngest-get-function-run-status", runId=INNGEST_COMPLETED)
     again = await caller.call("inngest-get-function-run-status", runId=INNGEST_COMPLETED)
     assert (again.value, again.notes) == (first.value, first.notes)
-    assert again.result.structured_content == first.value
-    # A cache hit as the server sends it, should the simulator ever stop doing so
-    said = '{"data":{"run_id":"01M8","status":"Failed","ended_at":null},"metadata":{"cached_until":"x"}}\n'
-    simulator.fail_next("inngest", Fault(200, {"Content-Type": "text/plain; charset=utf-8"}, said))
-    told = await caller.call("inngest-get-function-run-status", runId=INNGEST_COMPLETED)
-    assert told.value["data"]["status"] == "Failed"
-    assert told.notes == ["Run 01M8: failed (Failed)."]
+    assert again.structured_content == first.value
+    # A cached response as the real server sends it
+    body = '{"data":{"run_id":"01M8","status":"Failed","ended_at":null},"metadata":{"cached_until":"x"}}\n'
+    simulator.fail_next("inngest", Fault(200, {"Content-Type": "text/plain; charset=utf-8"}, body))
+    result = await caller.call("inngest-get-function-run-status", runId=INNGEST_COMPLETED)
+    assert result.value["data"]["status"] == "Failed"
+    assert result.notes == ["Run 01M8: failed (Failed)."]
 
 
-async def test_i1_an_error_is_one_also_in_a_cached_answer(simulator: Simulator, caller: Caller) -> None:
-    said = f'{{"error":"Unable to load function run: {UNKNOWN}","data":null,"status":500}}'
-    simulator.fail_next("inngest", Fault(200, {"Content-Type": "text/plain; charset=utf-8"}, said))
-    told = await caller.call("inngest-get-function-run-status", runId=UNKNOWN)
-    assert told.error["kind"] == "not_found"
+async def test_inngest_error_in_a_cached_text_response_is_an_error(simulator: Simulator, caller: Caller) -> None:
+    body = f'{{"error":"Unable to load function run: {UNKNOWN}","data":null,"status":500}}'
+    simulator.fail_next("inngest", Fault(200, {"Content-Type": "text/plain; charset=utf-8"}, body))
+    result = await caller.call("inngest-get-function-run-status", runId=UNKNOWN)
+    assert result.error["kind"] == "not_found"
 
 
-# I2 cancel-function-run: "404 `404 page not found` (text/plain); nothing cancelled"
+# cancel-function-run
 
 
-async def test_i2_a_run_is_cancelled_by_delete_and_told_as_what_it_is_afterwards(
+async def test_inngest_cancel_sends_delete_and_returns_the_status_read_afterwards(
     simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("inngest-cancel-function-run", runId=INNGEST_RUNNING, within=5)
+    result = await caller.call("inngest-cancel-function-run", runId=INNGEST_RUNNING, within=5)
     run = f"{INNGEST_RUNS}/01JZDEM0RVN000000000000002"
-    # Answered 200 without content. The reading before is cached for 3 s
-    assert wire(simulator) == [Sent("GET", run, SENT), Sent("DELETE", run, SENT), Sent("GET", run, SENT)]
-    assert told.value == {
+    # The response to DELETE is 200 without content. The first GET is cached for 3 s
+    assert sent_requests(simulator) == [
+        SentRequest("GET", run, HEADERS),
+        SentRequest("DELETE", run, HEADERS),
+        SentRequest("GET", run, HEADERS),
+    ]
+    assert result.value == {
         "provider": "inngest",
         "run_id": INNGEST_RUNNING,
         "cancelled": True,
@@ -135,104 +139,110 @@ async def test_i2_a_run_is_cancelled_by_delete_and_told_as_what_it_is_afterwards
         "terminal": True,
         "next": "The run was cancelled.",
     }
-    assert told.notes == [f"Run {INNGEST_RUNNING}: canceled (Cancelled)."]
+    assert result.notes == [f"Run {INNGEST_RUNNING}: canceled (Cancelled)."]
 
 
-@pytest.mark.parametrize(("run_id", "state", "status"), ENDED)
-async def test_i2_a_run_that_has_ended_is_told_so_and_left_alone(
-    run_id: str, state: str, status: str, simulator: Simulator, caller: Caller
+@pytest.mark.parametrize(("run_id", "status", "native_status"), TERMINAL)
+async def test_inngest_cancel_of_a_terminal_run_sends_no_delete(
+    run_id: str, status: str, native_status: str, simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("inngest-cancel-function-run", runId=run_id)
-    assert (told.value["cancelled"], told.value["status"], told.value["native_status"]) == (False, state, status)
-    assert told.value["next"].endswith("nothing was cancelled.")
+    result = await caller.call("inngest-cancel-function-run", runId=run_id)
+    assert (result.value["cancelled"], result.value["status"], result.value["native_status"]) == (
+        False,
+        status,
+        native_status,
+    )
+    assert result.value["next"].endswith("nothing was cancelled.")
     assert sent(simulator) == [f"GET {INNGEST_RUNS}/{run_id}"]
 
 
-async def test_i2_an_unknown_run_is_not_cancelled(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("inngest-cancel-function-run", runId=UNKNOWN)
-    assert told.error["kind"] == "not_found"
+async def test_inngest_cancel_of_an_unknown_run_sends_no_delete(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("inngest-cancel-function-run", runId=UNKNOWN)
+    assert result.error["kind"] == "not_found"
     assert sent(simulator) == [f"GET {INNGEST_RUNS}/{UNKNOWN}"]
 
 
-async def test_i2_cancelling_is_listed_as_destructive_and_safe_to_repeat(caller: Caller) -> None:
+async def test_inngest_cancel_is_annotated_destructive_and_idempotent(caller: Caller) -> None:
     hints = await caller.annotations("inngest-cancel-function-run")
     assert (hints["readOnlyHint"], hints["destructiveHint"], hints["idempotentHint"]) == (False, True, True)
 
 
-# I3 list-jobs-steps-run: "200 with [] for every finished run; wrong expectation"
+# list-jobs-steps-run
 
 
-async def test_i3_what_waits_in_the_queue_is_listed(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("inngest-list-jobs-steps-run", runId=INNGEST_RUNNING)
-    assert wire(simulator) == [Sent("GET", f"{INNGEST_RUNS}/01JZDEM0RVN000000000000002/jobs", SENT)]
-    (job,) = told.value["data"]
+async def test_inngest_list_jobs_returns_queued_jobs(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("inngest-list-jobs-steps-run", runId=INNGEST_RUNNING)
+    assert sent_requests(simulator) == [SentRequest("GET", f"{INNGEST_RUNS}/01JZDEM0RVN000000000000002/jobs", HEADERS)]
+    (job,) = result.value["data"]
     assert (job["kind"], job["position"], job["attempt"]) == ("sleep", 0, 0)
-    assert told.notes == []
+    assert result.notes == []
 
 
 @pytest.mark.parametrize("run_id", [INNGEST_COMPLETED, INNGEST_FAILED, INNGEST_CANCELLED])
-async def test_i3_an_empty_queue_is_told_to_be_no_history_of_steps(run_id: str, caller: Caller) -> None:
-    told = await caller.call("inngest-list-jobs-steps-run", runId=run_id)
-    assert told.value["data"] == []
-    assert told.notes == [
+async def test_inngest_empty_job_list_has_an_explanation(run_id: str, caller: Caller) -> None:
+    result = await caller.call("inngest-list-jobs-steps-run", runId=run_id)
+    assert result.value["data"] == []
+    assert result.notes == [
         "Nothing waits in the queue for this run: it has ended, or a step is executing. This is no history of steps."
     ]
     again = await caller.call("inngest-list-jobs-steps-run", runId=run_id)
-    assert again.notes == told.notes
+    assert again.notes == result.notes
 
 
-async def test_i3_an_unknown_run_has_no_queue(caller: Caller) -> None:
-    told = await caller.call("inngest-list-jobs-steps-run", runId=UNKNOWN)
-    assert told.error["kind"] == "not_found"
+async def test_inngest_list_jobs_of_an_unknown_run_is_not_found(caller: Caller) -> None:
+    result = await caller.call("inngest-list-jobs-steps-run", runId=UNKNOWN)
+    assert result.error["kind"] == "not_found"
 
 
-# All three
+# All operations
 
-EACH = ["inngest-get-function-run-status", "inngest-cancel-function-run", "inngest-list-jobs-steps-run"]
-
-
-@pytest.mark.parametrize("tool", EACH)
-async def test_without_an_id_nothing_is_sent(tool: str, simulator: Simulator, caller: Caller) -> None:
-    given: tuple[Arguments, ...] = ({}, {"runId": ""})
-    for arguments in given:
-        told = await caller.call(tool, **arguments)
-        assert (told.error["kind"], told.error["message"].partition(":")[0]) == ("validation", "runId")
-    assert requests(simulator) == []
+TOOLS = ["inngest-get-function-run-status", "inngest-cancel-function-run", "inngest-list-jobs-steps-run"]
 
 
-@pytest.mark.parametrize("tool", EACH)
-async def test_without_a_key_the_variable_to_set_is_told(
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_inngest_missing_run_id_is_rejected_before_sending(
+    tool: str, simulator: Simulator, caller: Caller
+) -> None:
+    invalid: tuple[Arguments, ...] = ({}, {"runId": ""})
+    for arguments in invalid:
+        result = await caller.call(tool, **arguments)
+        assert (result.error["kind"], result.error["message"].partition(":")[0]) == ("validation", "runId")
+    assert server_requests(simulator) == []
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_inngest_missing_key_error_names_the_variable(
     tool: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with connected(environment, INNGEST_SIGNING_KEY=None) as caller:
-        told = await caller.call(tool, runId=INNGEST_RUNNING)
-    assert told.error["kind"] == "auth"
-    assert told.error["hint"].startswith("Set INNGEST_SIGNING_KEY or INNGEST_API_KEY in the server's environment")
-    assert requests(simulator) == []
+        result = await caller.call(tool, runId=INNGEST_RUNNING)
+    assert result.error["kind"] == "auth"
+    assert result.error["hint"].startswith("Set INNGEST_SIGNING_KEY or INNGEST_API_KEY in the server's environment")
+    assert server_requests(simulator) == []
 
 
-# pkg/authn/signing_key_strategy.go: API keys are for v2
+# pkg/authn/signing_key_strategy.go: API keys are valid for v2 only
 @pytest.mark.parametrize("key", ["signkey-prod-wrong", "sk-inn-api-0123456789"])
-@pytest.mark.parametrize("tool", EACH)
-async def test_a_key_that_v1_refuses_in_text_is_told_with_what_it_takes(
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_inngest_invalid_key_error_explains_the_key_type(
     tool: str, key: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with connected(environment, INNGEST_SIGNING_KEY=key) as caller:
-        told = await caller.call(tool, runId=INNGEST_RUNNING)
-    assert (told.error["kind"], told.error["status"], told.error["retryable"]) == ("auth", 401, False)
-    assert told.error["message"] == "the provider answered 401: Authentication failed"
-    assert "INNGEST_SIGNING_KEY" in told.error["hint"]
-    assert "the environment's signing key (signkey-...), no API key" in told.error["hint"]
-    assert key not in told.everything
-    assert len(requests(simulator)) == 1
+        result = await caller.call(tool, runId=INNGEST_RUNNING)
+    assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("auth", 401, False)
+    assert result.error["message"] == "the provider answered 401: Authentication failed"
+    assert "INNGEST_SIGNING_KEY" in result.error["hint"]
+    assert "the environment's signing key (signkey-...), no API key" in result.error["hint"]
+    assert key not in result.all_text
+    assert len(server_requests(simulator)) == 1
 
 
-async def test_a_signing_key_under_the_files_own_name_is_taken(
+async def test_inngest_key_from_the_variable_of_the_capability_file_is_used(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with connected(environment, INNGEST_SIGNING_KEY=None, INNGEST_API_KEY="signkey-prod-1") as caller:
         await caller.call("inngest-get-function-run-status", runId=INNGEST_FRESH)
-    assert wire(simulator)[0].headers["authorization"] == "Bearer signkey-prod-1"
+    assert sent_requests(simulator)[0].headers["authorization"] == "Bearer signkey-prod-1"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +254,7 @@ async def test_a_signing_key_under_the_files_own_name_is_taken(
     ],
     ids=["variable", "argument", "both"],
 )
-async def test_a_branch_environment_is_named_by_the_server_or_the_call(
+async def test_inngest_branch_environment_comes_from_the_variable_or_the_argument(
     variables: dict[str, str],
     arguments: dict[str, Any],
     name: str,
@@ -253,4 +263,4 @@ async def test_a_branch_environment_is_named_by_the_server_or_the_call(
 ) -> None:
     async with connected(environment, **variables) as caller:
         await caller.call("inngest-get-function-run-status", runId=INNGEST_FRESH, **arguments)
-    assert wire(simulator)[0].headers == {**SENT, "x-inngest-env": name}
+    assert sent_requests(simulator)[0].headers == {**HEADERS, "x-inngest-env": name}

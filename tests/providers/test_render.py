@@ -1,4 +1,4 @@
-"""Render's seven operations: where the capability file and the provider differ, the client gets what the provider has.
+"""Render's seven operations, where the provider differs from its capability file.
 
 Literals are from Render's API reference (api-docs.render.com, section Workflow Tasks; Rate limiting), the official SDK
 (render 1.5.0: public_api, CHANGELOG) and the official local server (render-oss/cli pkg/workflows/apiserver).
@@ -25,11 +25,11 @@ from tests.calls import (
     sent,
 )
 from tests.clock import LoopClock, pass_time
-from tests.providers.driver import Caller, Sent, connected, methods, requests, wire
+from tests.providers.driver import Caller, SentRequest, connected, sent_methods, sent_requests, server_requests
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
-# API reference: Authentication. All answers but the stream's are JSON
+# API reference: Authentication. All responses except the stream are JSON
 READING = {"accept": "application/json", "authorization": "Bearer rnd_simulated"}
 WRITING = READING | {"content-type": "application/json"}
 # API reference: Stream realtime events (SSE): Accept "Must be `text/event-stream`"
@@ -37,29 +37,28 @@ STREAMING = READING | {"accept": "text/event-stream"}
 EVENTS = f"{RENDER_RUNS}/events"
 JSON = {"Content-Type": "application/json"}
 
-# What the simulated workspace has
+# Ids of the simulated workspace
 OWNER, WORKFLOW, VERSION = "tea-d5im0000000000000001", "wfl-d5im0000000000000001", "wfv-d5im0000000000000002"
 TASKS = [f"tsk-d5im000000000000000{number}" for number in range(1, 7)]
 SQUARE: dict[str, Any] = {"task": "demo-workflow/square", "input": [4]}
-ENDS_S = 3.0
-"""How long a run of square takes."""
+SQUARE_SECONDS = 3.0
+"""Duration of a run of square."""
 
 
-def query_of(sent: Sent) -> list[str]:
-    return sorted(sent.path.partition("?")[2].split("&"))
+def query_of(request: SentRequest) -> list[str]:
+    """Return the query parameters, sorted."""
+    return sorted(request.path.partition("?")[2].split("&"))
 
 
 def ids_of(items: list[dict[str, Any]]) -> list[str]:
-    """Of a list of runs or of tasks."""
+    """Return the ids of listed runs or tasks."""
     return [(item.get("taskRun") or item["task"])["id"] for item in items]
 
 
-# R1 list-task-runs: "works, but only first 20 runs, no paging, no filter by task/workspace"
+# list-task-runs
 
 
-async def test_r1_runs_are_listed_by_every_filter_and_the_note_says_how_to_go_on(
-    simulator: Simulator, caller: Caller
-) -> None:
+async def test_render_list_runs_sends_every_filter_and_notes_the_cursor(simulator: Simulator, caller: Caller) -> None:
     filters: Arguments = {
         "limit": 1,
         "taskSlug": ["demo-workflow/slow", "demo-workflow/fail"],
@@ -78,10 +77,10 @@ async def test_r1_runs_are_listed_by_every_filter_and_the_note_says_how_to_go_on
     ]
     second = await caller.call("render-list-task-runs", cursor=cursor, **filters)
     assert ids_of(second.value) == [RENDER_FAILED]
-    asked = wire(simulator)[1]
-    assert (asked.method, asked.path.partition("?")[0], asked.headers) == ("GET", RENDER_RUNS, READING)
-    # List task runs: arrays are repeated, ownerId alone is declared `explode: false`
-    assert query_of(asked) == [
+    request = sent_requests(simulator)[1]
+    assert (request.method, request.path.partition("?")[0], request.headers) == ("GET", RENDER_RUNS, READING)
+    # API reference, List task runs: arrays are repeated, except ownerId, which is declared `explode: false`
+    assert query_of(request) == [
         f"cursor={cursor.replace('=', '%3D')}",
         "limit=1",
         "ownerId=tea-d5im0000000000000001,tea-x",
@@ -94,7 +93,7 @@ async def test_r1_runs_are_listed_by_every_filter_and_the_note_says_how_to_go_on
     ]
 
 
-async def test_r1_more_runs_than_a_page_has_are_got_page_by_page_or_all_at_once(
+async def test_render_list_runs_by_page_or_with_all_pages(
     simulator: Simulator, environment: dict[str, str], caller: Caller
 ) -> None:
     for _ in range(17):
@@ -110,26 +109,24 @@ async def test_r1_more_runs_than_a_page_has_are_got_page_by_page_or_all_at_once(
     assert rest.notes[1] == "1 item: this is the end of the list."
     whole = await caller.call("render-list-task-runs", all_pages=True)
     assert ids_of(whole.value) == ids_of(first.value) + ids_of(rest.value)
-    # The page size is the largest that Render gives
+    # With all_pages the page size is the maximum
     assert sent(simulator)[2:] == [f"GET {RENDER_RUNS}?limit=100"]
 
 
-async def test_r1_a_limit_that_render_does_not_take_is_refused_before_it_is_sent(
-    simulator: Simulator, caller: Caller
-) -> None:
-    told = await caller.call("render-list-task-runs", limit=101)
-    assert told.error["kind"] == "validation"
-    assert told.error["message"] == "limit: 101 is greater than the maximum of 100"
-    assert requests(simulator) == []
+async def test_render_list_runs_limit_over_100_is_rejected_before_sending(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-list-task-runs", limit=101)
+    assert result.error["kind"] == "validation"
+    assert result.error["message"] == "limit: 101 is greater than the maximum of 100"
+    assert server_requests(simulator) == []
 
 
-async def test_r1_a_cursor_that_is_none_is_told_as_such(caller: Caller) -> None:
-    told = await caller.call("render-list-task-runs", cursor="page-2")
-    assert (told.error["kind"], told.error["status"], told.error["retryable"]) == ("validation", 400, False)
-    assert told.error["hint"] == "Pass the cursor of an item of the last answer, or none for the first page."
+async def test_render_list_runs_invalid_cursor_is_a_validation_error(caller: Caller) -> None:
+    result = await caller.call("render-list-task-runs", cursor="page-2")
+    assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("validation", 400, False)
+    assert result.error["hint"] == "Pass the cursor of an item of the last answer, or none for the first page."
 
 
-# R2 run-task: "400 when input omitted; retries start duplicate (billed) runs; agent thinks 202 body is the result"
+# run-task
 
 
 @pytest.mark.parametrize(
@@ -140,195 +137,193 @@ async def test_r1_a_cursor_that_is_none_is_told_as_such(caller: Caller) -> None:
         ({"task": "", "input": []}, "body.task: "),
         ({"task": "demo-workflow/square", "input": "4"}, "body.input: must be of type array or object"),
     ],
-    ids=["no input", "no task", "blank task", "text for input"],
+    ids=["missing-input", "missing-task", "blank-task", "input-is-text"],
 )
-async def test_r2_a_start_that_render_would_refuse_is_not_sent(
+async def test_render_invalid_start_is_rejected_before_sending(
     body: dict[str, Any], problem: str, simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("render-run-task", body=body)
-    assert told.error["kind"] == "validation"
-    assert told.error["message"].startswith(problem)
-    assert "Nothing was sent." in told.error["hint"]
-    assert requests(simulator) == []
+    result = await caller.call("render-run-task", body=body)
+    assert result.error["kind"] == "validation"
+    assert result.error["message"].startswith(problem)
+    assert "Nothing was sent." in result.error["hint"]
+    assert server_requests(simulator) == []
 
 
-async def test_r2_the_answer_to_a_start_is_told_as_a_run_that_goes_on(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("render-run-task", body={**SQUARE, "idempotencyKey": "order-1234"})
-    assert wire(simulator) == [
-        Sent(
+async def test_render_start_returns_a_queued_run_and_its_idempotency_key(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-run-task", body={**SQUARE, "idempotencyKey": "order-1234"})
+    assert sent_requests(simulator) == [
+        SentRequest(
             "POST", RENDER_RUNS, WRITING, {"task": "demo-workflow/square", "input": [4], "idempotencyKey": "order-1234"}
         )
     ]
-    assert (told.value["status"], "results" in told.value) == ("pending", False)
-    assert told.notes == [
-        f"Run {told.value['id']}: queued (pending).",
+    assert (result.value["status"], "results" in result.value) == ("pending", False)
+    assert result.notes == [
+        f"Run {result.value['id']}: queued (pending).",
         'Idempotency key: "order-1234". Repeating the call with it starts no second run.',
     ]
-    assert told.result.structured_content == told.value
+    assert result.structured_content == result.value
 
 
-@pytest.mark.parametrize("arguments", [[], {"customer": "cus_1"}], ids=["none", "named"])
-async def test_r2_a_task_gets_its_arguments_by_place_or_by_name(
+@pytest.mark.parametrize("arguments", [[], {"customer": "cus_1"}], ids=["empty", "named"])
+async def test_render_start_passes_positional_or_named_arguments(
     arguments: Any, simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("render-run-task", body={"task": "tsk-d5im0000000000000004", "input": arguments})
-    assert wire(simulator)[0].body["input"] == arguments
-    assert told.value["taskId"] == "tsk-d5im0000000000000004"
+    result = await caller.call("render-run-task", body={"task": "tsk-d5im0000000000000004", "input": arguments})
+    assert sent_requests(simulator)[0].body["input"] == arguments
+    assert result.value["taskId"] == "tsk-d5im0000000000000004"
 
 
-async def test_r2_repeating_the_call_with_the_key_that_was_made_starts_no_second_run(
+async def test_render_start_with_the_generated_idempotency_key_starts_no_second_run(
     simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("render-run-task", body=SQUARE)
-    key = wire(simulator)[0].body["idempotencyKey"]
-    assert told.notes[1] == f'Idempotency key: "{key}". Repeating the call with it starts no second run.'
+    result = await caller.call("render-run-task", body=SQUARE)
+    key = sent_requests(simulator)[0].body["idempotencyKey"]
+    assert result.notes[1] == f'Idempotency key: "{key}". Repeating the call with it starts no second run.'
     again = await caller.call("render-run-task", body={**SQUARE, "idempotencyKey": key})
-    assert again.value["id"] == told.value["id"]
+    assert again.value["id"] == result.value["id"]
     other = await caller.call("render-run-task", body=SQUARE)
-    assert other.value["id"] != told.value["id"]
-    assert wire(simulator)[2].body["idempotencyKey"] != key
+    assert other.value["id"] != result.value["id"]
+    assert sent_requests(simulator)[2].body["idempotencyKey"] != key
 
 
-async def test_r2_a_start_whose_answer_is_lost_is_sent_again_and_starts_one_run(
+async def test_render_start_with_a_lost_response_is_retried_and_starts_one_run(
     simulator: Simulator, environment: dict[str, str], caller: Caller
 ) -> None:
     simulator.fail_next("render", Fault(truncate=True))
-    told = await caller.call("render-run-task", body=SQUARE, within=2)
-    first, second = wire(simulator)
+    result = await caller.call("render-run-task", body=SQUARE, within=2)
+    first, second = sent_requests(simulator)
     assert first == second
     runs = await outside(environment, "GET", RENDER_RUNS)
-    assert [run for run in ids_of(runs) if run == told.value["id"]] == [told.value["id"]]
+    assert [run for run in ids_of(runs) if run == result.value["id"]] == [result.value["id"]]
     assert len(runs) == 5
-    assert "trying again (1 of 3)" in told.progress[0]
+    assert "trying again (1 of 3)" in result.progress[0]
 
 
-async def test_r2_the_result_is_told_to_who_waits_for_it(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("render-run-task", body=SQUARE, wait_seconds=45, within=10)
-    key = wire(simulator)[0].body["idempotencyKey"]
-    assert told.value["status"] == "succeeded"
-    assert (told.value["result"], told.value["error"], told.value["idempotency_key"]) == ([16], None, key)
-    assert methods(simulator).count("POST") == 1
+async def test_render_start_with_wait_returns_the_result(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-run-task", body=SQUARE, wait_seconds=45, within=10)
+    key = sent_requests(simulator)[0].body["idempotencyKey"]
+    assert result.value["status"] == "succeeded"
+    assert (result.value["result"], result.value["error"], result.value["idempotency_key"]) == ([16], None, key)
+    assert sent_methods(simulator).count("POST") == 1
 
 
-async def test_r2_of_an_unknown_task_the_hint_names_what_lists_them(caller: Caller) -> None:
-    told = await caller.call("render-run-task", body={"task": "demo-workflow/cube", "input": []})
-    assert (told.error["kind"], told.error["status"]) == ("not_found", 404)
-    assert "task not found: demo-workflow/cube" in told.error["message"]
-    assert "render-list-tasks" in told.error["hint"]
+async def test_render_start_of_an_unknown_task_hints_at_list_tasks(caller: Caller) -> None:
+    result = await caller.call("render-run-task", body={"task": "demo-workflow/cube", "input": []})
+    assert (result.error["kind"], result.error["status"]) == ("not_found", 404)
+    assert "task not found: demo-workflow/cube" in result.error["message"]
+    assert "render-list-tasks" in result.error["hint"]
 
 
-# R3 stream-realtime-events-sse: "JSON parse failure, or a tool call that hangs up to 30 min"
+# stream-realtime-events-sse
 
 
-async def test_r3_ends_are_told_by_the_status_of_the_run_and_not_by_the_name_of_the_event(
+async def test_render_stream_takes_the_status_from_the_run_not_the_event_name(
     simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call(
+    result = await caller.call(
         "render-stream-realtime-events-sse", taskRunIds=[RENDER_COMPLETED, RENDER_FAILED], within=5
     )
-    streams = [request for request in wire(simulator) if request.path.startswith(EVENTS)]
+    streams = [request for request in sent_requests(simulator) if request.path.startswith(EVENTS)]
     # One comma-joined value: render typescript/src/workflows/client/client.ts, pkg/workflows/apiserver/server.go
-    assert streams == [Sent("GET", f"{EVENTS}?taskRunIds=trn-d5im0000000000000001,trn-d5im0000000000000002", STREAMING)]
+    assert streams == [
+        SentRequest("GET", f"{EVENTS}?taskRunIds=trn-d5im0000000000000001,trn-d5im0000000000000002", STREAMING)
+    ]
     # stream_task_runs_events.py: task.completed "regardless of status"
-    events = {event["data"]["id"]: event for event in told.value["events"]}
+    events = {event["data"]["id"]: event for event in result.value["events"]}
     assert {event["event"] for event in events.values()} == {"task.completed"}
     assert events[RENDER_COMPLETED]["data"]["results"] == [144]
     assert events[RENDER_FAILED]["data"]["error"] == "ValueError: no such customer"
-    assert told.value["runs"] == {RENDER_COMPLETED: "succeeded", RENDER_FAILED: "failed"}
-    assert (told.value["ended"], told.value["resume"]) == ("terminal", {})
-    assert told.notes == [
+    assert result.value["runs"] == {RENDER_COMPLETED: "succeeded", RENDER_FAILED: "failed"}
+    assert (result.value["ended"], result.value["resume"]) == ("terminal", {})
+    assert result.notes == [
         f"Runs {RENDER_COMPLETED}: succeeded (completed); {RENDER_FAILED}: failed.",
         "All runs that were followed have ended.",
     ]
-    assert len(told.progress) == 2
+    assert len(result.progress) == 2
 
 
-async def test_r3_a_run_is_followed_to_its_end_and_the_call_with_it(
-    environment: dict[str, str], caller: Caller
-) -> None:
+async def test_render_stream_follows_a_run_to_its_terminal_status(environment: dict[str, str], caller: Caller) -> None:
     run = await outside(environment, "POST", RENDER_RUNS, SQUARE)
-    told = await caller.call("render-stream-realtime-events-sse", taskRunIds=[run["id"]], within=ENDS_S + 3)
-    (event,) = told.value["events"]
+    result = await caller.call("render-stream-realtime-events-sse", taskRunIds=[run["id"]], within=SQUARE_SECONDS + 3)
+    (event,) = result.value["events"]
     assert (event["data"]["status"], event["data"]["results"]) == ("completed", [16])
-    assert told.value["ended"] == "terminal"
+    assert result.value["ended"] == "terminal"
 
 
 @pytest.mark.parametrize(
     "run_ids",
     [[RENDER_CANCELED], [RENDER_CANCELED, RENDER_COMPLETED], [RENDER_FAILED]],
-    ids=["canceled", "one of two", "failed"],
+    ids=["canceled", "canceled-and-completed", "failed"],
 )
-async def test_r3_a_stream_that_nobody_closes_holds_up_no_call(run_ids: list[str]) -> None:
+async def test_render_stream_that_never_closes_does_not_block_the_call(run_ids: list[str]) -> None:
     clock = LoopClock()
     simulator = Simulator(clock=clock, render=Render(clock, closes_streams=False))
     async with serve(simulator) as origin, connected(simulator.environment(origin)) as caller:
-        told = await caller.call("render-stream-realtime-events-sse", taskRunIds=run_ids, within=5)
-    states = {RENDER_CANCELED: "canceled", RENDER_COMPLETED: "succeeded", RENDER_FAILED: "failed"}
-    assert told.value["runs"] == {run_id: states[run_id] for run_id in run_ids}
-    assert told.value["ended"] == "terminal"
+        result = await caller.call("render-stream-realtime-events-sse", taskRunIds=run_ids, within=5)
+    statuses = {RENDER_CANCELED: "canceled", RENDER_COMPLETED: "succeeded", RENDER_FAILED: "failed"}
+    assert result.value["runs"] == {run_id: statuses[run_id] for run_id in run_ids}
+    assert result.value["ended"] == "terminal"
 
 
-async def test_r3_a_call_does_not_last_as_long_as_a_run_and_says_how_to_go_on(
-    simulator: Simulator, caller: Caller
-) -> None:
-    told = await caller.call("render-stream-realtime-events-sse", taskRunIds=[RENDER_RUNNING], within=60)
-    assert (told.value["ended"], told.value["events"]) == ("wait_over", [])
-    assert told.value["runs"] == {RENDER_RUNNING: "running"}
-    assert told.value["resume"] == {"taskRunIds": [RENDER_RUNNING]}
-    assert "Nothing was cancelled." in told.notes[1]
-    assert set(methods(simulator)) == {"GET"}
+async def test_render_stream_times_out_with_arguments_to_resume(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-stream-realtime-events-sse", taskRunIds=[RENDER_RUNNING], within=60)
+    assert (result.value["ended"], result.value["events"]) == ("wait_over", [])
+    assert result.value["runs"] == {RENDER_RUNNING: "running"}
+    assert result.value["resume"] == {"taskRunIds": [RENDER_RUNNING]}
+    assert "Nothing was cancelled." in result.notes[1]
+    assert set(sent_methods(simulator)) == {"GET"}
 
 
-async def test_r3_following_nothing_is_refused_before_it_is_sent(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("render-stream-realtime-events-sse", taskRunIds=[])
-    assert told.error["message"].startswith("taskRunIds: ")
-    assert requests(simulator) == []
+async def test_render_stream_without_runs_is_rejected_before_sending(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-stream-realtime-events-sse", taskRunIds=[])
+    assert result.error["message"].startswith("taskRunIds: ")
+    assert server_requests(simulator) == []
 
 
-# R4 retrieve-task-run: "404 `task run not found` (literal braces)"
+# retrieve-task-run
 
 
-async def test_r4_a_run_is_read_by_its_id_with_input_results_and_error(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("render-retrieve-task-run", taskRunId=RENDER_FAILED)
-    assert wire(simulator) == [Sent("GET", f"{RENDER_RUNS}/trn-d5im0000000000000002", READING)]
-    assert told.value["input"] == {"customer": "cus_404"}
-    assert (told.value["results"], told.value["error"]) == ([], "ValueError: no such customer")
-    assert told.notes == [f"Run {RENDER_FAILED}: failed."]
-    assert told.result.structured_content == told.value
+async def test_render_get_run_returns_input_results_and_error(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-retrieve-task-run", taskRunId=RENDER_FAILED)
+    assert sent_requests(simulator) == [SentRequest("GET", f"{RENDER_RUNS}/trn-d5im0000000000000002", READING)]
+    assert result.value["input"] == {"customer": "cus_404"}
+    assert (result.value["results"], result.value["error"]) == ([], "ValueError: no such customer")
+    assert result.notes == [f"Run {RENDER_FAILED}: failed."]
+    assert result.structured_content == result.value
 
 
-async def test_r4_each_attempt_of_a_run_is_told(environment: dict[str, str], caller: Caller) -> None:
+async def test_render_get_run_returns_every_attempt(environment: dict[str, str], caller: Caller) -> None:
     run = await outside(environment, "POST", RENDER_RUNS, {"task": "demo-workflow/flaky", "input": []})
     await pass_time(6.5)
-    told = await caller.call("render-retrieve-task-run", taskRunId=run["id"])
-    attempts = told.value["attempts"]
+    result = await caller.call("render-retrieve-task-run", taskRunId=run["id"])
+    attempts = result.value["attempts"]
     assert [(attempt["attempt"], attempt["status"]) for attempt in attempts] == [
         (0, "failed"),
         (1, "failed"),
         (2, "completed"),
     ]
-    assert told.notes == [f"Run {run['id']}: succeeded (completed)."]
+    assert result.notes == [f"Run {run['id']}: succeeded (completed)."]
 
 
-async def test_r4_the_id_is_asked_for_and_never_a_placeholder_sent(simulator: Simulator, caller: Caller) -> None:
+async def test_render_get_run_requires_the_id(simulator: Simulator, caller: Caller) -> None:
     missing = await caller.call("render-retrieve-task-run")
     assert missing.error["message"] == "taskRunId: is required"
-    assert requests(simulator) == []
+    assert server_requests(simulator) == []
     unknown = await caller.call("render-retrieve-task-run", taskRunId="trn-nope")
     assert (unknown.error["kind"], unknown.error["status"]) == ("not_found", 404)
     assert "render-list-task-runs" in unknown.error["hint"]
 
 
-# R5 cancel-task-run: "404 (no id); then JSON parse error on empty body; false 'idempotent'"
+# cancel-task-run
 
 
-async def test_r5_an_answer_without_content_is_told_as_a_run_that_was_canceled(
+async def test_render_cancel_with_an_empty_response_returns_the_canceled_run(
     simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("render-cancel-task-run", taskRunId=RENDER_RUNNING)
-    deletes = [request for request in wire(simulator) if request.method != "GET"]
-    assert deletes == [Sent("DELETE", f"{RENDER_RUNS}/trn-d5im0000000000000004", READING)]
-    assert told.value == {
+    result = await caller.call("render-cancel-task-run", taskRunId=RENDER_RUNNING)
+    deletes = [request for request in sent_requests(simulator) if request.method != "GET"]
+    assert deletes == [SentRequest("DELETE", f"{RENDER_RUNS}/trn-d5im0000000000000004", READING)]
+    assert result.value == {
         "provider": "render",
         "run_id": RENDER_RUNNING,
         "cancelled": True,
@@ -338,75 +333,75 @@ async def test_r5_an_answer_without_content_is_told_as_a_run_that_was_canceled(
         "terminal": True,
         "next": "The run was cancelled.",
     }
-    assert told.notes == [f"Run {RENDER_RUNNING}: canceled."]
+    assert result.notes == [f"Run {RENDER_RUNNING}: canceled."]
 
 
-async def test_r5_cancelling_ends_the_subtasks_too(environment: dict[str, str], caller: Caller) -> None:
+async def test_render_cancel_also_cancels_subtasks(environment: dict[str, str], caller: Caller) -> None:
     root = await outside(environment, "POST", RENDER_RUNS, {"task": "demo-workflow/pipeline", "input": [3, 4]})
     await pass_time(2)
-    told = await caller.call("render-cancel-task-run", taskRunId=root["id"])
-    assert told.value["cancelled"]
-    family = await caller.call("render-list-task-runs", rootTaskRunId=[root["id"]])
-    assert [item["taskRun"]["status"] for item in family.value] == ["canceled", "canceled"]
+    result = await caller.call("render-cancel-task-run", taskRunId=root["id"])
+    assert result.value["cancelled"]
+    runs = await caller.call("render-list-task-runs", rootTaskRunId=[root["id"]])
+    assert [item["taskRun"]["status"] for item in runs.value] == ["canceled", "canceled"]
 
 
 @pytest.mark.parametrize(
-    ("run_id", "state", "told_as"),
+    ("run_id", "status", "message"),
     [
         (RENDER_COMPLETED, "succeeded", "The run had already succeeded: nothing was cancelled."),
         (RENDER_FAILED, "failed", "The run had already failed: nothing was cancelled."),
         (RENDER_CANCELED, "canceled", "The run had already been cancelled: nothing was cancelled."),
     ],
 )
-async def test_r5_a_run_that_has_ended_is_left_alone(
-    run_id: str, state: str, told_as: str, simulator: Simulator, caller: Caller
+async def test_render_cancel_of_a_terminal_run_sends_no_delete(
+    run_id: str, status: str, message: str, simulator: Simulator, caller: Caller
 ) -> None:
-    told = await caller.call("render-cancel-task-run", taskRunId=run_id)
-    assert (told.value["cancelled"], told.value["status"], told.value["next"]) == (False, state, told_as)
+    result = await caller.call("render-cancel-task-run", taskRunId=run_id)
+    assert (result.value["cancelled"], result.value["status"], result.value["next"]) == (False, status, message)
     assert sent(simulator) == [f"GET {RENDER_RUNS}/{run_id}"]
 
 
-async def test_r5_what_ended_while_it_was_canceled_is_told_and_not_tried_again(
+async def test_render_cancel_of_a_run_that_completes_meanwhile_is_not_retried(
     simulator: Simulator, environment: dict[str, str], caller: Caller
 ) -> None:
     run = await outside(environment, "POST", RENDER_RUNS, SQUARE)
     simulator.fail_next("render", NO_FAULT)
-    # pkg/workflows/apiserver: a run that has ended is a 500
-    said = json.dumps({"message": f"task run {run['id']} is not active"})
-    simulator.fail_next("render", Fault(500, JSON, said, delay=ENDS_S + 1))
-    told = await caller.call("render-cancel-task-run", taskRunId=run["id"], within=ENDS_S + 2)
-    assert (told.value["cancelled"], told.value["status_before"], told.value["status"]) == (
+    # pkg/workflows/apiserver: 500 for a run with a terminal status
+    body = json.dumps({"message": f"task run {run['id']} is not active"})
+    simulator.fail_next("render", Fault(500, JSON, body, delay=SQUARE_SECONDS + 1))
+    result = await caller.call("render-cancel-task-run", taskRunId=run["id"], within=SQUARE_SECONDS + 2)
+    assert (result.value["cancelled"], result.value["status_before"], result.value["status"]) == (
         False,
         "queued",
         "succeeded",
     )
-    assert methods(simulator) == ["GET", "DELETE", "GET"]
+    assert sent_methods(simulator) == ["GET", "DELETE", "GET"]
 
 
-async def test_r5_of_a_subtask_the_hint_names_the_root(
+async def test_render_cancel_of_a_subtask_hints_at_the_root_run(
     simulator: Simulator, environment: dict[str, str], caller: Caller
 ) -> None:
     root = await outside(environment, "POST", RENDER_RUNS, {"task": "demo-workflow/pipeline", "input": [3, 4]})
     await pass_time(2)
-    family = await outside(environment, "GET", f"{RENDER_RUNS}?rootTaskRunId={root['id']}")
-    (subtask,) = [run for run in ids_of(family) if run != root["id"]]
-    told = await caller.call("render-cancel-task-run", taskRunId=subtask)
-    assert (told.error["kind"], told.error["status"], told.error["retryable"]) == ("conflict", 500, False)
-    assert told.error["hint"] == f"Cancel the root run {root['id']} instead; that cancels this one too."
-    assert methods(simulator).count("DELETE") == 1
+    runs = await outside(environment, "GET", f"{RENDER_RUNS}?rootTaskRunId={root['id']}")
+    (subtask,) = [run for run in ids_of(runs) if run != root["id"]]
+    result = await caller.call("render-cancel-task-run", taskRunId=subtask)
+    assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("conflict", 500, False)
+    assert result.error["hint"] == f"Cancel the root run {root['id']} instead; that cancels this one too."
+    assert sent_methods(simulator).count("DELETE") == 1
 
 
-async def test_r5_what_is_unknown_is_not_canceled(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("render-cancel-task-run", taskRunId="trn-nope")
-    assert (told.error["kind"], told.error["status"]) == ("not_found", 404)
+async def test_render_cancel_of_an_unknown_run_sends_no_delete(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-cancel-task-run", taskRunId="trn-nope")
+    assert (result.error["kind"], result.error["status"]) == ("not_found", 404)
     assert sent(simulator) == [f"GET {RENDER_RUNS}/trn-nope"]
     assert (await caller.annotations("render-cancel-task-run"))["destructiveHint"]
 
 
-# R6 list-tasks: "works, first 20 only"
+# list-tasks
 
 
-async def test_r6_tasks_are_listed_by_every_filter(simulator: Simulator, caller: Caller) -> None:
+async def test_render_list_tasks_sends_every_filter(simulator: Simulator, caller: Caller) -> None:
     filters: Arguments = {
         "limit": 1,
         "taskSlug": ["demo-workflow/square", "demo-workflow/fail"],
@@ -419,9 +414,9 @@ async def test_r6_tasks_are_listed_by_every_filter(simulator: Simulator, caller:
     cursor = first.value[0]["cursor"]
     second = await caller.call("render-list-tasks", cursor=cursor, **filters)
     assert ids_of(second.value) == [TASKS[3]]
-    asked = wire(simulator)[1]
-    assert (asked.method, asked.path.partition("?")[0], asked.headers) == ("GET", "/render/v1/tasks", READING)
-    assert query_of(asked) == [
+    request = sent_requests(simulator)[1]
+    assert (request.method, request.path.partition("?")[0], request.headers) == ("GET", "/render/v1/tasks", READING)
+    assert query_of(request) == [
         f"cursor={cursor.replace('=', '%3D')}",
         "limit=1",
         "ownerId=tea-d5im0000000000000001,tea-x",
@@ -433,45 +428,45 @@ async def test_r6_tasks_are_listed_by_every_filter(simulator: Simulator, caller:
     ]
 
 
-async def test_r6_tasks_of_every_version_are_got_over_all_pages(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("render-list-tasks", limit=2, all_pages=True)
-    assert ids_of(told.value) == TASKS
-    cursors = [told.value[place]["cursor"].replace("=", "%3D") for place in (1, 3, 5)]
-    asked = [query_of(request) for request in wire(simulator)]
-    assert asked == [["limit=2"], *([f"cursor={cursor}", "limit=2"] for cursor in cursors)]
-    assert told.notes == ["6 items: this is the end of the list."]
-    assert told.progress[:3] == [f"page {page}, items so far: {2 * page}" for page in (1, 2, 3)]
+async def test_render_list_tasks_with_all_pages(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-list-tasks", limit=2, all_pages=True)
+    assert ids_of(result.value) == TASKS
+    cursors = [result.value[index]["cursor"].replace("=", "%3D") for index in (1, 3, 5)]
+    queries = [query_of(request) for request in sent_requests(simulator)]
+    assert queries == [["limit=2"], *([f"cursor={cursor}", "limit=2"] for cursor in cursors)]
+    assert result.notes == ["6 items: this is the end of the list."]
+    assert result.progress[:3] == [f"page {page}, items so far: {2 * page}" for page in (1, 2, 3)]
 
 
-# R7 retrieve-task: "404"
+# retrieve-task
 
 
-async def test_r7_a_task_is_read_by_its_id(simulator: Simulator, caller: Caller) -> None:
-    told = await caller.call("render-retrieve-task", taskId="tsk-d5im0000000000000001")
-    assert wire(simulator) == [Sent("GET", "/render/v1/tasks/tsk-d5im0000000000000001", READING)]
-    # API reference: Retrieve task. There is no schema of the input in it
-    assert set(told.value) == {"id", "name", "createdAt", "workflowId", "workflowVersionId"}
-    assert (told.value["name"], told.value["workflowId"]) == ("square", WORKFLOW)
+async def test_render_get_task_by_id(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("render-retrieve-task", taskId="tsk-d5im0000000000000001")
+    assert sent_requests(simulator) == [SentRequest("GET", "/render/v1/tasks/tsk-d5im0000000000000001", READING)]
+    # API reference: Retrieve task. The response has no schema of the input
+    assert set(result.value) == {"id", "name", "createdAt", "workflowId", "workflowVersionId"}
+    assert (result.value["name"], result.value["workflowId"]) == ("square", WORKFLOW)
 
 
-async def test_r7_the_id_is_asked_for_and_an_unknown_one_is_told(simulator: Simulator, caller: Caller) -> None:
+async def test_render_get_task_requires_a_known_id(simulator: Simulator, caller: Caller) -> None:
     missing = await caller.call("render-retrieve-task")
     assert missing.error["message"] == "taskId: is required"
-    assert requests(simulator) == []
+    assert server_requests(simulator) == []
     unknown = await caller.call("render-retrieve-task", taskId="tsk-nope")
     assert (unknown.error["kind"], unknown.error["status"]) == ("not_found", 404)
     assert "render-list-tasks" in unknown.error["hint"]
 
 
-# All seven
+# All operations
 
 
-async def test_without_a_key_the_variable_to_set_is_told(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_render_missing_key_error_names_the_variable(simulator: Simulator, environment: dict[str, str]) -> None:
     async with connected(environment, RENDER_API_KEY=None) as caller:
-        told = await caller.call("render-list-tasks")
-    assert told.error["kind"] == "auth"
-    assert told.error["hint"] == "Set RENDER_API_KEY in the server's environment and start it again."
-    assert requests(simulator) == []
+        result = await caller.call("render-list-tasks")
+    assert result.error["kind"] == "auth"
+    assert result.error["hint"] == "Set RENDER_API_KEY in the server's environment and start it again."
+    assert server_requests(simulator) == []
 
 
 @pytest.mark.parametrize("key", ["rnd_wrong", "rnd_wrong_json"])
@@ -483,35 +478,35 @@ async def test_without_a_key_the_variable_to_set_is_told(simulator: Simulator, e
         ("render-run-task", {"body": SQUARE}),
     ],
 )
-async def test_a_key_that_render_refuses_in_text_or_in_json_is_told_alike(
+async def test_render_invalid_key_is_an_auth_error_in_text_or_json(
     tool: str, arguments: dict[str, Any], key: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     # CHANGELOG 0.6.1: a 401 may be plain text
     async with connected(environment, RENDER_API_KEY=key) as caller:
-        told = await caller.call(tool, **arguments)
-    assert told.error == {
+        result = await caller.call(tool, **arguments)
+    assert result.error == {
         "kind": "auth",
         "status": 401,
         "message": "the provider answered 401: Unauthorized",
         "retryable": False,
         "hint": "Check RENDER_API_KEY in the server's environment. Render's API keys begin with rnd_.",
     }
-    assert key not in told.everything
-    assert len(requests(simulator)) == 1
+    assert key not in result.all_text
+    assert len(server_requests(simulator)) == 1
 
 
-def too_many(reset: int) -> Fault:
-    """API reference: Rate limiting."""
+def rate_limit_exceeded(reset: int) -> Fault:
+    """Return the response of the API reference, Rate limiting."""
     limits = {"Ratelimit-Limit": "400", "Ratelimit-Remaining": "0", "Ratelimit-Reset": str(reset)}
     return Fault(429, JSON | limits, '{"id": "err-1", "message": "rate limit exceeded"}')
 
 
-async def test_a_read_over_the_rate_limit_is_made_when_the_limit_is_reset(simulator: Simulator, caller: Caller) -> None:
-    simulator.fail_next("render", too_many(45))
-    told = await caller.call("render-retrieve-task-run", taskRunId=RENDER_COMPLETED, within=46)
-    assert told.value["id"] == RENDER_COMPLETED
-    assert len(requests(simulator)) == 2
-    assert told.progress[0] == ("the provider answered 429: rate limit exceeded; trying again (1 of 3) in 45 s")
+async def test_render_get_retries_429_after_ratelimit_reset(simulator: Simulator, caller: Caller) -> None:
+    simulator.fail_next("render", rate_limit_exceeded(45))
+    result = await caller.call("render-retrieve-task-run", taskRunId=RENDER_COMPLETED, within=46)
+    assert result.value["id"] == RENDER_COMPLETED
+    assert len(server_requests(simulator)) == 2
+    assert result.progress[0] == ("the provider answered 429: rate limit exceeded; trying again (1 of 3) in 45 s")
 
 
 @pytest.mark.parametrize(
@@ -522,33 +517,31 @@ async def test_a_read_over_the_rate_limit_is_made_when_the_limit_is_reset(simula
         ("render-list-tasks", {"all_pages": True}),
     ],
 )
-async def test_who_would_have_to_wait_too_long_for_the_limit_is_told_how_long(
+async def test_render_429_with_a_long_reset_is_an_error_with_retry_after(
     tool: str, arguments: dict[str, Any], simulator: Simulator, caller: Caller
 ) -> None:
-    simulator.fail_next("render", too_many(90))
-    told = await caller.call(tool, **arguments)
-    assert (told.error["kind"], told.error["status"]) == ("rate_limited", 429)
-    assert (told.error["retryable"], told.error["retry_after_s"]) == (True, 90)
-    assert len(requests(simulator)) == 1
+    simulator.fail_next("render", rate_limit_exceeded(90))
+    result = await caller.call(tool, **arguments)
+    assert (result.error["kind"], result.error["status"]) == ("rate_limited", 429)
+    assert (result.error["retryable"], result.error["retry_after_s"]) == (True, 90)
+    assert len(server_requests(simulator)) == 1
 
 
-async def test_a_cancel_that_was_refused_for_its_rate_is_left_to_the_caller(
-    simulator: Simulator, caller: Caller
-) -> None:
+async def test_render_cancel_does_not_retry_429(simulator: Simulator, caller: Caller) -> None:
     simulator.fail_next("render", NO_FAULT)
-    simulator.fail_next("render", too_many(30))
-    told = await caller.call("render-cancel-task-run", taskRunId=RENDER_RUNNING, within=40)
-    assert (told.error["kind"], told.error["retryable"]) == ("rate_limited", True)
-    assert methods(simulator).count("DELETE") == 1
+    simulator.fail_next("render", rate_limit_exceeded(30))
+    result = await caller.call("render-cancel-task-run", taskRunId=RENDER_RUNNING, within=40)
+    assert (result.error["kind"], result.error["retryable"]) == ("rate_limited", True)
+    assert sent_methods(simulator).count("DELETE") == 1
 
 
-async def test_limits_that_render_counts_are_kept_by_waiting() -> None:
+async def test_render_rate_limit_is_kept_by_waiting() -> None:
     clock = LoopClock()
     simulator = Simulator(clock=clock, render=Render(clock, reads_per_minute=1))
     async with serve(simulator) as origin, connected(simulator.environment(origin)) as caller:
         await caller.call("render-retrieve-task", taskId=TASKS[0])
         await pass_time(40)
-        told = await caller.call("render-retrieve-task", taskId=TASKS[1], within=25)
-    assert told.value["name"] == "pipeline"
-    assert len(requests(simulator)) == 3
-    assert "rate limit exceeded; trying again (1 of 3)" in told.progress[0]
+        result = await caller.call("render-retrieve-task", taskId=TASKS[1], within=25)
+    assert result.value["name"] == "pipeline"
+    assert len(server_requests(simulator)) == 3
+    assert "rate limit exceeded; trying again (1 of 3)" in result.progress[0]
