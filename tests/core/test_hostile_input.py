@@ -51,9 +51,7 @@ def test_a_reference_of_another_scheme_is_a_call_error(reference: str) -> None:
 
 def test_a_property_that_is_true_is_no_crash() -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {"b": True}, "additionalProperties": False}
-    assert explain_problems({"properties": {"body": schema}}, {"body": {"zz": 1}}) == [
-        "body.zz: is no argument of this tool"
-    ]
+    assert explain_problems({"properties": {"body": schema}}, {"body": {"zz": 1}}) == ["body.zz: unknown argument"]
 
 
 def test_a_line_of_an_env_file_is_told_by_its_own_number(tmp_path: Path) -> None:
@@ -149,6 +147,6 @@ def test_a_kind_of_exposure_that_is_not_served_is_named() -> None:
     given["capability"]["exposes"].append({"type": "skill", "namespace": "s"})
     capability = parse_capability(given, "f.yaml")
     findings = check_capability(capability, compile_tools([capability]))
-    (finding,) = [finding for finding in findings if finding.code == "unsupported-kind"]
+    (finding,) = [finding for finding in findings if finding.code == "unsupported-feature"]
     assert finding.place[:3] == ("capability", "exposes", 1)
     assert "skill" in finding.message

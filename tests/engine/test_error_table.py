@@ -67,7 +67,7 @@ LIST, RUN, GET, CANCEL, STREAM = (
 RENDER = [
     Row("401 plain", GET, 401, "Unauthorized\n", "auth", "RENDER_API_KEY", media_type=TEXT),
     Row("401 json", LIST, 401, message("unauthorized"), "auth", "begin with rnd_"),
-    Row("403", LIST, 403, message("forbidden"), "auth", "may it do this?"),
+    Row("403", LIST, 403, message("forbidden"), "auth", "lack a permission"),
     Row("wrong slug", RUN, 404, message("task not found: my-workflow/nope"), "not_found", "render-list-tasks"),
     Row("run", GET, 404, message("task run not found"), "not_found", "render-list-task-runs"),
     Row("cancel unknown", CANCEL, 404, message("task run not found: trn-1"), "not_found", "render-list-task-runs"),
@@ -194,7 +194,7 @@ POSTHOG = [
         406,
         drf("invalid_request", "not_acceptable", "Could not satisfy the request Accept header."),
         "unsupported",
-        "mistake of this server",
+        "bug in this server",
     ),
     Row(
         "405",

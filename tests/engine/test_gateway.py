@@ -66,7 +66,7 @@ def test_only_serves_the_providers_with_these_prefixes() -> None:
 
 
 def test_a_prefix_that_no_capability_has_is_a_settings_error() -> None:
-    with pytest.raises(SettingsError, match=r"no capability has the prefix rendr; there are inngest, posthog, render"):
+    with pytest.raises(SettingsError, match=r"no provider has the prefix rendr; prefixes: inngest, posthog, render"):
         open_gateway({}, only=("rendr",))
 
 
@@ -122,7 +122,7 @@ async def test_a_secret_in_a_providers_error_is_masked(simulator: Simulator, env
     simulator.fail_next("render", Fault(status=401, body=f"no such key: {key}"))
     with pytest.raises(ProviderError) as caught:
         await call(open_gateway(environment), "render-list-tasks", {})
-    assert caught.value.message == "the provider answered 401: no such key: [secret]"
+    assert caught.value.message == "the provider returned 401: no such key: [secret]"
 
 
 ODD_KEY = "phx_abc&def<ghi>/jk12"
@@ -182,7 +182,7 @@ async def test_a_file_that_holds_no_secret_is_passed_on_byte_for_byte(
 
 async def test_json_that_is_cut_off_is_an_error(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(status=200, headers=JSON, body='[{"task":{"id":"tsk'))
-    with pytest.raises(ProviderError, match="cut off, or is not the JSON that it should be") as caught:
+    with pytest.raises(ProviderError, match="is incomplete or is not valid JSON") as caught:
         await call(open_gateway(environment), "render-list-tasks", {})
     assert caught.value.kind == "unavailable"
 
@@ -209,7 +209,7 @@ async def test_a_long_answer_is_cut_with_advice_on_how_to_get_the_rest(environme
     assert 0 < len(json.loads(outcome.text)) < 6
     assert len(outcome.text) <= 1_000
     assert outcome.notes[0].startswith(f"{len(json.loads(outcome.text))} items; there are more: for the next page pass")
-    assert outcome.notes[1].startswith("Cut to about 1,000 characters, kept: the list:")
+    assert outcome.notes[1].startswith("Truncated to about 1,000 characters; kept: the list:")
 
 
 async def test_stopping_ends_calls_under_way_with_an_error(simulator: Simulator, environment: dict[str, str]) -> None:

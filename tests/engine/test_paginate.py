@@ -345,10 +345,10 @@ FORBIDDEN = json_response(
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (FORBIDDEN, "the provider answered 403: You don't have access to the project"),
-        (Fault(404, {"Content-Type": "application/json"}, '{"detail": "Not found."}'), "the provider answered 404"),
-        (Fault(200, {"Content-Type": "application/json"}, '{"results": ['), "cut off"),
-        (Fault(500), "the provider answered 500"),
+        (FORBIDDEN, "the provider returned 403: You don't have access to the project"),
+        (Fault(404, {"Content-Type": "application/json"}, '{"detail": "Not found."}'), "the provider returned 404"),
+        (Fault(200, {"Content-Type": "application/json"}, '{"results": ['), "incomplete"),
+        (Fault(500), "the provider returned 500"),
     ],
     ids=["403", "404", "garbage", "500"],
 )
@@ -438,7 +438,7 @@ async def test_items_without_a_cursor_end_the_list(simulator: Simulator, gateway
     order(simulator, "render", [json_response([{"taskRun": {"id": "trn-1", "status": "running"}}])] * 10)
     outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=1)
     assert len(simulator.requests) == 1
-    assert describe_page(outcome) == "1 item; there may be more, but the answer does not say how to get them."
+    assert describe_page(outcome) == "1 item; there may be more, but the response has no cursor for the next page."
 
 
 @pytest.mark.parametrize("more", ["true", "false"])

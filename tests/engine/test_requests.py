@@ -541,9 +541,9 @@ def test_the_input_schema_lets_a_documented_call_through(pinned: Pinned) -> None
         ("render-list-task-runs", {"limit": True}, ["limit: must be of type integer"]),
         ("render-list-task-runs", {"rootTaskRunId": "trn-a"}, ["rootTaskRunId: must be of type array"]),
         ("render-list-task-runs", {"ownerId": ["tea-1", 2]}, ["ownerId[1]: must be of type string"]),
-        ("render-list-tasks", {"rootTaskRunId": ["trn-a"]}, ["rootTaskRunId: is no argument of this tool"]),
+        ("render-list-tasks", {"rootTaskRunId": ["trn-a"]}, ["rootTaskRunId: unknown argument"]),
         ("render-stream-realtime-events-sse", {"taskRunIds": []}, ["taskRunIds: [] should be non-empty"]),
-        ("render-retrieve-task-run", {"id": "trn-a"}, ["id: is no argument of this tool", "taskRunId: is required"]),
+        ("render-retrieve-task-run", {"id": "trn-a"}, ["id: unknown argument", "taskRunId: is required"]),
         ("posthog-append-log-entries", {**ONE, "body": {"entries": []}}, ["body.entries: [] should be non-empty"]),
         # TaskRunSessionLogsQuerySerializer: limit is 1 to 5000
         (
@@ -575,7 +575,7 @@ def test_a_missing_project_names_both_ways_to_give_it() -> None:
     environment = {"POSTHOG_API_KEY": "phx_key"}
     with pytest.raises(InvalidArguments) as caught:
         build_request(TOOLS["posthog-list-task-runs"].operation, TASK, environment)
-    assert caught.value.message == "project_id: is required, and the server has no default for it"
+    assert caught.value.message == "project_id: is required, because the server has no default for it"
     assert caught.value.hint == "Pass project_id, or set POSTHOG_PROJECT_ID in the server's environment."
 
 
@@ -601,4 +601,4 @@ def test_a_run_that_inngest_cannot_load_is_not_found(tool: str, message: str, ki
     with pytest.raises(ProviderError) as caught:
         read_response(HttpResponse(200, {"content-type": "application/json"}, body), TOOLS[tool].operation)
     assert (caught.value.kind, caught.value.status) == (kind, 500)
-    assert caught.value.message == f"the provider answered 500: {message}"
+    assert caught.value.message == f"the provider returned 500: {message}"

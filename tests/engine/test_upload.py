@@ -236,7 +236,7 @@ async def test_progress_says_how_far_an_upload_is(gateway: Gateway) -> None:
     [
         (
             file("shot.png", content="no base64!", content_encoding="base64"),
-            "the content of shot.png: is not base64",
+            "the content of `shot.png` is not valid base64",
         ),
         (
             file("big.txt", content="x" * (MAX_SIZE + 1)),
@@ -286,7 +286,7 @@ async def test_what_the_storage_refuses_is_told_in_its_words_and_with_the_file_s
     simulator.fail_next("posthog", fault)
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    assert caught.value.message == f"a.md was not uploaded: the provider answered {fault.status}: {told}"
+    assert caught.value.message == f"a.md was not uploaded: the provider returned {fault.status}: {told}"
     assert caught.value.status == fault.status
     assert caught.value.hint.endswith("The run has none of the files: call again with all of them.")
     assert not caught.value.retryable
@@ -340,7 +340,7 @@ async def test_a_form_that_the_storage_does_not_know_is_told_in_its_words(
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
     told = "The request signature we calculated does not match."
-    assert caught.value.message == f"a.md was not uploaded: the provider answered 403: {told}"
+    assert caught.value.message == f"a.md was not uploaded: the provider returned 403: {told}"
 
 
 async def test_a_file_that_fails_stops_those_that_follow(simulator: Simulator, gateway: Gateway) -> None:
@@ -349,7 +349,7 @@ async def test_a_file_that_fails_stops_those_that_follow(simulator: Simulator, g
     given = [file(f"{name}.md", content=name) for name in "abc"]
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(*given))
-    assert caught.value.message == "b.md was not uploaded: the provider answered 400: too large"
+    assert caught.value.message == "b.md was not uploaded: the provider returned 400: too large"
     assert sent(simulator) == [PREPARED, STORED, STORED]
 
 
@@ -370,7 +370,7 @@ async def test_a_storage_that_stays_busy_is_given_up(simulator: Simulator, gatew
         simulator.fail_next("posthog", fault)
     async with calling(gateway, PREPARE, preparing(file("a.md", content="hello"))) as running:
         await running.finish(ALL_TRIES_S)
-    assert running.failure.message.startswith("a.md was not uploaded: the provider answered 503: Please reduce")
+    assert running.failure.message.startswith("a.md was not uploaded: the provider returned 503: Please reduce")
     assert running.failure.retryable
     assert sent(simulator) == [PREPARED, *[STORED] * TRIES]
 
@@ -413,7 +413,7 @@ async def test_a_file_is_sent_to_no_address_on_whose_way_others_can_read_it(
     with pytest.raises(UpstreamError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
     assert caught.value.message == (
-        "a.md was not uploaded: the address of posthog's storage cannot be used: it is no https URL"
+        "a.md was not uploaded: the upload URL of posthog's storage is not a valid https URL"
     )
     assert not caught.value.retryable
     assert sent(simulator) == [PREPARED]

@@ -193,7 +193,7 @@ async def test_posthog_create_run_invalid_body_is_rejected_before_sending(
 async def test_posthog_create_run_without_github_account_is_an_auth_error_with_a_hint(caller: Caller) -> None:
     result = await caller.call(CREATE, task_id=TASK, body={"environment": "cloud", "pr_authorship_mode": "user"})
     assert (result.error["kind"], result.error["status"]) == ("auth", 400)
-    assert result.error["message"].startswith("the provider answered 400: pr_authorship_mode: Link a GitHub account")
+    assert result.error["message"].startswith("the provider returned 400: pr_authorship_mode: Link a GitHub account")
     assert result.error["hint"] == "Link GitHub in PostHog's settings, or pass pr_authorship_mode bot."
 
 
@@ -245,7 +245,7 @@ async def test_posthog_secrets_of_a_run_are_redacted(name: str, environment: dic
     if name != "cancel":
         (note,) = [note for note in result.notes if note.startswith("Redacted: ")]
         assert [secret for secret in SECRETS if secret in note] == list(SECRETS)
-        assert note.endswith("The server shows such secrets with --reveal-secrets.")
+        assert note.endswith("The server shows these secrets with `--reveal-secrets`.")
 
 
 async def test_posthog_secrets_of_a_created_run_are_redacted(simulator: Simulator, caller: Caller) -> None:
@@ -326,8 +326,8 @@ async def test_posthog_update_run_merges_output_and_state(simulator: Simulator, 
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ({"Stage": "x"}, "body.Stage: is no argument of this tool; did you mean stage?"),
-        ({"summary": "x"}, "body.summary: is no argument of this tool"),
+        ({"Stage": "x"}, "body.Stage: unknown argument; did you mean stage?"),
+        ({"summary": "x"}, "body.summary: unknown argument"),
         ({"status": "canceled"}, "body.status: must be one of"),
         ({"environment": "cloud"}, "body.environment: must be one of local"),
         ({"state_remove_keys": []}, "body.state_remove_keys: "),
@@ -382,7 +382,7 @@ async def test_posthog_resume_run_returns_the_queued_run(run_id: str, simulator:
 async def test_posthog_resume_of_an_active_run_is_a_conflict(caller: Caller) -> None:
     result = await caller.call(RESUME, **run_arguments(POSTHOG_RUNNING))
     assert (result.error["kind"], result.error["status"]) == ("conflict", 400)
-    assert result.error["message"] == "the provider answered 400: Run is already active in cloud"
+    assert result.error["message"] == "the provider returned 400: Run is already active in cloud"
     assert "posthog-wait-for-run" in result.error["hint"]
 
 
@@ -390,7 +390,7 @@ async def test_posthog_resume_does_not_retry_502(simulator: Simulator, environme
     async with connected(environment, POSTHOG_API_KEY="phx_outage") as caller:
         result = await caller.call(RESUME, **run_arguments(POSTHOG_FAILED))
     assert (result.error["kind"], result.error["status"]) == ("unavailable", 502)
-    assert result.error["message"] == "the provider answered 502: Failed to start cloud workflow"
+    assert result.error["message"] == "the provider returned 502: Failed to start cloud workflow"
     assert "Look with posthog-retrieve-task-run" in result.error["hint"]
     assert len(server_requests(simulator)) == 1
 
@@ -411,7 +411,7 @@ async def test_posthog_usage_limit_is_not_retried(
     assert result.error == {
         "kind": "usage_limit",
         "status": 429,
-        "message": f"the provider answered 429: {USAGE_LIMIT}",
+        "message": f"the provider returned 429: {USAGE_LIMIT}",
         "retryable": False,
         "hint": (
             "The usage limit of this PostHog account is reached: calling again does not help, somebody has to raise it."
@@ -534,7 +534,7 @@ NO_KEY = (
 )
 
 
-NO_SCOPE = "Check POSTHOG_API_KEY in the server's environment: is it right, and may it do this?"
+NO_SCOPE = "Check POSTHOG_API_KEY in the server's environment: it may be wrong or lack a permission."
 
 
 @pytest.mark.parametrize("tool", CALLS)
@@ -544,7 +544,7 @@ async def test_posthog_missing_key_error_names_the_variable(
     async with connected(environment, POSTHOG_API_KEY=None) as caller:
         result = await caller.call(tool, **CALLS[tool])
     assert result.error["kind"] == "auth"
-    assert result.error["hint"] == "Set POSTHOG_API_KEY in the server's environment and start it again."
+    assert result.error["hint"] == "Set POSTHOG_API_KEY in the server's environment and restart the server."
     assert server_requests(simulator) == []
 
 
@@ -580,4 +580,4 @@ async def test_posthog_rejected_accept_header_is_an_error_of_this_server(simulat
     simulator.fail_next("posthog", Fault(406, {"Content-Type": "application/json"}, json.dumps(body)))
     result = await caller.call(RETRIEVE, **run_arguments(POSTHOG_RUNNING))
     assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("unsupported", 406, False)
-    assert "mistake of this server" in result.error["hint"]
+    assert "bug in this server" in result.error["hint"]

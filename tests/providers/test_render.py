@@ -465,7 +465,7 @@ async def test_render_missing_key_error_names_the_variable(simulator: Simulator,
     async with connected(environment, RENDER_API_KEY=None) as caller:
         result = await caller.call("render-list-tasks")
     assert result.error["kind"] == "auth"
-    assert result.error["hint"] == "Set RENDER_API_KEY in the server's environment and start it again."
+    assert result.error["hint"] == "Set RENDER_API_KEY in the server's environment and restart the server."
     assert server_requests(simulator) == []
 
 
@@ -487,7 +487,7 @@ async def test_render_invalid_key_is_an_auth_error_in_text_or_json(
     assert result.error == {
         "kind": "auth",
         "status": 401,
-        "message": "the provider answered 401: Unauthorized",
+        "message": "the provider returned 401: Unauthorized",
         "retryable": False,
         "hint": "Check RENDER_API_KEY in the server's environment. Render's API keys begin with rnd_.",
     }
@@ -506,7 +506,7 @@ async def test_render_get_retries_429_after_ratelimit_reset(simulator: Simulator
     result = await caller.call("render-retrieve-task-run", taskRunId=RENDER_COMPLETED, within=46)
     assert result.value["id"] == RENDER_COMPLETED
     assert len(server_requests(simulator)) == 2
-    assert result.progress[0] == ("the provider answered 429: rate limit exceeded; trying again (1 of 3) in 45 s")
+    assert result.progress[0] == ("the provider returned 429: rate limit exceeded; trying again (1 of 3) in 45 s")
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ async def test_runway_rejected_version_is_an_error_of_this_server(simulator: Sim
     result = await caller.call(GET, id=RUNWAY_SUCCEEDED)
     assert (result.error["kind"], result.error["status"]) == ("unsupported", 400)
     assert "Bad Request - header.X-Runway-Version: Expected version 2027-01-01" in result.error["message"]
-    assert "mistake of this server" in result.error["hint"]
+    assert "bug in this server" in result.error["hint"]
 
 
 # cancel-delete-task
@@ -267,7 +267,7 @@ async def test_runway_get_task_retries_429_after_retry_after(simulator: Simulato
     result = await caller.call(GET, id=RUNWAY_SUCCEEDED, within=8)
     assert result.value["status"] == "SUCCEEDED"
     assert len(server_requests(simulator)) == 2
-    assert result.progress[0] == "the provider answered 429: Too many requests; trying again (1 of 3) in 7 s"
+    assert result.progress[0] == "the provider returned 429: Too many requests; trying again (1 of 3) in 7 s"
 
 
 async def test_runway_repeated_429_is_an_error_with_retry_after(simulator: Simulator, caller: Caller) -> None:

@@ -1038,9 +1038,9 @@ def test_a_call_that_cannot_be_made_says_whose_fault_it_is_and_names_the_cause(r
         (SLACK, "slack-slack-post-calls-add", {}, ["body: is required", "token: is required"]),
         (PINECONE, "pinecone-list-organizations", {}, ["X-Pinecone-Api-Version: is required"]),
         # Constants are not asked from the caller, and what no place knows is no argument
-        (BUILDKITE, "buildkite-buildkite-list-agents", {"org": "other"}, ["org: is no argument of this tool"]),
-        (N8N, "n8n-create-credential", {"body": {}}, ["body: is no argument of this tool"]),
-        (HUBSPOT, "hubspot-hubspot-list-all-association-definitions", {"a": 1}, ["a: is no argument of this tool"]),
+        (BUILDKITE, "buildkite-buildkite-list-agents", {"org": "other"}, ["org: unknown argument"]),
+        (N8N, "n8n-create-credential", {"body": {}}, ["body: unknown argument"]),
+        (HUBSPOT, "hubspot-hubspot-list-all-association-definitions", {"a": 1}, ["a: unknown argument"]),
         # Types as declared
         (
             GITLAB,

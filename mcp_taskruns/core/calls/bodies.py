@@ -1,4 +1,4 @@
-"""Bodies as they are sent: trees of values in the form that their kind asks for."""
+"""Encoding of request bodies: JSON, text, XML, forms, multipart forms and bytes."""
 
 import base64
 import binascii
@@ -21,19 +21,19 @@ CONTENT_TYPES: Mapping[BodyKind, str] = {
     "binary": "application/octet-stream",
 }
 
-# Tabs and line breaks too: in an attribute they would be read as spaces.
-_XML = str.maketrans(
+# Tabs and line breaks too: an XML parser reads them as spaces in an attribute.
+_XML_ESCAPES = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;", "\r": "&#13;", "\n": "&#10;", "\t": "&#9;"}
 )
-_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|[\ufffe\uffff]")
-"""What XML 1.0 cannot hold in any form, surrogates apart, which no text that is sent can hold."""
+_INVALID_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]|[\ufffe\uffff]")
+"""Characters that XML 1.0 cannot represent, except surrogates, which no UTF-8 text can contain."""
 
-_QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+_FORM_NAME_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 
 
 @dataclass(frozen=True)
 class Part:
-    """A field of a form, or a file in it."""
+    """A field or a file of a multipart form."""
 
     name: str
     content: bytes = field(repr=False)
@@ -42,7 +42,7 @@ class Part:
 
 
 def to_text(value: Any) -> str:
-    """A value as text: JSON for what is not text, compact; lists are separated by commas."""
+    """Return a value as text: compact JSON unless it is a string; lists are joined by commas."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -51,86 +51,96 @@ def to_text(value: Any) -> str:
 
 
 def dump_json(value: Any) -> str:
-    """Compact JSON. Raises ValueError for a number without a form."""
+    """Return compact JSON. Raises ValueError for infinite numbers and NaN."""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # to JSON Schema 5.0 is an integer, to most providers it is not
+        value = int(value)  # JSON Schema accepts 5.0 as an integer, most providers do not
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def escape_value(value: Any, kind: BodyKind) -> str:
-    """A value as it stands inside a text of this kind. Raises InvalidArguments for what cannot."""
+    """Return a value escaped for the text of a body of this kind.
+
+    Raises InvalidArguments for characters that the kind cannot represent.
+    """
     text = to_text(value)
+    if kind == "form":
+        return quote(text, safe="")
     if kind != "xml":
-        return quote(text, safe="") if kind == "form" else text
-    if _NO_XML.search(text):
-        raise InvalidArguments("the body: holds characters that XML cannot have")
-    return text.translate(_XML)
+        return text
+    if _INVALID_XML.search(text):
+        raise InvalidArguments("the body contains characters that XML cannot represent")
+    return text.translate(_XML_ESCAPES)
 
 
-def encode_body(value: Any, kind: BodyKind, called: str = "the body") -> tuple[str, bytes]:
-    """A body whose holes are filled: its content type, and itself.
+def encode_body(value: Any, kind: BodyKind, name: str = "the body") -> tuple[str, bytes]:
+    """Encode a body without placeholders; return its content type and its bytes.
 
-    Raises InvalidArguments, which names it as it is `called`, and ValueError.
+    Raises InvalidArguments, whose message contains `name`, and ValueError.
     """
     if kind == "multipart":
         return encode_multipart(list(_parts(value)))
     if kind == "json":
         content = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     elif kind == "binary":
-        content = _decoded(value, called)
+        content = _decode_base64(value, name)
     elif kind == "form" and isinstance(value, Mapping):
-        content = "&".join(f"{quote(str(name), safe='')}={text}" for name, text in _fields(value)).encode()
+        content = "&".join(f"{quote(str(field), safe='')}={text}" for field, text in _form_fields(value)).encode()
     else:
         content = to_text(value).encode()
     return CONTENT_TYPES[kind], content
 
 
 def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
-    """A form of RFC 7578: its content type, and itself. The boundary stands in none of the parts."""
+    """Encode a multipart form (RFC 7578); return its content type and its bytes.
+
+    The boundary is derived from the content, so equal forms have equal bytes.
+    """
     boundary = hashlib.sha256(b"".join(part.content for part in parts)).hexdigest()[:32]
     while any(boundary.encode() in part.content for part in parts):
         boundary = hashlib.sha256(boundary.encode()).hexdigest()[:32]
     lines: list[bytes] = []
     for part in parts:
-        # As browsers write names: https://html.spec.whatwg.org/multipage/form-control-infrastructure.html
-        disposition = f'Content-Disposition: form-data; name="{part.name.translate(_QUOTED)}"'
-        if part.filename is not None:
-            disposition += f'; filename="{part.filename.translate(_QUOTED)}"'
-        head = [disposition, *([f"Content-Type: {part.media_type}"] if part.media_type else [])]
-        lines += [f"--{boundary}".encode(), "\r\n".join(head).encode(), b"", part.content]
+        lines += [f"--{boundary}".encode(), _part_headers(part).encode(), b"", part.content]
     lines += [f"--{boundary}--".encode(), b""]
     return f"multipart/form-data; boundary={boundary}", b"\r\n".join(lines)
 
 
-def _fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _part_headers(part: Part) -> str:
+    # Names are escaped as browsers do: https://html.spec.whatwg.org/multipage/form-control-infrastructure.html
+    disposition = f'Content-Disposition: form-data; name="{part.name.translate(_FORM_NAME_ESCAPES)}"'
+    if part.filename is not None:
+        disposition += f'; filename="{part.filename.translate(_FORM_NAME_ESCAPES)}"'
+    return f"{disposition}\r\nContent-Type: {part.media_type}" if part.media_type else disposition
+
+
+def _form_fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, item in value.items():
         items = item if isinstance(item, list) else [item]
         yield from ((name, quote(to_text(one), safe="")) for one in items if one is not None)
 
 
 def has_parts(value: Any) -> bool:
-    """Whether a form has anything to send."""
+    """Return whether a multipart form has at least one part."""
     return next(_parts(value), None) is not None
 
 
 def _parts(value: Any) -> Iterator[Part]:
-    """The parts of a form: a mapping of values, or a list of parts of which each says more."""
+    """Yield the parts of a form: an object of names and values, or a list of objects that describe one part each."""
     described = value if isinstance(value, list) else [{"name": name, "value": part} for name, part in value.items()]
     for part in described:
         if not isinstance(part, Mapping) or part.get("value") is None:
-            continue  # its argument was not passed
+            continue  # the argument is absent
         items = part["value"] if isinstance(part["value"], list) else [part["value"]]
         filename, media_type = part.get("filename"), str(part.get("contentType") or "")
         if not (media_type.isascii() and media_type.isprintable()):
-            raise InvalidArguments("the content type of a part holds characters that it cannot have")
+            raise InvalidArguments(f"the content type of the form field `{part.get('name')}` is not printable ASCII")
         for item in items:
-            yield Part(
-                str(part.get("name")), to_text(item).encode(), None if filename is None else str(filename), media_type
-            )
+            content = to_text(item).encode()
+            yield Part(str(part.get("name")), content, None if filename is None else str(filename), media_type)
 
 
-def _decoded(value: Any, called: str) -> bytes:
+def _decode_base64(value: Any, name: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (TypeError, ValueError, binascii.Error) as exc:
-        raise InvalidArguments(f"{called}: must be bytes in base64") from exc
+        raise InvalidArguments(f"{name}: must be bytes encoded as base64") from exc

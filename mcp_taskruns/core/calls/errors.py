@@ -1,7 +1,11 @@
-"""An answer that is an error, to what it means: its kind, whether trying again can help, and what to do."""
+"""Interpretation of error responses: kind, whether a retry can help, and what to do next.
+
+The status code gives the first interpretation. The error rules of an overlay refine it.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
@@ -12,8 +16,9 @@ from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.errors import Kind, ProviderError
 
 MAX_ERROR_MESSAGE = 2_000
+"""Characters of a provider's error message that are passed on."""
 
-KIND_BY_STATUS: dict[int, Kind] = {
+KIND_BY_STATUS: Mapping[int, Kind] = {
     400: "validation",
     401: "auth",
     402: "usage_limit",
@@ -33,139 +38,171 @@ KIND_BY_STATUS: dict[int, Kind] = {
 }
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Status codes after which the same request may succeed."""
 
 PASSING: frozenset[Kind] = frozenset({"rate_limited", "unavailable", "timeout"})
-"""The kinds that a moment later may be gone; for a rule that says no more."""
+"""Kinds of errors after which the same request may succeed; the default for an error rule with a kind."""
 
 READ_HINT = "Nothing was changed: try again."
 WRITE_HINT = "The request may have been carried out: read the current state before trying again."
-REPEAT_HINT = "The request may have been carried out, and to try again is safe."
+REPEAT_HINT = "The request may have been carried out, but it is safe to try again."
+SERVER_BUG_HINT = "This is a bug in this server, not in the call: please report it."
+
+HINT_BY_KIND: Mapping[Kind, str] = {
+    "auth": "Check the credential in the server's environment: it may be wrong or lack a permission.",
+    "not_found": "Check the ids, for example with a tool that lists them: the resource may have been deleted.",
+    "validation": "Change the arguments that the message names.",
+    "rate_limited": "Wait before the next call to this provider.",
+    "conflict": "Read the current state before trying again.",
+    "usage_limit": "The account has reached its limit: calling again does not help.",
+    "unavailable": "The provider has a problem: try again later.",
+    "timeout": "The provider took too long: read the current state before trying again.",
+    "unsupported": "The provider does not support this request: try another tool.",
+    "config": "Fix the server configuration.",
+}
+
+HINT_BY_STATUS: Mapping[int, str] = {406: SERVER_BUG_HINT, 415: SERVER_BUG_HINT}
+"""Status codes that have a hint of their own."""
+
+MAX_QUOTED = 100
+"""Characters of a provider's text that a hint quotes."""
+
+EPOCH_SECONDS = 1e9
+"""A rate limit reset above this number is a time in seconds since 1970, below it a delay in seconds."""
+
+_WHITESPACE = re.compile(r"\s+")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_TITLE = re.compile(r"<(title|Message)[^>]*>([^<]*)", re.IGNORECASE)
+"""The title of an HTML page, or the message of an Amazon S3 error."""
+
+_MESSAGE_KEYS = ("message", "error", "detail", "title", "error_description", "errors", "issues")
+"""Where providers put error messages: Render, PostHog, RFC 9457, RFC 6749, Inngest, Runway."""
+
+
+@dataclass(frozen=True)
+class _Assessment:
+    kind: Kind
+    retryable: bool
+    hint: str
 
 
 def unknown_outcome_hint(*, is_safe: bool, is_repeatable: bool) -> str:
-    """What to do when a request may have arrived and its answer is not known."""
+    """Return the hint for a request that may have been carried out, although no complete response arrived."""
     if not is_repeatable:
         return WRITE_HINT
     return READ_HINT if is_safe else REPEAT_HINT
 
 
-HINTS: dict[Kind, str] = {
-    "auth": "Check the credential in the server's environment: is it right, and may it do this?",
-    "not_found": "Check the ids: list what exists, or it may have been deleted.",
-    "validation": "Change the arguments as the message says.",
-    "rate_limited": "Wait before the next call to this provider.",
-    "conflict": "Read the current state first.",
-    "usage_limit": "The account's limit is reached: calling again does not help.",
-    "unavailable": "The provider has a problem: try again later.",
-    "timeout": "The provider took too long: read the current state before trying again.",
-    "unsupported": "The provider does not do this: another tool may.",
-    "config": "The server's settings need mending.",
-}
-
-OUR_MISTAKE = "This is a mistake of this server, not of the call: please report it."
-
-HINT_BY_STATUS: dict[int, str] = {406: OUR_MISTAKE, 415: OUR_MISTAKE}
-
-MAX_GROUP = 100
-"""Characters of a provider's words that a hint repeats at most."""
-
-EPOCH = 1e9
-"""A time to come back that is more than so many seconds is a moment."""
-
-_WHITE = re.compile(r"\s+")
-_HOLE = re.compile(r"\{(\w+)\}")
-_MARKUP = re.compile(r"<(title|Message)[^>]*>([^<]*)", re.IGNORECASE)
-
-
 def provider_error(
-    status: int, headers: Mapping[str, str], value: Any, plain: str, operation: Operation, received_at: float
+    status: int, headers: Mapping[str, str], value: Any, text: str, operation: Operation, received_at: float
 ) -> ProviderError:
-    """The error of an answer.
+    """Return the exception for an error response.
 
-    `value` is its body as JSON or None, `plain` its body as text, `received_at` when it came, in seconds since 1970.
+    `value` is the body as JSON or None, `text` the body as text. `received_at` is in seconds since 1970.
     """
-    said = error_message(value) or plain
-    kind = KIND_BY_STATUS.get(status, "validation" if 400 <= status < 500 else "unavailable")
-    retryable = status in RETRYABLE
-    if not operation.is_safe_to_retry and (status == 408 or status >= 500):
-        retryable = False
-    variables = ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials()))
+    message = error_message(value) or text
     if 300 <= status < 400:
-        kind, said = "unsupported", "a redirect, which this server does not follow"
-        hint = f"Set {operation.base.variables[0]} in the server's environment to the address that it leads to."
-    elif kind == "auth" and variables:
-        hint = f"Check {variables} in the server's environment: is it right, and may it do this?"
-    elif status in RETRYABLE and not retryable:
-        hint = WRITE_HINT
-    else:
-        hint = HINT_BY_STATUS.get(status, HINTS[kind])
+        message = "a redirect, which this server does not follow"
+    credentials = ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials()))
+    assessment = _assess_status(status, operation, credentials)
     for rule in operation.errors:
-        groups = _fits(rule, status, value, said)
+        groups = _match_rule(rule, status, value, message)
         if groups is not None:
-            if rule.kind is not None:
-                kind, retryable, hint = rule.kind, rule.kind in PASSING, HINTS[rule.kind]
-            retryable = retryable if rule.retryable is None else rule.retryable
-            words = {**_members(value), "credential": variables, **groups}
-            hint = _filled(rule.hint, words) if rule.hint else hint
+            variables = {**_quotable_members(value), "credential": credentials, **groups}
+            assessment = _apply_rule(rule, assessment, variables)
             break
     return ProviderError(
-        f"the provider answered {status}: {said}" if said else f"the provider answered {status}",
-        kind=kind,
+        f"the provider returned {status}: {message}" if message else f"the provider returned {status}",
+        kind=assessment.kind,
         status=status,
-        retryable=retryable,
+        retryable=assessment.retryable,
         retry_after_s=retry_after(headers, status, received_at),
-        hint=hint,
+        hint=assessment.hint,
     )
 
 
-def _fits(rule: ErrorRule, status: int, value: Any, said: str) -> dict[str, str] | None:
-    """The words that the rule finds in an error that it is about; None for another error."""
+def _assess_status(status: int, operation: Operation, credentials: str) -> _Assessment:
+    """Interpret a status code. `credentials` are the names of the operation's credential variables."""
+    if 300 <= status < 400:
+        variable = operation.base.variables[0]
+        hint = f"Set {variable} in the server's environment to the address to which the provider redirects."
+        return _Assessment("unsupported", False, hint)
+    kind = KIND_BY_STATUS.get(status, "validation" if 400 <= status < 500 else "unavailable")
+    if kind == "auth" and credentials:
+        hint = f"Check {credentials} in the server's environment: it may be wrong or lack a permission."
+        return _Assessment(kind, False, hint)
+    may_be_done = status == 408 or status >= 500
+    if status in RETRYABLE and may_be_done and not operation.is_safe_to_retry:
+        return _Assessment(kind, False, WRITE_HINT)
+    return _Assessment(kind, status in RETRYABLE, HINT_BY_STATUS.get(status, HINT_BY_KIND[kind]))
+
+
+def _apply_rule(rule: ErrorRule, assessment: _Assessment, variables: Mapping[str, str]) -> _Assessment:
+    kind, retryable, hint = assessment.kind, assessment.retryable, assessment.hint
+    if rule.kind is not None:
+        kind, retryable, hint = rule.kind, rule.kind in PASSING, HINT_BY_KIND[rule.kind]
+    if rule.retryable is not None:
+        retryable = rule.retryable
+    return _Assessment(kind, retryable, _fill_placeholders(rule.hint, variables) if rule.hint else hint)
+
+
+def _match_rule(rule: ErrorRule, status: int, value: Any, message: str) -> dict[str, str] | None:
+    """Return the named groups of the rule's pattern, or None if the rule does not apply to the error."""
     if (rule.status and status not in rule.status) or not matches(value, rule.when):
         return None
     if rule.message_matches is None:
         return {}
-    match = rule.message_matches.search(said)
-    return match and {name: text[:MAX_GROUP] for name, text in match.groupdict("").items()}
+    match = rule.message_matches.search(message)
+    return match and {name: text[:MAX_QUOTED] for name, text in match.groupdict("").items()}
 
 
-def _members(value: Any) -> dict[str, str]:
-    """What a hint can repeat of an error's body: its texts, and lists of them."""
-    members = value.items() if isinstance(value, Mapping) else ()
-    lists = {name: [text for text in item if isinstance(text, str)] for name, item in members if isinstance(item, list)}
-    texts = {name: item for name, item in members if isinstance(item, str)}
-    return {
-        name: text[:MAX_GROUP] for name, text in ({n: ", ".join(item) for n, item in lists.items()} | texts).items()
-    }
+def _quotable_members(value: Any) -> dict[str, str]:
+    """Return the members of an error body that a hint can quote: texts and lists of texts."""
+    members: dict[str, str] = {}
+    for name, item in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(item, list):
+            members[name] = ", ".join(text for text in item if isinstance(text, str))[:MAX_QUOTED]
+        elif isinstance(item, str):
+            members[name] = item[:MAX_QUOTED]
+    return members
 
 
-def _filled(hint: str, words: Mapping[str, str]) -> str:
-    return _HOLE.sub(lambda hole: words.get(hole.group(1), hole.group()), hint)
+def _fill_placeholders(hint: str, variables: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: variables.get(match.group(1), match.group()), hint)
 
 
 def retry_after(headers: Mapping[str, str], status: int, now: float) -> float | None:
-    """The seconds after which a provider wants to be asked again; `now` is in seconds since 1970.
+    """Return the delay in seconds that the provider requests before the next request.
 
-    RFC 9110 section 10.2.3 for Retry-After, which may be a date. Rate limits also tell when they are reset: in so many
-    seconds, or at a moment.
+    `now` is in seconds since 1970. Reads `Retry-After` (RFC 9110 section 10.2.3), `retry-after-ms` and, for 429, the
+    reset time of the rate limit.
     """
-    found = _number(headers.get("retry-after-ms"))
-    if found is not None:
-        return max(found / 1000, 0.0)
-    written = headers.get("retry-after")
-    found = _number(written)
-    if found is None and written:
-        try:
-            moment = parsedate_to_datetime(written)
-            found = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
-        except (ValueError, OverflowError):
-            found = None
-    if found is None and status == 429:
-        found = _number(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset"))
-        found = found - now if found is not None and found > EPOCH else found
-    return None if found is None else max(round(found, 3), 0.0)
+    milliseconds = _parse_number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return max(milliseconds / 1000, 0.0)
+    seconds = _parse_retry_after(headers.get("retry-after"), now)
+    if seconds is None and status == 429:
+        seconds = _parse_reset(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset"), now)
+    return None if seconds is None else max(round(seconds, 3), 0.0)
 
 
-def _number(text: str | None) -> float | None:
+def _parse_retry_after(header: str | None, now: float) -> float | None:
+    seconds = _parse_number(header)
+    if seconds is not None or not header:
+        return seconds
+    try:
+        moment = parsedate_to_datetime(header)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _parse_reset(header: str | None, now: float) -> float | None:
+    seconds = _parse_number(header)
+    return seconds - now if seconds is not None and seconds > EPOCH_SECONDS else seconds
+
+
+def _parse_number(text: str | None) -> float | None:
     try:
         number = float(text or "")
     except ValueError:
@@ -174,35 +211,35 @@ def _number(text: str | None) -> float | None:
 
 
 def error_message(value: Any) -> str:
-    """The words of an error body, in the shapes that providers use."""
-    return truncate_message(" - ".join(dict.fromkeys(_error_words(value))))
+    """Return the message of an error body in one of the shapes that providers use; empty if there is none."""
+    return truncate_message(" - ".join(dict.fromkeys(_find_messages(value))))
 
 
-def _error_words(value: Any) -> Iterator[str]:
+def _find_messages(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value:
         yield value
     elif isinstance(value, list):
         for item in value:
-            yield from _error_words(item)
+            yield from _find_messages(item)
     elif isinstance(value, dict):
         path = value.get("path")
-        where = value.get("attr") or (".".join(map(str, path)) if isinstance(path, list) else "")
-        for key in ("message", "error", "detail", "title", "error_description", "errors", "issues"):
-            for words in _error_words(value.get(key)):
-                yield f"{where}: {words}" if where else words
+        place = value.get("attr") or (".".join(map(str, path)) if isinstance(path, list) else "")
+        for key in _MESSAGE_KEYS:
+            for message in _find_messages(value.get(key)):
+                yield f"{place}: {message}" if place else message
 
 
 def truncate_message(text: str) -> str:
-    """An error's text within its bound."""
+    """Return at most `MAX_ERROR_MESSAGE` characters of an error message."""
     return text if len(text) <= MAX_ERROR_MESSAGE else text[:MAX_ERROR_MESSAGE] + "…"
 
 
 def message_from_text(body: bytes, media_type: str) -> str:
-    """What a body that is no known error shape says, without a page's markup."""
+    """Return the message of an error body that is not JSON: the title of a page, or the text itself."""
     if media_type == "text/event-stream":
-        return ""  # PostHog's stream writes the names of its error's members, and nothing else
+        return ""  # PostHog renders an error on its stream as the names of its members, without values
     text = body[: 4 * MAX_ERROR_MESSAGE].decode("utf-8", "replace").strip()
     if text and (media_type == "text/html" or text[:1] == "<"):
-        told = _MARKUP.search(text)
-        return truncate_message(_WHITE.sub(" ", told.group(2)).strip()) if told else "an HTML page"
+        title = _TITLE.search(text)
+        return truncate_message(_WHITESPACE.sub(" ", title.group(2)).strip()) if title else "an HTML page"
     return truncate_message(text)

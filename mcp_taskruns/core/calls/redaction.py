@@ -1,7 +1,8 @@
-"""Secrets masked by value: whatever a text holds, it does not hold a credential.
+"""Redaction of secrets.
 
-Masking by key name misses the secret that a provider echoes inside a message. Secrets that the provider makes are not
-known before: those are redacted where they stand.
+Known secrets (credentials of the server's environment) are replaced by value wherever they occur, because redaction
+by key name misses a secret that a provider echoes inside a message. Secrets that the provider creates are not known in
+advance: they are replaced at the paths that the overlay names.
 """
 
 import base64
@@ -12,30 +13,31 @@ from typing import Any
 from urllib.parse import quote
 
 from mcp_taskruns.core.model.json import dump, parse
-from mcp_taskruns.core.model.json_path import Path, format_path, replace_at
+from mcp_taskruns.core.model.json_path import Path, format_path, replace_at, values_at
 
 REPLACEMENT = "[secret]"
+"""Replaces a known secret."""
 
 REDACTED = "[redacted]"
+"""Replaces the value at a path that the overlay names."""
 
 MIN_SECRET = 6
-"""Shorter values are words: masking them would garble answers and hide nothing."""
+"""Shorter values are not redacted: they occur in ordinary words, so redaction would garble responses."""
+
+_EMPTY = (None, "")
 
 
-def redact_paths(value: Any, places: Iterable[Path]) -> tuple[Any, list[str]]:
-    """A JSON value without what stands at these places, and which of them held something."""
+def redact_paths(value: Any, paths: Iterable[Path]) -> tuple[Any, list[str]]:
+    """Replace the values at these paths of a JSON value.
+
+    Return the new value and the paths where something was replaced.
+    """
     redacted: list[str] = []
-    for place in places:
-        found = False
-
-        def hide(secret: Any) -> Any:
-            nonlocal found
-            found = found or secret not in (None, "")
-            return secret if secret in (None, "") else REDACTED
-
-        value = replace_at(value, place, hide)
-        if found:
-            redacted.append(format_path(place))
+    for path in paths:
+        if all(secret in _EMPTY for secret in values_at(value, path)):
+            continue
+        value = replace_at(value, path, lambda secret: secret if secret in _EMPTY else REDACTED)
+        redacted.append(format_path(path))
     return value, redacted
 
 
@@ -47,61 +49,59 @@ class Redactor:
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
-        """Replace these as well, from now on."""
-        forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
-        # The longest first: a secret may be part of another form's text.
+        """Redact these secrets too, from now on."""
+        forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _encoded_forms(secret)}
+        # Longest first: a secret may be part of another form's text.
         self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._forms)} forms)"
 
     def redact_text(self, text: str) -> str:
-        """The text without secrets, also where it is JSON that spells them with escapes."""
-        return (
-            self.redact_bytes(text.encode("utf-8", "replace")).decode()
-            if "\\" in text
-            else self.redact_plain_text(text)
-        )
+        """Redact text, also JSON in which a secret is written with escapes."""
+        if "\\" not in text:
+            return self.redact_plain_text(text)
+        return self.redact_bytes(text.encode("utf-8", "replace")).decode()
 
     def redact_plain_text(self, text: str) -> str:
-        """Text that is no JSON, or JSON of our own writing, without secrets."""
+        """Redact text that is not JSON, or JSON that this server has written."""
         for form in self._forms:
             if form in text:
                 text = text.replace(form, REPLACEMENT)
         return text
 
     def redact_bytes(self, data: bytes) -> bytes:
-        """The bytes without secrets. JSON is written anew where its escapes spell one, which they can in many ways."""
+        """Redact bytes. JSON or JSON lines in which escapes spell a secret are written again without escapes."""
         if self._forms and b"\\" in data:
             try:
-                data = self._spelled(data)
+                data = self._without_escapes(data)
             except ValueError:
-                data = b"\n".join(map(self._line, data.split(b"\n")))  # JSON lines, perhaps
+                data = b"\n".join(map(self._line_without_escapes, data.split(b"\n")))
         for form in self._forms:
             if (encoded := form.encode()) in data:
                 data = data.replace(encoded, REPLACEMENT.encode())
         return data
 
-    def _line(self, line: bytes) -> bytes:
+    def _line_without_escapes(self, line: bytes) -> bytes:
         with suppress(ValueError):
-            return self._spelled(line) if b"\\" in line else line
+            return self._without_escapes(line) if b"\\" in line else line
         return line
 
-    def _spelled(self, data: bytes) -> bytes:
-        """JSON without escapes where these spell a secret. Raises ValueError for what is no JSON."""
-        spelled = dump(parse(data)).encode()
-        return spelled if any(form.encode() in spelled for form in self._forms) else data
+    def _without_escapes(self, data: bytes) -> bytes:
+        """Return JSON without escapes if these spell a secret, else unchanged. Raises ValueError for other text."""
+        unescaped = dump(parse(data)).encode()
+        return unescaped if any(form.encode() in unescaped for form in self._forms) else data
 
 
-def _forms(secret: str) -> Iterator[str]:
+def _encoded_forms(secret: str) -> Iterator[str]:
     yield secret
     yield json.dumps(secret)[1:-1]
     yield dump(secret)[1:-1]
     yield quote(secret, safe="")
     raw = secret.encode()
     for offset in range(3):
-        # Base64 writes three bytes as four characters: where the secret starts within a group decides its form. The
-        # characters that it shares with its neighbours are left out.
+        # Base64 encodes three bytes as four characters, so the position of the secret in its group of three decides
+        # its form. Characters that also hold bits of the neighbouring bytes are left out.
         encoded = base64.b64encode(b"\0" * offset + raw)
         whole = encoded[-(-offset * 8 // 6) : (offset + len(raw)) * 8 // 6].decode()
         yield whole

@@ -1,4 +1,4 @@
-"""An operation, the caller's arguments and the environment's values to the one request that they mean."""
+"""Construction of the HTTP request of a call from an operation, arguments and the server's environment."""
 
 import base64
 import re
@@ -16,33 +16,33 @@ from mcp_taskruns.core.model.operation import (
     ConstantTemplate,
     Location,
     Operation,
+    Parameter,
     Template,
     Variable,
 )
-from mcp_taskruns.errors import InvalidArguments, NotConfigured, UpstreamError
+from mcp_taskruns.errors import InvalidArguments, Kind, NotConfigured, UpstreamError
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
+_BASE_URI = re.compile(r"[A-Za-z0-9\-._~:/@!$&'()*+,;=%\[\]]+")
+"""Characters of a base URI (RFC 3986), without `?` and `#` because a path is appended to it."""
 
-_URI = re.compile(r"[A-Za-z0-9\-._~:/@!$&'()*+,;=%\[\]]+")
-"""What an address may hold (RFC 3986), `?` and `#` aside: a path has to be added to it."""
+_PATH_CHARACTERS = "/?&=%:@!$'()*+,;~"
+"""Characters of the literal text of a path that are not percent-encoded, besides letters, digits and `-._`."""
 
-_LITERAL = "/?&=%:@!$'()*+,;~"
-"""What of a path's own text is sent as it is, beside letters, digits and `-._`."""
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
 
-_VISIBLE = re.compile(r"[!-~]+")
-
-A_CREDENTIAL = "the provider's credential"
-DIGEST_HINT = "Correct the user in the server's environment: RFC 7616 has no place for one."
-A_VALUE = "a value that this call needs"
+_CREDENTIAL = "the provider's credential"
+_BASE_URI_PART = "a part of the provider's base URL"
+_CONSTANT = "a value that this call needs"
 
 ABSENT = object()
-"""No value was given; None is a value."""
+"""Stands for an absent value; None is a value."""
 
 
 @dataclass(frozen=True)
 class _Value:
-    """What is sent for a parameter, the argument it came from, and whether an array repeats its name."""
+    """The value of a parameter, the argument that it comes from, and whether an array repeats the name."""
 
     argument: str
     value: Any
@@ -50,15 +50,23 @@ class _Value:
 
 
 _Values = dict[tuple[Location, str], _Value]
+_Credentials = list[tuple[Location, str, str]]
+"""Where each credential is sent, its name and its value."""
 
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """What is sent to the provider. Headers and URL may hold credentials, so neither is in the repr.
+    """A request to the provider. The URL and the headers may contain credentials, so the repr does not show them.
 
-    `digest` are the user and the password for a provider that asks for HTTP digest authentication. `repeatable`:
-    sending it twice is like sending it once. `patience_s`: how long the provider may be silent before it answers, where
-    that is longer than usual.
+    Attributes:
+        provider: the prefix of the provider's tools.
+        method: the HTTP method.
+        url: the complete URL.
+        headers: names and values of the headers.
+        content: the body.
+        digest: user and password for HTTP digest authentication.
+        repeatable: whether sending the request twice has the same effect as sending it once.
+        timeout_s: how long the provider may take to respond, in seconds; None for the default.
     """
 
     provider: str
@@ -73,7 +81,7 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class File:
-    """A file to be sent."""
+    """A file that is uploaded."""
 
     name: str
     media_type: str
@@ -81,41 +89,40 @@ class File:
 
 
 def build_request(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> HttpRequest:
-    """The request of one call; `arguments` have passed the tool's input schema.
+    """Build the request of a call whose arguments match the tool's input schema.
 
-    Raises NotConfigured naming the variable to set, and InvalidArguments naming the argument that cannot be sent.
+    Raises NotConfigured, which names the environment variable to set, and InvalidArguments, which names the argument
+    that cannot be sent.
     """
     if operation.unsupported:
         raise NotConfigured(operation.unsupported, kind="unsupported", hint="This tool cannot be called.")
     try:
         return _build(operation, arguments, environment)
-    except (ValueError, RecursionError) as exc:  # half a surrogate pair, NaN, a thousand brackets
+    except (ValueError, RecursionError) as exc:
         raise InvalidArguments(
-            "the arguments hold a value that cannot be sent: text or a number without a form"
+            "the arguments contain a value that cannot be sent: invalid Unicode, NaN, infinity or too deep nesting"
         ) from exc
 
 
 def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> HttpRequest:
-    base = _base_uri(operation, environment)
+    base_uri = _base_uri(operation, environment)
     digest, credentials = _credentials(operation.authentication, environment)
-    values = _values(operation, arguments, environment)
-    url = base + _path(operation.path, values, environment)
-    query = [*_query(values), *_pairs(credentials, Location.QUERY)]
-    if query:
-        url += ("&" if "?" in url else "?") + "&".join(query)
-    content_type, content = _content(operation, arguments, environment)
-    cookies = [*_cookies(values), *_pairs(credentials, Location.COOKIE)]
-    headers = _merged(
+    values = _parameter_values(operation, arguments, environment)
+    path = _encode_path(operation.path, values, environment)
+    content_type, content = _encode_content(operation, arguments, environment)
+    query = [*_encode_query(values), *_encode_credentials(credentials, Location.QUERY)]
+    cookies = [*_encode_cookies(values), *_encode_credentials(credentials, Location.COOKIE)]
+    headers = _merge_headers(
         [("Accept", operation.accept)],
         [("Content-Type", content_type)] if content_type else [],
-        _headers(values),
+        _encode_headers(values),
         [("Cookie", "; ".join(cookies))] if cookies else [],
-        [(name, value) for place, name, value in credentials if place is Location.HEADER],
+        [(name, value) for location, name, value in credentials if location is Location.HEADER],
     )
     return HttpRequest(
         operation.provider,
         operation.method,
-        url,
+        _append_query(base_uri + path, query),
         headers,
         content,
         digest=digest,
@@ -124,55 +131,63 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
     )
 
 
-def _merged(*groups: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The headers of all groups; of one that is there twice, however it is spelled, the last."""
+def _append_query(url: str, query: list[str]) -> str:
+    return url + ("&" if "?" in url else "?") + "&".join(query) if query else url
+
+
+def _merge_headers(*groups: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the headers of all groups. The last value of a name wins, regardless of case."""
     merged: dict[str, tuple[str, str]] = {}
     for name, value in chain.from_iterable(groups):
         merged[name.lower()] = (name, value)
     return tuple(merged.values())
 
 
-def _pairs(credentials: Iterable[tuple[Location, str, str]], location: Location) -> Iterator[str]:
+def _encode_credentials(credentials: _Credentials, location: Location) -> Iterator[str]:
     for place, name, value in credentials:
         if place is location:
-            yield f"{quote(name, safe='')}={quote(value, safe='')}"
+            yield _encode_pair(name, quote(value, safe=""))
 
 
 def build_form_request(provider: str, url: str, content_type: str, content: bytes) -> HttpRequest:
-    """The request that sends a form to an address that a provider gave. Raises UpstreamError for one that is unsafe."""
-    if not (_is_address(url) and _is_private(url) and _VISIBLE.fullmatch(url)):
-        raise UpstreamError(f"the address of {provider} cannot be used: it is no https URL", hint="Nothing was sent.")
+    """Build the request that sends a form to a URL from a response.
+
+    Raises UpstreamError for a URL that is neither https nor loopback.
+    """
+    if not (_is_http(url) and _is_private(url) and _VISIBLE_ASCII.fullmatch(url)):
+        raise UpstreamError(f"the upload URL of {provider} is not a valid https URL", hint="Nothing was sent.")
     return HttpRequest(provider, "POST", url, (("Content-Type", content_type),), content, repeatable=True)
 
 
-def _is_address(uri: str) -> bool:
+def is_usable_base_uri(uri: str) -> bool:
+    """Return whether a base URI is valid, and either https or loopback."""
+    return _is_http(uri) and _BASE_URI.fullmatch(uri) is not None and _is_private(uri)
+
+
+def _is_http(uri: str) -> bool:
+    """Return whether a URI is an http or https URL with a host and without a user name."""
     try:
         parts = urlsplit(uri)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        is_valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         return False
-    return bool(usable) and parts.username is None
-
-
-def is_usable_base_uri(uri: str) -> bool:
-    """Whether an address can be called: with credentials only over https, or on this machine."""
-    return _is_address(uri) and _URI.fullmatch(uri) is not None and _is_private(uri)
+    return bool(is_valid) and parts.username is None
 
 
 def _is_private(uri: str) -> bool:
-    """Whether nobody on the way reads what is sent there."""
+    """Return whether a request to the URI is encrypted or does not leave this machine."""
     parts = urlsplit(uri)
     return parts.scheme == "https" or parts.hostname in LOOPBACK
 
 
 def path_arguments(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the arguments of one operation those that stand in the path of another on the same resource."""
+    """Return the arguments that `operation` has in its path, for a call on the same resource."""
     names = {parameter.argument for parameter in operation.parameters if parameter.location is Location.PATH}
     return {name: value for name, value in arguments.items() if name in names}
 
 
 def credential_values(operation: Operation, environment: Mapping[str, str]) -> Iterator[str]:
-    """The secrets of the environment that calls of this operation send, in the forms in which they are sent."""
+    """Yield the secrets that calls of this operation send, raw and in the form in which they are sent."""
     for variable in operation.credentials():
         yield from (environment[name].strip() for name in variable.names if environment.get(name))
     try:
@@ -182,39 +197,44 @@ def credential_values(operation: Operation, environment: Mapping[str, str]) -> I
         return
 
 
+def _read_variable(names: Iterable[str], environment: Mapping[str, str]) -> str | None:
+    """Return the value of the first variable that is set."""
+    return next((environment[name] for name in names if environment.get(name)), None)
+
+
 def _base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
     base = operation.base
-    flag = f"--base-uri {operation.namespace}=URL"
-    mend = f"Set {base.variables[0]} in the server's environment" if base.variables else f"Correct {flag}: set it"
-    uri = next((environment[name] for name in base.variables if environment.get(name)), "")
-    if not uri and base.default is not None:
-        uri = _secret(base.default, environment, "a part of the provider's address")
+    uri = _read_variable(base.variables, environment)
+    if uri is None and base.default is not None:
+        uri = _fill_constant(base.default, environment, _BASE_URI_PART)
+    flag = f"`--base-uri {operation.namespace}=URL`"
+    advice = f"Set {base.variables[0]} in the server's environment to" if base.variables else f"Set {flag} to"
     if not uri:
-        also = f", or start it with {flag}" if operation.namespace else ""
-        raise NotConfigured("the provider's address is not known", hint=f"{mend} to the provider's base URL{also}.")
+        alternative = f", or start the server with {flag}" if operation.namespace else ""
+        raise NotConfigured(
+            "the provider's base URL is not set", hint=f"{advice} the provider's base URL{alternative}."
+        )
     uri = uri.strip().removesuffix("/")
-    if not _is_address(uri) or not _URI.fullmatch(uri):
-        raise NotConfigured("the provider's address is not a URL", hint=f"{mend} to a URL that begins with https://.")
+    if not _is_http(uri) or not _BASE_URI.fullmatch(uri):
+        raise NotConfigured("the provider's base URL is not valid", hint=f"{advice} a URL that begins with https://.")
     if not _is_private(uri):
         raise NotConfigured(
-            "the provider's address is not https, and credentials are sent in clear only to this machine",
-            hint=f"{mend} to an address that begins with https://.",
+            "the provider's base URL is not https, and credentials are sent without encryption to loopback only",
+            hint=f"{advice} a URL that begins with https://.",
         )
     return uri
 
 
 def _credentials(
     authentication: Authentication | None, environment: Mapping[str, str]
-) -> tuple[tuple[str, str] | None, list[tuple[Location, str, str]]]:
-    """User and password where the provider has to ask first; else where each credential is sent, its name and value."""
+) -> tuple[tuple[str, str] | None, _Credentials]:
+    """Return user and password for digest authentication, and the credentials that the request contains."""
     if authentication is None:
         return None, []
-    parts = [_secret(template, environment) for template in authentication.parts]
+    parts = [_fill_constant(template, environment, _CREDENTIAL) for template in authentication.parts]
     match authentication.kind:
         case "digest":
-            if ":" in parts[0]:
-                raise NotConfigured("the user for digest authentication holds a colon", kind="auth", hint=DIGEST_HINT)
-            return (parts[0], parts[1]), []
+            return _digest(parts), []
         case "bearer":
             parts = [f"Bearer {parts[0]}"]
         case "basic":
@@ -224,107 +244,132 @@ def _credentials(
     ]
 
 
-def _secret(template: ConstantTemplate, environment: Mapping[str, str], called: str = A_CREDENTIAL) -> str:
-    text = ""
-    for part in template:
-        if isinstance(part, str):
-            text += part
-            continue
-        value = next((environment[name] for name in part.names if environment.get(name)), "").strip()
-        if not value:
-            raise NotConfigured(
-                f"{called} is not set",
-                kind="auth" if called == A_CREDENTIAL else "config",
-                hint=f"Set {' or '.join(part.names)} in the server's environment and start it again.",
-            )
-        if not (value.isascii() and value.isprintable()):
-            raise NotConfigured(
-                f"{called} holds characters that it cannot have",
-                kind="auth" if called == A_CREDENTIAL else "config",
-                hint=f"Correct {' or '.join(part.names)} in the server's environment: a line break too many?",
-            )
-        text += value
-    return text
+def _digest(parts: list[str]) -> tuple[str, str]:
+    user, password = parts
+    if ":" in user:
+        raise NotConfigured(
+            "the user name for digest authentication contains a colon",
+            kind="auth",
+            hint="Correct the user name in the server's environment: RFC 7616 does not allow a colon.",
+        )
+    return user, password
 
 
-def _values(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> _Values:
+def _fill_constant(template: ConstantTemplate, environment: Mapping[str, str], purpose: str) -> str:
+    """Fill a template from the environment. `purpose` names the result in the message of NotConfigured."""
+    return "".join(
+        part if isinstance(part, str) else _require_variable(part, environment, purpose) for part in template
+    )
+
+
+def _require_variable(variable: Variable, environment: Mapping[str, str], purpose: str) -> str:
+    names = " or ".join(variable.names)
+    kind: Kind = "auth" if purpose == _CREDENTIAL else "config"
+    value = (_read_variable(variable.names, environment) or "").strip()
+    if not value:
+        raise NotConfigured(
+            f"{purpose} is not set", kind=kind, hint=f"Set {names} in the server's environment and restart the server."
+        )
+    if not (value.isascii() and value.isprintable()):
+        raise NotConfigured(
+            f"{purpose} contains characters other than printable ASCII",
+            kind=kind,
+            hint=f"Correct {names} in the server's environment; check it for a line break.",
+        )
+    return value
+
+
+def _parameter_values(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> _Values:
     values: _Values = {}
     for parameter in operation.parameters:
-        if parameter.constant is not None:
-            value: Any = _fill(parameter.constant, arguments, environment)
-            value = None if value is ABSENT else value
-        else:
-            value = arguments.get(parameter.argument or parameter.name)
-        if value is None and parameter.default is not None:
-            names = parameter.default.names
-            value = next((environment[name] for name in names if environment.get(name)), None)
-            if value is None and parameter.location is Location.PATH:
-                raise InvalidArguments(
-                    f"{parameter.argument}: is required, and the server has no default for it",
-                    hint=f"Pass {parameter.argument}, or set {' or '.join(names)} in the server's environment.",
-                )
+        value = _parameter_value(parameter, arguments, environment)
         if value is not None:
             argument = parameter.argument or parameter.name
             values[parameter.location, parameter.name] = _Value(argument, value, parameter.explode)
     return values
 
 
-def _path(template: Template, values: _Values, environment: Mapping[str, str]) -> str:
+def _parameter_value(parameter: Parameter, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
+    """Return the value of a parameter, or None if it is absent. A missing path parameter is an error."""
+    if parameter.constant is not None:
+        value = _fill(parameter.constant, arguments, environment)
+        value = None if value is ABSENT else value
+    else:
+        value = arguments.get(parameter.argument or parameter.name)
+    if value is not None or parameter.default is None:
+        return value
+    names = parameter.default.names
+    value = _read_variable(names, environment)
+    if value is None and parameter.location is Location.PATH:
+        raise InvalidArguments(
+            f"{parameter.argument}: is required, because the server has no default for it",
+            hint=f"Pass {parameter.argument}, or set {' or '.join(names)} in the server's environment.",
+        )
+    return value
+
+
+def _encode_path(template: Template, values: _Values, environment: Mapping[str, str]) -> str:
+    """Fill the placeholders of a path. Each value is percent-encoded and stays one segment."""
     path = ""
     names: list[str] = []
     for part in template:
         if isinstance(part, str):
-            path += quote(part, safe=_LITERAL)
+            path += quote(part, safe=_PATH_CHARACTERS)
             continue
-        if isinstance(part, Variable):
-            found = _Value(part.names[0], _secret((part,), environment, A_VALUE), True)
-        else:
-            found = values.get((Location.PATH, part.name)) or _Value(part.name, "", True)
-        text = to_text(found.value)
-        names.append(found.argument)
+        value = _path_value(part, values, environment)
+        text = to_text(value.value)
+        names.append(value.argument)
         if text in {"", ".", ".."}:
-            raise InvalidArguments(f"{found.argument}: must be one segment of a path, not {text!r}")
+            raise InvalidArguments(f"{value.argument}: must be one segment of a path, not {text!r}")
         path += quote(text, safe="")
     if any(segment in {".", ".."} for segment in path.partition("?")[0].split("/")):
-        raise InvalidArguments(f"{', '.join(names)}: together they would leave their place in the path")
+        raise InvalidArguments(f"{', '.join(names)}: must not form the path segment `.` or `..` together")
     return path if path[:1] in {"", "/", "?"} else f"/{path}"
 
 
-def _query(values: _Values) -> Iterator[str]:
-    for (location, name), found in values.items():
+def _path_value(part: Variable | ArgumentReference, values: _Values, environment: Mapping[str, str]) -> _Value:
+    if isinstance(part, Variable):
+        return _Value(part.names[0], _require_variable(part, environment, _CONSTANT), True)
+    return values.get((Location.PATH, part.name)) or _Value(part.name, "", True)
+
+
+def _encode_query(values: _Values) -> Iterator[str]:
+    for (location, name), parameter in values.items():
         if location is not Location.QUERY:
             continue
-        if not isinstance(found.value, list):
-            yield _pair(name, quote(to_text(found.value), safe=""))
-        elif found.explode:
-            yield from (_pair(name, quote(to_text(item), safe="")) for item in found.value)
-        elif found.value:
-            yield _pair(name, ",".join(quote(to_text(item), safe="") for item in found.value))
+        if not isinstance(parameter.value, list):
+            yield _encode_pair(name, quote(to_text(parameter.value), safe=""))
+            continue
+        items = [quote(to_text(item), safe="") for item in parameter.value]
+        if parameter.explode:
+            yield from (_encode_pair(name, item) for item in items)
+        elif items:
+            yield _encode_pair(name, ",".join(items))
 
 
-def _pair(name: str, value: str) -> str:
+def _encode_pair(name: str, value: str) -> str:
     return f"{quote(name, safe='')}={value}"
 
 
-def _headers(values: _Values) -> Iterator[tuple[str, str]]:
-    for (location, name), found in values.items():
+def _encode_headers(values: _Values) -> Iterator[tuple[str, str]]:
+    for (location, name), parameter in values.items():
         if location is Location.HEADER:
-            text = to_text(found.value)
+            text = to_text(parameter.value)
             if not (text.isascii() and text.isprintable()):
-                raise InvalidArguments(f"{found.argument}: may hold printable ASCII only, it is sent as a header")
+                raise InvalidArguments(f"{parameter.argument}: must be printable ASCII, because it is sent as a header")
             yield name, text
 
 
-def _cookies(values: _Values) -> Iterator[str]:
-    for (location, name), found in values.items():
+def _encode_cookies(values: _Values) -> Iterator[str]:
+    for (location, name), parameter in values.items():
         if location is Location.COOKIE:
-            yield f"{name}={quote(to_text(found.value), safe='')}"
+            yield f"{name}={quote(to_text(parameter.value), safe='')}"
 
 
-def _content(
+def _encode_content(
     operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[str, bytes | None]:
-    """The content type and the body; none where all that it would hold is absent."""
+    """Return the content type and the body; no body if all arguments that it refers to are absent."""
     body, kind = operation.body, operation.body_kind
     value = ABSENT if body is None else _fill(body, arguments, environment, kind)
     if value is ABSENT or (isinstance(body, dict) and not value):
@@ -335,14 +380,14 @@ def _content(
 
 
 def _fill(tree: Any, arguments: Mapping[str, Any], environment: Mapping[str, str], kind: BodyKind = "json") -> Any:
-    """The tree with its references replaced by their values; what refers to an absent argument is left out.
+    """Replace the references in a tree by their values; drop members and items that refer to absent arguments.
 
-    A value inside a text is escaped for a body of this `kind`, where all of that is the text.
+    A value inside text is escaped for a body of this `kind`, if the text is the whole body.
     """
     if isinstance(tree, ArgumentReference):
         return arguments.get(tree.name, ABSENT)
     if isinstance(tree, Variable):
-        return _secret((tree,), environment, A_VALUE)
+        return _require_variable(tree, environment, _CONSTANT)
     if isinstance(tree, dict):
         filled = {name: _fill(item, arguments, environment) for name, item in tree.items()}
         return {name: value for name, value in filled.items() if value is not ABSENT}
@@ -350,11 +395,11 @@ def _fill(tree: Any, arguments: Mapping[str, Any], environment: Mapping[str, str
         items = [_fill(item, arguments, environment) for item in tree]
         return [value for value in items if value is not ABSENT]
     if isinstance(tree, tuple):
-        return "".join(_part(part, arguments, environment, kind) for part in tree)
+        return "".join(_fill_text(part, arguments, environment, kind) for part in tree)
     return tree
 
 
-def _part(
+def _fill_text(
     part: str | Variable | ArgumentReference,
     arguments: Mapping[str, Any],
     environment: Mapping[str, str],

@@ -1,4 +1,4 @@
-"""A provider's answer to what the caller is told: an outcome or an error."""
+"""Interpretation of a provider's response: the result of a call, or an error."""
 
 import codecs
 import re
@@ -17,15 +17,22 @@ from mcp_taskruns.errors import ProviderError
 
 JSON_LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/json-lines"})
 
+SHOWN_BODY = 200
+"""Characters of an invalid body that its error message quotes."""
+
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-"""What no text holds; an escape character may stand in a log."""
+"""Bytes that text does not contain. The escape character is allowed: logs use it for colours."""
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A whole answer of the provider: status, its headers with lower-case names, its decoded body.
+    """A complete response of the provider.
 
-    `received_at` is when it came, in seconds since 1970.
+    Attributes:
+        status: the status code.
+        headers: the headers, with names in lower case.
+        body: the decoded body.
+        received_at: when it was received, in seconds since 1970.
     """
 
     status: int
@@ -35,17 +42,23 @@ class HttpResponse:
 
     @property
     def media_type(self) -> str:
-        """The content type without parameters, lower-case; empty when there is none."""
+        """The content type in lower case without parameters; empty if there is none."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 @dataclass(frozen=True)
 class CallResult:
-    """What a call returned, before an adapter renders it.
+    """The result of a call, before a server renders it.
 
-    `text` is compact JSON for a JSON `value`, else the text as it came. `data` is binary content, of `media_type`.
-    `notes` are sentences for the reader that are no part of the answer. `structured` is the answer as an object, for
-    tools that say what they return. `headers` are those of the answer, with lower-case names.
+    Attributes:
+        status: the status code of the provider's response.
+        text: compact JSON of `value`, or the text of a response that is not JSON.
+        value: the JSON value; None if the response is not JSON.
+        data: binary content of type `media_type`.
+        media_type: the media type of `text` or `data`.
+        notes: sentences for the reader that are not part of the response.
+        structured: the response as an object, for tools with an output schema.
+        headers: the headers of the response, with names in lower case.
     """
 
     status: int
@@ -58,110 +71,119 @@ class CallResult:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def with_notes(self, *notes: str) -> "CallResult":
-        """The outcome with further notes, before those that it has; empty ones are none."""
+        """Return the result with these notes before its own; empty notes are dropped."""
         return replace(self, notes=(*filter(None, notes), *self.notes))
 
     @classmethod
     def from_value(cls, value: Any, *notes: str) -> "CallResult":
-        """A value of our own making; empty notes are none."""
+        """Return a result with a JSON value made by this server; empty notes are dropped."""
         return cls(200, dump(value), value, notes=tuple(note for note in notes if note))
 
 
-def read_response(answer: HttpResponse, operation: Operation, *, reveal: bool = False) -> CallResult:
-    """The outcome of an answer, whole, without what the operation's `redactions` name, unless to `reveal` that.
+def read_response(response: HttpResponse, operation: Operation, *, reveal: bool = False) -> CallResult:
+    """Return the result of a call, not truncated.
 
-    Raises ProviderError for an HTTP status of 300 and over, for a body that the operation's `error_body` makes an
-    error, and for JSON that is cut off.
+    Values at the operation's `redactions` are redacted unless `reveal` is set. Raises ProviderError for a status code
+    of 300 and above, for a body that the operation's `error_body` declares an error, and for invalid JSON.
     """
-    if answer.status >= 300:
-        raise _error(answer, _json(answer), operation)
-    if not answer.body and (operation.returns_file or answer.media_type not in JSON_LINES):
-        told = f"Done: the provider answered {answer.status} with no content."
-        return CallResult(answer.status, told, media_type="text/plain")
+    media_type = response.media_type
+    if response.status >= 300:
+        raise _error(response, _parse_body(response), operation)
+    if not response.body and (operation.returns_file or media_type not in JSON_LINES):
+        text = f"Done: the provider returned {response.status} without content."
+        return CallResult(response.status, text, media_type="text/plain")
     if operation.returns_file:
-        return _file_outcome(answer)
-    if _is_json(answer.media_type):
-        value = _json(answer)
-        if value is None and answer.body.strip() != b"null":
-            raise ProviderError(
-                "the provider's answer was cut off, or is not the JSON that it should be: "
-                + message_from_text(answer.body, answer.media_type)[:200],
-                status=answer.status,
-                hint=unknown_outcome_hint(is_safe=operation.is_safe, is_repeatable=operation.is_safe_to_retry),
-                retryable=operation.is_safe_to_retry,
-            )
-        return _json_outcome(answer, value, operation, reveal=reveal)
-    if answer.media_type in JSON_LINES:
-        return _lines_outcome(answer)
-    if _is_text(answer.media_type):
-        value = _json(answer)  # Inngest's cached answers are JSON under text/plain
-        if isinstance(value, dict | list):
-            return _json_outcome(answer, value, operation, reveal=reveal)
-        return _text_outcome(answer)
-    return _file_outcome(answer)
+        return _file_result(response)
+    if _is_json(media_type):
+        return _json_result(response, _require_json(response, operation), operation, reveal=reveal)
+    if media_type in JSON_LINES:
+        return _json_lines_result(response)
+    if not _is_text(media_type):
+        return _file_result(response)
+    value = _parse_body(response)  # Inngest sends its cached responses as JSON with the type text/plain
+    if isinstance(value, dict | list):
+        return _json_result(response, value, operation, reveal=reveal)
+    return _text_result(response)
 
 
-def _file_outcome(answer: HttpResponse) -> CallResult:
-    """A file as text where it is that, or looks so and nobody said what it is."""
-    kind = answer.media_type
-    if kind.endswith("/octet-stream") and _looks_like_text(answer.body):
-        kind = "text/plain"
-    if _is_text(kind) or _is_json(kind) or kind in JSON_LINES:
-        # Not as JSON: that would be cut by its items, and not be the file any more.
-        return replace(_text_outcome(answer), media_type=kind if kind.startswith("text/") else "text/plain")
-    return CallResult(answer.status, "", data=answer.body, media_type=kind)
+def truncate_result(result: CallResult, limit: int, advice: str = "") -> CallResult:
+    """Truncate the text of a result to `limit` characters, JSON by whole items, and add a note of what was kept.
+
+    `advice` is a sentence about how to get the rest.
+    """
+    size = len(result.text)
+    if size <= limit:
+        return result
+    if result.media_type == "application/json":
+        value, notes = truncate(result.value, limit, size)
+        text, kept = dump(value), "; ".join(notes)
+    else:
+        value, text, kept = result.value, result.text[:limit], f"the text: {limit:,} of {size:,} characters"
+    note = f"Truncated to about {limit:,} characters; kept: {kept}. {advice}".strip()
+    return replace(result, text=text, value=value).with_notes(note)
 
 
-def _error(answer: HttpResponse, value: Any, operation: Operation, status: int | None = None) -> ProviderError:
-    """The error that an answer is; `value` its JSON body or None, `status` the one that it tells in the body."""
-    plain = message_from_text(answer.body, answer.media_type)
-    return provider_error(status or answer.status, answer.headers, value, plain, operation, answer.received_at)
+def _require_json(response: HttpResponse, operation: Operation) -> Any:
+    value = _parse_body(response)
+    if value is None and response.body.strip() != b"null":
+        shown = message_from_text(response.body, response.media_type)[:SHOWN_BODY]
+        raise ProviderError(
+            f"the provider's response is incomplete or is not valid JSON: {shown}",
+            status=response.status,
+            hint=unknown_outcome_hint(is_safe=operation.is_safe, is_repeatable=operation.is_safe_to_retry),
+            retryable=operation.is_safe_to_retry,
+        )
+    return value
 
 
-def _json_outcome(answer: HttpResponse, value: Any, operation: Operation, *, reveal: bool) -> CallResult:
-    error_body = operation.error_body
-    if error_body and isinstance(value, dict) and value.get(error_body.message):
-        told = value.get(error_body.status)
-        if isinstance(told, int) and told >= 400:
-            raise _error(answer, value, operation, told)
+def _error(response: HttpResponse, value: Any, operation: Operation, status: int | None = None) -> ProviderError:
+    """Return the exception for an error response. `status` replaces the status code of the response."""
+    text = message_from_text(response.body, response.media_type)
+    return provider_error(status or response.status, response.headers, value, text, operation, response.received_at)
+
+
+def _json_result(response: HttpResponse, value: Any, operation: Operation, *, reveal: bool) -> CallResult:
+    _check_error_body(response, value, operation)
     value, redacted = redact_paths(value, () if reveal else operation.redactions)
-    notes = [says for when, says in operation.notes if matches(value, when)]
+    notes = [note for condition, note in operation.notes if matches(value, condition)]
     if redacted:
-        notes.append(f"Redacted: {', '.join(redacted)}. The server shows such secrets with --reveal-secrets.")
+        notes.append(f"Redacted: {', '.join(redacted)}. The server shows these secrets with `--reveal-secrets`.")
     if operation.outputs is not None:
         value = map_output(operation.outputs, value)
-    return CallResult(answer.status, dump(value), value, notes=tuple(notes), headers=answer.headers)
+    return CallResult(response.status, dump(value), value, notes=tuple(notes), headers=response.headers)
 
 
-def truncate_result(outcome: CallResult, limit: int, advice: str = "") -> CallResult:
-    """The outcome with its text within `limit` characters, JSON cut by whole items, and a note of what is missing.
+def _check_error_body(response: HttpResponse, value: Any, operation: Operation) -> None:
+    """Raise ProviderError for a body that reports an error although the status code does not."""
+    error_body = operation.error_body
+    if error_body and isinstance(value, dict) and value.get(error_body.message):
+        status = value.get(error_body.status)
+        if isinstance(status, int) and status >= 400:
+            raise _error(response, value, operation, status)
 
-    `advice` says how to get the rest.
+
+def _file_result(response: HttpResponse) -> CallResult:
+    """Return a file, as text if it is text or looks like text and has no specific type.
+
+    JSON stays text too: as a value it could be truncated by items, and would no longer be the file.
     """
-    if len(outcome.text) <= limit:
-        return outcome
-    if outcome.media_type == "application/json":
-        kept, missing = truncate(outcome.value, limit, len(outcome.text))
-        text, told = dump(kept), "; ".join(missing)
-    else:
-        kept, text, told = (
-            outcome.value,
-            outcome.text[:limit],
-            f"the text: {limit:,} of {len(outcome.text):,} characters",
-        )
-    note = f"Cut to about {limit:,} characters, kept: {told}. {advice}".strip()
-    return replace(outcome, text=text, value=kept, notes=(note, *outcome.notes))
+    kind = response.media_type
+    if kind.endswith("/octet-stream") and _looks_like_text(response.body):
+        kind = "text/plain"
+    if _is_text(kind) or _is_json(kind) or kind in JSON_LINES:
+        return replace(_text_result(response), media_type=kind if kind.startswith("text/") else "text/plain")
+    return CallResult(response.status, "", data=response.body, media_type=kind)
 
 
-def _lines_outcome(answer: HttpResponse) -> CallResult:
-    lines = answer.body.decode("utf-8", "replace").split("\n")
+def _json_lines_result(response: HttpResponse) -> CallResult:
+    lines = response.body.decode("utf-8", "replace").split("\n")
     value = [parse_or_text(line) for line in lines if line.strip()]
-    return CallResult(answer.status, dump(value), value, headers=answer.headers)
+    return CallResult(response.status, dump(value), value, headers=response.headers)
 
 
-def _text_outcome(answer: HttpResponse) -> CallResult:
-    text = answer.body.decode("utf-8", "replace")
-    return CallResult(answer.status, text, media_type=answer.media_type or "text/plain")
+def _text_result(response: HttpResponse) -> CallResult:
+    text = response.body.decode("utf-8", "replace")
+    return CallResult(response.status, text, media_type=response.media_type or "text/plain")
 
 
 def _is_text(media_type: str) -> bool:
@@ -180,9 +202,9 @@ def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
 
-def _json(answer: HttpResponse) -> Any:
-    """The body as JSON, or None where it is not."""
+def _parse_body(response: HttpResponse) -> Any:
+    """Return the body as JSON, or None if it is not JSON."""
     try:
-        return parse(answer.body.removeprefix(codecs.BOM_UTF8))
+        return parse(response.body.removeprefix(codecs.BOM_UTF8))
     except ValueError:
         return None

@@ -44,7 +44,7 @@ def _parse(part: Any, default: Path, depth: int = 0) -> Output | None:
     if mapping is None and constant is not None:
         return Output(constant=constant)
     if not isinstance(mapping, str | None):
-        raise ValueError(f"a mapping that is no JSONPath: {mapping!r}")
+        raise ValueError(f"a mapping that is not valid JSONPath: {mapping!r}")
     output = Output(
         default if mapping is None else _path(mapping),
         properties={name: _parse(inner, (name,), depth + 1) or Output() for name, inner in _named(part)},

@@ -39,10 +39,10 @@ WRONG: list[tuple[Any, list[str]]] = [
     ),
     (
         {"taskRunID": "trn-1"},
-        ["taskRunId: is required", "taskRunID: is no argument of this tool; did you mean taskRunId?"],
+        ["taskRunId: is required", "taskRunID: unknown argument; did you mean taskRunId?"],
     ),
-    ({"taskRunId": "trn-1", "zzz": 1}, ["zzz: is no argument of this tool"]),
-    ({"taskRunId": "trn-1", "task": "a/b"}, ["task: is no argument of this tool; put it into body"]),
+    ({"taskRunId": "trn-1", "zzz": 1}, ["zzz: unknown argument"]),
+    ({"taskRunId": "trn-1", "task": "a/b"}, ["task: unknown argument; put it into body"]),
 ]
 
 
@@ -158,7 +158,7 @@ def test_a_schema_that_is_not_valid_or_elsewhere_is_a_call_error(schema: dict[st
         "kind": "config",
         "message": "this tool's input schema is not valid JSON Schema",
         "retryable": False,
-        "hint": "The server's operator should run `mcp-taskruns check`.",
+        "hint": "Ask the operator of this server to run `mcp-taskruns check`.",
     }
 
 

@@ -86,7 +86,7 @@ def test_a_body_is_written_as_its_kind_asks(kind: BodyKind, value: Any, content_
 
 @pytest.mark.parametrize("value", ["AAE", "A A=", "äää=", "AAECAw==\n", "{}", 5, None, ["AAEC"]], ids=repr)
 def test_bytes_that_are_no_base64_are_refused(value: Any) -> None:
-    with pytest.raises(InvalidArguments, match=r"^the body: must be bytes in base64$"):
+    with pytest.raises(InvalidArguments, match=r"^the body: must be bytes encoded as base64$"):
         encode_body(value, "binary")
 
 
@@ -158,7 +158,7 @@ def test_the_names_in_a_form_stay_in_their_quotes() -> None:
 def test_a_type_that_would_leave_its_line_is_refused(media_type: str) -> None:
     with pytest.raises(InvalidArguments) as caught:
         encode_body([{"name": "a", "value": "x", "contentType": media_type}], "multipart")
-    assert str(caught.value) == "the content type of a part holds characters that it cannot have"
+    assert str(caught.value) == "the content type of the form field `a` is not printable ASCII"
 
 
 def test_a_form_is_the_same_each_time_and_its_boundary_is_of_what_it_holds() -> None:
@@ -320,7 +320,7 @@ def test_bytes_are_asked_for_as_base64() -> None:
 @pytest.mark.parametrize(("data", "called"), [("{{file}}", "file"), ("AA{{file}}", "the body"), ("AA!", "the body")])
 def test_bytes_that_are_no_base64_are_told_by_their_argument(data: str, called: str) -> None:
     tool = tool_of({"method": "POST", "body": {"type": "binary", "data": data}})
-    with pytest.raises(InvalidArguments, match=f"^{called}: must be bytes in base64$"):
+    with pytest.raises(InvalidArguments, match=f"^{called}: must be bytes encoded as base64$"):
         request_of(tool, {"file": "no base64!"})
 
 

@@ -14,12 +14,12 @@ from typing import Any, get_args
 import pytest
 
 from mcp_taskruns.core.calls.errors import (
+    HINT_BY_KIND,
     HINT_BY_STATUS,
-    HINTS,
     MAX_ERROR_MESSAGE,
-    MAX_GROUP,
-    OUR_MISTAKE,
+    MAX_QUOTED,
     PASSING,
+    SERVER_BUG_HINT,
     retry_after,
 )
 from mcp_taskruns.core.calls.response import HttpResponse
@@ -204,7 +204,7 @@ def test_a_redirect_is_not_followed_and_says_which_address_to_set(given: HttpRes
         "unsupported",
         given.status,
         "a redirect, which this server does not follow",
-        hint="Set THING_BASE_URL in the server's environment to the address that it leads to.",
+        hint="Set THING_BASE_URL in the server's environment to the address to which the provider redirects.",
     )
 
 
@@ -226,14 +226,14 @@ TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
 )
 def test_a_refused_credential_is_named(asked: Operation, names: str, status: int) -> None:
     told = refused(answer(status, None, ""), asked)
-    assert told.hint == f"Check {names} in the server's environment: is it right, and may it do this?"
+    assert told.hint == f"Check {names} in the server's environment: it may be wrong or lack a permission."
 
 
 def test_a_credential_is_named_only_where_it_is_what_was_refused() -> None:
     asked = operation(authentication=KEY_HEADER)
     statuses = [status for status in range(400, 600) if status not in {401, 403}]
     told = {refused(answer(status, None, ""), asked).hint for status in statuses}
-    assert told <= {*HINTS.values(), *HINT_BY_STATUS.values()}
+    assert told <= {*HINT_BY_KIND.values(), *HINT_BY_STATUS.values()}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_a_credential_is_named_only_where_it_is_what_was_refused() -> None:
     ],
 )
 def test_the_status_decides_the_kind_and_whether_to_try_again(status: int, kind: Kind, retryable: bool) -> None:
-    hint = HINT_BY_STATUS.get(status, HINTS[kind])
+    hint = HINT_BY_STATUS.get(status, HINT_BY_KIND[kind])
     assert failure(answer(status, "text/plain", "no")) == error(kind, status, "no", retryable=retryable, hint=hint)
 
 
@@ -301,13 +301,13 @@ def test_what_may_have_been_carried_out_is_tried_again_only_where_that_is_like_o
     ids=["text", "json", "several", "title without end", "title", "xml"],
 )
 def test_a_long_error_is_cut(media_type: str, body: str) -> None:
-    told = failure(answer(400, media_type, body))["message"].removeprefix("the provider answered 400: ")
+    told = failure(answer(400, media_type, body))["message"].removeprefix("the provider returned 400: ")
     assert told[:1_500] == "x" * 1_500
     assert (len(told), told[-1]) == (MAX_ERROR_MESSAGE + 1, "…")
 
 
 def test_every_kind_of_error_has_a_hint() -> None:
-    assert all(HINTS[kind].endswith((".", "?")) for kind in get_args(Kind))
+    assert all(HINT_BY_KIND[kind].endswith((".", "?")) for kind in get_args(Kind))
 
 
 NOW = 1_792_567_660.0
@@ -466,7 +466,7 @@ A_RULE = ErrorRule(kind="conflict", hint="Do that.")
 )
 def test_a_rule_is_about_errors_that_have_all_its_marks(rule: ErrorRule, fits: bool) -> None:
     told = ruled(said(403, "task run is odd", code="no", deep={"er": 1}), replace(rule, kind="conflict", hint="Do."))
-    assert (told.kind, told.hint) == (("conflict", "Do.") if fits else ("auth", HINTS["auth"]))
+    assert (told.kind, told.hint) == (("conflict", "Do.") if fits else ("auth", HINT_BY_KIND["auth"]))
 
 
 @pytest.mark.parametrize(
@@ -579,8 +579,8 @@ def test_a_hint_repeats_the_words_that_its_rule_finds(says: str, hint: str, mess
         ({"ids": ["a", 5, None, {"b": "c"}, "d"]}, "", "[{ids}]", "[a, d]"),
         ({"ids": []}, "", "[{ids}]", "[]"),
         ({"a": 5, "b": None, "c": {"d": "e"}}, "", "{a} {b} {c} {d}", "{a} {b} {c} {d}"),
-        ({"a": "x" * (MAX_GROUP + 1)}, "", "{a}", "x" * MAX_GROUP),
-        ({"a": ["x" * MAX_GROUP, "y"]}, "", "{a}", "x" * MAX_GROUP),
+        ({"a": "x" * (MAX_QUOTED + 1)}, "", "{a}", "x" * MAX_QUOTED),
+        ({"a": ["x" * MAX_QUOTED, "y"]}, "", "{a}", "x" * MAX_QUOTED),
         (["a"], "", "{a} {0}", "{a} {0}"),
         ({"a": "{b} {credential}", "b": "c"}, "", "{a}", "{b} {credential}"),
         # What the rule finds goes before, and what a credential is called is not the provider's to say
@@ -595,8 +595,8 @@ def test_a_hint_repeats_texts_of_the_body(body: Any, says: str, hint: str, fille
 
 
 def test_a_hint_repeats_only_so_many_of_the_providers_words() -> None:
-    assert hint_of("(?P<a>x+)", "{a}", "x" * 5_000) == "x" * MAX_GROUP
-    assert hint_of("(?P<a>x+)", "{a}", "x" * MAX_GROUP) == "x" * MAX_GROUP
+    assert hint_of("(?P<a>x+)", "{a}", "x" * 5_000) == "x" * MAX_QUOTED
+    assert hint_of("(?P<a>x+)", "{a}", "x" * MAX_QUOTED) == "x" * MAX_QUOTED
 
 
 @pytest.mark.parametrize(
@@ -612,10 +612,10 @@ def test_a_hint_names_the_credentials_variables(asked: Operation, filled: str) -
 
 def test_an_accept_or_a_type_that_is_refused_is_a_mistake_of_this_server() -> None:
     assert {status: failure(answer(status, None, ""))["hint"] for status in (406, 415)} == dict.fromkeys(
-        (406, 415), OUR_MISTAKE
+        (406, 415), SERVER_BUG_HINT
     )
-    assert "report" in OUR_MISTAKE
-    assert failure(answer(405, None, ""))["hint"] == HINTS["unsupported"] != OUR_MISTAKE
+    assert "report" in SERVER_BUG_HINT
+    assert failure(answer(405, None, ""))["hint"] == HINT_BY_KIND["unsupported"] != SERVER_BUG_HINT
     assert ruled(answer(406, None, ""), ErrorRule(hint="Go.")).hint == "Go."
 
 
@@ -655,6 +655,6 @@ def test_whatever_an_error_holds_it_is_told_as_one(body: str) -> None:
     for status in (*range(300, 600), 999):
         for media_type in (None, "application/json", "text/html", "text/event-stream", "image/png"):
             told = refused(answer(status, media_type, body))
-            assert told.message.startswith(f"the provider answered {status}")
+            assert told.message.startswith(f"the provider returned {status}")
             assert told.kind in get_args(Kind)
             assert told.hint

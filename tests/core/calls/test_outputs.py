@@ -89,8 +89,8 @@ def test_outputs_are_read_as_the_parts_that_they_build(declared: list[Json], out
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ({"properties": {"a": {"mapping": 5}}}, "a mapping that is no JSONPath: 5"),
-        ({"items": {"mapping": ["$.a"]}}, "a mapping that is no JSONPath: ['$.a']"),
+        ({"properties": {"a": {"mapping": 5}}}, "a mapping that is not valid JSONPath: 5"),
+        ({"items": {"mapping": ["$.a"]}}, "a mapping that is not valid JSONPath: ['$.a']"),
     ],
 )
 def test_a_mapping_that_is_no_text_is_refused(declared: Json, message: str) -> None:
@@ -135,7 +135,7 @@ def test_outputs_that_can_be_read_are() -> None:
     ],
 )
 def test_a_mapping_with_a_pattern_is_refused(mapping: str) -> None:
-    with pytest.raises(ValueError, match=r"^a mapping with a pattern, which could take without end: "):
+    with pytest.raises(ValueError, match=r"^a mapping with a regular expression, which is not supported: "):
         parsed({"mapping": mapping})
 
 
@@ -247,7 +247,7 @@ def test_an_answer_is_mapped(declared: list[Json], value: Any, mapped: Any) -> N
 
 @pytest.mark.parametrize("mapping", ["$.a[", "no path at all", "$.a[?(@.b ==)]", "a..b[", "$[?nofunc(@.a)]", "{{a}}"])
 def test_a_mapping_that_is_no_jsonpath_is_refused(mapping: str) -> None:
-    with pytest.raises(ValueError, match=r"^a mapping that is no JSONPath: "):
+    with pytest.raises(ValueError, match=r"^a mapping that is not valid JSONPath: "):
         parsed({"mapping": mapping})
 
 

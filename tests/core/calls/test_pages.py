@@ -163,7 +163,7 @@ def test_render_s_list_goes_on_after_the_cursor_of_the_last_item_of_a_full_page(
             "Item 101 of 120; there are more: for the next page pass offset 101, or all_pages true for as many as fit.",
         ),
         ({"offset": 1100}, posthog_page(20, 1100, 1120), "Items 1,101 to 1,120 of 1,120: this is the end of the list."),
-        ({"offset": 5000}, posthog_page(0, 5000, 4), "There are no items from offset 5,000 on."),
+        ({"offset": 5000}, posthog_page(0, 5000, 4), "There are no items at offset 5,000."),
         # To JSON Schema 100.0 is an integer.
         ({"offset": 100.0}, posthog_page(20, 100, 120), "Items 101 to 120 of 120: this is the end of the list."),
     ],
@@ -197,7 +197,7 @@ def test_posthog_s_list_goes_on_at_the_offset_after_the_last_item(arguments: Jso
             "Item 1 of 1 (without filters 40): this is the end of the list.",
         ),
         ({"event_types": "none"}, 0, session_headers("false", "0", "40"), "There are no items."),
-        ({"offset": 40}, 0, session_headers("false", "40", "40"), "There are no items from offset 40 on."),
+        ({"offset": 40}, 0, session_headers("false", "40", "40"), "There are no items at offset 40."),
         # A full page of which PostHog says that it is the last is the last.
         ({"limit": 3}, 3, session_headers("false", "3", "3"), "Items 1 to 3 of 3: this is the end of the list."),
         # A proxy may write the value otherwise.
@@ -229,7 +229,7 @@ def test_a_session_log_goes_on_as_its_headers_say(
 @pytest.mark.parametrize("last", [{"taskRun": {}}, {"cursor": ""}, {"cursor": None}, "text", None, [1]])
 def test_without_a_cursor_nobody_is_told_to_pass_one(last: Any) -> None:
     value = [*render_runs(1), last]
-    told = "2 items; there may be more, but the answer does not say how to get them."
+    told = "2 items; there may be more, but the response has no cursor for the next page."
     assert note_of(RENDER_RUNS, {"limit": 2}, value) == told
     assert page_of(RENDER_RUNS, {"limit": 2}, value).next_arguments(2) == {}
 
@@ -300,7 +300,7 @@ def test_a_page_that_is_cut_goes_on_after_the_last_item_that_is_shown() -> None:
     assert outcome.value == value[:kept]
     assert outcome.notes == (
         f'{kept} items; there are more: for the next page pass cursor "c{kept}", or all_pages true for as many as fit.',
-        f"Cut to about 1,000 characters, kept: the list: {kept} of 20 items.",
+        f"Truncated to about 1,000 characters; kept: the list: {kept} of 20 items.",
     )
 
 

@@ -114,7 +114,7 @@ def test_no_argument_leaves_its_place_in_the_query(value: str) -> None:
 def test_no_argument_leaves_its_header(value: str) -> None:
     tool = tool_of(inputs({"name": "X-Note", "in": "header"}))
     if not (value.isascii() and value.isprintable()):
-        with pytest.raises(InvalidArguments, match="X-Note: may hold printable ASCII only, it is sent as a header"):
+        with pytest.raises(InvalidArguments, match="X-Note: must be printable ASCII, because it is sent as a header"):
             request_of(tool, {"X-Note": value})
         return
     assert request_of(tool, {"X-Note": value}).headers == (
@@ -125,13 +125,13 @@ def test_no_argument_leaves_its_header(value: str) -> None:
 
 @pytest.mark.parametrize("value", CONTROLS + HALVES, ids=ids)
 def test_no_line_break_and_no_other_control_gets_into_a_header(value: str) -> None:
-    with pytest.raises(InvalidArguments, match="note: may hold printable ASCII only, it is sent as a header"):
+    with pytest.raises(InvalidArguments, match="note: must be printable ASCII, because it is sent as a header"):
         request_of(tool_of(inputs({"name": "note", "in": "header"})), {"note": value})
 
 
 @pytest.mark.parametrize("value", HALVES, ids=ids)
 def test_half_a_surrogate_pair_is_refused_in_a_cookie(value: str) -> None:
-    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+    with pytest.raises(InvalidArguments, match="the arguments contain a value that cannot be sent"):
         request_of(tool_of(inputs({"name": "note", "in": "cookie"})), {"note": value})
 
 
@@ -167,7 +167,8 @@ def test_what_has_no_form_in_which_it_is_sent_is_refused(place: str, value: Any)
         request_of(tool, {"a": value})
     assert caught.value.to_json() == {
         "kind": "validation",
-        "message": "the arguments hold a value that cannot be sent: text or a number without a form",
+        "message": "the arguments contain a value that cannot be sent: invalid Unicode, NaN, infinity "
+        "or too deep nesting",
         "retryable": False,
     }
 
@@ -175,7 +176,7 @@ def test_what_has_no_form_in_which_it_is_sent_is_refused(place: str, value: Any)
 @pytest.mark.parametrize("value", NO_JSON, ids=ids)
 @pytest.mark.parametrize("place", ["header", "cookie"])
 def test_a_number_without_a_form_is_refused_in_a_header_too(place: str, value: Any) -> None:
-    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+    with pytest.raises(InvalidArguments, match="the arguments contain a value that cannot be sent"):
         request_of(tool_of(inputs({"name": "a", "in": place})), {"a": value})
 
 
@@ -189,14 +190,14 @@ def test_arguments_that_are_nested_without_end_are_refused(place: str, wrap: Cal
         {"body": {"data": {"t": "<{{a}}>"}}} if place == "template" else inputs({"name": "a", "in": place})
     )
     tool = tool_of({"method": "POST", **operation}, path="/{a}" if place == "path" else "/")
-    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+    with pytest.raises(InvalidArguments, match="the arguments contain a value that cannot be sent"):
         request_of(tool, {"a": value})
 
 
 @pytest.mark.parametrize("value", [*HALVES, float("nan")], ids=ids)
 def test_what_has_no_form_is_refused_inside_a_body_template(value: Any) -> None:
     tool = tool_of({"method": "POST", "body": {"type": "json", "data": {"t": "<{{a}}>", "v": "{{a}}"}}})
-    with pytest.raises(InvalidArguments, match="the arguments hold a value that cannot be sent"):
+    with pytest.raises(InvalidArguments, match="the arguments contain a value that cannot be sent"):
         request_of(tool, {"a": value})
 
 
@@ -382,7 +383,7 @@ def test_a_default_that_is_not_set_is_asked_for_in_a_path() -> None:
         request_of(tool, {}, {})
     assert caught.value.to_json() == {
         "kind": "validation",
-        "message": "p: is required, and the server has no default for it",
+        "message": "p: is required, because the server has no default for it",
         "retryable": False,
         "hint": "Pass p, or set FIRST or SECOND in the server's environment.",
     }
@@ -431,7 +432,7 @@ def test_a_constant_without_its_variable_is_a_call_error_that_names_it() -> None
         "kind": "config",
         "message": "a value that this call needs is not set",
         "retryable": False,
-        "hint": "Set THING_KEY in the server's environment and start it again.",
+        "hint": "Set THING_KEY in the server's environment and restart the server.",
     }
 
 
@@ -441,9 +442,9 @@ def test_a_constant_that_cannot_be_sent_is_refused_without_showing_it() -> None:
         request_of(tool, {}, {"THING_KEY": "a\r\nX-Evil: 1"})
     assert caught.value.to_json() == {
         "kind": "config",
-        "message": "a value that this call needs holds characters that it cannot have",
+        "message": "a value that this call needs contains characters other than printable ASCII",
         "retryable": False,
-        "hint": "Correct THING_KEY in the server's environment: a line break too many?",
+        "hint": "Correct THING_KEY in the server's environment; check it for a line break.",
     }
 
 
@@ -499,7 +500,9 @@ def test_a_constant_is_written_as_an_argument_would_be(value: Any, header: str, 
 def test_a_bound_name_in_the_path_is_filled_from_the_environment(path: str, value: str, url: str | None) -> None:
     tool = tool_of(path=path)
     if url is None:
-        with pytest.raises(NotConfigured, match="a value that this call needs holds characters that it cannot have"):
+        with pytest.raises(
+            NotConfigured, match="a value that this call needs contains characters other than printable ASCII"
+        ):
             request_of(tool, {}, {"THING_KEY": value})
     else:
         assert request_of(tool, {}, {"THING_KEY": value}).url == url
@@ -516,7 +519,7 @@ def test_a_bound_name_in_the_path_has_its_alternatives() -> None:
         "kind": "config",
         "message": "a value that this call needs is not set",
         "retryable": False,
-        "hint": "Set FIRST_ORG or SECOND_ORG in the server's environment and start it again.",
+        "hint": "Set FIRST_ORG or SECOND_ORG in the server's environment and restart the server.",
     }
 
 
@@ -586,14 +589,14 @@ UNBOUND = {"type": "bearer", "token": "{{MY_TOKEN}}"}
 @pytest.mark.parametrize(
     ("authentication", "environment", "hint"),
     [
-        (BEARER, {}, "Set THING_KEY in the server's environment and start it again."),
-        (BEARER, {"THING_KEY": ""}, "Set THING_KEY in the server's environment and start it again."),
-        (BEARER, {"THING_KEY": " \n"}, "Set THING_KEY in the server's environment and start it again."),
-        (UNBOUND, {}, "Set MY_TOKEN in the server's environment and start it again."),
+        (BEARER, {}, "Set THING_KEY in the server's environment and restart the server."),
+        (BEARER, {"THING_KEY": ""}, "Set THING_KEY in the server's environment and restart the server."),
+        (BEARER, {"THING_KEY": " \n"}, "Set THING_KEY in the server's environment and restart the server."),
+        (UNBOUND, {}, "Set MY_TOKEN in the server's environment and restart the server."),
         (
             {"type": "basic", "username": "{{env.USER_NAME}}", "password": "{{env.THING_KEY}}"},
             KEY,
-            "Set USER_NAME in the server's environment and start it again.",
+            "Set USER_NAME in the server's environment and restart the server.",
         ),
     ],
 )
@@ -617,7 +620,7 @@ def test_a_missing_credential_names_all_its_alternatives() -> None:
     assert list(tool.operation.credentials()) == [Variable(("A_KEY", "B_KEY", "THING_KEY"))]
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {})
-    assert caught.value.hint == "Set A_KEY or B_KEY or THING_KEY in the server's environment and start it again."
+    assert caught.value.hint == "Set A_KEY or B_KEY or THING_KEY in the server's environment and restart the server."
 
 
 def test_a_credential_that_is_not_bound_is_read_from_the_environment() -> None:
@@ -636,9 +639,9 @@ def test_a_credential_that_cannot_be_one_is_refused_without_showing_it(value: st
         request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": value})
     assert caught.value.to_json() == {
         "kind": "auth",
-        "message": "the provider's credential holds characters that it cannot have",
+        "message": "the provider's credential contains characters other than printable ASCII",
         "retryable": False,
-        "hint": "Correct THING_KEY in the server's environment: a line break too many?",
+        "hint": "Correct THING_KEY in the server's environment; check it for a line break.",
     }
 
 
@@ -662,29 +665,29 @@ def test_an_address_of_the_environment_wins(address: str, url: str) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("other.example", "the provider's address is not a URL"),
-        ("ftp://other.example", "the provider's address is not a URL"),
-        ("file:///etc/passwd", "the provider's address is not a URL"),
-        ("https://", "the provider's address is not a URL"),
-        ("https:///path", "the provider's address is not a URL"),
-        ("https://:443", "the provider's address is not a URL"),
-        ("https://[::1", "the provider's address is not a URL"),
-        ("https://[one]/", "the provider's address is not a URL"),
-        ("//other.example", "the provider's address is not a URL"),
-        ("none", "the provider's address is not a URL"),
+        ("other.example", "the provider's base URL is not valid"),
+        ("ftp://other.example", "the provider's base URL is not valid"),
+        ("file:///etc/passwd", "the provider's base URL is not valid"),
+        ("https://", "the provider's base URL is not valid"),
+        ("https:///path", "the provider's base URL is not valid"),
+        ("https://:443", "the provider's base URL is not valid"),
+        ("https://[::1", "the provider's base URL is not valid"),
+        ("https://[one]/", "the provider's base URL is not valid"),
+        ("//other.example", "the provider's base URL is not valid"),
+        ("none", "the provider's base URL is not valid"),
         ("http://other.example", "not https"),
         ("http://127.0.0.1.other.example", "not https"),
         ("http://localhost.other.example", "not https"),
-        ("http://localhost@other.example", "the provider's address is not a URL"),
-        ("http://127.0.0.1:80@other.example/", "the provider's address is not a URL"),
-        ("https://me:key@other.example", "the provider's address is not a URL"),
-        ("https://@other.example", "the provider's address is not a URL"),
-        ("https://other.example:port", "the provider's address is not a URL"),
-        ("https://other.example:99999", "the provider's address is not a URL"),
-        ("https://other.example:0", "the provider's address is not a URL"),
-        ("https://other.example/?q=1", "the provider's address is not a URL"),
-        ("https://other.example?q=1", "the provider's address is not a URL"),
-        ("https://other.example/#x", "the provider's address is not a URL"),
+        ("http://localhost@other.example", "the provider's base URL is not valid"),
+        ("http://127.0.0.1:80@other.example/", "the provider's base URL is not valid"),
+        ("https://me:key@other.example", "the provider's base URL is not valid"),
+        ("https://@other.example", "the provider's base URL is not valid"),
+        ("https://other.example:port", "the provider's base URL is not valid"),
+        ("https://other.example:99999", "the provider's base URL is not valid"),
+        ("https://other.example:0", "the provider's base URL is not valid"),
+        ("https://other.example/?q=1", "the provider's base URL is not valid"),
+        ("https://other.example?q=1", "the provider's base URL is not valid"),
+        ("https://other.example/#x", "the provider's base URL is not valid"),
         ("http://10.0.0.1", "not https"),
         ("http://0.0.0.0", "not https"),
     ],
@@ -702,10 +705,10 @@ def test_without_an_address_the_call_says_which_variable_to_set(written: str | N
         request_of(tool_of(baseUri=written))
     assert caught.value.to_json() == {
         "kind": "config",
-        "message": "the provider's address is not known",
+        "message": "the provider's base URL is not set",
         "retryable": False,
         "hint": "Set THING_BASE_URL in the server's environment to the provider's base URL, "
-        "or start it with --base-uri things=URL.",
+        "or start the server with `--base-uri things=URL`.",
     }
     assert request_of(tool_of(baseUri=written), {}, {"THING_BASE_URL": "https://own.example"}).url == (
         "https://own.example/things"
@@ -849,7 +852,7 @@ def test_a_form_is_not_sent_to_an_address_that_is_not_safe(url: str) -> None:
         build_form_request("thing's storage", url, *FORM)
     assert caught.value.to_json() == {
         "kind": "unavailable",
-        "message": "the address of thing's storage cannot be used: it is no https URL",
+        "message": "the upload URL of thing's storage is not a valid https URL",
         "retryable": False,
         "hint": "Nothing was sent.",
     }
@@ -1005,5 +1008,5 @@ def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:
 
 def test_a_path_that_leads_elsewhere_is_refused_whoever_compiled_it() -> None:
     operation = replace(tool_of(path="/{id}").operation, path=("/a/../", ArgumentReference("id")))
-    with pytest.raises(InvalidArguments, match=r"^id: together they would leave their place in the path$"):
+    with pytest.raises(InvalidArguments, match=r"^id: must not form the path segment `.` or `..` together$"):
         build_request(operation, {"id": "x"}, {})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.errors import HINTS
+from mcp_taskruns.core.calls.errors import HINT_BY_KIND
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response, truncate_result
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import EACH
@@ -58,12 +58,12 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         # Render and Runway: DELETE is answered 204
         (
             answer(204, None, ""),
-            CallResult(204, "Done: the provider answered 204 with no content.", media_type="text/plain"),
+            CallResult(204, "Done: the provider returned 204 without content.", media_type="text/plain"),
         ),
         # Inngest: DELETE is answered 200, JSON by its type and without content
         (
             answer(200, "application/json", ""),
-            CallResult(200, "Done: the provider answered 200 with no content.", media_type="text/plain"),
+            CallResult(200, "Done: the provider returned 200 without content.", media_type="text/plain"),
         ),
         # Inngest: a cached GET loses its type
         (answer(200, "text/plain; charset=utf-8", json.dumps(RUNNING)), CallResult(200, dump(RUNNING), RUNNING)),
@@ -152,7 +152,7 @@ def test_secrets_in_an_answer_are_redacted_and_told(media_type: str) -> None:
     outcome = read_response(given, asked)
     assert (outcome.value, outcome.text) == (SHOWN, dump(SHOWN))
     assert outcome.notes == (
-        "Redacted: log_url, state.sandbox_url. The server shows such secrets with --reveal-secrets.",
+        "Redacted: log_url, state.sandbox_url. The server shows these secrets with `--reveal-secrets`.",
     )
     assert read_response(given, asked, reveal=True) == CallResult(200, dump(RUN), RUN)
 
@@ -164,7 +164,7 @@ def test_secrets_in_a_list_are_redacted_in_every_item_and_told_once() -> None:
     assert outcome.value["results"] == [SHOWN, SHOWN, {"id": "s", "log_url": None}]
     assert outcome.notes == (
         "Redacted: results[*].log_url, results[*].state.sandbox_url. "
-        "The server shows such secrets with --reveal-secrets.",
+        "The server shows these secrets with `--reveal-secrets`.",
     )
 
 
@@ -199,7 +199,7 @@ def test_what_an_answer_does_not_say_plainly_is_remarked(value: Any, notes: tupl
 def test_remarks_come_before_what_was_redacted() -> None:
     asked = replace(operation(), redactions=(("a",),), notes=(((), "Look."),))
     outcome = read_response(answer(200, "application/json", '{"a":"x"}'), asked)
-    assert outcome.notes == ("Look.", "Redacted: a. The server shows such secrets with --reveal-secrets.")
+    assert outcome.notes == ("Look.", "Redacted: a. The server shows these secrets with `--reveal-secrets`.")
 
 
 def test_further_notes_come_before_those_that_there_are_and_empty_ones_are_none() -> None:
@@ -222,8 +222,8 @@ def refused(given: HttpResponse, asked: Operation | None = None) -> ProviderErro
 
 
 def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **more: Any) -> Json:
-    said = f"the provider answered {status}{': ' * bool(message)}{message}"
-    return {"kind": kind, "status": status, "message": said, "retryable": retryable, "hint": HINTS[kind]} | more
+    said = f"the provider returned {status}{': ' * bool(message)}{message}"
+    return {"kind": kind, "status": status, "message": said, "retryable": retryable, "hint": HINT_BY_KIND[kind]} | more
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/vnd.api+json; charset=utf-8"])
@@ -245,7 +245,7 @@ def test_an_answer_that_is_not_the_json_that_it_should_be_is_an_error(
     assert failure(answer(200, media_type, body)) == {
         "kind": "unavailable",
         "status": 200,
-        "message": f"the provider's answer was cut off, or is not the JSON that it should be: {shown}",
+        "message": f"the provider's response is incomplete or is not valid JSON: {shown}",
         "retryable": True,
         "hint": "Nothing was changed: try again.",
     }
@@ -265,7 +265,7 @@ def test_after_what_is_not_repeatable_an_answer_that_cannot_be_read_leaves_open_
         assert (told.hint, told.retryable) == (may, False)
     else:
         reads = "Nothing was changed: try again."
-        writes = "The request may have been carried out, and to try again is safe."
+        writes = "The request may have been carried out, but it is safe to try again."
         assert (told.hint, told.retryable) == (reads if method == "GET" else writes, True)
 
 
@@ -333,7 +333,7 @@ def test_a_list_is_cut_to_whole_items_and_told_so(limit: int) -> None:
     assert kept == RUNS[: len(kept)]
     assert len(outcome.text) <= limit < len(dump(RUNS[: len(kept) + 1]))
     assert outcome.notes == (
-        f"Cut to about {limit:,} characters, kept: the list: {len(kept)} of 200 items. Ask for the rest.",
+        f"Truncated to about {limit:,} characters; kept: the list: {len(kept)} of 200 items. Ask for the rest.",
     )
     assert outcome.value == kept
 
@@ -345,7 +345,9 @@ def test_small_members_stay_whole_beside_a_big_list() -> None:
     kept = json.loads(outcome.text)
     assert kept == {**page, "results": RUNS[: len(kept["results"])]}
     assert 1_800 < len(outcome.text) <= 2_000
-    assert outcome.notes == (f"Cut to about 2,000 characters, kept: results: {len(kept['results'])} of 200 items.",)
+    assert outcome.notes == (
+        f"Truncated to about 2,000 characters; kept: results: {len(kept['results'])} of 200 items.",
+    )
 
 
 def test_a_first_item_that_does_not_fit_is_cut_inside() -> None:
@@ -356,7 +358,8 @@ def test_a_first_item_that_does_not_fit_is_cut_inside() -> None:
     shown = text.partition("…")[0]
     assert text == f"{shown}… ({5_000 - len(shown):,} more)"
     assert outcome.notes == (
-        f"Cut to about 500 characters, kept: [0].results[0]: {len(shown)} of 5,000 characters; the list: 1 of 2 items.",
+        f"Truncated to about 500 characters; kept: [0].results[0]: {len(shown)} of 5,000 characters; "
+        "the list: 1 of 2 items.",
     )
 
 
@@ -372,7 +375,7 @@ def test_several_big_members_share_the_room() -> None:
 def test_a_long_string_is_cut_and_told_so() -> None:
     outcome = fitted("x" * 2_000, 130)
     assert json.loads(outcome.text) == "x" * 100 + "… (1,900 more)"
-    assert outcome.notes == ("Cut to about 130 characters, kept: the text: 100 of 2,000 characters.",)
+    assert outcome.notes == ("Truncated to about 130 characters; kept: the text: 100 of 2,000 characters.",)
 
 
 def test_a_text_is_cut_at_the_limit() -> None:
@@ -381,7 +384,7 @@ def test_a_text_is_cut_at_the_limit() -> None:
     )
     assert outcome.text == ("abc" * 1_000)[:1_000]
     assert outcome.notes == (
-        "Cut to about 1,000 characters, kept: the text: 1,000 of 3,000 characters. Ask again.",
+        "Truncated to about 1,000 characters; kept: the text: 1,000 of 3,000 characters. Ask again.",
         "told",
     )
 

@@ -114,9 +114,9 @@ def test_what_is_no_base64_is_refused_by_the_name_of_its_file(content: str) -> N
         taken(content=content, content_encoding="base64")
     assert caught.value.to_json() == {
         "kind": "validation",
-        "message": "the content of report.md: is not base64",
+        "message": "the content of `report.md` is not valid base64",
         "retryable": False,
-        "hint": "Nothing was sent.",
+        "hint": "Nothing was sent. Encode the content as standard base64 with padding.",
     }
 
 

@@ -420,13 +420,13 @@ CASES = [
         "invalid-output-mapping",
         with_tool(outputParameters=[{"type": "string", "mapping": "$.a["}]),
         (*TOOL, "outputParameters"),
-        "thing-do-it has a mapping that is no JSONPath: '$.a['",
+        "thing-do-it has a mapping that is not valid JSONPath: '$.a['",
     ),
     Case(
         "invalid-output-mapping",
         with_tool(outputParameters=[{"type": "array", "mapping": "$[?match(@.a, 'b')]"}]),
         (*TOOL, "outputParameters"),
-        "thing-do-it has a mapping with a pattern, which could take without end: \"$[?match(@.a, 'b')]\"",
+        "thing-do-it has a mapping with a regular expression, which is not supported: \"$[?match(@.a, 'b')]\"",
     ),
     Case(
         "hardcoded-credential",

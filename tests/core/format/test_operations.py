@@ -353,7 +353,7 @@ def test_an_input_of_the_environment_is_a_variable_of_that_name(path: str) -> No
     assert request_of(tool, {"REGION": "callers"}, {"REGION": "eu"}).url == f"{BASE}/eu/x"
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {})
-    assert caught.value.hint == "Set REGION in the server's environment and start it again."
+    assert caught.value.hint == "Set REGION in the server's environment and restart the server."
 
 
 def test_an_input_of_the_environment_may_stand_on_the_adapter_and_be_named_anywhere() -> None:
@@ -687,7 +687,7 @@ def test_each_of_several_providers_in_one_file_has_its_own_variable(
         request_of(tools[0], {}, {})
     assert caught.value.hint == (
         f"Set {variables[0]} in the server's environment to the provider's base URL, "
-        f"or start it with --base-uri {providers[0]['namespace']}=URL."
+        f"or start the server with `--base-uri {providers[0]['namespace']}=URL`."
     )
 
 
@@ -710,7 +710,7 @@ def test_a_user_for_digest_authentication_holds_no_colon() -> None:
     digest = {"type": "digest", "username": "{{env.USER_NAME}}", "password": "{{env.PASSWORD}}"}
     tool = tool_of(authentication=digest)
     assert request_of(tool, {}, {"USER_NAME": "user", "PASSWORD": "a:b"}).digest == ("user", "a:b")
-    with pytest.raises(NotConfigured, match="holds a colon"):
+    with pytest.raises(NotConfigured, match="contains a colon"):
         request_of(tool, {}, {"USER_NAME": "us:er", "PASSWORD": "a:b"})
 
 
@@ -725,12 +725,12 @@ def test_an_address_without_a_namespace_is_asked_for_by_its_variable_alone() -> 
     [
         ({"HOST": "eu.example", "THING_KEY": "v1"}, "https://eu.example/v1/things"),
         ({"HOST": "eu.example", "THING_KEY": "v1", "THING_BASE_URL": "https://own.example"}, "https://own.example/things"),
-        ({"HOST": "a b", "THING_KEY": "v1"}, "the provider's address is not a URL"),
-        ({"HOST": "eu.example", "THING_KEY": "v1?x"}, "the provider's address is not a URL"),
-        ({"HOST": "me@eu.example", "THING_KEY": "v1"}, "the provider's address is not a URL"),
-        ({"HOST": "größe.example", "THING_KEY": "v1"}, "holds characters that it cannot have"),
-        ({"HOST": "eu.example"}, "a part of the provider's address is not set"),
-        ({"HOST": " ", "THING_KEY": "v1"}, "a part of the provider's address is not set"),
+        ({"HOST": "a b", "THING_KEY": "v1"}, "the provider's base URL is not valid"),
+        ({"HOST": "eu.example", "THING_KEY": "v1?x"}, "the provider's base URL is not valid"),
+        ({"HOST": "me@eu.example", "THING_KEY": "v1"}, "the provider's base URL is not valid"),
+        ({"HOST": "größe.example", "THING_KEY": "v1"}, "contains characters other than printable ASCII"),
+        ({"HOST": "eu.example"}, "a part of the provider's base URL is not set"),
+        ({"HOST": " ", "THING_KEY": "v1"}, "a part of the provider's base URL is not set"),
     ],
 )  # fmt: skip
 def test_an_address_is_filled_by_the_environment(environment: Json, outcome: str) -> None:
@@ -747,9 +747,9 @@ def test_a_missing_part_of_the_address_is_a_matter_of_configuration() -> None:
         request_of(tool_of(baseUri="https://{{env.HOST}}"), {}, KEY)
     assert caught.value.to_json() == {
         "kind": "config",
-        "message": "a part of the provider's address is not set",
+        "message": "a part of the provider's base URL is not set",
         "retryable": False,
-        "hint": "Set HOST in the server's environment and start it again.",
+        "hint": "Set HOST in the server's environment and restart the server.",
     }
 
 

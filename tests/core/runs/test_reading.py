@@ -925,10 +925,10 @@ def test_an_array_of_one_id_is_answered_by_a_list_of_one() -> None:
 def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
     watch = Watch(["a"])
     watch.update(Reading("a", RUNNING, "running"))
-    value = wait_result(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider answered 503")
+    value = wait_result(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider returned 503")
     assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
     assert (value["terminal"], value["timed_out"], value["status"]) == (False, False, "running")
-    assert value["reason"] == "the provider answered 503"
+    assert value["reason"] == "the provider returned 503"
     assert value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
 
 

@@ -361,7 +361,7 @@ async def test_what_a_provider_refuses_is_told_though_the_run_cannot_be_read_aft
     for answer in (NO_FAULT, Fault(403, body="not yours"), *[Fault(503, body="busy")] * TRIES):
         simulator.fail_next("render", answer)
     call = await finished(environment, *RUNNING["render"], ALL_TRIES_S)
-    assert (call.failure.message, call.failure.status) == ("the provider answered 403: not yours", 403)
+    assert (call.failure.message, call.failure.status) == ("the provider returned 403: not yours", 403)
 
 
 async def test_a_command_that_does_not_reach_the_agent_is_an_error(environment: dict[str, str]) -> None:

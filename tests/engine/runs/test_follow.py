@@ -485,9 +485,9 @@ async def test_a_connection_that_brings_an_event_begins_the_count_anew() -> None
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        ("404 Not Found", "the provider answered 404: no"),
-        ("401 Unauthorized", "the provider answered 401: no"),
-        ("400 Bad Request", "the provider answered 400: no"),
+        ("404 Not Found", "the provider returned 404: no"),
+        ("401 Unauthorized", "the provider returned 401: no"),
+        ("400 Bad Request", "the provider returned 400: no"),
     ],
 )
 async def test_a_refusal_that_will_not_pass_is_not_tried_again(status: str, reason: str) -> None:
@@ -802,7 +802,7 @@ async def test_a_stream_that_is_refused_is_an_error() -> None:
     async with provider(refuses("404 Not Found")) as posthog:
         call = await follow(posthog.environment)
     assert isinstance(call.error, ProviderError)
-    assert (call.error.status, call.error.message) == (404, "the provider answered 404: no")
+    assert (call.error.status, call.error.message) == (404, "the provider returned 404: no")
 
 
 # Bounds.

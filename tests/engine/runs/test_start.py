@@ -262,7 +262,7 @@ async def test_a_wait_that_breaks_off_after_the_start_is_no_error_and_names_the_
     (key,) = keys_sent(simulator)
     assert (call.value["run_id"], call.value["status"], call.value["terminal"]) == (NEW, "queued", False)
     assert call.value["idempotency_key"] == key
-    assert (call.value["reason"], call.value["timed_out"]) == ("the provider answered 401: revoked", False)
+    assert (call.value["reason"], call.value["timed_out"]) == ("the provider returned 401: revoked", False)
     assert call.value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
     assert await render_runs(environment) == [NEW]
 
@@ -359,7 +359,7 @@ async def test_a_run_that_was_created_but_not_started_is_named_in_the_error(
     call = await finished(environment, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}, 0)
     run = await created(environment)
     assert call.failure.message == (
-        f"run {run['id']} was created, but not started: the provider answered 402: over the limit"
+        f"run {run['id']} was created, but not started: the provider returned 402: over the limit"
     )
     assert call.failure.hint.startswith("Do not create another: call posthog-start-task-run for this run")
     assert not call.failure.retryable  # the call that failed creates: to repeat it would create another
@@ -430,7 +430,7 @@ async def test_resuming_a_posthog_run_without_a_wait_tells_its_state(environment
     assert call.outcome.notes == (
         f"Run {POSTHOG_COMPLETED}: queued.",
         "Redacted: log_url, state.sandbox_connect_token, state.sandbox_url. "
-        "The server shows such secrets with --reveal-secrets.",
+        "The server shows these secrets with `--reveal-secrets`.",
     )
 
 
@@ -531,4 +531,4 @@ async def test_a_start_whose_run_cannot_be_read_after_is_no_error_and_names_the_
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
     call = await finished(environment, "posthog-start-task-run", arguments, 0)
     assert (call.value["run_id"], call.value["status"]) == (POSTHOG_NOT_STARTED, "unknown")
-    assert (call.value["reason"], call.value["timed_out"]) == ("the provider answered 401: revoked", False)
+    assert (call.value["reason"], call.value["timed_out"]) == ("the provider returned 401: revoked", False)

@@ -622,7 +622,7 @@ async def test_a_refused_poll_is_made_again_when_the_provider_wants_it(
         await call.finish(3)
     assert call.value["status"] == "succeeded"
     assert len(sent(simulator)) == 3
-    assert "the provider answered 429: slow down; asking again" in call.lines
+    assert "the provider returned 429: slow down; asking again" in call.lines
 
 
 async def test_a_refused_stream_is_opened_again_when_the_provider_wants_it(
@@ -656,7 +656,7 @@ async def test_a_provider_that_cannot_answer_for_a_while_is_asked_again(
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * (failures + 1) + 12)
     assert call.value["status"] == "succeeded"
-    assert call.lines.count("the provider answered 503: busy; asking again") == failures
+    assert call.lines.count("the provider returned 503: busy; asking again") == failures
 
 
 async def test_a_provider_that_cannot_answer_any_more_ends_the_wait_with_what_is_known(
@@ -666,7 +666,7 @@ async def test_a_provider_that_cannot_answer_any_more_ends_the_wait_with_what_is
     for _ in range(7):
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * 7)
-    assert (call.value["status"], call.value["reason"]) == ("running", "the provider answered 503: busy")
+    assert (call.value["status"], call.value["reason"]) == ("running", "the provider returned 503: busy")
     assert (call.value["timed_out"], call.value["terminal"]) == (False, False)
     assert call.value["next"] == "Waiting broke off: call inngest-wait-for-run again in a while."
     assert len(sent(simulator)) == 1 + 6
@@ -1156,7 +1156,7 @@ async def test_a_result_that_is_cut_fits_the_output_schema_still(
     jsonschema.validate(result.structured_content, schema)
     assert json.loads(text_of(result)[0]) == result.structured_content
     assert len(text_of(result)[0]) <= 50_000
-    assert any(text.startswith("Cut to about") for text in text_of(result)[1:])
+    assert any(text.startswith("Truncated to about") for text in text_of(result)[1:])
 
 
 @pytest.mark.parametrize(("door", "era"), DOORS)
