@@ -1,9 +1,9 @@
-"""The request of every shipped tool, as the provider documents it.
+"""The request that every shipped tool sends, and the arguments that it accepts.
 
-Literals are from Render's API reference (api-docs.render.com, section Workflow Tasks), Inngest's open-source server
-(inngest/inngest pkg/api/apiv1/apiv1.go) and its v1 document (docs/api-docs/v1.yaml), PostHog's source
-(products/tasks/backend/api.py and serializers.py) and API schema, and Runway's SDK (runwayml 5.24.0
-resources/tasks.py). They are not read off this project's code.
+The expected values are from the providers, never from this project: Render's API reference (api-docs.render.com,
+section Workflow Tasks), Inngest's open-source server (inngest/inngest pkg/api/apiv1/apiv1.go) and its v1 document
+(docs/api-docs/v1.yaml), PostHog's source (products/tasks/backend/api.py and serializers.py) and API schema, and
+Runway's SDK (runwayml 5.24.0 resources/tasks.py).
 """
 
 import json
@@ -33,9 +33,9 @@ TOOLS = {tool.name: tool for tool in load_tools([])}
 # api-docs.render.com: Authentication
 RENDER = {"Accept": "application/json", "Authorization": "Bearer rnd_key"}
 RENDER_JSON = RENDER | {"Content-Type": "application/json"}
-# inngest.com/docs/reference/rest-api: bearer is the signing key; any Accept is answered with JSON
+# inngest.com/docs/reference/rest-api: the bearer token is the signing key; the response is JSON whatever Accept is
 INNGEST = {"Accept": "application/json, */*;q=0.5", "Authorization": "Bearer signkey-prod-1"}
-# posthog.com/docs/api: personal API key as bearer. Only JSON is rendered, also where bytes or JSON lines are sent:
+# posthog.com/docs/api: personal API key as bearer token. Renders only JSON, also for bytes and JSON lines:
 # products/tasks/backend/api.py
 POSTHOG = {"Accept": "application/json, */*;q=0.5", "Authorization": "Bearer phx_key"}
 POSTHOG_JSON = POSTHOG | {"Content-Type": "application/json"}
@@ -54,7 +54,7 @@ ONE = {"task_id": TASK_ID, "id": RUN_ID}
 
 @dataclass(frozen=True)
 class Pinned:
-    """A call and the request that it must be."""
+    """A call and the request that it sends."""
 
     tool: str
     arguments: Mapping[str, Any]
@@ -404,7 +404,7 @@ VARIANTS = [
         "GET",
         RUN.replace("/42/", "/7/"),
         POSTHOG,
-        about="of a project of the caller's choice",
+        about="of another project",
     ),
     # posthog.com/docs/api: eu.posthog.com, or the origin of a self-hosted instance
     Pinned(
@@ -505,20 +505,20 @@ def sent(request: HttpRequest) -> tuple[str, str, list[tuple[str, str]], bytes |
 
 
 @pytest.mark.parametrize("pinned", EVERY_TOOL + VARIANTS, ids=str)
-def test_a_call_is_the_request_that_the_provider_documents(pinned: Pinned) -> None:
+def test_call_sends_the_documented_request(pinned: Pinned) -> None:
     request = build_request(tool_of(pinned).operation, pinned.arguments, pinned.environment)
     assert sent(request) == (pinned.method, pinned.url, sorted(pinned.headers.items()), pinned.content)
 
 
-def test_every_shipped_tool_is_pinned_and_no_other() -> None:
-    # What waits for a run sends what reads it.
+def test_every_shipped_operation_has_a_request() -> None:
+    # A wait tool sends the requests of the tool that reads the run.
     forwarding = [name for name, tool in TOOLS.items() if not tool.is_wait_tool]
     assert sorted(pinned.tool for pinned in EVERY_TOOL) == sorted(forwarding)
     assert (len(forwarding), len(TOOLS)) == (31, 35)
 
 
 @pytest.mark.parametrize("pinned", EVERY_TOOL + VARIANTS, ids=str)
-def test_the_input_schema_lets_a_documented_call_through(pinned: Pinned) -> None:
+def test_input_schema_accepts_the_arguments_of_a_documented_call(pinned: Pinned) -> None:
     schema = tool_of(pinned).input_schema
     assert explain_problems(schema, pinned.arguments) == []
     assert compile_validator(schema)(pinned.arguments)
@@ -558,20 +558,22 @@ def test_the_input_schema_lets_a_documented_call_through(pinned: Pinned) -> None
         ("runway-cancel-delete-task", {"id": 5}, ["id: must be of type string"]),
     ],
 )
-def test_the_input_schema_refuses_what_the_provider_would(tool: str, arguments: Any, problems: list[str]) -> None:
+def test_input_schema_rejects_arguments_that_the_provider_rejects(
+    tool: str, arguments: Any, problems: list[str]
+) -> None:
     schema = TOOLS[tool].input_schema
     assert sorted(explain_problems(schema, arguments)) == sorted(problems)
     assert not compile_validator(schema)(arguments)
 
 
-def test_of_many_problems_five_are_told_and_none_at_length() -> None:
+def test_at_most_five_problems_are_reported_and_each_is_truncated() -> None:
     schema = {"type": "object", "additionalProperties": {"maxLength": 1}}
     problems = explain_problems(schema, {f"a{number}": "x" * 1_000 for number in range(9)})
     assert [problem.partition(":")[0] for problem in problems] == ["a0", "a1", "a2", "a3", "a4"]
     assert max(map(len, problems)) <= 210
 
 
-def test_a_missing_project_names_both_ways_to_give_it() -> None:
+def test_missing_project_id_names_the_argument_and_the_variable() -> None:
     environment = {"POSTHOG_API_KEY": "phx_key"}
     with pytest.raises(InvalidArguments) as caught:
         build_request(TOOLS["posthog-list-task-runs"].operation, TASK, environment)
@@ -579,7 +581,7 @@ def test_a_missing_project_names_both_ways_to_give_it() -> None:
     assert caught.value.hint == "Pass project_id, or set POSTHOG_PROJECT_ID in the server's environment."
 
 
-def test_the_accept_argument_of_the_render_file_is_dropped() -> None:
+def test_accept_argument_of_the_render_file_is_ignored() -> None:
     tool = TOOLS["render-stream-realtime-events-sse"]
     assert tool.dropped_arguments == {"Accept"}
     assert "Accept" not in tool.input_schema["properties"]
@@ -587,7 +589,7 @@ def test_the_accept_argument_of_the_render_file_is_dropped() -> None:
     assert [value for name, value in request.headers if name == "Accept"] == ["text/event-stream"]
 
 
-# inngest pkg/api/apiv1: a run that does not exist is a status of 500 in the body of a 200, see cache.go
+# inngest pkg/api/apiv1: the response to an unknown run is a 200 with status 500 in its body, see cache.go
 @pytest.mark.parametrize("tool", [name for name in TOOLS if name.startswith("inngest-")])
 @pytest.mark.parametrize(
     ("message", "kind"),
@@ -596,7 +598,7 @@ def test_the_accept_argument_of_the_render_file_is_dropped() -> None:
         ("Unable to query jobs", "unavailable"),
     ],
 )
-def test_a_run_that_inngest_cannot_load_is_not_found(tool: str, message: str, kind: str) -> None:
+def test_inngest_error_in_the_body_of_a_200(tool: str, message: str, kind: str) -> None:
     body = json.dumps({"error": message, "data": None, "status": 500}).encode()
     with pytest.raises(ProviderError) as caught:
         read_response(HttpResponse(200, {"content-type": "application/json"}, body), TOOLS[tool].operation)
