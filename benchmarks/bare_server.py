@@ -1,4 +1,4 @@
-"""The least that the SDK's low-level server can be: one tool, listed over its own stdio transport."""
+"""The smallest server on the SDK: the low-level server with one tool on the SDK's stdio transport."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mcp.server.stdio import stdio_server
 
 TOOL = types.Tool(
     name="echo",
-    description="Say it again.",
+    description="Return the text.",
     input_schema={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
 )
 

@@ -1,7 +1,7 @@
-"""The server one would write by hand: the SDK's low-level server, one shared client, and no checks.
+"""A hand-written server: the SDK's low-level server, one shared HTTP client and no checks.
 
-Its one tool does what `render-retrieve-task-run` does. It looks at no argument, no status and no size of an answer:
-what it saves by that is what ours has to make up for elsewhere.
+Its only tool does the work of `render-retrieve-task-run`. It checks no argument, status code or response size, so the
+measured server has to save this work elsewhere.
 """
 
 import argparse
@@ -44,8 +44,8 @@ async def list_tools(_context: Context, _params: types.PaginatedRequestParams | 
 
 async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
     arguments = params.arguments or {}
-    answer = await context.lifespan_context.get(f"/task-runs/{arguments['taskRunId']}")
-    return types.CallToolResult(content=[types.TextContent(type="text", text=answer.text)])
+    response = await context.lifespan_context.get(f"/task-runs/{arguments['taskRunId']}")
+    return types.CallToolResult(content=[types.TextContent(type="text", text=response.text)])
 
 
 async def serve_stdio(server: Server[httpx2.AsyncClient]) -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: children that always end, other processes' clocks, a pipe client, rows with a verdict."""
+"""Shared by the benchmarks: child processes, CPU time and memory of processes, a stdio client, and result rows."""
 
 import contextlib
 import json
@@ -24,12 +24,12 @@ Json = dict[str, Any]
 
 
 class BenchmarkError(Exception):
-    """A server did not do what is being measured; its figures would mean nothing."""
+    """A server did not do the work that is being measured, so the figures are meaningless."""
 
 
 @dataclass
 class Child:
-    """A process of ours, and where its stderr went."""
+    """A child process and the file with its stderr."""
 
     process: subprocess.Popen[bytes]
     stderr: IO[bytes]
@@ -38,14 +38,15 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def complaint(self) -> str:
+    def read_stderr(self) -> str:
+        """Return the end of stderr."""
         self.stderr.seek(0)
         return self.stderr.read()[-2000:].decode(errors="replace") or "(nothing on stderr)"
 
 
 @contextlib.contextmanager
 def launched(command: Sequence[str], env: dict[str, str] | None = None) -> Iterator[Child]:
-    """Run a command with pipes until the block is left; then it and what it started are killed."""
+    """Run a command with pipes until the block is left, then kill its process group."""
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             command,
@@ -69,32 +70,34 @@ def launched(command: Sequence[str], env: dict[str, str] | None = None) -> Itera
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without what would change a server: credentials, settings, proxies."""
-    unwanted = ("RENDER_", "INNGEST_", "POSTHOG_", "RUNWAY", "MCP_", "PYTHON", "OTEL_")
+    """Return the environment without credentials, settings and proxies, which would affect a server."""
+    excluded = ("RENDER_", "INNGEST_", "POSTHOG_", "RUNWAY", "MCP_", "PYTHON", "OTEL_")
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(unwanted) and not name.lower().endswith("_proxy")
+        if not name.startswith(excluded) and not name.lower().endswith("_proxy")
     }
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of another process, in nanoseconds' precision.
+    """Return the user and system time of all threads of another process, with a resolution of nanoseconds.
 
-    Linux derives the clock's number from the pid (CPUCLOCK_SCHED in linux/posix-timers.h). /proc/<pid>/stat would count
-    in steps of 10 ms.
+    Linux derives the clock id from the pid (CPUCLOCK_SCHED in linux/posix-timers.h). /proc/<pid>/stat has a resolution
+    of only 10 ms.
     """
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def resident_kib(pid: int) -> int:
+    """Return the resident memory of a process in KiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
-    raise BenchmarkError(f"process {pid} has ended")
+    raise BenchmarkError(f"process {pid} has exited")
 
 
 def encode_request(request_id: int, method: str, params: Json) -> bytes:
+    """Return a JSON-RPC request."""
     message = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
     return json.dumps(message, separators=(",", ":")).encode()
 
@@ -104,7 +107,7 @@ INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 
 class StdioClient:
-    """A host reduced to the pipe: one write per message, and no SDK."""
+    """A minimal MCP client on pipes, without an SDK: one write per message."""
 
     def __init__(self, child: Child) -> None:
         assert child.process.stdin
@@ -122,32 +125,36 @@ class StdioClient:
         self.writable.register(self.stdin, select.POLLOUT)
 
     def initialize(self, deadline: float) -> None:
+        """Do the handshake of 2025-11-25."""
         self.request(0, "initialize", INITIALIZE, deadline)
         self.send(INITIALIZED, deadline)
 
     def request(self, request_id: int, method: str, params: Json, deadline: float) -> Json:
+        """Send a request and return the result of its response, which must be the next message."""
         self.send(encode_request(request_id, method, params), deadline)
-        answer: Json = json.loads(self.receive(deadline))
-        if answer.get("id") != request_id or "result" not in answer:
-            raise BenchmarkError(f"{method} was answered with {answer}")
-        result: Json = answer["result"]
+        response: Json = json.loads(self.receive(deadline))
+        if response.get("id") != request_id or "result" not in response:
+            raise BenchmarkError(f"unexpected response to {method}: {response}")
+        result: Json = response["result"]
         return result
 
     def send(self, message: bytes, deadline: float) -> None:
+        """Write a message."""
         unsent = message + b"\n"
         while unsent:
             self.wait(self.writable, deadline)
             try:
                 unsent = unsent[os.write(self.stdin, unsent) :]
             except BrokenPipeError:
-                raise BenchmarkError(f"the server ended: {self.child.complaint()}") from None
+                raise BenchmarkError(f"the server exited: {self.child.read_stderr()}") from None
 
     def receive(self, deadline: float) -> bytes:
+        """Return the next line."""
         while not self.lines:
             self.wait(self.readable, deadline)
             data = os.read(self.stdout, 1 << 18)
             if not data:
-                raise BenchmarkError(f"the server ended: {self.child.complaint()}")
+                raise BenchmarkError(f"the server exited: {self.child.read_stderr()}")
             if b"\n" in data:
                 *lines, self.unread = (self.unread + data).split(b"\n")
                 self.lines = lines[::-1]
@@ -156,13 +163,14 @@ class StdioClient:
         return self.lines.pop()
 
     def wait(self, poll: select.poll, deadline: float) -> None:
+        """Wait for a pipe. Raises BenchmarkError at the deadline (time.monotonic)."""
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise BenchmarkError(f"no answer in time: {self.child.complaint()}")
+            raise BenchmarkError(f"no response in time: {self.child.read_stderr()}")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: ours must be at most `limit` times the other."""
+    """One comparison. `ours` must be at most `limit` times `theirs`."""
 
     name: str
     unit: str
@@ -180,13 +188,14 @@ class Row:
 
 
 def compare(name: str, unit: str, ours: Sequence[float], theirs: Sequence[float], limit: float | None) -> Row:
-    """Compare the medians of rounds that were run in turn; `paired` is the median of the rounds' own ratios."""
-    mine, other = statistics.median(ours), statistics.median(theirs)
+    """Compare the medians of rounds that ran in turn. `paired` is the median of the ratios of the rounds."""
+    our_median, their_median = statistics.median(ours), statistics.median(theirs)
     paired = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-    return Row(name, unit, mine, other, mine / other, paired, limit)
+    return Row(name, unit, our_median, their_median, our_median / their_median, paired, limit)
 
 
 def show(rows: Sequence[Row]) -> None:
+    """Print the rows as a table."""
     width = max(len(row.name) for row in rows)
     print(f"{'':{width}}  {'ours':>9} {'theirs':>9} {'unit':5} {'ratio':>6} {'paired':>6} {'limit':>6}  verdict")
     for row in rows:
@@ -197,7 +206,7 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def conclude(rows: Sequence[Row], json_file: Path | None, check: bool) -> int:
-    """Show the rows, keep them if asked to, and say with which status to exit."""
+    """Print the rows and the requirements met and missed, write the rows to a file, and return the exit status."""
     show(rows)
     missed = [row.name for row in rows if row.verdict == "MISS"]
     limited = sum(row.limit is not None for row in rows)
@@ -210,9 +219,9 @@ def conclude(rows: Sequence[Row], json_file: Path | None, check: bool) -> int:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a benchmark as a program, which takes its children with it on SIGTERM too."""
+    """Run a benchmark as a program. SIGTERM also terminates its child processes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
     except BenchmarkError as exc:
-        sys.exit(f"nothing measured: {exc}")
+        sys.exit(f"benchmark failed: {exc}")

@@ -1,4 +1,4 @@
-"""A streamable HTTP host reduced to the socket: keep-alive connections, both protocol eras, and no SDK."""
+"""A minimal MCP client on streamable HTTP, without an SDK: keep-alive connections, both protocol versions."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,8 @@ ENVELOPE: Json = {
 
 @dataclass(frozen=True)
 class HttpResponse:
+    """A response with header names in lower case."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -35,21 +37,22 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
 
     async def post(self, headers: str, body: bytes) -> HttpResponse:
+        """Send a request and read its whole response."""
         head = (
             "POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:1\r\ncontent-type: application/json\r\n"
             f"accept: application/json, text/event-stream\r\n{headers}content-length: {len(body)}\r\n\r\n"
         )
         self.writer.write(head.encode() + body)
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        answer_headers: dict[str, str] = {}
+        response_headers: dict[str, str] = {}
         for line in lines[1:-2]:
             name, _, value = line.partition(":")
-            answer_headers[name.lower()] = value.strip()
-        if answer_headers.get("transfer-encoding") == "chunked":
-            answer = await self.read_chunks()
+            response_headers[name.lower()] = value.strip()
+        if response_headers.get("transfer-encoding") == "chunked":
+            content = await self.read_chunks()
         else:
-            answer = await self.reader.readexactly(int(answer_headers.get("content-length", 0)))
-        return HttpResponse(int(lines[0].split()[1]), answer_headers, answer)
+            content = await self.reader.readexactly(int(response_headers.get("content-length", 0)))
+        return HttpResponse(int(lines[0].split()[1]), response_headers, content)
 
     async def read_chunks(self) -> bytes:
         chunks: list[bytes] = []
@@ -67,45 +70,46 @@ class Connection:
 
 @dataclass(frozen=True)
 class Session:
-    """How to call a tool at one server in one era: a session of 2025-11-25, or the envelope of 2026-07-28."""
+    """A session of protocol version 2025-11-25, or the envelope of 2026-07-28, for calls of one tool."""
 
     port: int
-    era: str
+    version: str
     headers: str
 
     @classmethod
-    async def open(cls, port: int, era: str, tool: str) -> "Session":
-        if era == MODERN_VERSION:
-            names = f"mcp-protocol-version: {era}\r\nmcp-method: tools/call\r\nmcp-name: {tool}\r\n"
-            return cls(port, era, names)
+    async def open(cls, port: int, version: str, tool: str) -> "Session":
+        if version == MODERN_VERSION:
+            names = f"mcp-protocol-version: {version}\r\nmcp-method: tools/call\r\nmcp-name: {tool}\r\n"
+            return cls(port, version, names)
         connection = await Connection.open(port)
-        answer = await connection.post("", encode_request(0, "initialize", INITIALIZE))
-        session_id = answer.headers.get("mcp-session-id")
-        if answer.status != 200 or not session_id:
-            raise BenchmarkError(f"initialize was answered with {answer}")
+        response = await connection.post("", encode_request(0, "initialize", INITIALIZE))
+        session_id = response.headers.get("mcp-session-id")
+        if response.status != 200 or not session_id:
+            raise BenchmarkError(f"unexpected response to initialize: {response}")
         headers = f"mcp-protocol-version: {HANDSHAKE_VERSION}\r\nmcp-session-id: {session_id}\r\n"
-        if (answer := await connection.post(headers, INITIALIZED)).status != 202:
-            raise BenchmarkError(f"notifications/initialized was answered with {answer}")
+        if (response := await connection.post(headers, INITIALIZED)).status != 202:
+            raise BenchmarkError(f"unexpected response to notifications/initialized: {response}")
         await connection.close()
-        return cls(port, era, headers)
+        return cls(port, version, headers)
 
     async def call(self, connection: Connection, request_id: int, params: Json) -> tuple[Json, int]:
-        """Call the tool: the JSON-RPC answer, and the bytes of the body that it came in."""
-        if self.era == MODERN_VERSION:
+        """Call the tool. Return the JSON-RPC message and the size of the response body in bytes."""
+        if self.version == MODERN_VERSION:
             params = params | {"_meta": ENVELOPE}
-        answer = await connection.post(self.headers, encode_request(request_id, "tools/call", params))
-        if answer.status != 200:
-            raise BenchmarkError(f"tools/call was answered with {answer}")
-        return self.read_message(answer, request_id), len(answer.body)
+        response = await connection.post(self.headers, encode_request(request_id, "tools/call", params))
+        if response.status != 200:
+            raise BenchmarkError(f"unexpected response to tools/call: {response}")
+        return self.read_message(response, request_id), len(response.body)
 
-    def read_message(self, answer: HttpResponse, request_id: int) -> Json:
-        if answer.headers["content-type"].startswith("application/json"):
-            message: Any = json.loads(answer.body)
+    def read_message(self, response: HttpResponse, request_id: int) -> Json:
+        """Return the response message from a JSON or SSE body."""
+        if response.headers["content-type"].startswith("application/json"):
+            message: Any = json.loads(response.body)
             if message.get("id") == request_id:
                 return dict(message)
-        for line in answer.body.splitlines():
+        for line in response.body.splitlines():
             if line.startswith(b"data:") and (data := line[5:].strip()):
                 message = json.loads(data)
                 if message.get("id") == request_id:
                     return dict(message)
-        raise BenchmarkError(f"no answer to {request_id} in {answer}")
+        raise BenchmarkError(f"no message with id {request_id} in {response}")

@@ -1,8 +1,8 @@
-"""A provider that costs next to nothing: Render's "retrieve task run" over raw keep-alive HTTP/1.1.
+"""A provider with minimal overhead: Render's "retrieve task run" over keep-alive HTTP/1.1, with prepared responses.
 
-It prints its port and answers until it is ended:
+It prints its port and serves until it is terminated:
     GET /v1/task-runs/<id>      a run, about 400 bytes; `trn-big`: 112 KB; 401 without the benchmark's key
-    GET /requests               how many of those it has answered
+    GET /requests               the number of runs that it has sent
 """
 
 import asyncio
@@ -10,12 +10,14 @@ import json
 from typing import Any, ClassVar
 
 KEY = "rnd_bench"
+SMALL_ID = "trn-d4kq5m6uk2gs73f3v0bg"
 BIG_ID = "trn-big"
 BIG_BYTES = 112 * 1024
 RUNS = "/v1/task-runs/"
 
 
 def describe_run(run_id: str) -> dict[str, Any]:
+    """Return a small run."""
     return {
         "id": run_id,
         "taskId": "tsk-d4kq5m6uk2gs73f3v0ag",
@@ -39,7 +41,7 @@ def describe_run(run_id: str) -> dict[str, Any]:
 
 
 def describe_big_run() -> dict[str, Any]:
-    """A run whose results are a list of summaries, as long as needed to make its JSON 112 KB."""
+    """Return a run with a list of summaries, so that its JSON is 112 KB."""
     run = describe_run(BIG_ID)
     summary = (
         "Compared the order with its invoice and shipment; totals agree, nothing is left to do for this customer. "
@@ -56,13 +58,15 @@ def encode(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def write_answer(status: str, body: bytes) -> bytes:
+def build_response(status: str, body: bytes) -> bytes:
     return f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Upstream(asyncio.Protocol):
-    answered = 0
-    answers: ClassVar[dict[str, bytes]] = {BIG_ID: write_answer("200 OK", encode(describe_big_run()))}
+    """One connection. The counter and the prepared responses are shared by all connections."""
+
+    runs_sent = 0
+    responses: ClassVar[dict[str, bytes]] = {BIG_ID: build_response("200 OK", encode(describe_big_run()))}
     credential = f"authorization: bearer {KEY}\r\n".encode()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,21 +77,21 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *heads, self.unread = (self.unread + data).split(b"\r\n\r\n")
         for head in heads:
-            self.transport.write(self.answer(head + b"\r\n"))
+            self.transport.write(self.respond(head + b"\r\n"))
 
-    def answer(self, head: bytes) -> bytes:
+    def respond(self, head: bytes) -> bytes:
         path = head.split(b" ", 2)[1].decode()
         if path == "/requests":
-            return write_answer("200 OK", encode(Upstream.answered))
+            return build_response("200 OK", encode(Upstream.runs_sent))
         if not path.startswith(RUNS):
-            return write_answer("404 Not Found", encode({"message": "not found"}))
+            return build_response("404 Not Found", encode({"message": "not found"}))
         if self.credential not in head.lower():
-            return write_answer("401 Unauthorized", encode({"message": "unauthorized"}))
-        Upstream.answered += 1
+            return build_response("401 Unauthorized", encode({"message": "unauthorized"}))
+        Upstream.runs_sent += 1
         run_id = path.removeprefix(RUNS)
-        if run_id not in self.answers:
-            self.answers[run_id] = write_answer("200 OK", encode(describe_run(run_id)))
-        return self.answers[run_id]
+        if run_id not in self.responses:
+            self.responses[run_id] = build_response("200 OK", encode(describe_run(run_id)))
+        return self.responses[run_id]
 
 
 async def main() -> None:

@@ -1,22 +1,18 @@
-"""What waiting for a run costs: requests to the provider, calls of the model, and how late its end is known.
+"""Measure what waiting for a run costs: requests to the provider, tool calls, and delay after the end of the run.
 
     python benchmarks/waits.py
 
-Each row is one `...-wait-for-run` against a simulated provider, in real time, all rows at once; beside it what a model
-does without such a tool: it reads the run every few seconds, each time with a call of its own.
+One row is a call of `...-wait-for-run` with a simulated provider. The next row is a model without that tool, which
+reads the run every few seconds with one call each. All rows run at the same time, in real time.
 """
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import anyio
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mcp_taskruns.app import build_gateway
 from mcp_taskruns.core.runs.events import Progress
@@ -26,22 +22,25 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
 
 POSTHOG_TASK = "22222222-2222-4222-8222-222222222222"
-ASKING_SECONDS = 3.0
-"""How often a model asks that has nothing but a tool to read a run; issue threads tell of 20 to 40 calls for a run."""
+READ_INTERVAL_SECONDS = 3.0
+"""Interval of a model that can only read a run. Issue threads report 20 to 40 calls for one run."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run to wait for: `start` makes it and gives the arguments, unless it begins when it is first read."""
+    """A run to wait for."""
 
     name: str
     provider: str
+    # Tools that wait for the run and read it.
     wait: str
     read: str
+    # Duration of the run.
     seconds: float
     arguments: Mapping[str, Any]
+    # Tool that creates the run, and the argument for its id. Empty: the run starts when it is first read.
     start: str = ""
-    run_id: str = ""
+    id_argument: str = ""
 
 
 CASES = (
@@ -56,7 +55,7 @@ CASES = (
         "taskRunId",
     ),
     Case(
-        "Render, ended",
+        "Render, finished",
         "render",
         "render-wait-for-run",
         "render-retrieve-task-run",
@@ -90,76 +89,77 @@ CASES = (
         {"id": "17f20503-6c24-4c16-946b-35dbbce2af2f"},
     ),
 )
-ENDED = ("completed", "Completed", "SUCCEEDED")
+TERMINAL = ("completed", "Completed", "SUCCEEDED")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of waiting took."""
+    """The cost of one wait."""
 
     calls: int
     requests: int
     notifications: int
-    late: float
+    # Seconds between the end of the run and the result.
+    delay: float
 
 
 async def measure(case: Case, *, polling: bool) -> Row:
-    """One run, waited for in one of the two ways, at providers of its own."""
+    """Start a run at new simulated providers and wait for it with the tool or by reading."""
     simulator = Simulator()
-    told = count()
+    notifications = count()
 
     async def report(_: Progress) -> None:
-        next(told)
+        next(notifications)
 
     async with serve(simulator) as origin:
         gateway = build_gateway(read_settings({}, simulator.environment(origin)))
         try:
-            arguments = await begin(gateway, case, report)
+            arguments = await start_run(gateway, case, report)
             before = len(simulator.requests)
-            began = anyio.current_time()
+            started_at = anyio.current_time()
             if polling:
-                calls = await ask_again_and_again(gateway, case, arguments, report)
+                calls = await read_until_terminal(gateway, case, arguments, report)
             else:
                 outcome = await gateway.call(case.wait, arguments, report)
                 assert outcome.value["status"] == "succeeded", outcome.text
                 calls = 1
-            late = anyio.current_time() - began - case.seconds
-            return Row(calls, len(simulator.requests) - before, next(told), late)
+            delay = anyio.current_time() - started_at - case.seconds
+            return Row(calls, len(simulator.requests) - before, next(notifications), delay)
         finally:
             await gateway.aclose()
 
 
-async def begin(gateway: Gateway, case: Case, report: Any) -> dict[str, Any]:
-    """The arguments that name the run."""
+async def start_run(gateway: Gateway, case: Case, report: Any) -> dict[str, Any]:
+    """Start the run and return the arguments that identify it."""
     if not case.start:
         return dict(case.arguments)
-    made = await gateway.call(case.start, case.arguments, report)
+    created = await gateway.call(case.start, case.arguments, report)
     arguments = {name: value for name, value in case.arguments.items() if name != "body"}
-    arguments[case.run_id] = made.value["id"]
+    arguments[case.id_argument] = created.value["id"]
     if case.provider == "posthog":
         await gateway.call("posthog-start-task-run", arguments, report)
     return arguments
 
 
-async def ask_again_and_again(gateway: Gateway, case: Case, arguments: dict[str, Any], report: Any) -> int:
-    """What a model does that can only read; how many calls that takes."""
+async def read_until_terminal(gateway: Gateway, case: Case, arguments: dict[str, Any], report: Any) -> int:
+    """Read the run at intervals until its status is terminal. Return the number of calls."""
     for calls in count(1):
         outcome = await gateway.call(case.read, arguments, report)
         run = outcome.value.get("data", outcome.value)
-        if run["status"] in ENDED:
+        if run["status"] in TERMINAL:
             return calls
-        await anyio.sleep(ASKING_SECONDS)
+        await anyio.sleep(READ_INTERVAL_SECONDS)
     raise AssertionError
 
 
 async def main() -> None:
     ways = [(case, polling) for case in CASES for polling in (False, True)]
     rows = await asyncio.gather(*(measure(case, polling=polling) for case, polling in ways))
-    print("| run | way | calls of the model | requests per wait | notifications | known after its end |")
+    print("| run | way | calls of the model | requests per wait | notifications | known after it ended |")
     print("|---|---|---:|---:|---:|---:|")
     for (case, polling), row in zip(ways, rows, strict=True):
-        way = f"reading every {ASKING_SECONDS:g} s" if polling else f"`{case.wait}`"
-        print(f"| {case.name} | {way} | {row.calls} | {row.requests} | {row.notifications} | {row.late:.2f} s |")
+        way = f"reading every {READ_INTERVAL_SECONDS:g} s" if polling else f"`{case.wait}`"
+        print(f"| {case.name} | {way} | {row.calls} | {row.requests} | {row.notifications} | {row.delay:.2f} s |")
 
 
 if __name__ == "__main__":
