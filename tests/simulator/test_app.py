@@ -14,6 +14,7 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.server import serve
 from mcp_taskruns.simulator.traffic import MAX_RECORDED, RecordedRequest
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +24,7 @@ RUNNING = "trn-d5im0000000000000004"
 
 @pytest.fixture
 async def live(origin: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=origin, headers=KEY, timeout=5) as client:
+    async with httpx.AsyncClient(base_url=origin, headers=KEY, timeout=PATIENCE) as client:
         yield client
 
 
@@ -72,7 +73,7 @@ async def test_wait_for_request_returns_a_past_or_future_request(live: httpx.Asy
     async def wait() -> None:
         paths.append((await simulator.wait_for_request(lambda request: request.method == "DELETE")).path)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
             await live.get("/render/v1/tasks")
@@ -82,7 +83,7 @@ async def test_wait_for_request_returns_a_past_or_future_request(live: httpx.Asy
 
 
 async def test_disconnect_from_a_stream_is_recorded(live: httpx.AsyncClient, simulator: Simulator) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with live.stream("GET", f"/render/v1/task-runs/events?taskRunIds={RUNNING}") as response:
             assert await anext(response.aiter_text()) == "retry: 2000\n\n"
             assert not simulator.requests[0].disconnected.is_set()
@@ -91,7 +92,7 @@ async def test_disconnect_from_a_stream_is_recorded(live: httpx.AsyncClient, sim
 
 async def test_disconnect_during_a_delay_is_recorded(live: httpx.AsyncClient, simulator: Simulator) -> None:
     simulator.fail_next("render", Fault(delay=3600))
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as group:
             group.start_soon(live.get, "/render/v1/tasks")
             request = await simulator.wait_for_request(lambda _: True)
@@ -101,10 +102,10 @@ async def test_disconnect_during_a_delay_is_recorded(live: httpx.AsyncClient, si
 
 async def test_request_with_an_incomplete_body_is_not_recorded(origin: str, simulator: Simulator) -> None:
     address = httpx.URL(origin)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with await anyio.connect_tcp(address.host, address.port or 0) as stream:
             await stream.send(b"POST /render/v1/task-runs HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        async with httpx.AsyncClient(base_url=origin) as client:
+        async with httpx.AsyncClient(base_url=origin, timeout=PATIENCE) as client:
             await client.get("/render/v1/tasks")
     assert [request.method for request in simulator.requests] == ["GET"]
 
@@ -145,7 +146,7 @@ async def test_truncated_response_is_shorter_than_its_content_length(
 
     async with live.stream("GET", "/render/v1/tasks") as response:
         announced = int(response.headers["content-length"])
-        with anyio.fail_after(5), pytest.raises(httpx.RemoteProtocolError):
+        with anyio.fail_after(PATIENCE), pytest.raises(httpx.RemoteProtocolError):
             await read(response)
     assert len(b"".join(received)) == announced // 2
     assert not simulator.requests[0].disconnected.is_set()
@@ -153,7 +154,7 @@ async def test_truncated_response_is_shorter_than_its_content_length(
 
 async def test_truncated_stream_breaks_in_its_first_event(live: httpx.AsyncClient, simulator: Simulator) -> None:
     simulator.fail_next("render", Fault(truncate=True))
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with live.stream("GET", f"/render/v1/task-runs/events?taskRunIds={RUNNING}") as response:
             with pytest.raises(httpx.RemoteProtocolError):
                 await response.aread()
@@ -198,8 +199,8 @@ async def test_invalid_fault_is_rejected_with_400(live: httpx.AsyncClient, docum
 
 async def test_serve_stops_at_once_with_an_open_stream(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp_taskruns.simulator.server.SHUTDOWN_SECONDS", 3600)
-    with anyio.fail_after(5):
-        async with httpx.AsyncClient(headers=KEY) as client:
+    with anyio.fail_after(PATIENCE):
+        async with httpx.AsyncClient(headers=KEY, timeout=PATIENCE) as client:
             async with serve(simulator) as origin:
                 request = client.build_request("GET", f"{origin}/render/v1/task-runs/events?taskRunIds={RUNNING}")
                 response = await client.send(request, stream=True)
@@ -226,22 +227,22 @@ async def test_serve_cancels_a_response_that_does_not_end(
 
     monkeypatch.setattr(simulator, "app", never_ending_app)
     monkeypatch.setattr("mcp_taskruns.simulator.server.SHUTDOWN_SECONDS", 0.01)
-    with anyio.fail_after(5):
-        async with httpx.AsyncClient() as client, serve(simulator) as origin:
+    with anyio.fail_after(PATIENCE):
+        async with httpx.AsyncClient(timeout=PATIENCE) as client, serve(simulator) as origin:
             response = await client.send(client.build_request("GET", origin), stream=True)
             assert await anext(response.aiter_raw()) == b"wait"
     assert canceled
 
 
 async def test_serve_on_ipv6_stops_without_a_request(simulator: Simulator) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with serve(simulator, host="::1") as origin:
             assert origin.startswith("http://[::1]:")
 
 
 async def test_serve_keeps_the_signal_handlers(simulator: Simulator) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    async with serve(simulator) as origin, httpx.AsyncClient(headers=KEY) as client:
+    async with serve(simulator) as origin, httpx.AsyncClient(headers=KEY, timeout=PATIENCE) as client:
         await client.get(f"{origin}/render/v1/tasks")
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 

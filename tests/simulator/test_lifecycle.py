@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from mcp_taskruns.simulator.lifecycle import Change, Clock, ManualClock, Step, Timeline
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -57,14 +58,14 @@ def test_invalid_timeline_raises_value_error(steps: tuple[Step, ...]) -> None:
 
 async def test_fast_clock_sleeps_for_a_fraction_of_the_time() -> None:
     clock = Clock(speed=100_000)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await clock.sleep_until(clock.now() + 600)
     assert clock.now() >= 600
 
 
 async def test_sleep_until_a_past_time_returns() -> None:
     clock = Clock()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await clock.sleep_until(clock.now() - 1)
 
 
@@ -82,7 +83,7 @@ async def test_manual_clock_wakes_only_the_sleepers_that_are_due() -> None:
         await clock.sleep_until(t)
         woken.append(t)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as group:
             for t in (10, 20, 30):
                 group.start_soon(sleeper, t)
@@ -104,7 +105,7 @@ def test_clock_rejects_zero_speed_and_a_negative_advance() -> None:
 @pytest.mark.parametrize("by_clock", [True, False])
 async def test_wait_returns_at_a_change_or_at_its_deadline(by_clock: bool) -> None:
     clock, change = ManualClock(), Change()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as group:
             group.start_soon(change.wait, clock, 10)
             await anyio.wait_all_tasks_blocked()

@@ -16,6 +16,7 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.render.app import Render
 from mcp_taskruns.simulator.render.runs import OWNER_ID, VERSION_IDS, WORKFLOW_ID
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +34,7 @@ async def api(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def live(origin: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client over a real socket, which receives the frames of a stream as they are sent."""
-    async with httpx.AsyncClient(base_url=f"{origin}/render/v1", headers=KEY, timeout=5) as client:
+    async with httpx.AsyncClient(base_url=f"{origin}/render/v1", headers=KEY, timeout=PATIENCE) as client:
         yield client
 
 
@@ -377,7 +378,7 @@ async def test_stream_sends_an_event_at_the_terminal_status_and_closes(
     live: httpx.AsyncClient, clock: ManualClock
 ) -> None:
     run_id = (await start(live, "demo-workflow/square", [3]))["id"]
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": run_id}) as response:
             stream = frames(response)
             assert await anext(stream) == "retry: 2000"
@@ -387,7 +388,7 @@ async def test_stream_sends_an_event_at_the_terminal_status_and_closes(
 
 
 async def test_open_stream_sends_an_event_when_its_run_is_canceled(live: httpx.AsyncClient) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
             stream = frames(response)
             assert await anext(stream) == "retry: 2000"
@@ -397,7 +398,7 @@ async def test_open_stream_sends_an_event_when_its_run_is_canceled(live: httpx.A
 
 
 async def test_idle_stream_pings_every_25_seconds(live: httpx.AsyncClient, clock: ManualClock) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
             stream = frames(response)
             assert await anext(stream) == "retry: 2000"
@@ -411,7 +412,7 @@ async def test_stream_closes_after_30_minutes_without_an_event(
 ) -> None:
     # No seeded run is active for longer than the real limit, so the test shortens the limit.
     monkeypatch.setattr("mcp_taskruns.simulator.render.events.IDLE_LIMIT", 20)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with live.stream("GET", "/task-runs/events", params={"taskRunIds": RUNNING}) as response:
             stream = frames(response)
             assert await anext(stream) == "retry: 2000"

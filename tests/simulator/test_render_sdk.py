@@ -27,6 +27,7 @@ from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.render.app import Render
 from mcp_taskruns.simulator.render.runs import OWNER_ID, VERSION_IDS, WORKFLOW_ID
 from mcp_taskruns.simulator.server import serve
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +83,7 @@ class SDK:
 @asynccontextmanager
 async def opened(kind: str, origin: str, token: str = "rnd_x") -> AsyncIterator[SDK]:
     base_url = f"{origin}/render"
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         # The SDK opens an HTTP client that it never closes.
         if kind == "sync":
             sync_client = RenderSync(token=token, base_url=base_url)

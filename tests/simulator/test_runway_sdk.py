@@ -29,6 +29,7 @@ from runwayml.lib.polling import TaskTimeoutError
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +86,7 @@ def naps(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> list[float]:
 async def opened(kind: str, origin: str, api_key: str = "key_x", **options: Any) -> AsyncIterator[SDK]:
     # Without strict validation the SDK accepts a response of any shape.
     options = {"base_url": f"{origin}/runway", "api_key": api_key, "_strict_response_validation": True, **options}
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         if kind == "sync":
             with RunwayML(**options) as sync_client:
                 yield SDK(sync_client)

@@ -11,6 +11,7 @@ from starlette.routing import Mount
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.posthog.app import PostHog
 from tests.simulator.posthog.driver import KEY
+from tests.timing import PATIENCE
 
 
 @pytest.fixture
@@ -21,6 +22,6 @@ def app(clock: ManualClock) -> Starlette:
 @pytest.fixture
 async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with httpx.AsyncClient(transport=transport, base_url="http://simulator", headers=KEY) as client:
             yield client

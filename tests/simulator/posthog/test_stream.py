@@ -31,6 +31,7 @@ from tests.simulator.posthog.driver import (
     parse_events,
     update_kinds,
 )
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +80,7 @@ async def open_stream(app: Starlette, path: str, query: str = "", **headers: str
         async with send:
             await app(scope, receive_message, send.send)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with receive, anyio.create_task_group() as group:
             group.start_soon(run_app)
             yield OpenStream(receive)
