@@ -224,9 +224,9 @@ async def test_v2_pages_report_whether_there_are_more(api: httpx.AsyncClient) ->
 async def test_v2_list_filters_by_status_and_function(api: httpx.AsyncClient) -> None:
     failed = (await api.get("/v2/runs?status=FAILED")).json()["data"]
     sleepy = (await api.get("/v2/runs?functionId=sleepy&status=CANCELLED")).json()["data"]
-    nothing = (await api.get("/v2/runs?functionId=none")).json()
+    no_runs = (await api.get("/v2/runs?functionId=none")).json()
     assert [[run["id"] for run in runs] for runs in (failed, sleepy)] == [[FAILS], [CANCELLED]]
-    assert (nothing["data"], nothing["page"]) == ([], {"hasMore": False, "limit": 20})
+    assert (no_runs["data"], no_runs["page"]) == ([], {"hasMore": False, "limit": 20})
 
 
 async def test_v2_cancel_of_a_terminal_run_is_409(api: httpx.AsyncClient) -> None:

@@ -31,10 +31,12 @@ def api_error(
 
 
 def not_found(detail: str = "Not found.") -> ApiError:
+    """Return a 404."""
     return api_error(404, "invalid_request", "not_found", detail)
 
 
 def validation_error(code: str, detail: str, attr: str | None) -> ApiError:
+    """Return a 400 for an invalid field."""
     return api_error(400, "validation_error", code, detail, attr=attr)
 
 
@@ -43,20 +45,18 @@ def task_run_error(status: int, error: str, **more: Any) -> ApiError:
     return ApiError(status, {"error": error, **more})
 
 
-# Without Retry-After, because waiting does not help (PostHog products/tasks/backend/services/code_usage_gate.py).
-USAGE_LIMIT = ApiError(
-    429,
-    {
-        "type": "rate_limited",
-        "code": "usage_limit_exceeded",
-        "error": "You've reached your PostHog Code usage limit.",
-        "detail": "You've reached your PostHog Code usage limit.",
-        "attr": None,
-    },
-)
+def usage_limit_exceeded() -> ApiError:
+    """Return a 429 without Retry-After, because waiting does not help.
+
+    Source: PostHog products/tasks/backend/services/code_usage_gate.py.
+    """
+    message = "You've reached your PostHog Code usage limit."
+    body = {"type": "rate_limited", "code": "usage_limit_exceeded", "error": message, "detail": message, "attr": None}
+    return ApiError(429, body)
 
 
 def throttled(seconds: float) -> ApiError:
+    """Return a 429 with Retry-After."""
     wait = math.ceil(seconds)
     detail = f"Request was throttled. Expected available in {wait} second{'' if wait == 1 else 's'}."
     return api_error(429, "throttled_error", "throttled", detail, headers={"Retry-After": str(wait)})

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from mcp_taskruns.simulator.posthog.artifacts import missing_artifacts
 from mcp_taskruns.simulator.posthog.data import STATUSES, Run, Task
-from mcp_taskruns.simulator.posthog.errors import USAGE_LIMIT, task_run_error, validation_error
+from mcp_taskruns.simulator.posthog.errors import task_run_error, usage_limit_exceeded, validation_error
 from mcp_taskruns.simulator.posthog.operations import Call, Operation
 from mcp_taskruns.simulator.posthog.project import Project
 from mcp_taskruns.simulator.posthog.seeds import cloud_script
@@ -26,7 +26,7 @@ def _respond(project: Project, call: Call, run: Run, status: int = 200) -> Respo
 
 def _require_quota(call: Call) -> None:
     if call.key.is_over_limit:
-        raise USAGE_LIMIT
+        raise usage_limit_exceeded()
 
 
 def _page_number(text: str | None, default: int) -> int:
