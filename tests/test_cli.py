@@ -67,7 +67,7 @@ def test_a_call_prints_progress_and_notes_on_standard_error() -> None:
     assert done.stderr == (
         "100%  trn-d5im0000000000000001: succeeded\n"
         "Run trn-d5im0000000000000001: succeeded (completed).\n"
-        "All runs that were followed have ended.\n"
+        "All followed runs have ended.\n"
     )
     assert json.loads(done.stdout)["ended"] == "terminal"
 

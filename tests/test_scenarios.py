@@ -86,7 +86,7 @@ STEPS = [
     Step(
         "inngest-wait-for-run",
         {"runId": "01JZDEM0RVN000000000000004"},
-        r'"status":"failed".*"error":\{.*card declined.*"next":"The run has ended, not in success',
+        r'"status":"failed".*"error":\{.*card declined.*"next":"The run has failed',
     ),
     Step(
         "inngest-cancel-function-run",

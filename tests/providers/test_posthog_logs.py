@@ -115,7 +115,7 @@ async def test_posthog_log_filters_by_type_and_time(caller: Caller) -> None:
     assert whole.notes == ["All 30 entries."]
     calls = await caller.call(LOG, **run_arguments(POSTHOG_COMPLETED, types=["tool_call"], last=100))
     assert entry_kinds(calls.text) == ["tool call"] * 11
-    assert calls.notes == ["All 11 entries that were asked for; the log has 30."]
+    assert calls.notes == ["All 11 matching entries; the log has 30."]
     timestamps = [line.partition(" ")[0] for line in whole.text.split("\n")]
     later = await caller.call(LOG, **run_arguments(POSTHOG_COMPLETED, since=timestamps[-2]))
     assert later.text == whole.text.split("\n")[-1]

@@ -237,7 +237,7 @@ async def test_render_stream_takes_the_status_from_the_run_not_the_event_name(
     assert (result.value["ended"], result.value["resume"]) == ("terminal", {})
     assert result.notes == [
         f"Runs {RENDER_COMPLETED}: succeeded (completed); {RENDER_FAILED}: failed.",
-        "All runs that were followed have ended.",
+        "All followed runs have ended.",
     ]
     assert len(result.progress) == 2
 

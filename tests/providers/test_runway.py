@@ -185,7 +185,7 @@ async def test_runway_cancel_of_a_terminal_task_keeps_its_output(
     result = await caller.call(DELETE, id=task, **arguments)
     assert sent(simulator) == [f"GET {RUNWAY_TASKS}/{task}"]
     assert (result.value["cancelled"], result.value["status"], "deleted" in result.value) == (False, status, False)
-    assert result.value["next"].endswith("To delete it together with its output, pass delete_output: true.")
+    assert result.value["next"].endswith("To have it deleted together with its output, pass delete_output: true.")
     assert (await caller.call(GET, id=task)).value["id"] == task
 
 

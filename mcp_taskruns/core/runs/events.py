@@ -1,6 +1,6 @@
-"""The events of a stream: one line for each, and an outcome at the end."""
+"""The events of a stream: a line for people for each, and the result of following it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,25 +9,25 @@ from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line, truncate
 from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.runs.messages import status_line
-from mcp_taskruns.core.runs.reading import describe_run, run_in_event
+from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
 from mcp_taskruns.core.runs.watch import Watch
 
-MIN_ROOM = 200
-"""Characters that an event gets at least before it is cut."""
+MIN_EVENT_CHARS = 200
+"""Characters that an event may have at least before it is truncated."""
+
+MIN_SHARES = 4
+"""One event takes at most this fraction of the characters, so that others are listed too."""
+
+ENVELOPE = 1_000
+"""Characters reserved for the rest of the result: why the stream ended, the run statuses, how to continue."""
 
 TRUNCATED_CHARS = len(',"truncated":true')
 
-MIN_SHARE = 4
-"""One event takes at most this part of the characters, so that it does not keep the others out."""
-
-ENVELOPE = 1_000
-"""Characters of an outcome beside its events: how it ended, states of runs, how to go on."""
-
 MAX_STREAM_CHARS = 100_000_000
-"""What one call follows at most, listed or not."""
+"""Characters of events that one call follows, listed or not."""
 
 MAX_KEEP_ALIVE = 100
-"""A longer event says something."""
+"""Characters of a keep-alive event. A longer event has content."""
 
 _KEEP_ALIVE = ("keepalive", "keep-alive", "ping", "heartbeat")
 _TOLD = ("status", "state", "stage", "message", "error", "error_message")
@@ -61,7 +61,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Progress:
-    """One progress notification; `progress` grows with every one of a call, `message` is one short line."""
+    """A progress notification. `progress` increases with each notification of a call; `message` is one short line."""
 
     progress: float
     total: float | None = None
@@ -69,6 +69,7 @@ class Progress:
 
 
 EndReason = Literal["closed", "terminal", "wait_over", "event_limit", "error"]
+"""Why following a stream ended."""
 
 
 class Replay:
@@ -116,10 +117,10 @@ class Replay:
 
 
 class EventCollector:
-    """The events of one stream, one by one, to lines and at last to an outcome.
+    """Collects the events of a stream for the result of a call.
 
-    `max_events` bounds how many are taken in, after which `is_full`; `max_chars` how many are listed. Of what follows
-    after these, states and lines are told still. `watch` gets what the events say of its runs.
+    Takes at most `max_events` events, and lists the first of them up to `max_chars` characters. Updates `watch` with
+    the runs in all events, also in those that are not listed.
     """
 
     def __init__(
@@ -129,52 +130,69 @@ class EventCollector:
         self.error = ""
         self._chars = 0
         self._max_events = max_events
-        self._room = max(max_chars - ENVELOPE, MIN_ROOM)
-        self._share = max(self._room // max(MIN_SHARE, len(watch.readings) if watch else 0), MIN_ROOM)
+        self._chars_left = max(max_chars - ENVELOPE, MIN_EVENT_CHARS)
+        shares = max(MIN_SHARES, len(watch.readings) if watch else 0)
+        self._max_event_chars = max(self._chars_left // shares, MIN_EVENT_CHARS)
         self._events: list[dict[str, Any]] = []
         self._last_id = ""
-        self._unlisted: set[str] = set()
+        self._unlisted_runs: set[str] = set()
         self._lifecycle = lifecycle
         self._watch = watch
 
     @property
     def is_full(self) -> bool:
-        """Whether the bound on events, or on their length, is reached."""
+        """Whether no more events should be added."""
         return self.count >= self._max_events or self._chars > MAX_STREAM_CHARS
 
     def add(self, event: Event) -> str | None:
-        """Take in an event; its line, or None for the end of a run that was told before."""
+        """Add an event and return its line for people, or None if it repeats the terminal status of a run."""
         data = parse_or_text(event.data)
-        line = describe_event(event.event, data)
-        told_of = ""
-        stream = self._lifecycle.stream if self._lifecycle else None
-        if self._lifecycle is not None and self._watch is not None and stream is not None:
-            reading = run_in_event(self._lifecycle, data, self._watch.only_run_id)
-            if reading is not None:
-                if stream.takes_many_runs and reading.status.is_terminal and self._watch.has_ended(reading.run_id):
-                    return None  # Render tells the end of a run anew to each connection
-                self._watch.update(reading, may_resume=not stream.takes_many_runs)
-                told_of, line = reading.run_id, describe_run(reading)
+        reading = self._read_run(data)
+        if reading is not None and not self._update_watch(reading):
+            return None
+        line = describe_event(event.event, data) if reading is None else describe_run(reading)
         self.count += 1
         self._chars += len(event.data)
         self.error = line if event.event == "error" else ""
-        if not self._list(event, data) and told_of:
-            self._unlisted.add(told_of)
+        if not self._list(event, data) and reading is not None:
+            self._unlisted_runs.add(reading.run_id)
         return line
 
+    def _read_run(self, data: Any) -> Reading | None:
+        if self._lifecycle is None or self._watch is None:
+            return None
+        return run_in_event(self._lifecycle, data, self._watch.only_run_id)
+
+    def _update_watch(self, reading: Reading) -> bool:
+        """Update the watch and return whether the event is new.
+
+        A stream of several runs may repeat the terminal status of a run on each new connection.
+        """
+        watch, is_many = self._watch, self._takes_many_runs
+        if watch is None or (is_many and reading.status.is_terminal and watch.has_ended(reading.run_id)):
+            return False
+        watch.update(reading, may_resume=not is_many)
+        return True
+
+    @property
+    def _takes_many_runs(self) -> bool:
+        stream = self._lifecycle.stream if self._lifecycle else None
+        return stream is not None and stream.takes_many_runs
+
     def _list(self, event: Event, data: Any) -> bool:
+        """List the event if there is space. Nothing is listed after a gap, so that a later call can continue there."""
         if len(self._events) < self.count - 1:
-            return False  # the list ends where the first did not fit, so that the rest can be asked for
+            return False
         listed = {"event": event.event, "id": event.id, "data": data}
         listed = {name: value for name, value in listed.items() if value not in ("", None)}
         if event.is_cut:
             listed["truncated"] = True
-        if (size := len(dump(listed)) + 1) > self._share:
-            listed = {**truncate(listed, self._share - TRUNCATED_CHARS - 1)[0], "truncated": True}
+        if (size := len(dump(listed)) + 1) > self._max_event_chars:
+            listed = {**truncate(listed, self._max_event_chars - TRUNCATED_CHARS - 1)[0], "truncated": True}
             size = len(dump(listed)) + 1
-        if size > self._room:
+        if size > self._chars_left:
             return False
-        self._room -= size
+        self._chars_left -= size
         self._events.append(listed)
         self._last_id = event.id
         return True
@@ -182,50 +200,60 @@ class EventCollector:
     def result(
         self, ended: EndReason, arguments: Mapping[str, Any], *, reason: str = "", resume: str = ""
     ) -> CallResult:
-        """What the caller is told at the end: the events, why there are no more, and how to go on.
+        """Return the result of the call: the listed events, why there are no more, and how to continue.
 
-        `arguments` are those of the call, `resume` the one that takes the last event's id, where the tool has one.
+        `arguments` are the arguments of the call, `reason` is the message of an error. `resume` is the name of the
+        argument that takes the id of the last event, if the tool has one.
         """
-        missing = self.count - len(self._events)
         watch = self._watch
-        is_whole = not missing and (ended == "terminal" or (ended == "closed" and (watch is None or watch.is_done)))
+        is_complete = self._is_complete(ended)
         value: dict[str, Any] = {
             "ended": ended,
             **({"reason": reason} if reason else {}),
             "runs": watch.statuses() if watch else {},
-            "resume": {} if is_whole else self._resume(arguments, resume),
+            "resume": {} if is_complete else self._resume_arguments(arguments, resume),
             "events": self._events,
         }
         readings = [reading for reading in watch.readings.values() if reading] if watch else []
-        note = _ENDINGS[ended]
-        if ended == "closed" and not is_whole:
-            note = "The provider closed the stream before all that was followed had ended."
-        if any("truncated" in event for event in self._events):
-            note += " Data marked as truncated was too long to be listed whole."
-        if missing:
-            note += f" Listed are the first {len(self._events):,} of {self.count:,} events: the rest did not fit."
-        if not is_whole:
-            note += " To go on call again with the arguments in resume."
-        return CallResult.from_value(value, status_line(readings), note)
+        return CallResult.from_value(value, status_line(readings), " ".join(self._notes(ended, is_complete)))
 
-    def _resume(self, arguments: Mapping[str, Any], resume: str) -> dict[str, Any]:
+    def _is_complete(self, ended: EndReason) -> bool:
+        """Return whether all events are listed and no more will follow."""
+        all_listed = len(self._events) == self.count
+        is_done = self._watch is None or self._watch.is_done
+        return all_listed and (ended == "terminal" or (ended == "closed" and is_done))
+
+    def _notes(self, ended: EndReason, is_complete: bool) -> Iterator[str]:
+        if ended == "closed" and self._watch is not None and not self._watch.is_done:
+            yield "The provider closed the stream before all followed runs had ended."
+        else:
+            yield _END_NOTES[ended]
+        if any("truncated" in event for event in self._events):
+            yield "Events marked as truncated were too long to be listed in full."
+        if len(self._events) < self.count:
+            yield f"Only the first {len(self._events):,} of {self.count:,} events are listed: the rest did not fit."
+        if not is_complete:
+            yield "To continue, call again with the arguments in resume."
+
+    def _resume_arguments(self, arguments: Mapping[str, Any], resume: str) -> dict[str, Any]:
+        """Return the arguments of a call that continues after the last listed event."""
         again = dict(arguments)
         if resume and self._last_id:
             again[resume] = self._last_id
         stream = self._lifecycle.stream if self._lifecycle else None
         if stream is not None and stream.takes_many_runs and self._watch is not None:
             pending = self._watch.pending
-            left = [*pending, *sorted(self._unlisted.difference(pending))]
-            again[stream.run_ids_argument] = left or list(self._watch.readings)
+            remaining = [*pending, *sorted(self._unlisted_runs.difference(pending))]
+            again[stream.run_ids_argument] = remaining or list(self._watch.readings)
         return again
 
 
-_ENDINGS: dict[EndReason, str] = {
+_END_NOTES: Mapping[EndReason, str] = {
     "closed": "The provider closed the stream: there are no more events.",
-    "terminal": "All runs that were followed have ended.",
-    "wait_over": "The time for this call is over and the stream goes on. Nothing was cancelled.",
-    "event_limit": "The bound on the events of one call is reached and the stream goes on. Nothing was cancelled.",
-    "error": "The stream broke off; the events before that are listed. Nothing was cancelled.",
+    "terminal": "All followed runs have ended.",
+    "wait_over": "The time limit of this call was reached, and the stream continues. Nothing was cancelled.",
+    "event_limit": "The event limit of this call was reached, and the stream continues. Nothing was cancelled.",
+    "error": "The stream failed; the events before the failure are listed. Nothing was cancelled.",
 }
 
 

@@ -1,125 +1,138 @@
-"""What people and models read about runs."""
+"""The results of waiting and cancelling, and the sentences about runs in results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.run import Lifecycle, RunStatus
+from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 
-MAX_TOLD_RUNS = 10
-"""Of how many runs a line tells the state one by one."""
+MAX_LISTED_RUNS = 10
+"""Runs whose status is listed one by one in a line."""
 
 
 def status_line(readings: Sequence[Reading]) -> str:
-    """The states of the runs that an answer carries, in our words and the provider's, on one line; empty for none."""
+    """Return one line with the normalised and the native status of each run; empty without runs."""
     if not readings:
         return ""
-    told = [one_line(f"{reading.run_id}: {_both_states(reading)}") for reading in readings[:MAX_TOLD_RUNS]]
-    if len(readings) > MAX_TOLD_RUNS:
-        told.append(f"and {len(readings) - MAX_TOLD_RUNS:,} more")
-    return f"{'Run' if len(readings) == 1 else 'Runs'} {'; '.join(told)}."
+    runs = [one_line(f"{reading.run_id}: {_both_statuses(reading)}") for reading in readings[:MAX_LISTED_RUNS]]
+    if len(readings) > MAX_LISTED_RUNS:
+        runs.append(f"and {len(readings) - MAX_LISTED_RUNS:,} more")
+    return f"{'Run' if len(readings) == 1 else 'Runs'} {'; '.join(runs)}."
 
 
-def _both_states(reading: Reading) -> str:
-    return (
-        str(reading.status)
-        if reading.native_status == reading.status
-        else f"{reading.status} ({reading.native_status})"
-    )
+def _both_statuses(reading: Reading) -> str:
+    if reading.native_status == reading.status:
+        return str(reading.status)
+    return f"{reading.status} ({reading.native_status})"
 
 
 def wait_result(
     lifecycle: Lifecycle, watch: Watch, *, elapsed_s: float, polls: int, several: bool = False, reason: str = ""
 ) -> dict[str, Any]:
-    """What a wait returns: of one run its state flat, of several a list of them. `reason` is why it broke off."""
+    """Return the result of waiting, which matches `WAIT_SCHEMA`.
+
+    The fields of a single run are at the top level, those of several runs in `runs`. `reason` is the error that
+    interrupted the wait.
+    """
     timed_out = not watch.is_done and not reason
-    runs = [_run_value(run_id, reading) for run_id, reading in watch.readings.items()]
-    waited = {"timed_out": timed_out, "elapsed_seconds": round(elapsed_s, 1), "polls": polls}
+    runs = [_run_fields(run_id, reading) for run_id, reading in watch.readings.items()]
+    wait = {"timed_out": timed_out, "elapsed_seconds": round(elapsed_s, 1), "polls": polls}
     if several:
-        found: dict[str, Any] = {"runs": runs, "terminal": watch.is_done, **waited}
+        result: dict[str, Any] = {"runs": runs, "terminal": watch.is_done, **wait}
     else:
-        found = {**runs[0], **waited}
-        found |= {name: found.pop(name) for name in ("result", "error")}
+        result = {**runs[0], **wait}
+        result |= {name: result.pop(name) for name in ("result", "error")}  # long fields last
     if reason:
-        found |= {"reason": reason, "next": f"Waiting broke off: call {lifecycle.wait_tool} again in a while."}
-        return {"provider": lifecycle.provider, **found}
-    return {"provider": lifecycle.provider, **found, "next": " ".join(_next_steps(lifecycle, watch))}
+        result |= {"reason": reason, "next": f"Waiting was interrupted: call {lifecycle.wait_tool} again later."}
+    else:
+        result["next"] = " ".join(_next_steps(lifecycle, watch))
+    return {"provider": lifecycle.provider, **result}
 
 
-def _run_value(run_id: str, reading: Reading | None) -> dict[str, Any]:
-    state = reading.status if reading else RunStatus.UNKNOWN
+def _run_fields(run_id: str, reading: Reading | None) -> dict[str, Any]:
+    status = reading.status if reading else RunStatus.UNKNOWN
     return {
         "run_id": run_id,
-        "status": str(state),
+        "status": str(status),
         "native_status": reading.native_status if reading else None,
-        "terminal": state.is_terminal,
+        "terminal": status.is_terminal,
         "result": reading.result if reading else None,
         "error": reading.error if reading else None,
     }
 
 
 def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
-    """What to call next, in a sentence; a second one where the provider's state asks for something."""
+    """Yield sentences about what to call next."""
     pending = watch.pending
     if not pending:
-        states = [reading.status for reading in watch.readings.values() if reading]
-        yield _after_all(states, _restart(lifecycle))
+        yield _after_all([reading.status for reading in watch.readings.values() if reading], _retry_advice(lifecycle))
         return
-    odd = sorted(
-        {r.native_status for run_id in pending if (r := watch.readings[run_id]) and r.status is RunStatus.UNKNOWN}
-    )
-    if odd:
-        yield f"Whether {', '.join(odd)} is an end is not known here: look with {lifecycle.read.tool}."
-        return
-    natives = {reading.native_status for run_id in pending if (reading := watch.readings[run_id])}
-    advised = [lifecycle.status_hints[native] for native in sorted(natives) if native in lifecycle.status_hints]
-    yield from advised
-    if advised:
-        return
-    if not any(watch.readings.values()):
-        yield f"Nothing is known yet: call {lifecycle.wait_tool} again."
+    readings = [reading for run_id in pending if (reading := watch.readings[run_id])]
+    unknown = sorted({reading.native_status for reading in readings if reading.status is RunStatus.UNKNOWN})
+    hints = [lifecycle.status_hints.get(native, "") for native in sorted({r.native_status for r in readings})]
+    if unknown:
+        names = ", ".join(unknown)
+        yield f"It is not known whether {names} is a terminal status: read the run with {lifecycle.read.tool}."
+    elif any(hints):
+        yield from filter(None, hints)
+    elif not any(watch.readings.values()):
+        yield f"No status is known yet: call {lifecycle.wait_tool} again."
     elif len(watch.readings) == 1:
-        yield f"Call {lifecycle.wait_tool} again to wait on: the run goes on, and nothing was cancelled."
+        yield f"The run continues, and nothing was cancelled: call {lifecycle.wait_tool} again to keep waiting."
     else:
-        yield f"Call {lifecycle.wait_tool} again for those that go on: {dump(pending)}."
+        yield f"Call {lifecycle.wait_tool} again for the runs that continue: {dump(pending)}."
 
 
-def _after_all(states: Sequence[RunStatus], restart: str) -> str:
-    subject = "The run has" if len(states) == 1 else "All runs have"
-    if set(states) == {RunStatus.SUCCEEDED}:
-        return f"{subject} ended: no further call is needed."
-    if set(states) == {RunStatus.CANCELED}:
-        return f"{subject} ended, cancelled: waiting longer changes nothing."
-    how = "not all in success" if RunStatus.SUCCEEDED in states else "not in success"
-    return f"{subject} ended, {how}: read error{restart}; waiting longer changes nothing."
+def _after_all(statuses: Sequence[RunStatus], retry_advice: str) -> str:
+    """Return what to do after all runs have a terminal status."""
+    subject = "The run has" if len(statuses) == 1 else "All runs have"
+    if set(statuses) == {RunStatus.SUCCEEDED}:
+        return f"{subject} succeeded: no further call is needed."
+    if set(statuses) == {RunStatus.CANCELED}:
+        return f"{subject} been cancelled: waiting longer does not help."
+    if set(statuses) == {RunStatus.FAILED}:
+        outcome = "failed"
+    else:
+        outcome = "ended, some without success" if RunStatus.SUCCEEDED in statuses else "ended without success"
+    return f"{subject} {outcome}: read error{retry_advice}; waiting longer does not help."
 
 
-def _restart(lifecycle: Lifecycle) -> str:
+def _retry_advice(lifecycle: Lifecycle) -> str:
     tool = next((start.tool for start in lifecycle.starts.values()), "")
     return f", and call {tool} only if another try is worth it" if tool else ""
 
 
-_HAS_ENDED = {
+_ALREADY = {
     RunStatus.SUCCEEDED: "had already succeeded",
     RunStatus.FAILED: "had already failed",
     RunStatus.CANCELED: "had already been cancelled",
 }
 
 
-def cancel_result(
-    lifecycle: Lifecycle, before: Reading, after: Reading, *, was_accepted: bool, answer: Any, guard: str, beside: str
-) -> dict[str, Any]:
-    """What cancelling returns: whether that ended the run, its state before and after, the provider's answer.
+_DEFAULT_EFFECT = "deleted together with its output"
 
-    `was_accepted`: the provider was asked and did not refuse. A run that had ended before was deleted then, which is
-    what the argument `guard` is for. `beside` is said too where nothing was cancelled.
+
+def cancel_result(
+    lifecycle: Lifecycle,
+    cancel: RunCancel,
+    before: Reading,
+    after: Reading,
+    *,
+    was_accepted: bool,
+    was_sent: bool = True,
+    response: Any = None,
+) -> dict[str, Any]:
+    """Return the result of cancelling: the status before and after, and the provider's response.
+
+    `was_sent` is whether the request was sent, `was_accepted` whether the provider accepted it. If it accepted the
+    request for a run with a terminal status, it has deleted the run.
     """
     is_deleted = was_accepted and before.status.is_terminal
     is_cancelled = was_accepted and not is_deleted and after.status is RunStatus.CANCELED
-    value = {
+    return {
         "provider": lifecycle.provider,
         "run_id": after.run_id,
         "cancelled": is_cancelled,
@@ -128,23 +141,33 @@ def cancel_result(
         "native_status": after.native_status or None,
         "terminal": after.status.is_terminal,
         **({"deleted": True} if is_deleted else {}),
+        **({} if response is None else {"response": response}),
+        "next": _after_cancel(lifecycle, cancel, before, after, was_accepted=was_accepted, was_sent=was_sent),
     }
-    if is_deleted:
-        told = f"The run {_HAS_ENDED[before.status]}: it was deleted together with its output."
-    elif is_cancelled:
-        told = "The run was cancelled."
-    elif after.status.is_terminal:
-        told = f"The run {_HAS_ENDED[after.status]}: nothing was cancelled.{beside}"
-        if guard:
-            told += f" To delete it together with its output, pass {guard}: true."
-    elif not was_accepted:
-        told = (
-            f"Where the run stands is not known ({after.native_status}): nothing was cancelled. If it has ended, "
-            f"cancelling deletes it with its output: to do so pass {guard}: true."
-        )
-    else:
-        told = f"The provider has accepted the cancellation; call {lifecycle.wait_tool} to see the run end."
-    return {**value, **({} if answer is None else {"response": answer}), "next": told}
+
+
+def _after_cancel(
+    lifecycle: Lifecycle, cancel: RunCancel, before: Reading, after: Reading, *, was_accepted: bool, was_sent: bool
+) -> str:
+    """Return what happened to the run and what to call next."""
+    effect = cancel.confirm_effect or _DEFAULT_EFFECT
+    if was_accepted and before.status.is_terminal:
+        return f"The run {_ALREADY[before.status]}: it was {effect}."
+    if was_accepted and after.status is RunStatus.CANCELED:
+        return "The run was cancelled."
+    if after.status.is_terminal:
+        sentences = [f"The run {_ALREADY[after.status]}: nothing was cancelled."]
+        if not was_sent and cancel.when:
+            sentences.append("Nothing was sent.")
+        if not was_accepted and cancel.confirm_argument:
+            sentences.append(f"To have it {effect}, pass {cancel.confirm_argument}: true.")
+        return " ".join(sentences)
+    if was_accepted:
+        return f"The provider has accepted the cancellation: call {lifecycle.wait_tool} to wait for the run."
+    return (
+        f"It is not known whether {after.native_status} is a terminal status, so nothing was cancelled: a run that has "
+        f"ended would be {effect}. To accept that, pass {cancel.confirm_argument}: true."
+    )
 
 
 WAIT_SCHEMA: Mapping[str, Any] = {
@@ -152,7 +175,7 @@ WAIT_SCHEMA: Mapping[str, Any] = {
     "properties": {
         "provider": {"type": "string"},
         "run_id": {"type": "string"},
-        "status": {"type": "string", "enum": [str(state) for state in RunStatus]},
+        "status": {"type": "string", "enum": [str(status) for status in RunStatus]},
         "native_status": {},
         "terminal": {"type": "boolean"},
         "timed_out": {"type": "boolean"},
@@ -166,14 +189,16 @@ WAIT_SCHEMA: Mapping[str, Any] = {
     },
     "required": ["provider", "terminal", "timed_out", "elapsed_seconds", "polls", "next"],
 }
-"""The JSON Schema of what a wait returns."""
-
+"""The JSON Schema of the result of waiting."""
 
 _TYPES: Mapping[str, type] = {"string": str, "boolean": bool}
 
 
 def matches_schema(schema: Mapping[str, Any], value: Any) -> bool:
-    """Whether an answer has the types that its schema declares, which is all that such a schema does."""
+    """Return whether a value has the types that an output schema declares.
+
+    The output schemas of tools that call a provider contain only types and properties.
+    """
     if "properties" not in schema:
         return isinstance(value, _TYPES[schema["type"]])
     return isinstance(value, dict) and all(

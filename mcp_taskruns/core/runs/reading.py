@@ -1,4 +1,4 @@
-"""What a run looks like, at any provider: where it stands, what it says of itself, when to ask again."""
+"""The status of a run as a provider reports it, in a response or in an event."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,18 @@ from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
 
 @dataclass(frozen=True)
 class Reading:
-    """What a provider said of a run. `result` is that of a run that succeeded, `error` of one that did not."""
+    """What a provider reports about a run at one moment.
+
+    Attributes:
+        run_id: the id of the run.
+        status: the normalised status.
+        native_status: the provider's own status.
+        stage: the provider's name of the current step; may be empty.
+        progress: a ratio from 0 to 1, if the provider reports it.
+        result: the result of a run that succeeded.
+        error: the error of a run that failed or was cancelled.
+        started: when the run started, as an ISO 8601 timestamp; may be empty.
+    """
 
     run_id: str
     status: RunStatus
@@ -25,45 +36,48 @@ class Reading:
     started: str = ""
 
 
-def parse_reading(value: Any, shape: RunFields, states: Mapping[str, RunStatus], run_id: str = "") -> Reading | None:
-    """The run in a JSON value, None where there is none. `run_id` is its id where the value does not tell it."""
-    native = value_at(value, shape.status)
-    if not isinstance(native, str):
+def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatus], run_id: str = "") -> Reading | None:
+    """Return the run in a JSON value, or None if the value has no run status.
+
+    `run_id` is used if the value does not contain the id.
+    """
+    native_status = value_at(value, fields.status)
+    if not isinstance(native_status, str):
         return None
-    found_id = value_at(value, shape.id)
-    status = states.get(native, RunStatus.UNKNOWN)
+    status = statuses.get(native_status, RunStatus.UNKNOWN)
     return Reading(
-        run_id=found_id if isinstance(found_id, str) and found_id else run_id,
+        run_id=_to_text(value_at(value, fields.id)) or run_id,
         status=status,
-        native_status=native,
-        stage=_text(value_at(value, shape.stage)),
-        progress=_ratio(value_at(value, shape.progress)),
-        result=value_at(value, shape.result) if status is RunStatus.SUCCEEDED else None,
-        error=_error(value, shape.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
-        started=_text(value_at(value, shape.started_at)),
+        native_status=native_status,
+        stage=_to_text(value_at(value, fields.stage)),
+        progress=_to_ratio(value_at(value, fields.progress)),
+        result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
+        error=_find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
+        started=_to_text(value_at(value, fields.started_at)),
     )
 
 
-def _ratio(value: Any) -> float | None:
+def _to_ratio(value: Any) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool) or isnan(value):
         return None
     return min(max(float(value), 0.0), 1.0)
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _error(value: Any, paths: Sequence[Path]) -> Any:
-    told = [found for path in paths if (found := value_at(value, path)) not in (None, "", {}, [])]
-    if len(told) > 1:
-        first, *more = (text if isinstance(text, str) else dump(text) for text in told)
+def _find_error(value: Any, paths: Sequence[Path]) -> Any:
+    """Return the value at one of the paths; if several have a value, join them as text."""
+    errors = [error for path in paths if (error := value_at(value, path)) not in (None, "", {}, [])]
+    if len(errors) > 1:
+        first, *more = (error if isinstance(error, str) else dump(error) for error in errors)
         return f"{first} ({', '.join(more)})"
-    return told[0] if told else None
+    return errors[0] if errors else None
 
 
 def runs_in_response(lifecycle: Lifecycle, operation: str, value: Any, run_id: str = "") -> list[Reading]:
-    """The runs that an answer of this operation carries."""
+    """Return the runs in the response of this operation."""
     path = lifecycle.runs_in.get(operation)
     items = () if path is None else values_at(value, path)
     readings = (parse_reading(item, lifecycle.fields, lifecycle.statuses, run_id) for item in items)
@@ -71,31 +85,34 @@ def runs_in_response(lifecycle: Lifecycle, operation: str, value: Any, run_id: s
 
 
 def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str = "") -> Reading | None:
-    """The run that an event of the life cycle's stream tells of, if it does; `run_id` is the one that it is of."""
+    """Return the run in an event of the lifecycle's stream, or None if the event has none.
+
+    `run_id` is the run that the stream is about, if it is about one run.
+    """
     stream = lifecycle.stream
     if stream is None or not matches(data, stream.when):
         return None
     reading = parse_reading(data, stream.fields, lifecycle.statuses, run_id)
-    # A stream of one run tells of no other, whatever it spells its id like.
+    # The stream of one run contains no other run, even if an event spells the id differently.
     return reading if reading is None or stream.takes_many_runs else replace(reading, run_id=run_id)
 
 
 def describe_run(reading: Reading) -> str:
-    """One line for a person who watches: the run, where it stands, and how far it is."""
-    told = [str(reading.status) if reading.status is not RunStatus.UNKNOWN else reading.native_status]
+    """Return one line for people: the run, its status, and its progress or error."""
+    details = [str(reading.status) if reading.status is not RunStatus.UNKNOWN else reading.native_status]
     if reading.stage:
-        told.append(reading.stage)
+        details.append(reading.stage)
     if reading.progress is not None and not reading.status.is_terminal:
-        told.append(f"{reading.progress:.0%}")
+        details.append(f"{reading.progress:.0%}")
     if reading.error is not None:
-        told.append(error_text(reading.error))
-    return one_line(f"{reading.run_id}: {', '.join(told)}")
+        details.append(error_text(reading.error))
+    return one_line(f"{reading.run_id}: {', '.join(details)}")
 
 
 def error_text(error: Any) -> str:
-    """The words of a run's error."""
+    """Return the error of a run as text: its name and message if it has these, else all of it."""
     if isinstance(error, dict):
-        named = [error[key] for key in ("name", "message") if isinstance(error.get(key), str)]
-        if named:
-            return ": ".join(named)
+        parts = [error[key] for key in ("name", "message") if isinstance(error.get(key), str)]
+        if parts:
+            return ": ".join(parts)
     return error if isinstance(error, str) else dump(error)

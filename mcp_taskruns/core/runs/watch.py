@@ -1,4 +1,4 @@
-"""The runs that a call waits for, and when to read them again."""
+"""The runs that a call waits for, and how often to read them."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -10,17 +10,18 @@ from mcp_taskruns.core.runs.reading import Reading, describe_run
 
 Until = Literal["all", "any"]
 
-
 MAX_INTERVAL_S = 30.0
-"""However old a run is, it is asked for at least this often."""
-
+"""The longest time between two reads of a run, in seconds."""
 
 AGE_PER_INTERVAL = 20
-"""A run is asked for again after a twentieth of its age: the end of an old one is not urgent to the second."""
+"""The time between two reads is a twentieth of the run's age: a delay matters less after a long run."""
 
 
 class Watch:
-    """The runs that somebody waits for, and what is known of each; over when all, or `any`, of them have ended."""
+    """The latest known status of several runs.
+
+    It is done when all runs have a terminal status, or with `until="any"` when one has.
+    """
 
     def __init__(self, run_ids: Iterable[str], until: Until = "all") -> None:
         self.readings: dict[str, Reading | None] = dict.fromkeys(run_ids)
@@ -28,14 +29,14 @@ class Watch:
 
     @property
     def only_run_id(self) -> str:
-        """The one run that is watched; empty when there are several."""
+        """The id of the run if there is only one, else empty."""
         return next(iter(self.readings)) if len(self.readings) == 1 else ""
 
     def update(self, reading: Reading, *, may_resume: bool = False) -> bool:
-        """Take in what was read; whether it is news. Of a run that is not watched, and of one that has ended, none is.
+        """Store a reading and return whether it changes what is known about the run.
 
-        A run that has ended stays so, for an answer may be older than the last; `may_resume`: but this one is not, and
-        the run goes on again.
+        Readings of other runs are ignored. A terminal status is kept, because a response may be older than the
+        previous one. With `may_resume` the reading is known to be newer, and may show that the run continues.
         """
         known = self.readings.get(reading.run_id)
         has_ended = known is not None and known.status.is_terminal
@@ -45,36 +46,36 @@ class Watch:
         return known is None or describe_run(reading) != describe_run(known)
 
     def has_ended(self, run_id: str) -> bool:
-        """Whether this run is known to have ended."""
+        """Return whether the run has a terminal status."""
         reading = self.readings.get(run_id)
         return reading is not None and reading.status.is_terminal
 
     @property
     def pending(self) -> list[str]:
-        """The runs that are not known to have ended."""
+        """The ids of the runs without a terminal status."""
         return [run_id for run_id in self.readings if not self.has_ended(run_id)]
 
     @property
     def ended_count(self) -> int:
-        """How many of them have ended."""
+        """The number of runs with a terminal status."""
         return len(self.readings) - len(self.pending)
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing more to wait for."""
+        """Whether waiting can stop."""
         return self.ended_count > 0 if self._until == "any" else not self.pending
 
     def statuses(self) -> dict[str, str]:
-        """The state of each run of which one is known."""
+        """Return the status of each run whose status is known."""
         return {run_id: str(reading.status) for run_id, reading in self.readings.items() if reading is not None}
 
 
 def poll_interval_s(lifecycle: Lifecycle, age_s: float) -> float:
-    """The seconds after which to ask for a run again that began `age_s` ago."""
+    """Return the seconds to wait before the next read of a run that started `age_s` seconds ago."""
     return max(lifecycle.poll_seconds, min(age_s / AGE_PER_INTERVAL, MAX_INTERVAL_S))
 
 
 def run_age_s(reading: Reading, now: datetime) -> float:
-    """The seconds since a run began, by the provider's own word; 0 where it does not say."""
-    began = parse_timestamp(reading.started)
-    return 0.0 if began is None else max((now - began).total_seconds(), 0.0)
+    """Return the seconds since the run started; 0 if the provider does not report when."""
+    started = parse_timestamp(reading.started)
+    return 0.0 if started is None else max((now - started).total_seconds(), 0.0)

@@ -44,42 +44,41 @@ async def cancel_run(
         is_forced = bool(cancel.confirm_argument and arguments.get(cancel.confirm_argument))
         # What has ended in a state that we do not know would be deleted, where there is a guard against that.
         is_doubtful = before.status is RunStatus.UNKNOWN and bool(cancel.confirm_argument)
-        beside = " Nothing was sent." if cancel.when else ""
         if (before.status.is_terminal or is_doubtful) and not is_forced:
-            return _outcome(lifecycle, before, before, was_accepted=False, guard=cancel.confirm_argument, beside=beside)
+            return _outcome(lifecycle, cancel, before, before, was_accepted=False, was_sent=False)
         try:
             answer = await exchange.fetch(cancel.call.operation, arguments, tell=reporter.note)
         except ProviderError:
             with suppress(CallError):
                 after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
                 if after.status.is_terminal:
-                    return _outcome(lifecycle, before, after, was_accepted=False, guard=cancel.confirm_argument)
+                    return _outcome(lifecycle, cancel, before, after, was_accepted=False)
             raise
         if before.status.is_terminal:
-            return _outcome(lifecycle, before, before, was_accepted=True, answer=answer.value)
+            return _outcome(lifecycle, cancel, before, before, was_accepted=True, response=answer.value)
         found = runs_in_response(lifecycle, cancel.call.operation.name, answer.value, run_id)
         if found:
-            return _outcome(lifecycle, before, found[0], was_accepted=True, answer=answer.value)
+            return _outcome(lifecycle, cancel, before, found[0], was_accepted=True, response=answer.value)
         # An answer may be as old as the one before cancelling.
         await anyio.sleep_until(read_at + lifecycle.max_age_seconds)
         try:
             after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
         except CallError:
             after = Reading(run_id, RunStatus.UNKNOWN, "")
-        return _outcome(lifecycle, before, after, was_accepted=True, answer=answer.value)
+        return _outcome(lifecycle, cancel, before, after, was_accepted=True, response=answer.value)
 
 
 def _outcome(
     lifecycle: Lifecycle,
+    cancel: RunCancel,
     before: Reading,
     after: Reading,
     *,
     was_accepted: bool,
-    answer: Any = None,
-    guard: str = "",
-    beside: str = "",
+    was_sent: bool = True,
+    response: Any = None,
 ) -> CallResult:
     value = cancel_result(
-        lifecycle, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside=beside
+        lifecycle, cancel, before, after, was_accepted=was_accepted, was_sent=was_sent, response=response
     )
     return CallResult.from_value(value, status_line([after]))

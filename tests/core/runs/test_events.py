@@ -10,7 +10,15 @@ from mcp_taskruns.core.calls.truncation import MAX_LINE
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.run import Lifecycle, RunStatus
 from mcp_taskruns.core.runs import events
-from mcp_taskruns.core.runs.events import ENVELOPE, MIN_ROOM, EndReason, Event, EventCollector, Replay, describe_event
+from mcp_taskruns.core.runs.events import (
+    ENVELOPE,
+    MIN_EVENT_CHARS,
+    EndReason,
+    Event,
+    EventCollector,
+    Replay,
+    describe_event,
+)
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.loading.loader import load_tools
@@ -300,16 +308,16 @@ def test_every_event_is_a_line_and_counted() -> None:
 
 ENDINGS: list[tuple[EndReason, str]] = [
     ("closed", "The provider closed the stream: there are no more events."),
-    ("terminal", "All runs that were followed have ended."),
-    ("wait_over", "The time for this call is over and the stream goes on. Nothing was cancelled."),
+    ("terminal", "All followed runs have ended."),
+    ("wait_over", "The time limit of this call was reached, and the stream continues. Nothing was cancelled."),
     (
         "event_limit",
-        "The bound on the events of one call is reached and the stream goes on. Nothing was cancelled.",
+        "The event limit of this call was reached, and the stream continues. Nothing was cancelled.",
     ),
-    ("error", "The stream broke off; the events before that are listed. Nothing was cancelled."),
+    ("error", "The stream failed; the events before the failure are listed. Nothing was cancelled."),
 ]
 
-GO_ON = " To go on call again with the arguments in resume."
+GO_ON = " To continue, call again with the arguments in resume."
 
 
 @pytest.mark.parametrize(("ended", "note"), ENDINGS)
@@ -425,7 +433,7 @@ def test_events_are_listed_up_to_the_first_that_does_not_fit(told: list[Event], 
 @pytest.mark.parametrize(
     ("ended", "note"),
     [
-        ("closed", "The provider closed the stream before all that was followed had ended."),
+        ("closed", ENDINGS[0][1]),
         ("terminal", ENDINGS[1][1]),
         ("wait_over", ENDINGS[2][1]),
     ],
@@ -435,7 +443,7 @@ def test_events_that_did_not_fit_are_told_and_can_be_asked_for(ended: EndReason,
         *[Event("x" * 200, id=f"{number}-0") for number in range(1_500)], max_events=2_000, max_chars=2_000
     )
     outcome = collector.result(ended, {"id": "r"}, resume="after")
-    assert outcome.notes == (f"{note} Listed are the first 4 of 1,500 events: the rest did not fit.{GO_ON}",)
+    assert outcome.notes == (f"{note} Only the first 4 of 1,500 events are listed: the rest did not fit.{GO_ON}",)
     assert outcome.value["resume"] == {"id": "r", "after": "3-0"}
     assert [event["id"] for event in outcome.value["events"]] == ["0-0", "1-0", "2-0", "3-0"]
 
@@ -447,7 +455,7 @@ def test_an_event_that_came_cut_is_marked_and_that_is_explained() -> None:
         {"event": "message", "data": "whole"},
         {"event": "message", "data": "half", "truncated": True},
     ]
-    assert outcome.notes == (f"{ENDINGS[0][1]} Data marked as truncated was too long to be listed whole.",)
+    assert outcome.notes == (f"{ENDINGS[0][1]} Events marked as truncated were too long to be listed in full.",)
 
 
 def test_an_event_that_takes_too_much_is_cut_and_its_line_is_told_whole() -> None:
@@ -475,7 +483,7 @@ def test_an_event_that_is_cut_has_some_room_however_little_there_is() -> None:
     (only,) = collector.result("event_limit", {}).value["events"]
     shown = only["data"].count("y")
     assert only == {"event": "message", "data": "y" * shown + f"… ({2_000 - shown:,} more)", "truncated": True}
-    assert MIN_ROOM - 60 < len(dump(only)) <= MIN_ROOM
+    assert MIN_EVENT_CHARS - 60 < len(dump(only)) <= MIN_EVENT_CHARS
 
 
 @pytest.mark.parametrize("max_chars", [2_000, 5_000, 20_000])
@@ -517,7 +525,7 @@ def test_the_runs_of_a_stream_are_told_in_the_words_of_their_life_cycle() -> Non
     assert watch.readings == {run_id: end}
     outcome = collector.result("terminal", {"id": run_id})
     assert (outcome.value["runs"], outcome.value["resume"]) == ({run_id: "succeeded"}, {})
-    assert outcome.notes == (f"Run {run_id}: succeeded (completed).", "All runs that were followed have ended.")
+    assert outcome.notes == (f"Run {run_id}: succeeded (completed).", "All followed runs have ended.")
 
 
 def test_the_end_of_a_run_that_was_told_before_is_neither_told_nor_listed_again() -> None:

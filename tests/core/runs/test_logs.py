@@ -139,7 +139,7 @@ def test_since_leaves_only_what_is_later(since: str, shown: list[int]) -> None:
     assert outcome.notes == (
         ("All 5 entries.",)
         if len(shown) == 5
-        else (f"All {len(shown)} {'entry' if len(shown) == 1 else 'entries'} that were asked for; the log has 5.",)
+        else (f"All {len(shown)} matching {'entry' if len(shown) == 1 else 'entries'}; the log has 5.",)
     )
 
 
@@ -178,7 +178,7 @@ def test_types_leaves_only_entries_of_one_of_these(types: list[str], shown: list
 def test_where_no_entry_is_of_a_type_that_is_all_that_is_told(types: list[str]) -> None:
     outcome = told(MIXED, types=types)
     there_are = "_posthog/console, _posthog/turn_complete, agent_message, tool_call"
-    assert (outcome.text, outcome.notes) == (f"None of the 4 entries fits; their types are {there_are}.", ())
+    assert (outcome.text, outcome.notes) == (f"None of the 4 entries matches; their types are {there_are}.", ())
 
 
 def test_an_update_is_found_under_the_method_as_well() -> None:
@@ -189,7 +189,7 @@ def test_of_those_that_are_asked_for_the_last_are_told_and_how_many_there_are() 
     entries = [*counted(40), *(update(50 + number, "tool_call", title=f"entry {number}") for number in range(12))]
     outcome = told(entries, types=["tool_call"], since="2026-01-31T09:00:51Z", last=3)
     assert numbers(outcome) == [9, 10, 11]
-    assert outcome.notes == ("The last 3 of 10 entries that were asked for; the log has 52.",)
+    assert outcome.notes == ("The last 3 of 10 matching entries; the log has 52.",)
 
 
 def test_entries_without_a_type_are_left_out_where_types_are_asked_for() -> None:

@@ -1,6 +1,7 @@
 """Runs of the shipped capabilities, as their providers tell them: render 1.5.0, Inngest's open source server, PostHog's
 source (products/tasks/backend) and runwayml 5.24."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from math import nan
 from typing import Any
@@ -13,7 +14,7 @@ from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
 from mcp_taskruns.core.runs.messages import (
-    MAX_TOLD_RUNS,
+    MAX_LISTED_RUNS,
     WAIT_SCHEMA,
     cancel_result,
     status_line,
@@ -653,12 +654,12 @@ def test_states_are_told_in_our_words_and_in_the_provider_s(readings: list[Readi
 @pytest.mark.parametrize(("count", "more"), [(10, ""), (11, "; and 1 more"), (1_510, "; and 1,500 more")])
 def test_of_many_runs_the_first_are_told(count: int, more: str) -> None:
     line = status_line([Reading(f"r{number}", RUNNING, "running") for number in range(count)])
-    assert line == "Runs " + "; ".join(f"r{number}: running" for number in range(MAX_TOLD_RUNS)) + more + "."
+    assert line == "Runs " + "; ".join(f"r{number}: running" for number in range(MAX_LISTED_RUNS)) + more + "."
 
 
 @pytest.mark.parametrize("text", ["a\nb\x1b[31m", "x" * 1_000_000])
 def test_states_are_one_line_whatever_a_provider_says(text: str) -> None:
-    line = status_line([Reading(f"r{number}{text}", RunStatus.UNKNOWN, text) for number in range(MAX_TOLD_RUNS)])
+    line = status_line([Reading(f"r{number}{text}", RunStatus.UNKNOWN, text) for number in range(MAX_LISTED_RUNS)])
     assert line.isprintable()
     assert len(line) < 10_000
 
@@ -682,8 +683,8 @@ def waited(
 
 
 FAILED_NEXT = (
-    "The run has ended, not in success: read error, and call render-run-task only if another try is worth it; "
-    "waiting longer changes nothing."
+    "The run has failed: read error, and call render-run-task only if another try is worth it; "
+    "waiting longer does not help."
 )
 
 
@@ -700,7 +701,7 @@ FAILED_NEXT = (
                 "timed_out": False,
                 "result": [25],
                 "error": None,
-                "next": "The run has ended: no further call is needed.",
+                "next": "The run has succeeded: no further call is needed.",
             },
             id="succeeded",
         ),
@@ -728,7 +729,7 @@ FAILED_NEXT = (
                 "timed_out": False,
                 "result": None,
                 "error": None,
-                "next": "The run has ended, cancelled: waiting longer changes nothing.",
+                "next": "The run has been cancelled: waiting longer does not help.",
             },
             id="canceled, and no tool to start another",
         ),
@@ -742,7 +743,7 @@ FAILED_NEXT = (
                 "timed_out": True,
                 "result": None,
                 "error": None,
-                "next": "Call runway-wait-for-run again to wait on: the run goes on, and nothing was cancelled.",
+                "next": "The run continues, and nothing was cancelled: call runway-wait-for-run again to keep waiting.",
             },
             id="timed out",
         ),
@@ -756,7 +757,7 @@ FAILED_NEXT = (
                 "timed_out": True,
                 "result": None,
                 "error": None,
-                "next": "Nothing is known yet: call inngest-wait-for-run again.",
+                "next": "No status is known yet: call inngest-wait-for-run again.",
             },
             id="nothing is known",
         ),
@@ -785,7 +786,8 @@ FAILED_NEXT = (
                 "timed_out": True,
                 "result": None,
                 "error": None,
-                "next": "Call posthog-wait-for-run again to wait on: the run goes on, and nothing was cancelled.",
+                "next": "The run continues, and nothing was cancelled: call posthog-wait-for-run again "
+                "to keep waiting.",
             },
             id="queued",
         ),
@@ -841,7 +843,7 @@ B_RUN = {
                 "runs": [A_RUN, B_RUN],
                 "terminal": False,
                 "timed_out": True,
-                "next": 'Call render-wait-for-run again for those that go on: ["b"].',
+                "next": 'Call render-wait-for-run again for the runs that continue: ["b"].',
             },
             id="not all",
         ),
@@ -852,7 +854,7 @@ B_RUN = {
                 "runs": [A_RUN, B_RUN],
                 "terminal": True,
                 "timed_out": False,
-                "next": 'Call render-wait-for-run again for those that go on: ["b"].',
+                "next": 'Call render-wait-for-run again for the runs that continue: ["b"].',
             },
             id="any",
         ),
@@ -866,7 +868,7 @@ B_RUN = {
                 ],
                 "terminal": False,
                 "timed_out": True,
-                "next": "Nothing is known yet: call render-wait-for-run again.",
+                "next": "No status is known yet: call render-wait-for-run again.",
             },
             id="not any",
         ),
@@ -880,7 +882,7 @@ B_RUN = {
                 ],
                 "terminal": True,
                 "timed_out": False,
-                "next": "All runs have ended: no further call is needed.",
+                "next": "All runs have succeeded: no further call is needed.",
             },
             id="all",
         ),
@@ -897,7 +899,7 @@ def test_of_several_runs_that_ended_differently_none_is_said_to_have_ended_like_
 ) -> None:
     readings = [Reading(run_id, state, str(state)) for run_id, state in zip("ab", states, strict=True)]
     told = waited(RENDER, ["a", "b"], *readings, several=True)["next"]
-    assert told.startswith("All runs have ended, not all in success: ")
+    assert told.startswith("All runs have ended, some without success: ")
 
 
 def test_advice_is_given_once_for_each_state_in_the_order_of_their_names() -> None:
@@ -919,7 +921,7 @@ def test_advice_on_what_has_ended_is_not_given() -> None:
 
 def test_an_array_of_one_id_is_answered_by_a_list_of_one() -> None:
     value = waited(RENDER, ["a"], A_DONE, several=True)
-    assert (value["runs"], value["next"]) == ([A_RUN], "The run has ended: no further call is needed.")
+    assert (value["runs"], value["next"]) == ([A_RUN], "The run has succeeded: no further call is needed.")
 
 
 def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
@@ -929,7 +931,7 @@ def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
     assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
     assert (value["terminal"], value["timed_out"], value["status"]) == (False, False, "running")
     assert value["reason"] == "the provider returned 503"
-    assert value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
+    assert value["next"] == "Waiting was interrupted: call render-wait-for-run again later."
 
 
 def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> None:
@@ -939,7 +941,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
         Reading("c", RUNNING, "on"),
     ]
     told = waited(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
-    assert told == f"Whether new, odd is an end is not known here: look with {RENDER.read.tool}."
+    assert told == f"It is not known whether new, odd is a terminal status: read the run with {RENDER.read.tool}."
 
 
 @pytest.mark.parametrize(
@@ -981,7 +983,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
             {
                 "cancelled": False,
                 "next": "The run had already failed: nothing was cancelled. "
-                "To delete it together with its output, pass delete_output: true.",
+                "To have it deleted together with its output, pass delete_output: true.",
             },
             id="had failed, and could be deleted",
         ),
@@ -1024,7 +1026,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
             True,
             {
                 "cancelled": False,
-                "next": "The provider has accepted the cancellation; call render-wait-for-run to see the run end.",
+                "next": "The provider has accepted the cancellation: call render-wait-for-run to wait for the run.",
             },
             id="accepted",
         ),
@@ -1037,7 +1039,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
             {
                 "cancelled": False,
                 "response": {},
-                "next": "The provider has accepted the cancellation; call render-wait-for-run to see the run end.",
+                "next": "The provider has accepted the cancellation: call render-wait-for-run to wait for the run.",
             },
             id="accepted, and nothing known afterwards",
         ),
@@ -1049,8 +1051,8 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
             False,
             {
                 "cancelled": False,
-                "next": "Where the run stands is not known (odd): nothing was cancelled. If it has ended, cancelling "
-                "deletes it with its output: to do so pass delete_output: true.",
+                "next": "It is not known whether odd is a terminal status, so nothing was cancelled: a run that has "
+                "ended would be deleted together with its output. To accept that, pass delete_output: true.",
             },
             id="not known, and could be deleted",
         ),
@@ -1059,7 +1061,8 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
 def test_cancelling_tells_whether_it_ended_the_run(
     before: Reading, after: Reading, answer: Any, guard: str, was_accepted: bool, told: Json
 ) -> None:
-    value = cancel_result(RENDER, before, after, was_accepted=was_accepted, answer=answer, guard=guard, beside="")
+    cancel = replace(RENDER.cancels[0], confirm_argument=guard)
+    value = cancel_result(RENDER, cancel, before, after, was_accepted=was_accepted, response=answer)
     expected: Json = {
         "provider": "render",
         "run_id": "r",

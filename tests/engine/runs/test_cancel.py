@@ -255,7 +255,7 @@ async def test_a_runway_task_that_has_ended_keeps_its_output_unless_that_is_want
     call = await finished(environment, "runway-cancel-delete-task", {"id": task, **guard}, 0)
     assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, state, True)
     assert call.value["next"] == (
-        f"The run {told}: nothing was cancelled. To delete it together with its output, pass delete_output: true."
+        f"The run {told}: nothing was cancelled. To have it deleted together with its output, pass delete_output: true."
     )
     assert methods(simulator) == ["GET"]
 
@@ -380,7 +380,7 @@ async def test_a_cancellation_whose_effect_cannot_be_read_is_no_error(
     call = await finished(environment, *RUNNING[provider], 4 + ALL_TRIES_S)
     assert (call.value["status"], call.value["terminal"]) == ("unknown", False)
     assert call.value["next"] == (
-        f"The provider has accepted the cancellation; call {name}-wait-for-run to see the run end."
+        f"The provider has accepted the cancellation: call {name}-wait-for-run to wait for the run."
     )
     assert len(methods(simulator)) == 2 + TRIES
 
@@ -404,7 +404,7 @@ async def test_a_run_that_does_not_stop_at_once_is_told_as_such(
     call = await finished(environment, *RUNNING["render"], 0)
     assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, "running", False)
     assert call.value["next"] == (
-        "The provider has accepted the cancellation; call render-wait-for-run to see the run end."
+        "The provider has accepted the cancellation: call render-wait-for-run to wait for the run."
     )
 
 
@@ -585,7 +585,7 @@ async def test_a_runway_task_in_a_state_that_nobody_has_named_is_not_deleted_by_
     call = await finished(environment, "runway-cancel-delete-task", {"id": RUNWAY_SUCCEEDED}, 0)
     assert (call.value["cancelled"], call.value["status"]) == (False, "unknown")
     assert call.value["next"] == (
-        "Where the run stands is not known (EXPIRED): nothing was cancelled. If it has ended, cancelling deletes it "
-        "with its output: to do so pass delete_output: true."
+        "It is not known whether EXPIRED is a terminal status, so nothing was cancelled: a run that has ended would be "
+        "deleted together with its output. To accept that, pass delete_output: true."
     )
     assert methods(simulator) == ["GET"]

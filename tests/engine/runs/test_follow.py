@@ -318,7 +318,7 @@ async def test_each_event_is_one_progress_in_order_and_one_entry_of_the_result()
             },
         ],
     }
-    assert call.outcome.notes == (f"Run {RUN}: succeeded (completed).", "All runs that were followed have ended.")
+    assert call.outcome.notes == (f"Run {RUN}: succeeded (completed).", "All followed runs have ended.")
     assert len(posthog.streams) == 1
 
 
@@ -455,7 +455,7 @@ async def test_connecting_again_takes_longer_each_time_and_is_given_up_with_what
     )
     assert numbers(call.ids) == [1, 2]
     assert call.value["resume"] == {**IDS, "Last-Event-ID": "2-0"}
-    assert call.outcome.notes[-1].startswith("The stream broke off; the events before that are listed.")
+    assert call.outcome.notes[-1].startswith("The stream failed; the events before the failure are listed.")
 
 
 async def test_pauses_before_connecting_again_are_not_all_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -723,7 +723,7 @@ async def test_text_that_is_not_utf_8_ends_the_call_and_keeps_what_was_received(
     assert numbers(call.ids) == [1, 2]
     assert len(call.told) == 2
     assert call.value["resume"] == {**IDS, "Last-Event-ID": "2-0"}
-    assert call.outcome.notes[-1].startswith("The stream broke off; the events before that are listed.")
+    assert call.outcome.notes[-1].startswith("The stream failed; the events before the failure are listed.")
     assert len(posthog.streams) == 1
 
 
@@ -837,8 +837,8 @@ async def test_following_ends_when_its_time_is_over(
     assert call.value["resume"] == {**IDS, **arguments, "Last-Event-ID": "1-0"}
     assert call.outcome.notes == (
         f"Run {RUN}: running (in_progress).",
-        "The time for this call is over and the stream goes on. Nothing was cancelled."
-        " To go on call again with the arguments in resume.",
+        "The time limit of this call was reached, and the stream continues. Nothing was cancelled."
+        " To continue, call again with the arguments in resume.",
     )
     assert "wait_seconds" not in posthog.streams[0].head
 
@@ -1031,7 +1031,7 @@ async def test_when_all_runs_have_ended_a_stream_that_is_never_closed_is_left() 
     assert call.value["ended"] == "terminal"
     assert call.outcome.notes == (
         "Runs trn-a: succeeded (completed); trn-b: failed.",
-        "All runs that were followed have ended.",
+        "All followed runs have ended.",
     )
     # The states before, so that none is missed; the events tell the rest.
     assert sorted(render.reads) == ["trn-a", "trn-b"]

@@ -116,7 +116,7 @@ async def test_a_start_with_a_wait_returns_what_waiting_for_the_run_does_and_the
         "polls": 1,
         "result": [49],
         "error": None,
-        "next": "The run has ended: no further call is needed.",
+        "next": "The run has succeeded: no further call is needed.",
         "idempotency_key": key,
     }
     assert json.loads(call.outcome.text) == call.value
@@ -263,7 +263,7 @@ async def test_a_wait_that_breaks_off_after_the_start_is_no_error_and_names_the_
     assert (call.value["run_id"], call.value["status"], call.value["terminal"]) == (NEW, "queued", False)
     assert call.value["idempotency_key"] == key
     assert (call.value["reason"], call.value["timed_out"]) == ("the provider returned 401: revoked", False)
-    assert call.value["next"] == "Waiting broke off: call render-wait-for-run again in a while."
+    assert call.value["next"] == "Waiting was interrupted: call render-wait-for-run again later."
     assert await render_runs(environment) == [NEW]
 
 

@@ -67,10 +67,10 @@ from tests.timing import PATIENCE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
-ENDED_WELL = "The run has ended: no further call is needed."
-ENDED_BADLY = "The run has ended, not in success: read error; waiting longer changes nothing."
-CANCELLED = "The run has ended, cancelled: waiting longer changes nothing."
-RESTART = "The run has ended, not in success: read error, and call {} only if another try is worth it; waiting longer "
+ENDED_WELL = "The run has succeeded: no further call is needed."
+ENDED_BADLY = "The run has failed: read error; waiting longer does not help."
+CANCELLED = "The run has been cancelled: waiting longer does not help."
+RESTART = "The run has failed: read error, and call {} only if another try is worth it; waiting longer "
 RESTART += "changes nothing."
 
 ALREADY: dict[str, tuple[Arguments, dict[str, Any]]] = {
@@ -668,7 +668,7 @@ async def test_a_provider_that_cannot_answer_any_more_ends_the_wait_with_what_is
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * 7)
     assert (call.value["status"], call.value["reason"]) == ("running", "the provider returned 503: busy")
     assert (call.value["timed_out"], call.value["terminal"]) == (False, False)
-    assert call.value["next"] == "Waiting broke off: call inngest-wait-for-run again in a while."
+    assert call.value["next"] == "Waiting was interrupted: call inngest-wait-for-run again later."
     assert len(sent(simulator)) == 1 + 6
 
 
@@ -714,7 +714,8 @@ async def test_a_state_that_nobody_has_named_is_not_said_to_go_on(
     call = await finished(environment, tool, {**arguments, "wait_seconds": 0}, 0)
     assert (call.value["status"], call.value["native_status"]) == ("unknown", "EXPIRED")
     assert call.value["next"] == (
-        "Whether EXPIRED is an end is not known here: look with runway-retrieve-task-status-and-output."
+        "It is not known whether EXPIRED is a terminal status: "
+        "read the run with runway-retrieve-task-status-and-output."
     )
 
 
@@ -790,7 +791,7 @@ async def test_a_wait_that_could_never_read_the_run_is_an_error_when_its_time_is
     assert call.failure.status == 503
 
 
-GOES_ON = "again to wait on: the run goes on, and nothing was cancelled."
+CONTINUES = "The run continues, and nothing was cancelled: call"
 
 
 @pytest.mark.parametrize("provider", WAITS)
@@ -803,7 +804,7 @@ async def test_time_that_is_over_is_no_error_and_cancels_nothing(
     assert 10 <= value["elapsed_seconds"] < 12
     assert (value["timed_out"], value["terminal"]) == (True, False)
     assert value["status"] == ("queued" if provider == "runway" else "running")
-    assert value["next"] == f"Call {tool} {GOES_ON}"
+    assert value["next"] == f"{CONTINUES} {tool} again to keep waiting."
     assert {request.partition(" ")[0] for request in sent(simulator)} == {"GET"}
     await settle()
     streams = [request for request in simulator.requests if f"GET {request.path}" == STREAMS.get(provider)]
@@ -1002,7 +1003,7 @@ async def test_the_first_of_several_runs_that_ends_is_enough_where_any_will_do(
         await call.finish(2)
     assert [run["status"] for run in call.value["runs"]] == ["running", "succeeded"]
     assert call.value["timed_out"] is False
-    assert call.value["next"] == f'Call render-wait-for-run again for those that go on: ["{RENDER_RUNNING}"].'
+    assert call.value["next"] == f'Call render-wait-for-run again for the runs that continue: ["{RENDER_RUNNING}"].'
     assert len(sent(simulator)) == 2 + 1 + 2
 
 

@@ -151,7 +151,7 @@ async def test_a_run_is_driven_to_its_end_as_a_task(
         "polls": 1,
         "result": [16],
         "error": None,
-        "next": "The run has ended: no further call is needed.",
+        "next": "The run has succeeded: no further call is needed.",
     }
 
 
