@@ -14,7 +14,6 @@ from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.check import CheckResult, check_files, codes_page
 from mcp_taskruns.loading.files import builtin_capabilities
 from tests.core.checks.test_checks import CASES, OVERLAYS
-from tests.reference.test_corpus import FILES
 
 Captured = pytest.CaptureFixture[str]
 
@@ -153,42 +152,6 @@ def test_builtin_files_without_overlays_have_known_findings() -> None:
         ],
     }
     assert result.summary() == "4 files, 31 tools: 39 warnings"
-
-
-needs_corpus = pytest.mark.skipif(not FILES, reason="no corpus: set CAPABILITY_CORPUS to a folder of capability files")
-
-
-@needs_corpus
-def test_public_files_have_known_errors() -> None:
-    errors: dict[tuple[str, str], int] = {}
-    for finding in check_files(FILES).findings:
-        if finding.severity == "error":
-            key = (Path(finding.file).name, finding.code)
-            errors[key] = errors.get(key, 0) + 1
-    assert errors == {
-        ("airflow--workflow-orchestration.yaml", "unknown-operation"): 16,  # six of them over REST
-        ("auth0--auth0-management-self-service-profiles.yaml", "no-tools"): 1,
-        ("resend--email-delivery.yaml", "missing-placeholder"): 8,
-    }
-
-
-@needs_corpus
-@pytest.mark.parametrize(
-    ("file", "line", "code"),
-    [
-        ("dropbox--dropbox-contacts.yaml", 36, "duplicate-operation"),
-        ("dropbox--dropbox-contacts.yaml", 99, "contradictory-hint"),
-        ("jenkins--jenkins-computer.yaml", 35, "undeclared-credential"),
-        ("supabase--storage-buckets.yaml", 19, "missing-base-uri"),
-        ("auth0--auth0-management-self-service-profiles.yaml", 17, "no-tools"),
-        ("airflow--workflow-orchestration.yaml", 25, "unsupported-feature"),
-        ("netlify--netlify-site.yaml", 332, "numbered-tool-name"),
-    ],
-)
-def test_public_files_have_findings_at_known_lines(file: str, line: int, code: str) -> None:
-    assert (line, code) in {
-        (finding.line, finding.code) for finding in check_files([path for path in FILES if path.name == file]).findings
-    }
 
 
 # Where a finding is located

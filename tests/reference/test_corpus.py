@@ -1,10 +1,5 @@
-"""Capability files that others wrote must work here too.
+"""Public capability files load, and their tools can be listed and called."""
 
-The folder is $CAPABILITY_CORPUS, else a folder `corpus-sample` that lies beside the checkout; without one, these tests
-are skipped.
-"""
-
-import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -21,34 +16,23 @@ from mcp_taskruns.core.calls.request import build_request
 from mcp_taskruns.core.model.operation import Location, Variable
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import NotConfigured
-from mcp_taskruns.loading.files import capability_files
 from mcp_taskruns.loading.loader import load, load_tools
 from mcp_taskruns.servers.mcp.server import list_tool
+from tests.reference.data import CORPUS
 
-
-def corpus() -> list[Path]:
-    named = os.environ.get("CAPABILITY_CORPUS")
-    found = [Path(named)] if named else sorted(Path(__file__).resolve().parents[3].glob("*/corpus-sample"))
-    return capability_files(found[:1]) if found else []
-
-
-FILES = corpus()
-
-pytestmark = pytest.mark.skipif(not FILES, reason="no corpus: set CAPABILITY_CORPUS to a folder of capability files")
-
-every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+every_file = pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
 
 
 @cache
 def exposed(path: Path) -> list[str]:
-    """The names of the tools that a file exposes, read without this project's code."""
+    """Return the names of the tools in a file, read without the code of this project."""
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     adapters = document["capability"].get("exposes", [])
     return [str(tool["name"]) for adapter in adapters if adapter["type"] == "mcp" for tool in adapter["tools"]]
 
 
 @every_file
-def test_all_tools_of_a_file_are_listed(path: Path) -> None:
+def test_every_tool_of_a_file_is_listed(path: Path) -> None:
     tools = load_tools([path])
     assert [tool.declared_name for tool in tools] == exposed(path)
     assert len({tool.name for tool in tools}) == len(tools)
@@ -61,16 +45,16 @@ def test_all_tools_of_a_file_are_listed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
-def test_all_files_together_have_distinct_names(names: Any) -> None:
-    tools = load_tools(FILES, names=names)
-    assert [tool.declared_name for tool in tools] == [name for path in FILES for name in exposed(path)]
+def test_tool_names_of_all_files_are_distinct(names: Any) -> None:
+    tools = load_tools(CORPUS, names=names)
+    assert [tool.declared_name for tool in tools] == [name for path in CORPUS for name in exposed(path)]
     assert len({tool.name for tool in tools}) == len(tools)
     assert [tool.name for tool in tools if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool.name)] == []
 
 
 SAMPLES = {"integer": 1, "number": 1.5, "boolean": True, "array": ["a"], "object": {"a": 1}, "string": "a/b"}
 
-GIVEN = "https://api.example/base"
+BASE_URL = "https://api.example/base"
 
 UNSUPPORTED = re.compile(
     r"(?P<file>\S+)"
@@ -80,11 +64,11 @@ UNSUPPORTED = re.compile(
     r"| calls '.*', which none of its consumes declares"
     r"| does not say what '.+' calls(: it has steps, which this server cannot take)?)"
 )
-"""Why a tool of somebody's file cannot be called: all of it is the file's doing."""
+"""The reasons in a file that prevent the call of a tool."""
 
 
 def sample_arguments(tool: Tool) -> dict[str, Any]:
-    """Arguments that fit the schema, all that there are."""
+    """Return a valid value for every argument of a tool."""
     return {name: sample_of(schema) for name, schema in tool.input_schema["properties"].items()}
 
 
@@ -96,7 +80,7 @@ def sample_of(schema: Mapping[str, Any]) -> Any:
 
 
 def variables_of(tree: Any) -> Iterator[str]:
-    """The names of the environment's values in a tree of what an operation sends."""
+    """Yield the names of the environment variables in the parts of an operation."""
     if isinstance(tree, Variable):
         yield from tree.names
     elif isinstance(tree, dict | list | tuple):
@@ -104,7 +88,7 @@ def variables_of(tree: Any) -> Iterator[str]:
 
 
 def sample_environment(tool: Tool) -> dict[str, str]:
-    """An environment in which all is set but the address."""
+    """Return an environment with every variable of a tool except the base URL."""
     operation = tool.operation
     constants = [parameter.constant for parameter in operation.parameters]
     names = variables_of([operation.path, operation.body, constants, list(operation.credentials())])
@@ -112,13 +96,13 @@ def sample_environment(tool: Tool) -> dict[str, str]:
 
 
 def namespaces(path: Path) -> list[str]:
-    """The names of a file's providers, read without this project's code."""
+    """Return the namespaces of a file, read without the code of this project."""
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     return [str(consumed.get("namespace", "")) for consumed in document["capability"].get("consumes", [])]
 
 
 @every_file
-def test_a_tool_of_a_file_that_cannot_be_called_says_what_of_the_file_is_why(path: Path) -> None:
+def test_unsupported_tool_names_the_cause_in_its_file(path: Path) -> None:
     for tool in load_tools([path]):
         if tool.operation.unsupported is None:
             continue
@@ -138,8 +122,8 @@ def test_a_tool_of_a_file_that_cannot_be_called_says_what_of_the_file_is_why(pat
 
 
 @every_file
-def test_all_tools_of_a_file_can_be_called_once_their_variables_are_set(path: Path) -> None:
-    by_flag = load([path], base_uris=dict.fromkeys(namespaces(path), GIVEN)).tools
+def test_every_tool_of_a_file_can_be_called_with_its_variables(path: Path) -> None:
+    by_flag = load([path], base_uris=dict.fromkeys(namespaces(path), BASE_URL)).tools
     for tool, flagged in zip(load_tools([path]), by_flag, strict=True):
         if tool.operation.unsupported:
             assert flagged.operation.unsupported == tool.operation.unsupported
@@ -148,18 +132,18 @@ def test_all_tools_of_a_file_can_be_called_once_their_variables_are_set(path: Pa
         assert explain_problems(tool.input_schema, arguments) == []
         assert compile_validator(tool.input_schema)(arguments)
         variable = tool.operation.base.variables[0]
-        request = build_request(tool.operation, arguments, environment | {variable: GIVEN})
+        request = build_request(tool.operation, arguments, environment | {variable: BASE_URL})
         assert request == build_request(flagged.operation, arguments, environment)
-        assert re.fullmatch(rf"{re.escape(GIVEN)}([/?].*)?", request.url)
+        assert re.fullmatch(rf"{re.escape(BASE_URL)}([/?].*)?", request.url)
         assert request.url.isascii()
         headers = dict(request.headers)
         assert len({name.lower() for name in headers}) == len(request.headers)
         body = (request.content or b"").decode("utf-8", "replace").replace('{"a":1}', "")
         sent = "\n".join([request.url, *headers.values(), body])
         assert not re.search(r"[{}]|tools\.|%7B%7B", sent.replace("{}", "").replace(body, "")), (
-            "a hole is sent as it is"
+            "a placeholder is not replaced"
         )
-        assert not re.search(r"\{\{|\btools\.", body), "a hole is sent as it is written"
+        assert not re.search(r"\{\{|\btools\.", body), "a placeholder is not replaced"
         if any(tool.operation.credentials()):
             assert "key-123456" in sent or headers["Authorization"].startswith("Basic ") or request.digest
         has_body = any(parameter.location is Location.BODY for parameter in tool.operation.parameters)
@@ -168,7 +152,7 @@ def test_all_tools_of_a_file_can_be_called_once_their_variables_are_set(path: Pa
 
 
 @every_file
-def test_an_address_that_a_file_does_not_know_is_asked_for_by_its_variable_and_its_flag(path: Path) -> None:
+def test_missing_base_url_names_its_variable_and_flag(path: Path) -> None:
     for tool in load_tools([path]):
         operation = tool.operation
         if operation.unsupported:

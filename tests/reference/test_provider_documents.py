@@ -1,17 +1,13 @@
-"""The shipped tools and the providers' OpenAPI documents agree, where the documents are at hand.
+"""The built-in tools agree with the providers' OpenAPI documents.
 
-The documents are not part of this project. `TASKRUNS_OPENAPI` names the folder that holds render.json, inngest.json,
-posthog.json and runway.json. Where document and provider disagree, the provider is followed; each such difference is
-listed here, with its reason.
+Where a document and its provider differ, the tools follow the provider. Each difference is listed here with its reason.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -27,17 +23,10 @@ from mcp_taskruns.core.model.operation import ArgumentReference
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.simulator.app import Simulator
+from tests.reference.data import OPENAPI
+from tests.timing import PATIENCE
 
-BESIDE = Path(__file__).resolve().parents[3] / "shared" / "openapi"
-FOLDER = Path(os.environ.get("TASKRUNS_OPENAPI", BESIDE))
-
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(
-        "TASKRUNS_OPENAPI" not in os.environ and not FOLDER.is_dir(),
-        reason="the providers' OpenAPI documents are not at hand: TASKRUNS_OPENAPI names their folder",
-    ),
-]
+pytestmark = pytest.mark.anyio
 
 ENVIRONMENT = {
     "RENDER_API_KEY": "rnd_simulated",
@@ -47,7 +36,7 @@ ENVIRONMENT = {
 }
 TOOLS = {tool.name: tool for tool in load_tools([]) if not tool.is_wait_tool}
 
-# What the simulators have.
+# The data of the simulators.
 COMPLETED, RUNNING = "trn-d5im0000000000000001", "trn-d5im0000000000000004"
 INNGEST_RUN = {"runId": "01JZDEM0RVN000000000000002", "X-Inngest-Env": "my-branch"}
 TASK = {"project_id": 1, "task_id": "11111111-1111-4111-8111-111111111111"}
@@ -63,7 +52,7 @@ RUN = RUNS + "{id}/"
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a tool with every argument that it has, and where the document describes what is sent."""
+    """A call of a tool with all arguments, and the operation of the document that describes its request."""
 
     tool: str
     method: str
@@ -133,7 +122,7 @@ CALLS = [
     ),
     Call("render-retrieve-task", "GET", "/tasks/{taskId}", {"taskId": "tsk-d5im0000000000000001"}),
     Call("inngest-get-function-run-status", "GET", "/v1/runs/{runID}", INNGEST_RUN),
-    # The file says POST /v1/runs/{runId}/cancel, which v1 does not have.
+    # The capability file has POST /v1/runs/{runId}/cancel, which v1 does not have.
     Call("inngest-cancel-function-run", "DELETE", "/v1/runs/{runID}", INNGEST_RUN),
     Call("inngest-list-jobs-steps-run", "GET", "/v1/runs/{runID}/jobs", INNGEST_RUN),
     Call("posthog-list-task-runs", "GET", RUNS, TASK | {"limit": 2, "offset": 1}),
@@ -283,20 +272,20 @@ CALLS = [
 
 @cache
 def read_document(name: str) -> Any:
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    return json.loads(OPENAPI[name].read_text(encoding="utf-8"))
 
 
 def resolve(schema: Any, document: Any) -> Any:
-    """The schema without references, and in the words of JSON Schema 2020-12: OpenAPI 3.0 says null differently."""
+    """Return the schema without references, as JSON Schema 2020-12. OpenAPI 3.0 marks null with `nullable`."""
     if isinstance(schema, list):
         return [resolve(item, document) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        place = document
+        target = document
         for step in schema["$ref"].removeprefix("#/").split("/"):
-            place = place[step]
-        return resolve(place, document)
+            target = target[step]
+        return resolve(target, document)
     plain = {name: resolve(item, document) for name, item in schema.items() if name != "nullable"}
     if not schema.get("nullable"):
         return plain
@@ -305,7 +294,7 @@ def resolve(schema: Any, document: Any) -> Any:
 
 @dataclass(frozen=True)
 class Described:
-    """What a document says of an operation: parameters by place and name, header names in lower case."""
+    """An operation in a document: parameters by location and name, header names in lower case."""
 
     origins: tuple[str, ...]
     parameters: Mapping[tuple[str, str], Any]
@@ -337,7 +326,7 @@ def problems(value: Any, schema: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in errors]
 
 
-# What is sent
+# Requests
 
 
 def build(call: Call, environment: Mapping[str, str] = ENVIRONMENT) -> HttpRequest:
@@ -348,41 +337,41 @@ def build(call: Call, environment: Mapping[str, str] = ENVIRONMENT) -> HttpReque
     return build_request(operation, arguments, environment)
 
 
-def places(schema: Any, given: Any, at: str = "") -> Iterator[tuple[str, bool]]:
-    """Every member that the schema knows, and whether it is given; of items, those of the first."""
+def members_of(schema: Any, given: Any, at: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield every member of the schema and whether the value has it. The first item stands for an array."""
     for name, member in schema.get("properties", {}).items():
         place = f"{at}.{name}".removeprefix(".")
         is_given = isinstance(given, dict) and name in given
         yield place, is_given
-        yield from places(member, given[name] if is_given else None, place)
+        yield from members_of(member, given[name] if is_given else None, place)
     if "items" in schema:
-        yield from places(schema["items"], given[0] if given else None, f"{at}[]")
+        yield from members_of(schema["items"], given[0] if given else None, f"{at}[]")
 
 
 @pytest.mark.parametrize("name", sorted(TOOLS))
-def test_the_calls_use_every_argument_of_a_tool_in_a_way_that_it_allows(name: str) -> None:
+def test_calls_use_every_argument_of_a_tool(name: str) -> None:
     tool = TOOLS[name]
     calls = [call for call in CALLS if call.tool == name]
     used: dict[str, bool] = {}
     for call in calls:
         assert explain_problems(tool.input_schema, call.arguments) == []
-        for place, is_given in places(tool.input_schema, call.arguments):
+        for place, is_given in members_of(tool.input_schema, call.arguments):
             used[place] = used.get(place, False) or is_given
     assert [place for place, is_used in used.items() if not is_used and place not in tool.server_arguments] == []
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
-def test_a_request_goes_to_an_address_that_the_document_has(call: Call) -> None:
+def test_url_of_a_request_is_in_the_document(call: Call) -> None:
     request = build(call)
     address = request.url.partition("?")[0]
-    holes = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(call.path))
+    pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(call.path))
     assert request.method == call.method
-    assert any(re.fullmatch(re.escape(origin) + holes, address) for origin in describe(call).origins), address
+    assert any(re.fullmatch(re.escape(origin) + pattern, address) for origin in describe(call).origins), address
 
 
 JOINED = {
-    # The document wants the name repeated, which is the default. The official TypeScript SDK joins the values, the
-    # local server reads only the first and splits it: render-oss/sdk typescript/src/workflows/client/client.ts,
+    # The document repeats the name, which is the default. The official TypeScript SDK joins the values, and the local
+    # server reads only the first and splits it: render-oss/sdk typescript/src/workflows/client/client.ts,
     # render-oss/cli pkg/workflows/apiserver/server.go
     "taskRunIds",
 }
@@ -393,7 +382,7 @@ SENT_WITHOUT_BEING_DOCUMENTED = {
 
 
 def sent_parameters(call: Call, described: Described, request: HttpRequest) -> dict[tuple[str, str], Any]:
-    """What was sent in path, query and headers, as the document would read it."""
+    """Return the parameters in path, query and headers as the document describes them."""
     address = urlsplit(request.url)
     names = re.findall(r"{(\w+)}", call.path)
     # From the end: an origin may have a path too.
@@ -403,7 +392,7 @@ def sent_parameters(call: Call, described: Described, request: HttpRequest) -> d
     sent: dict[tuple[str, str], Any] = {
         ("path", name): unquote(value) for name, value in zip(names, match.groups(), strict=True)
     }
-    # OpenAPI 3: parameters of these names are ignored, for other words say what they are to be.
+    # OpenAPI 3 ignores parameters with these names, because other keywords describe them.
     own = {"authorization", "content-type"} | ({"accept"} - {name for _, name in described.parameters})
     sent |= {("header", name.lower()): value for name, value in request.headers if name.lower() not in own}
     query: dict[str, list[str]] = {}
@@ -421,12 +410,12 @@ def sent_parameters(call: Call, described: Described, request: HttpRequest) -> d
 
 
 def read_text(text: Any, schema: Any) -> Any:
-    """The value that a text in a URL stands for."""
+    """Return the value of a parameter in a URL."""
     return int(text) if schema.get("type") == "integer" and re.fullmatch(r"-?\d+", text) else text
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
-def test_a_request_has_the_parameters_that_the_document_describes(call: Call) -> None:
+def test_parameters_of_a_request_match_the_document(call: Call) -> None:
     described = describe(call)
     sent = sent_parameters(call, described, build(call))
     assert set(sent) - set(described.parameters) == set()
@@ -435,18 +424,18 @@ def test_a_request_has_the_parameters_that_the_document_describes(call: Call) ->
     for place, value in sent.items():
         schema = described.parameters[place]["schema"]
         assert problems(read_text(value, schema), schema) == [], place
-    # Nothing was lost on the way, and a list came as the same list.
+    # Every argument is sent with its value.
     given = {name: value for name, value in call.arguments.items() if name != "body"}
-    told = {
+    values = {
         name: read_text(value, described.parameters[place, name]["schema"]) for (place, name), value in sent.items()
     }
     for name, value in given.items():
-        ours = next(theirs for theirs in told if theirs.lower() == name.lower())
-        assert str(told[ours]) == str(value), name
+        ours = next(theirs for theirs in values if theirs.lower() == name.lower())
+        assert str(values[ours]) == str(value), name
 
 
 def undocumented(schema: Any, value: Any, at: str = "body") -> Iterator[str]:
-    """The members of the value that the schema does not know, where it knows any."""
+    """Yield the members of the value that are missing in the schema, where the schema lists members."""
     if isinstance(value, list):
         for item in value:
             yield from undocumented(schema.get("items", {}), item, f"{at}[]")
@@ -459,7 +448,7 @@ def undocumented(schema: Any, value: Any, at: str = "body") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
-def test_a_request_has_the_body_that_the_document_describes(call: Call) -> None:
+def test_body_of_a_request_matches_the_document(call: Call) -> None:
     described = describe(call)
     request = build(call)
     if request.content is None:
@@ -473,12 +462,12 @@ def test_a_request_has_the_body_that_the_document_describes(call: Call) -> None:
     assert unknown - SENT_WITHOUT_BEING_DOCUMENTED == set()
 
 
-# What is taken
+# Input schemas
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How the input schemas of some tools differ from what the document says, on purpose."""
+    """A difference between the input schemas of some tools and the document that is on purpose."""
 
     tools: str
     differences: tuple[str, ...]
@@ -500,7 +489,7 @@ DIFFERENCES = [
     Difference(
         "render-retrieve-task-run render-cancel-task-run",
         ("taskRunId: minLength is 1, not None",),
-        "an empty segment would make it another path",
+        "an empty segment would change the path",
     ),
     Difference("render-retrieve-task", ("taskId: minLength is 1, not None",), "as above"),
     Difference(
@@ -511,17 +500,17 @@ DIFFERENCES = [
     Difference(
         "render-stream-realtime-events-sse",
         ("taskRunIds: minItems is 1, not None",),
-        "a stream of no runs is refused: render-oss/cli pkg/workflows/apiserver",
+        "a stream without runs is rejected: render-oss/cli pkg/workflows/apiserver",
     ),
     Difference(
         "render-stream-realtime-events-sse",
-        ("accept: is not taken",),
-        "text/event-stream is the only value, and the server's",
+        ("accept: is not an argument",),
+        "text/event-stream is the only value, and the server sets it",
     ),
     Difference(
         "runway-retrieve-task-status-and-output runway-cancel-delete-task",
-        ("x-runway-version: is not taken",),
-        "the version is the server's, which knows how this one answers",
+        ("x-runway-version: is not an argument",),
+        "the server sets the version whose responses it can read",
     ),
     Difference(
         "posthog-list-task-runs",
@@ -532,17 +521,17 @@ DIFFERENCES = [
             "offset: minimum is 0, not None",
             "offset: default is 0, not None",
         ),
-        "Django REST framework's LimitOffsetPagination corrects in silence what is outside of them",
+        "Django REST framework's LimitOffsetPagination silently corrects other values",
     ),
     Difference(
         "posthog-create-task-run",
-        ("body.github_user_token: is not taken",),
-        "a credential has no place in a model's arguments; linking GitHub in PostHog's settings replaces it",
+        ("body.github_user_token: is not an argument",),
+        "a model must not pass credentials; link GitHub in PostHog's settings instead",
     ),
     Difference(
         "posthog-create-task-run",
         ("body.model: minLength is 1, not None", "body.signal_report_id: minLength is 1, not None"),
-        "a serializer's text may not be blank unless it says so",
+        "a text field of a serializer must not be blank by default",
     ),
     Difference(
         "posthog-update-task-run",
@@ -552,7 +541,7 @@ DIFFERENCES = [
     Difference(
         "posthog-update-task-run",
         ("body: additionalProperties is False, not None",),
-        "strict_request_validation: PostHog refuses unknown members, products/tasks/backend/api.py",
+        "strict_request_validation: PostHog rejects unknown members, products/tasks/backend/api.py",
     ),
     Difference(
         "posthog-update-task-run",
@@ -568,18 +557,18 @@ DIFFERENCES = [
         "posthog-upload-artifacts-task-run posthog-finalize-direct-uploads-task-run "
         "posthog-prepare-direct-uploads-task-run",
         ("body.artifacts: minItems is 1, not None", "body.artifacts[].name: minLength is 1, not None"),
-        "no files and files without a name are a mistake of the caller",
+        "an empty list and a file without a name are mistakes of the caller",
     ),
     Difference(
         "posthog-upload-artifacts-task-run posthog-finalize-direct-uploads-task-run "
         "posthog-prepare-direct-uploads-task-run",
         ("body.artifacts[].content_type: pattern is ^[ -~]*$, not None",),
-        "it becomes a header of the form in which the file is sent",
+        "it becomes a header of the form that sends the file",
     ),
     Difference(
         "posthog-finalize-direct-uploads-task-run",
         ("body.artifacts[].id: minLength is 1, not None", "body.artifacts[].storage_path: minLength is 1, not None"),
-        "both are told by the answer to preparing, and not empty",
+        "both are in the response to the prepare request, and not empty",
     ),
     Difference(
         "posthog-prepare-direct-uploads-task-run",
@@ -589,7 +578,7 @@ DIFFERENCES = [
             "body.artifacts[].content_encoding: is not in the document",
             "body.artifacts[]: anyOf is [{'required': ['size']}, {'required': ['content']}], not None",
         ),
-        "the server counts the bytes of a content, and sends it where the answer says",
+        "the server counts the bytes of the content, and sends it to the URL in the response",
     ),
     Difference(
         "posthog-download-artifact-through-backend posthog-generate-presigned-url-artifact",
@@ -605,7 +594,7 @@ DIFFERENCES = [
     Difference(
         "posthog-set-run-output",
         ("body: is required", "body.output: is required"),
-        "it is required: products/tasks/backend/serializers.py, whose PATCH the document takes for a partial one",
+        "it is required: products/tasks/backend/serializers.py; the document treats its PATCH as a partial update",
     ),
 ]
 
@@ -615,21 +604,21 @@ RULES = (
 )
 ALTERNATIVES = {"anyOf", "oneOf"}
 STRUCTURE = {"type", "properties", "required", "items"} | ALTERNATIVES
-# These tell and do not judge.
-WORDS = {"description", "example", "examples", "title", "writeOnly"}
+# Keywords without a constraint.
+ANNOTATIONS = {"description", "example", "examples", "title", "writeOnly"}
 
 
 def alternatives(schema: Any) -> dict[str, Any]:
-    """The schema by each type that it allows; none: it allows anything."""
-    for word in ALTERNATIVES & set(schema):
+    """Return the schema by each type that it allows, or an empty dictionary if it allows any."""
+    for keyword in ALTERNATIVES & set(schema):
         if "type" not in schema:
-            return {kind: one for item in schema[word] for kind, one in alternatives(item).items()}
+            return {kind: one for item in schema[keyword] for kind, one in alternatives(item).items()}
     given = schema.get("type", [])
     return dict.fromkeys(given if isinstance(given, list) else [given], schema)
 
 
 def compare(ours: Any, theirs: Any, at: str) -> Iterator[str]:
-    """Every rule of one schema that the other does not have."""
+    """Yield the differences between two schemas."""
     mine, their = alternatives(ours), alternatives(theirs)
     if mine and not their:
         yield f"{at}: is one of {', '.join(sorted(mine))}, not anything"
@@ -643,7 +632,7 @@ def compare(ours: Any, theirs: Any, at: str) -> Iterator[str]:
 
 
 def compare_one(ours: Any, theirs: Any, at: str) -> Iterator[str]:
-    assert set(ours) | set(theirs) <= {*RULES, *STRUCTURE, *WORDS}, at
+    assert set(ours) | set(theirs) <= {*RULES, *STRUCTURE, *ANNOTATIONS}, at
     for rule in (*RULES, *ALTERNATIVES):
         mine, their = ours.get(rule), theirs.get(rule)
         if rule == "additionalProperties":
@@ -667,7 +656,7 @@ def compare_members(
     for name in sorted(set(ours) - set(theirs)):
         yield f"{at}{name}: is not in the document"
     for name in sorted(set(theirs) - set(ours)):
-        yield f"{at}{name}: is not taken"
+        yield f"{at}{name}: is not an argument"
     for name in sorted(set(ours) & set(theirs)):
         if (name in required) != (name in needed):
             yield f"{at}{name}: is {'' if name in required else 'not '}required"
@@ -681,9 +670,9 @@ def find_differences(tool: Tool, call: Call) -> Iterator[str]:
     if described.body:
         theirs["body"] = described.body
         needed |= {"body"} if described.needs_body else set()
-    # What stands in the path goes by its place there, what is a header by its name in any case.
-    holes = [part.name for part in tool.operation.path if isinstance(part, ArgumentReference)]
-    names = dict(zip(holes, re.findall(r"{(\w+)}", call.path), strict=True))
+    # Path parameters correspond by position, headers by name regardless of case.
+    placeholders = [part.name for part in tool.operation.path if isinstance(part, ArgumentReference)]
+    names = dict(zip(placeholders, re.findall(r"{(\w+)}", call.path), strict=True))
     headers = {name for place, name in described.parameters if place == "header"}
     names |= {name: name.lower() for name in tool.input_schema["properties"] if name.lower() in headers}
     given = tool.input_schema["properties"].items()
@@ -693,7 +682,7 @@ def find_differences(tool: Tool, call: Call) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", sorted(TOOLS))
-def test_a_tool_takes_what_the_document_describes_and_differs_only_for_a_reason(name: str) -> None:
+def test_input_schema_differs_from_the_document_only_as_listed(name: str) -> None:
     call = next(call for call in CALLS if call.tool == name)
     expected = [
         difference
@@ -707,47 +696,46 @@ def test_a_tool_takes_what_the_document_describes_and_differs_only_for_a_reason(
 def test_every_operation_of_the_documents_has_a_tool() -> None:
     has = {
         (name, method.upper(), path)
-        for name in ("inngest", "posthog", "render", "runway")
+        for name in OPENAPI
         for path, operations in read_document(name)["paths"].items()
         for method in operations
         if method != "parameters"
     }
-    # Inngest's document has more than runs, and the capability has not.
+    # Inngest's document has more than runs. The capability file does not.
     beside = {operation for operation in has if operation[0] == "inngest" and not operation[2].startswith("/v1/runs/")}
     assert has - beside == {(call.document, call.method, call.path) for call in CALLS}
 
 
-# What is answered
+# Responses of the simulators
 
 
-REFUSED = {
-    "posthog-create-task-run",  # there is no sandbox environment
-    "posthog-start-task-run",  # the artifact is of another run
+REJECTED = {
+    "posthog-create-task-run",  # the sandbox environment does not exist
+    "posthog-start-task-run",  # the artifact belongs to another run
 }
-ANSWERED_OTHERWISE = {
+KNOWN_DIFFERENCES = {
     # The open-source server writes fetched_at and cached_until: inngest/inngest pkg/api/apiv1
     "inngest: $.metadata: 'fetchedAt' is a required property",
-    # The document knows bytes only, and PostHog sends them under the artifact's own type: api.py
-    # (artifacts/download).
+    # The document has only bytes. PostHog sends them with the media type of the artifact: api.py (artifacts/download).
     "posthog: text/markdown",
 }
 
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
-async def test_the_simulated_provider_answers_as_the_document_describes(call: Call, simulator: Simulator) -> None:
+async def test_response_of_the_simulator_matches_the_document(call: Call, simulator: Simulator) -> None:
     request = build(call, simulator.environment("http://127.0.0.1:1"))
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(simulator.app)) as client:
-            answer = await client.request(
+            response = await client.request(
                 request.method, request.url, content=request.content, headers=httpx.Headers(list(request.headers))
             )
-    assert (answer.status_code >= 400) == (str(call) in REFUSED), answer.text
-    media_types = describe(call).responses[str(answer.status_code)].get("content", {})
+    assert (response.status_code >= 400) == (str(call) in REJECTED), response.text
+    media_types = describe(call).responses[str(response.status_code)].get("content", {})
     if not media_types:
-        assert answer.content == b""
+        assert response.content == b""
         return
-    media_type = answer.headers["Content-Type"].partition(";")[0]
-    found = [] if media_type in media_types else [media_type]
+    media_type = response.headers["Content-Type"].partition(";")[0]
+    differences = [] if media_type in media_types else [media_type]
     if media_type == "application/json":
-        found += problems(answer.json(), media_types[media_type]["schema"])
-    assert {f"{call.document}: {problem}" for problem in found} - ANSWERED_OTHERWISE == set()
+        differences += problems(response.json(), media_types[media_type]["schema"])
+    assert {f"{call.document}: {problem}" for problem in differences} - KNOWN_DIFFERENCES == set()
