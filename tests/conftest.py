@@ -11,6 +11,13 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.server import serve
 from tests.clock import DRIVEN, LoopClock
+from tests.timing import TEST_TIMEOUT
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the time bound of pytest-timeout."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(TEST_TIMEOUT))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 
 from mcp_taskruns.cli import COMMANDS, build_parser, run
 from mcp_taskruns.settings import flag_of, options
+from tests.timing import PATIENCE
 
 Captured = pytest.CaptureFixture[str]
 
@@ -25,7 +26,7 @@ def mcp_taskruns(*arguments: str, **environment: str) -> subprocess.CompletedPro
         [sys.executable, "-m", "mcp_taskruns", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
         env={"PATH": "/usr/bin:/bin"} | environment,
         stdin=subprocess.DEVNULL,
@@ -88,7 +89,7 @@ def test_a_call_writes_binary_content_as_it_is() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mcp_taskruns", *call, "--simulate"],
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     assert done.stdout.startswith(b"\x89PNG\r\n")
@@ -179,7 +180,7 @@ def test_output_to_a_reader_that_leaves_is_no_error() -> None:
         shell=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("{\n", "")
@@ -194,7 +195,7 @@ def test_the_simulators_print_their_environment_and_end_on_a_signal(number: sign
             assert child.stderr
             assert "running" in child.stderr.readline()
             child.send_signal(number)
-            out, err = child.communicate(timeout=10)
+            out, err = child.communicate(timeout=PATIENCE)
         finally:
             child.kill()
     assert child.returncode == 0

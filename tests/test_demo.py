@@ -15,6 +15,7 @@ import pytest
 from mcp_taskruns import demo
 from mcp_taskruns.settings import PREFIX
 from mcp_taskruns.simulator.app import Simulator
+from tests.timing import PATIENCE
 
 # Runs the demo after the given statements, which select steps or cause a failure.
 MODIFIED_DEMO = (
@@ -36,7 +37,7 @@ def run_modified(statements: str, **changes: str) -> subprocess.CompletedProcess
         check=False,
         encoding="utf-8",
         env=environment(**changes),
-        timeout=40,
+        timeout=PATIENCE,
     )
 
 
@@ -49,13 +50,12 @@ def output() -> str:
         check=False,
         encoding="utf-8",
         env=environment(**{f"{PREFIX}READ_ONLY": "1"}),
-        timeout=100,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return done.stdout
 
 
-@pytest.mark.timeout(110)
 def test_output_shows_each_provider(output: str) -> None:
     assert "35 tools: 4 Inngest, 20 PostHog, 8 Render, 3 Runway\n" in output
     assert re.search(r"[░]{24}  started trn-\w+: queued\n", output)
@@ -70,7 +70,6 @@ def test_output_shows_each_provider(output: str) -> None:
     assert "did you mean taskRunId?" in output
 
 
-@pytest.mark.timeout(110)
 def test_events_are_neither_lost_nor_duplicated_when_the_connection_drops(output: str) -> None:
     step = output[output.index("6/7") : output.index("7/7")]
     before, after = step.split(demo.DROPPED)
@@ -79,7 +78,6 @@ def test_events_are_neither_lost_nor_duplicated_when_the_connection_drops(output
     assert "17 events, none lost or duplicated; run succeeded\n" in after
 
 
-@pytest.mark.timeout(110)
 def test_video_bar_follows_its_progress(output: str) -> None:
     bars = [(len(full), int(percent)) for full, percent in re.findall(r"   (█*)░*  +(\d+)%  video", output)]
     assert len(bars) >= 3
@@ -88,19 +86,17 @@ def test_video_bar_follows_its_progress(output: str) -> None:
     assert bars[-1] == (24, 100)
 
 
-@pytest.mark.timeout(110)
 def test_piped_output_has_no_control_characters_and_fits_the_width(output: str) -> None:
     steps = output[: output.index("To use it with your own keys")]
     assert [line for line in steps.split("\n") if not line.isprintable() or len(line) > 80] == []
 
 
-@pytest.mark.timeout(110)
 def test_printed_configuration_starts_this_server_and_names_every_credential(output: str) -> None:
     start = output.index("\n{\n")
     server = json.loads(output[start : output.index("\n}\n", start) + 2])["mcpServers"]["taskruns"]
     assert os.path.isabs(server["command"])
     done = subprocess.run(
-        [server["command"], *server["args"], "--version"], capture_output=True, check=True, text=True, timeout=60
+        [server["command"], *server["args"], "--version"], capture_output=True, check=True, text=True, timeout=PATIENCE
     )
     assert done.stdout.startswith("mcp-taskruns ")
     names = Simulator().environment("http://simulated")
@@ -108,7 +104,6 @@ def test_printed_configuration_starts_this_server_and_names_every_credential(out
     assert output.endswith(f"\nclaude mcp add taskruns --env RENDER_API_KEY=rnd_... -- {server['command']}\n")
 
 
-@pytest.mark.timeout(110)
 def test_picture_of_the_demo_is_up_to_date(output: str) -> None:
     picture = (Path(__file__).parents[1] / "docs" / "demo.svg").read_text(encoding="utf-8")
     texts = [html.unescape(text) for text in re.findall(r"<text [^>]*textLength[^>]*>([^<]+)</text>", picture)]
@@ -205,5 +200,5 @@ def test_ctrl_c_stops_the_demo_and_the_server_without_a_traceback(tmp_path: Path
                 break
         process.send_signal(signal.SIGINT)
         # The server inherits standard error, so this returns only after both processes have exited.
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (130, "")

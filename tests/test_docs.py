@@ -28,6 +28,7 @@ from mcp_taskruns.engine.paginate import MAX_PAGES
 from mcp_taskruns.engine.rate_limits import MAX_AT_ONCE, MAX_STREAMS
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.settings import PREFIX, flag_of, options, variable_of
+from tests.timing import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -94,7 +95,7 @@ def test_console_block_runs(block: Block, folder: Path) -> None:
     for index, command in enumerate(block.commands):
         if made := MADE.match(command):
             # The other tests run what `make test` runs; here it is enough that make knows the target.
-            subprocess.run(["make", "--dry-run", made[1]], cwd=ROOT, check=True, capture_output=True, timeout=60)
+            subprocess.run(["make", "--dry-run", made[1]], cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
         elif SERVED.match(command):
             with served(command, folder) as addresses:
                 for line in block.commands[index + 1 :]:
@@ -117,7 +118,7 @@ def run(command: str, folder: Path) -> None:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
@@ -144,7 +145,7 @@ def served(command: str, folder: Path) -> Iterator[list[str]]:
 def get(command: str, addresses: list[str]) -> None:
     """Send the request of a curl command to the server that listens instead of the documented port."""
     url = re.sub(r"http://127\.0\.0\.1:8080", addresses[-1], shlex.split(command)[-1])
-    assert httpx.get(url, timeout=60).status_code == 200, command
+    assert httpx.get(url, timeout=PATIENCE).status_code == 200, command
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)

@@ -18,6 +18,7 @@ from mcp_taskruns.engine import client as exchange
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
 from tests.clients import Door, Era, open_client
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -172,7 +173,7 @@ def text_of(result: CallToolResult) -> str:
 
 @pytest.mark.parametrize(("door", "era"), DOORS)
 async def test_each_tool_returns_the_answer_of_its_provider(door: Door, era: Era, simulated: dict[str, str]) -> None:
-    with anyio.fail_after(50):
+    with anyio.fail_after(PATIENCE):
         async with open_client(door, era, simulated) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
             assert set(listed) == {step.tool for step in STEPS}
@@ -234,7 +235,7 @@ AT_ONCE = (
 async def errors_and_log(
     environment: dict[str, str], door: Door, command: Sequence[str] = AS_IT_IS
 ) -> tuple[dict[str, str], str]:
-    with tempfile.TemporaryFile("w+") as errors, anyio.fail_after(50):
+    with tempfile.TemporaryFile("w+") as errors, anyio.fail_after(PATIENCE):
         async with open_client(door, "legacy", environment, errors, command=command) as client:
             texts = await call_all(client)
         errors.seek(0)

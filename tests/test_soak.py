@@ -42,7 +42,7 @@ from tests.clients import open_gateway
 from tests.clock import DRIVEN, LoopClock, pass_time
 
 # The soak is in the time of the first test
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.anyio
 
 logger = logging.getLogger(__name__)
 

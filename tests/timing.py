@@ -8,10 +8,10 @@ import os
 
 SCALE = float(os.environ.get("TEST_TIME_SCALE", "1"))
 
-PATIENCE = 60 * SCALE
+PATIENCE = 120 * SCALE
 """Seconds after which a wait for an event fails."""
 
-TEST_TIMEOUT = 5 * PATIENCE
+TEST_TIMEOUT = 4 * PATIENCE
 """Seconds after which pytest-timeout ends a test."""
 
 

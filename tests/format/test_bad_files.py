@@ -13,6 +13,7 @@ from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CallError, CapabilityError
 from mcp_taskruns.loading.loader import load, load_tools
 from tests.format.files import ENVIRONMENT, FOLDER
+from tests.timing import PATIENCE, scaled
 
 GOOD = """\
 naftiko: 1.0.0-alpha2
@@ -106,7 +107,6 @@ def unsupported(tool: Tool) -> str:
     return caught.value.to_line()
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("text", BAD.values(), ids=list(BAD))
 def test_one_bad_file_is_told_and_the_others_work(tmp_path: Path, text: str | bytes) -> None:
     written(tmp_path, GOOD, "a.yaml")
@@ -123,7 +123,6 @@ def test_one_bad_file_is_told_and_the_others_work(tmp_path: Path, text: str | by
     assert str(problem).isprintable()
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("text", BAD.values(), ids=list(BAD))
 def test_a_bad_file_stops_who_asks_for_tools_alone(tmp_path: Path, text: str | bytes) -> None:
     written(tmp_path, GOOD, "a.yaml")
@@ -204,7 +203,6 @@ def test_a_problem_says_what_is_wrong(tmp_path: Path, name: str, told: str) -> N
     assert told in problem.reason
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",
     [
@@ -224,20 +222,19 @@ def test_nesting_without_bound_does_not_end_the_process(tmp_path: Path, text: st
         "import sys; from mcp_taskruns.loading.loader import load; found = load(sys.argv[1:]); print(*found.problems)"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("bad.yaml: ")
 
 
-@pytest.mark.timeout(20)
 def test_a_file_of_100_megabytes_is_not_read(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD, "huge.yaml")
     os.truncate(path, 100_000_000)
     written(tmp_path, GOOD)
     started = time.process_time()
     found = load([tmp_path])
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < scaled(1)
     (problem,) = found.problems
     assert (problem.source, len(found.tools)) == ("huge.yaml", 1)
     assert "larger than" in problem.reason
@@ -304,7 +301,6 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
     assert "Permission denied" in problem.reason
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("filler", [" ", "x", "{", "a b ", "{ ", "\\t"])
 @pytest.mark.parametrize(
     "place",
@@ -328,7 +324,7 @@ def test_100_000_characters_after_two_braces_take_no_time(tmp_path: Path, filler
     written(tmp_path, GOOD.replace(place, wrong))
     started = time.process_time()
     found = load([tmp_path])
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < scaled(2)
     assert found.problems == ()
     (tool,) = found.tools
     with pytest.raises(CallError) as caught:

@@ -14,6 +14,7 @@ from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.check import CheckResult, check_files, codes_page
 from mcp_taskruns.loading.files import builtin_capabilities
 from tests.core.checks.test_checks import CASES, OVERLAYS
+from tests.timing import PATIENCE
 
 Captured = pytest.CaptureFixture[str]
 
@@ -460,7 +461,7 @@ def test_reference_page_is_printed_by_the_documented_command() -> None:
         text=True,
         check=True,
         cwd=ROOT,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.stdout == codes_page()
     assert done.stderr == ""
@@ -471,5 +472,5 @@ def test_server_does_not_import_checks() -> None:
         "import sys, mcp_taskruns.cli, mcp_taskruns.app; "
         "print([name for name in sys.modules if name.startswith('mcp_taskruns.') and 'check' in name])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout == "[]\n"

@@ -354,7 +354,6 @@ BOMB = "naftiko: 1\na0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param("naftiko: 1\n" + "".join(" " * level + "a:\n" for level in range(200)), id="nested mappings"),
     ],
 )
-@pytest.mark.timeout(20)
 def test_alias_bombs_and_deep_nesting_are_rejected(tmp_path: Path, text: str) -> None:
     assert load_error(written(tmp_path, text)).endswith("too many or too deeply nested values")
 

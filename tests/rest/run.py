@@ -20,6 +20,8 @@ import httpx
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
+from tests.timing import PATIENCE
+
 HERE = Path(__file__).parent
 
 MAX_WAIT_SECONDS = 2
@@ -109,7 +111,7 @@ async def main(spectral: str, schemathesis: str, command: Sequence[str] = SERVER
         if not await server.is_listening():
             print("\n".join(["the server does not say where its REST side is:", *server.log]))
             return 1
-        async with httpx.AsyncClient(base_url=server.origin, trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=server.origin, trust_env=False, timeout=PATIENCE) as client:
             document = (await client.get("/openapi.json")).raise_for_status()
             page = (await client.get("/docs")).raise_for_status()
         found["page"] = page.headers["content-type"].startswith("text/html") and "</html>" in page.text

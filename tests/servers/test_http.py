@@ -23,6 +23,7 @@ from mcp_taskruns.servers.http import listen
 from mcp_taskruns.settings import Settings, read_settings
 from mcp_taskruns.simulator.app import Simulator
 from tests.clients import listening, open_gateway
+from tests.timing import PATIENCE, scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -139,7 +140,7 @@ async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_
 
     arguments = {"taskRunIds": ["trn-d5im0000000000000001", RUNNING_RUN]}
     app = build_http_app(open_gateway(environment), Settings())
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with listening(app) as origin, Client(f"{origin}/mcp", mode=era) as client:
             async with anyio.create_task_group() as tasks:
 
@@ -151,7 +152,7 @@ async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_
                 tasks.start_soon(follow)
                 await first.wait()
                 tasks.cancel_scope.cancel()
-            with anyio.fail_after(1):
+            with anyio.fail_after(scaled(1)):
                 await simulator.requests[0].disconnected.wait()
     assert told == [(1, 2, "trn-d5im0000000000000001: succeeded")]
 
@@ -186,7 +187,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
     number: signal.Signals, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     with running(environment) as child:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE):
             origin = await anyio.to_thread.run_sync(wait_until_listening, child)
             async with anyio.create_task_group() as tasks, httpx.AsyncClient() as client:
                 call = LIST | {"method": "tools/call"}
@@ -199,7 +200,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
 
                 async def follow() -> None:
                     with suppress(httpx.HTTPError):
-                        await client.post(f"{origin}/mcp", json=call, headers=HEADERS | names, timeout=20)
+                        await client.post(f"{origin}/mcp", json=call, headers=HEADERS | names, timeout=PATIENCE)
 
                 tasks.start_soon(follow)
                 request = await simulator.wait_for_request(lambda request: "events" in request.path)
@@ -212,7 +213,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
 async def test_a_client_that_is_connected_at_the_end_sees_no_traceback_in_the_log(
     era: Any, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    with running(environment) as child, anyio.fail_after(30):
+    with running(environment) as child, anyio.fail_after(PATIENCE):
         origin = await anyio.to_thread.run_sync(wait_until_listening, child)
         texts: list[str] = []
         with suppress(BaseExceptionGroup, MCPError):
@@ -245,7 +246,7 @@ def test_a_port_in_use_is_told_as_such() -> None:
             [sys.executable, "-m", "mcp_taskruns", "serve", "--transport", "http", "--port", str(port)],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE,
             check=False,
         )
     assert done.returncode == 2
@@ -256,7 +257,7 @@ def test_a_port_in_use_is_told_as_such() -> None:
 async def test_no_planted_key_is_in_the_log_of_a_server_that_logs_everything(environment: dict[str, str]) -> None:
     planted = {"RENDER_API_KEY": "rnd_wrong_planted_5d1c7a90b2e8", "MCP_TASKRUNS_LOG_LEVEL": "debug"}
     with running(environment | planted) as child:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE):
             origin = await anyio.to_thread.run_sync(wait_until_listening, child)
             async with Client(f"{origin}/mcp") as client:
                 result = await client.call_tool("render-list-tasks", {"cursor": "argument-value"})

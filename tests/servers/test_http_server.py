@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.servers.http import BearerTokens, HostCheck, HttpServers, Listener, listen
 from mcp_taskruns.settings import Settings
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +53,7 @@ def test_a_listener_tells_where_it_listens(host: str, url: str) -> None:
     with listen(host, 0) as opened:
         port = opened.getsockname()[1]
         assert Listener(opened, hello, "there: {}").url == url.format(port=port)
-        with socket.create_connection((host, port), timeout=5):
+        with socket.create_connection((host, port), timeout=PATIENCE):
             pass
 
 
@@ -78,7 +79,7 @@ class Announced:
 
 
 async def test_servers_start_together_and_stop_together() -> None:
-    with listen("127.0.0.1", 0) as one, listen("127.0.0.1", 0) as other, anyio.fail_after(15):
+    with listen("127.0.0.1", 0) as one, listen("127.0.0.1", 0) as other, anyio.fail_after(PATIENCE):
         listeners = [Listener(one, hello, "one at {}"), Listener(other, hello, "other at {} (really)")]
         servers, announced = HttpServers(listeners), Announced(2)
         async with anyio.create_task_group() as tasks:
@@ -93,7 +94,7 @@ async def test_servers_start_together_and_stop_together() -> None:
 async def test_an_answer_that_goes_on_is_cut_when_servers_stop(caplog: pytest.LogCaptureFixture) -> None:
     level = logging.getLogger("uvicorn.error").level
     try:
-        with listen("127.0.0.1", 0) as opened, anyio.fail_after(15):
+        with listen("127.0.0.1", 0) as opened, anyio.fail_after(PATIENCE):
             listener, announced = Listener(opened, forever, "{}"), Announced(1)
             servers = HttpServers([listener])
             async with httpx.AsyncClient() as client, anyio.create_task_group() as tasks:

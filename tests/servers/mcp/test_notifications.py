@@ -27,6 +27,7 @@ from mcp_taskruns.servers.mcp import notifications as mcp_changes
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import Settings
 from tests.clients import Era, listening
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +112,7 @@ async def names(client: Client) -> set[str]:
 @pytest.mark.parametrize("era", ["legacy", "auto"])
 async def test_a_client_is_told_of_each_change_and_then_lists_the_new_tools(era: Era, way: Way) -> None:
     gateway = Gateway(catalog_of("render"), WATCHED)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with served(gateway, way) as server, told(server, era) as (client, news):
             assert await names(client) == {"render"}
             await change_until_told(gateway, news, catalog_of("runway"))
@@ -127,7 +128,7 @@ async def test_a_client_is_told_of_each_change_and_then_lists_the_new_tools(era:
 @pytest.mark.parametrize("era", ["legacy", "auto"])
 async def test_a_client_that_was_told_sees_the_new_tools_without_asking_for_fresh_ones(era: Era, way: Way) -> None:
     gateway = Gateway(catalog_of("render"), WATCHED)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with served(gateway, way) as server, told(server, era) as (client, news):
             assert len((await client.list_tools()).tools) == len(catalog_of("render").tools)
             await change_until_told(gateway, news, catalog_of("runway"))
@@ -137,7 +138,7 @@ async def test_a_client_that_was_told_sees_the_new_tools_without_asking_for_fres
 @pytest.mark.parametrize("way", WAYS)
 async def test_clients_of_both_eras_are_told_of_one_change(way: Way) -> None:
     gateway = Gateway(catalog_of("render"), WATCHED)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with (
             served(gateway, way) as server,
             told(server, "legacy") as (_, one),
@@ -161,7 +162,7 @@ async def test_clients_of_both_eras_are_told_of_one_change(way: Way) -> None:
 async def test_a_client_of_2026_that_does_not_listen_is_not_told(way: Way) -> None:
     gateway = Gateway(catalog_of("render"), WATCHED)
     news = News()
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with (
             served(gateway, way) as server,
             Client(server, mode="auto", message_handler=news.on_message) as client,
@@ -178,7 +179,7 @@ async def test_a_client_of_2026_that_does_not_listen_is_not_told(way: Way) -> No
 @pytest.mark.parametrize("is_watched", [True, False])
 async def test_changes_are_promised_only_by_who_watches(is_watched: bool, era: Era, way: Way) -> None:
     gateway = Gateway(catalog_of("render"), Settings(watch=is_watched))
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with served(gateway, way, is_watched=is_watched) as server, Client(server, mode=era) as client:
             capabilities = client.server_capabilities
             assert capabilities
@@ -191,7 +192,7 @@ async def test_changes_are_promised_only_by_who_watches(is_watched: bool, era: E
 @pytest.mark.parametrize("way", WAYS)
 async def test_who_does_not_watch_has_nothing_to_listen_to(way: Way) -> None:
     gateway = Gateway(catalog_of("render"), Settings())
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with served(gateway, way, is_watched=False) as server, Client(server, mode="auto") as client:
             with pytest.raises(Exception, match=r"(?i)not found|subscriptions/listen"):
                 async with client.listen(tools_list_changed=True):
@@ -256,7 +257,7 @@ async def test_a_client_that_does_not_read_keeps_nobody(
     monkeypatch.setattr(mcp_changes, "TELL_SECONDS", 0.1)
     gateway = Gateway(catalog_of("render"), WATCHED)
     server = build_server(gateway, is_watched=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with raw_client(server) as silent, told(server, "legacy") as (client, news):
             await silent.handshake()
             await gateway.serve(catalog_of("runway"))
@@ -276,7 +277,7 @@ async def test_a_client_that_does_not_read_keeps_nobody(
 async def test_a_client_is_told_only_after_it_has_initialized() -> None:
     gateway = Gateway(catalog_of("render"), WATCHED)
     server = build_server(gateway, is_watched=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with raw_client(server) as client:
             info = {"name": "test", "version": "1"}
             await client.send("initialize", 1, protocolVersion="2025-11-25", capabilities={}, clientInfo=info)
@@ -305,7 +306,7 @@ async def test_a_client_that_has_left_is_forgotten(way: Way, monkeypatch: pytest
 
     monkeypatch.setattr(Connection, "send_tool_list_changed", noted)
     gateway = Gateway(catalog_of("render"), WATCHED)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with served(gateway, way) as server, told(server, "legacy") as (_, stays):
             async with told(server, "legacy") as (_, leaves):
                 for news in (stays, leaves):
@@ -330,7 +331,7 @@ async def test_a_stream_of_changes_that_was_left_is_forgotten(way: Way, monkeypa
 
     monkeypatch.setattr(mcp_changes, "InMemorySubscriptionBus", Bus)
     gateway = Gateway(catalog_of("render"), WATCHED)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with served(gateway, way) as server:
             async with told(server, "auto") as (_, news):
                 await gateway.serve(catalog_of("runway"))
@@ -351,7 +352,7 @@ async def test_a_client_that_opened_no_stream_of_its_own_keeps_nobody(monkeypatc
         "method": "initialize",
         "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
     }
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with (
             listening(build_http_app(gateway, WATCHED)) as origin,
             httpx.AsyncClient(base_url=origin, headers=headers) as client,
@@ -361,7 +362,7 @@ async def test_a_client_that_opened_no_stream_of_its_own_keeps_nobody(monkeypatc
             session = {"Mcp-Session-Id": answer.headers["Mcp-Session-Id"]}
             done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
             assert (await client.post("/mcp", json=done, headers=session)).status_code == 202
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE):
                 # More than any buffer on the way holds.
                 for _ in range(50):
                     await gateway.serve(catalog_of("runway"))

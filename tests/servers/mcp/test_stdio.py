@@ -19,6 +19,7 @@ import pytest
 from mcp_taskruns.servers.mcp import stdio
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
+from tests.timing import PATIENCE, scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +35,6 @@ ENVELOPE = {
     "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
 }
 RUNNING_RUN = "trn-d5im0000000000000004"
-PATIENCE = 10.0
 
 
 class Process:
@@ -250,7 +250,7 @@ async def test_progress_arrives_before_the_result_and_a_cancelled_call_hangs_up(
         assert not request.disconnected.is_set()
         # A cancelled call is never answered: the next message is the ping's answer.
         assert (await anyio.to_thread.run_sync(cancel, process))["id"] == 8
-        with anyio.fail_after(1):
+        with anyio.fail_after(scaled(1)):
             await request.disconnected.wait()
     assert {request.method for request in simulator.requests} == {"GET"}
 
@@ -279,16 +279,16 @@ async def test_the_server_ends_in_time_with_code_0_and_hangs_up(
             process.child.stdout.close()
         return process.end()
 
-    with running(environment) as process, anyio.fail_after(30):
+    with running(environment) as process, anyio.fail_after(PATIENCE):
         await anyio.to_thread.run_sync(begin, process)
         if during == "a call":
             await simulator.wait_for_request(lambda request: "events" in request.path)
         code, took, log = await anyio.to_thread.run_sync(stop, process)
         assert (code, log) == (0, "")
-        assert took < 2
+        assert took < scaled(2)
         for request in simulator.requests:
             if "events" in request.path:
-                with anyio.fail_after(1):
+                with anyio.fail_after(scaled(1)):
                     await request.disconnected.wait()
 
 
@@ -307,12 +307,12 @@ async def test_further_signals_do_not_disturb_the_end(
                 process.child.wait(0.02)
         return process.end()
 
-    with running(environment) as process, anyio.fail_after(30):
+    with running(environment) as process, anyio.fail_after(PATIENCE):
         await anyio.to_thread.run_sync(begin, process)
         await simulator.wait_for_request(lambda request: "events" in request.path)
         code, took, log = await anyio.to_thread.run_sync(stop, process)
     assert (code, log) == (0, "")
-    assert took < 2
+    assert took < scaled(2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
@@ -331,7 +331,7 @@ def test_a_signal_during_the_start_ends_it_without_an_error(number: signal.Signa
     with running(program=["-c", script]) as process:
         code, took, log = process.end()
     assert (code, log) == (0, "")
-    assert took < 5
+    assert took < scaled(5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
@@ -357,7 +357,7 @@ def test_a_process_without_standard_input_is_told_what_is_missing() -> None:
         shell=True,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 2
@@ -372,7 +372,7 @@ def test_the_server_ends_although_its_client_has_stopped_reading() -> None:
         process.child.send_signal(signal.SIGTERM)
         code, took, _ = process.end()
     assert code == 0
-    assert took < 2.5
+    assert took < scaled(2.5)
 
 
 class TestReader:

@@ -20,6 +20,7 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from tests.clients import Door, listening, open_client, open_gateway
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +79,7 @@ class UpdateTask(types.Request[UpdateParams, Literal["tasks/update"]]):
 
 async def resolve(task: Task, context: ClaimContext) -> types.CallToolResult:
     """Ask for a task until it has ended, as a client does, but without the pauses."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         while True:
             found = await context.session.send_request(GetTask(params=TaskParams(task_id=task.task_id)), DetailedTask)
             if found.status == "completed":
@@ -124,7 +125,7 @@ def first_json(result: dict[str, Any] | None) -> Any:
 async def test_a_run_is_driven_to_its_end_as_a_task(
     door: Door, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         async with open_client(door, "auto", environment, extensions=[Tasks()]) as client:
             task = await start(client, "render-run-task", SQUARE)
             assert (task.status, task.ttl_ms, task.poll_interval_ms) == ("working", None, 5_000)

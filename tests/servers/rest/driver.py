@@ -19,6 +19,7 @@ from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import Loaded, load
 from mcp_taskruns.settings import read_settings
 from tests.clients import listening
+from tests.timing import PATIENCE
 
 ACME = str(Path(__file__).parent / "capabilities")
 """The folder of a capability of these tests: everything that a route can be, none of it a real provider's."""
@@ -55,7 +56,7 @@ async def served(environment: Mapping[str, str], **flags: object) -> AsyncIterat
     """The REST side on a loopback port, and a client of it."""
     gateway = open_gateway(environment, **flags)
     app = build_rest_app(gateway, read_settings({"rest": True, **flags}, environment))
-    async with listening(app) as origin, httpx.AsyncClient(base_url=origin, timeout=15) as client:
+    async with listening(app) as origin, httpx.AsyncClient(base_url=origin, timeout=PATIENCE) as client:
         try:
             yield Side(client, gateway, origin)
         finally:

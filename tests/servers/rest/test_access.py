@@ -19,6 +19,7 @@ from mcp_taskruns.simulator.faults import Fault
 from tests.calls import RENDER_COMPLETED
 from tests.clients import listening
 from tests.servers.rest.driver import ACME, Provider, acme, open_gateway, problem, served
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -238,8 +239,8 @@ async def test_a_client_that_leaves_ends_its_call(simulator: Simulator, environm
             await side.client.get(f"/v1/task-runs/{RENDER_COMPLETED}")
 
         tasks.start_soon(call)
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             request = await simulator.wait_for_request(lambda request: "task-runs" in request.path)
         tasks.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True), anyio.fail_after(5):
+        with anyio.CancelScope(shield=True), anyio.fail_after(PATIENCE):
             await request.disconnected.wait()

@@ -38,6 +38,7 @@ from tests.calls import (
     TASK,
 )
 from tests.servers.rest.driver import Side, events_in, problem, served
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -366,7 +367,7 @@ async def by_rest(side: Side, row: Row, path: str) -> httpx.Response:
     body = row.body
     if row.is_upload:
         body = await uploaded(side.client, f"{RUNS}/{POSTHOG_RUNNING}/artifacts/prepare-upload")
-    with anyio.fail_after(15):
+    with anyio.fail_after(PATIENCE):
         return await side.client.request(row.method, path, params=row.query or None, json=body)
 
 

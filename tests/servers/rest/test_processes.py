@@ -23,6 +23,7 @@ from mcp_taskruns.simulator.app import Simulator
 from tests.calls import RENDER_COMPLETED, RENDER_RUNNING
 from tests.servers.mcp.test_stdio import INITIALIZE, Process
 from tests.servers.rest.driver import problem
+from tests.timing import PATIENCE, scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -30,8 +31,7 @@ STDIO = ("-m", "mcp_taskruns", "serve", "--rest", "--rest-port", "0")
 HTTP = (*STDIO, "--transport", "http", "--port", "0")
 REST = re.compile(r"^REST on (http://127\.0\.0\.1:\d+) \(docs at /docs, OpenAPI at /openapi\.json\)$", re.MULTILINE)
 MCP = re.compile(r"^MCP on (http://127\.0\.0\.1:\d+)/mcp ", re.MULTILINE)
-PATIENCE = 30
-IN_TIME = 2.0
+IN_TIME = scaled(2)
 RUN = f"/v1/task-runs/{RENDER_COMPLETED}"
 
 
@@ -101,7 +101,7 @@ def running(environment: Mapping[str, str], command: Sequence[str]) -> Iterator[
 @asynccontextmanager
 async def rest_client(origin: str) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.AsyncHTTPTransport(retries=8)
-    async with httpx.AsyncClient(base_url=origin, transport=transport, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=origin, transport=transport, timeout=PATIENCE) as client:
         yield client
 
 
@@ -116,7 +116,7 @@ async def ended(process: Process) -> tuple[int, float]:
 async def test_both_sides_answer_in_one_process_beside_standard_input_and_output(
     era: Any, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    with logged() as (file, log), anyio.fail_after(2 * PATIENCE):
+    with logged() as (file, log), anyio.fail_after(PATIENCE):
         server = StdioServerParameters(command=sys.executable, args=list(STDIO), env=environment)
         async with (
             Client(stdio_client(server, errlog=file), mode=era) as client,
@@ -137,7 +137,7 @@ async def test_both_sides_answer_in_one_process_beside_standard_input_and_output
 
 
 async def test_both_sides_answer_in_one_process_over_http(simulator: Simulator, environment: dict[str, str]) -> None:
-    with running(environment, HTTP) as (process, log), anyio.fail_after(2 * PATIENCE):
+    with running(environment, HTTP) as (process, log), anyio.fail_after(PATIENCE):
         mcp, origin = await log.address(MCP), await log.address(REST)
         assert mcp != origin
         async with rest_client(origin) as rest, Client(f"{mcp}/mcp") as client:
@@ -158,7 +158,7 @@ async def test_both_sides_answer_in_one_process_over_http(simulator: Simulator, 
 async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_stream(
     command: Sequence[str], number: signal.Signals, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    with running(environment, command) as (process, log), anyio.fail_after(2 * PATIENCE):
+    with running(environment, command) as (process, log), anyio.fail_after(PATIENCE):
         texts: list[str] = []
         async with rest_client(await log.address(REST)) as rest, anyio.create_task_group() as tasks:
 
@@ -182,7 +182,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
 
 @pytest.mark.parametrize("command", [STDIO, HTTP], ids=["stdio", "http"])
 async def test_a_signal_ends_an_idle_process_in_time_too(command: Sequence[str], environment: dict[str, str]) -> None:
-    with running(environment, command) as (process, log), anyio.fail_after(2 * PATIENCE):
+    with running(environment, command) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest:
             assert (await rest.get("/health")).status_code == 200
             process.child.send_signal(signal.SIGTERM)
@@ -194,7 +194,7 @@ async def test_a_signal_ends_an_idle_process_in_time_too(command: Sequence[str],
 
 
 async def test_the_end_of_standard_input_ends_both_sides(simulator: Simulator, environment: dict[str, str]) -> None:
-    with running(environment, STDIO) as (process, log), anyio.fail_after(2 * PATIENCE):
+    with running(environment, STDIO) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest, anyio.create_task_group() as tasks:
             await anyio.to_thread.run_sync(process.handshake)
 
@@ -221,7 +221,7 @@ async def test_the_end_of_standard_input_ends_both_sides(simulator: Simulator, e
 
 
 async def test_standard_output_is_the_protocols_alone(environment: dict[str, str]) -> None:
-    with running(environment, STDIO) as (process, log), anyio.fail_after(2 * PATIENCE):
+    with running(environment, STDIO) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest:
             assert (await rest.get("/v1/tasks")).status_code == 200
         process.send(INITIALIZE)
@@ -244,7 +244,7 @@ async def test_a_port_of_the_rest_side_that_is_taken_is_told_and_nothing_is_serv
 
 async def test_tokens_are_asked_for_on_both_sides(environment: dict[str, str]) -> None:
     token = "a-token-of-the-operator-1"
-    with running(environment | {"MCP_TASKRUNS_TOKENS": token}, HTTP) as (_, log), anyio.fail_after(2 * PATIENCE):
+    with running(environment | {"MCP_TASKRUNS_TOKENS": token}, HTTP) as (_, log), anyio.fail_after(PATIENCE):
         mcp, origin = await log.address(MCP), await log.address(REST)
         async with rest_client(origin) as rest:
             assert problem(await rest.get(RUN))["status"] == 401
@@ -254,7 +254,7 @@ async def test_tokens_are_asked_for_on_both_sides(environment: dict[str, str]) -
 
 async def test_no_planted_key_is_in_the_log_of_a_server_that_logs_everything(environment: dict[str, str]) -> None:
     planted = {"RENDER_API_KEY": "rnd_wrong_planted_5d1c7a90b2e8", "MCP_TASKRUNS_LOG_LEVEL": "debug"}
-    with running(environment | planted, HTTP) as (process, log), anyio.fail_after(2 * PATIENCE):
+    with running(environment | planted, HTTP) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest:
             told = problem(await rest.get("/v1/tasks", params={"cursor": "argument-value"}))
         process.child.send_signal(signal.SIGTERM)

@@ -12,6 +12,7 @@ from mcp_taskruns.servers.rest import app as rest_adapter
 from mcp_taskruns.simulator.app import Simulator
 from tests.calls import POSTHOG_COMPLETED, RENDER_COMPLETED, TASK
 from tests.servers.rest.driver import Provider, acme, problem, served
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -296,7 +297,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch:
         async with await anyio.connect_tcp(host, int(port)) as stream:
             head = f"POST {THINGS} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 10\r\n\r\n"
             await stream.send(head.encode() + b"{")
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE):
                 answer = await stream.receive()
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"the body did not arrive within 0.05 s" in answer

@@ -27,13 +27,13 @@ from tests.calls import (
     outside,
 )
 from tests.servers.rest.driver import PROBLEM, Provider, Side, acme, events_in, problem, send_stream, served, streaming
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
 EVENTS = "/v1/events"
 RENDER = "/v1/task-runs/events"
 POSTHOG = f"/v1/api/projects/1/tasks/{TASK}/runs"
-PATIENCE = 10
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(side: Side, path: str, method: str = "GET", **more: Any) -> AsyncIterator[Reader]:
-    with anyio.fail_after(2 * PATIENCE):
+    with anyio.fail_after(PATIENCE):
         async with side.client.stream(method, path, **more) as answer:
             assert answer.status_code == 200, await answer.aread()
             assert answer.headers["content-type"] == "text/event-stream"
