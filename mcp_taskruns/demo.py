@@ -35,7 +35,7 @@ SPEED = 2
 INTERRUPTED = 130
 """The exit code that shells report for a command stopped by Ctrl-C."""
 
-STEP_SECONDS, DEMO_SECONDS = 25, 90
+STEP_SECONDS, DEMO_SECONDS = 60, 240
 """Timeouts of one step and of the whole demo."""
 
 READING_SECONDS = 1

@@ -15,7 +15,7 @@ import pytest
 from mcp_taskruns import demo
 from mcp_taskruns.settings import PREFIX
 from mcp_taskruns.simulator.app import Simulator
-from tests.timing import PATIENCE
+from tests.timing import PATIENCE, TEST_TIMEOUT
 
 # Runs the demo after the given statements, which select steps or cause a failure.
 MODIFIED_DEMO = (
@@ -37,7 +37,7 @@ def run_modified(statements: str, **changes: str) -> subprocess.CompletedProcess
         check=False,
         encoding="utf-8",
         env=environment(**changes),
-        timeout=PATIENCE,
+        timeout=TEST_TIMEOUT,
     )
 
 
@@ -50,7 +50,7 @@ def output() -> str:
         check=False,
         encoding="utf-8",
         env=environment(**{f"{PREFIX}READ_ONLY": "1"}),
-        timeout=PATIENCE,
+        timeout=TEST_TIMEOUT,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return done.stdout
@@ -59,12 +59,12 @@ def output() -> str:
 def test_output_shows_each_provider(output: str) -> None:
     assert "35 tools: 4 Inngest, 20 PostHog, 8 Render, 3 Runway\n" in output
     assert re.search(r"[░]{24}  started trn-\w+: queued\n", output)
-    assert "pipeline [3, 4]: succeeded with [25] after 1 poll\n" in output
-    assert re.findall(r"[█░]{24} +([1-9]\d*%  (?:fail|square|flaky):.*)\n", output) == [
-        "33%  fail: failed, ValueError: no such customer",
-        "67%  square: succeeded",
-        "100%  flaky: succeeded",
-    ]
+    assert re.search(r"pipeline \[3, 4\]: succeeded with \[25\] after \d+ polls?\n", output)
+    percentages = [int(percent) for percent in re.findall(r"[█░]{24} +(\d+)%  (?:fail|square|flaky):", output)]
+    assert percentages == sorted(percentages)
+    assert (percentages[0], percentages[-1]) == (0, 100)
+    assert "   square   succeeded  [144]\n" in output
+    assert "   fail     failed     ValueError: no such customer\n" in output
     assert "running, then canceled: The run was cancelled.\n" in output
     assert "succeeded: The run had already succeeded: nothing was cancelled.\n" in output
     assert "did you mean taskRunId?" in output
@@ -80,7 +80,7 @@ def test_events_are_neither_lost_nor_duplicated_when_the_connection_drops(output
 
 def test_video_bar_follows_its_progress(output: str) -> None:
     bars = [(len(full), int(percent)) for full, percent in re.findall(r"   (█*)░*  +(\d+)%  video", output)]
-    assert len(bars) >= 3
+    assert len(bars) >= 2
     assert bars == sorted(bars)
     assert [length for length, _ in bars] == pytest.approx([percent * 24 / 100 for _, percent in bars], abs=1)
     assert bars[-1] == (24, 100)
@@ -108,9 +108,10 @@ def test_picture_of_the_demo_is_up_to_date(output: str) -> None:
     picture = (Path(__file__).parents[1] / "docs" / "demo.svg").read_text(encoding="utf-8")
     texts = [html.unescape(text) for text in re.findall(r"<text [^>]*textLength[^>]*>([^<]+)</text>", picture)]
     assert len(texts) > 20
-    # How far a run is when it is read depends on the machine.
-    readable = re.sub(r"\d+%", "N%", output)
-    assert [text for text in texts if re.sub(r"\d+%", "N%", text) not in readable] == []
+    # Percentages and the number of polls depend on the speed of the machine.
+    stable = [re.sub(r"\d+ polls?", "N polls", text) for text in texts if not re.match(r"\d+%", text)]
+    output = re.sub(r"\d+ polls?", "N polls", output)
+    assert [text for text in stable if text not in output] == []
 
 
 def test_configuration_without_an_installed_command_runs_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ def test_force_color_colours_piped_output_and_no_color_wins() -> None:
     ids=["UTF-8 with colour", "ASCII with NO_COLOR"],
 )
 def test_terminal_redraws_the_bar(changes: dict[str, str], blocks: str, is_coloured: bool) -> None:
-    output = "".join(run_on_terminal("demo.SPEED = 8; demo.STEPS = demo.STEPS[2:3]", changes))
+    output = "".join(run_on_terminal("demo.STEPS = demo.STEPS[2:3]", changes))
     assert ("\x1b[" in output) == is_coloured
     plain = re.sub(r"\x1b\[\d*m", "", output)
     frames = next(line for line in plain.split("\r\n") if "\r" in line).split("\r")[1:]
@@ -162,7 +163,9 @@ def test_terminal_redraws_the_bar(changes: dict[str, str], blocks: str, is_colou
     assert {len(frame) for frame in frames} == {57}
     filled = [frame.count(blocks[0]) for frame in frames]
     assert filled == sorted(filled)
-    assert set(filled) == {0, 6, 13, 19}
+    # On a busy machine several runs may finish between two frames.
+    assert set(filled) <= {0, 6, 13, 19}
+    assert (len(set(filled)) > 1, filled[-1]) == (True, 19)
     assert [frame.count(blocks[1]) for frame in frames] == [19 - drawn for drawn in filled]
 
 
