@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from mcp_taskruns.core.calls.request import is_usable_base_uri
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.rest.routes import Route, compile_routes, identity
+from mcp_taskruns.core.rest.routes import Route, compile_routes, operation_key
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.settings import Settings
 
@@ -43,8 +43,8 @@ def build_catalog(
     operations = [tool.operation for tool in (*tools, *rest_tools)]
     if not rest_tools:
         return Catalog(served, operations)
-    decisions = {identity(tool): _is_served(tool, settings) for tool in tools if not tool.is_wait_tool}
-    routed = [tool for tool in rest_tools if decisions.get(identity(tool), _is_served(tool, settings))]
+    decisions = {operation_key(tool): _is_served(tool, settings) for tool in tools if not tool.is_wait_tool}
+    routed = [tool for tool in rest_tools if decisions.get(operation_key(tool), _is_served(tool, settings))]
     compiled = compile_routes(routed, tools)
     return Catalog(served, operations, compiled.routes, compiled.notes)
 

@@ -13,7 +13,7 @@ from mcp_taskruns.core.format.operations import METHODS
 from mcp_taskruns.core.format.outputs import parse_outputs
 from mcp_taskruns.core.format.templates import BrokenTemplate, Holes, placeholders_of
 from mcp_taskruns.core.model.operation import Location
-from mcp_taskruns.core.rest.routes import same_variable
+from mcp_taskruns.core.rest.routes import normalize_name
 
 _DOT_SEGMENT = re.compile(r"(^|/)(\.|%2e){1,2}(/|$)", re.IGNORECASE)
 
@@ -114,7 +114,7 @@ def _check_path_parameters(site: Site) -> Iterator[Finding]:
         if (declared.location or "").lower() != Location.PATH or declared.name in names:
             continue
         message = f"{site.name}: the path {site.path} has no placeholder for the path parameter {declared.name}"
-        similar = [name for name in names if same_variable(name) == same_variable(declared.name)]
+        similar = [name for name in names if normalize_name(name) == normalize_name(declared.name)]
         fix = f"Rename the parameter to {similar[0]}." if similar else f"Add {{{declared.name}}} to the path."
         yield Finding("missing-placeholder", place, message, fix)
 

@@ -9,7 +9,7 @@ from mcp_taskruns.core.checks.model import File, Site, Use, listed_name, name_pl
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.names import MAX_NAME, legal_name
 from mcp_taskruns.core.format.templates import PLACEHOLDER, placeholders_of
-from mcp_taskruns.core.rest.routes import same_variable
+from mcp_taskruns.core.rest.routes import normalize_name
 
 MAX_QUOTED_HTML = 40
 """The length in characters to which HTML is truncated in a message."""
@@ -144,8 +144,8 @@ def check_routes(file: File) -> Iterator[Finding]:
 def _check_variables(use: Use, place: Place, path: str) -> Iterator[Finding]:
     parameters = use.tool.operation.parameters
     known = {*use.tool.input_schema["properties"], *use.declared.with_, *(item.name for item in parameters)}
-    normalized = {same_variable(name) for name in known}
+    normalized = {normalize_name(name) for name in known}
     for name in placeholders_of(path):
-        if same_variable(name) not in normalized:
+        if normalize_name(name) not in normalized:
             message = f"{use.name}: {{{name}}} is not an argument of {use.declared.call}"
             yield Finding("unknown-rest-variable", place, message, suggest(name, known))

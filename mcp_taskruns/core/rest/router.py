@@ -1,4 +1,4 @@
-"""Which route a request leads to."""
+"""Matching of HTTP requests to routes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,35 +8,35 @@ from urllib.parse import unquote
 from mcp_taskruns.core.format.templates import placeholders_of
 from mcp_taskruns.core.rest.routes import Route
 
-_HOLE = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
+_PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
 
 
 @dataclass(frozen=True)
 class Match:
-    """A route, and what stands in the path for its variables."""
+    """A route and the values of the placeholders in its path."""
 
     route: Route
     variables: Mapping[str, str]
 
 
 class Router:
-    """Routes by their paths; each is also found below its capability's prefix."""
+    """Finds the route of a request by its path; each route is also found below the prefix of its capability."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        # By the number of their segments; what stands in a path is closer than a variable.
         self._patterns: dict[int, list[_Pattern]] = {}
+        """By the number of segments; literal segments before placeholders."""
         for route in routes:
-            for path in dict.fromkeys((route.path, f"/{route.tool.prefix}{route.claimed or route.path}")):
+            for path in dict.fromkeys((route.path, f"/{route.tool.prefix}{route.shared_path or route.path}")):
                 pattern = _Pattern(route, path)
                 self._patterns.setdefault(len(pattern.segments), []).append(pattern)
         for patterns in self._patterns.values():
             patterns.sort(key=lambda pattern: pattern.order)
-        self._claims = [_Pattern(route, route.claimed) for route in routes if route.claimed]
+        self._shared = [_Pattern(route, route.shared_path) for route in routes if route.shared_path]
 
     def find(self, method: str, path: str) -> Match | list[str]:
-        """The route of a request, or the methods that there are at its path."""
+        """Return the route of a request, or the methods of the routes at this path."""
         allowed: list[str] = []
-        segments = _segments(path)
+        segments = _split_path(path)
         for pattern in self._patterns.get(len(segments), ()):
             values = pattern.match(segments)
             if values is None:
@@ -46,24 +46,24 @@ class Router:
             allowed.append(pattern.route.method)
         return allowed
 
-    def claims(self, method: str, path: str) -> list[str]:
-        """Where the routes are that several files have at this path."""
-        segments = _segments(path)
-        found = [pattern.route for pattern in self._claims if pattern.match(segments) is not None]
-        return [route.path for route in found if route.method == method]
+    def find_moved(self, method: str, path: str) -> list[str]:
+        """Return the paths of the routes that are not served at this path because several files declare it."""
+        segments = _split_path(path)
+        routes = [pattern.route for pattern in self._shared if pattern.match(segments) is not None]
+        return [route.path for route in routes if route.method == method]
 
 
 class _Pattern:
-    """A path with variables, segment by segment: what is encoded in a segment belongs to it."""
+    """A path with placeholders. It is matched segment by segment, so an encoded slash belongs to its segment."""
 
     def __init__(self, route: Route, path: str) -> None:
         self.route = route
         self.names = placeholders_of(path)
-        self.segments = [_HOLE.split(segment) for segment in path.split("/")]
+        self.segments = [_PLACEHOLDER.split(segment) for segment in path.split("/")]
         self.order = [(len(pieces) > 1, -sum(map(len, pieces)), pieces) for pieces in self.segments]
 
     def match(self, segments: list[str]) -> list[str] | None:
-        """What stands for the variables, None where the path is another one."""
+        """Return the values of the placeholders, or None if the path does not match."""
         if len(segments) != len(self.segments):
             return None
         values: list[str] = []
@@ -75,26 +75,29 @@ class _Pattern:
         return values
 
 
-def _segments(path: str) -> list[str]:
+def _split_path(path: str) -> list[str]:
     return [unquote(segment) for segment in path.split("/")]
 
 
 def _match_segment(pieces: list[str], text: str) -> list[str] | None:
-    """What stands between the literal pieces of a segment: as little as can be, and not nothing; in one go."""
+    """Return the text between the literal pieces of a segment, or None if the segment does not match.
+
+    Each value is as short as possible and not empty. The time is linear, unlike that of a regular expression.
+    """
     first, *others = pieces
     if not others:
         return [] if text == first else None
     if not text.startswith(first):
         return None
     values: list[str] = []
-    place = len(first)
+    start = len(first)
     for piece in others[:-1]:
-        at = text.find(piece, place + 1)
-        if at < 0:
+        end = text.find(piece, start + 1)
+        if end < 0:
             return None
-        values.append(text[place:at])
-        place = at + len(piece)
+        values.append(text[start:end])
+        start = end + len(piece)
     end = len(text) - len(others[-1])
-    if end <= place or not text.endswith(others[-1]):
+    if end <= start or not text.endswith(others[-1]):
         return None
-    return [*values, text[place:end]]
+    return [*values, text[start:end]]

@@ -1,4 +1,4 @@
-"""The REST side of capability files: which request is which call of which tool."""
+"""The routes of the REST server, compiled from the `rest` adapters of capability files."""
 
 import json
 import re
@@ -13,180 +13,218 @@ from mcp_taskruns.core.model.operation import ArgumentReference, Location, Opera
 from mcp_taskruns.core.model.tool import Tool
 
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods whose requests have no body, so all arguments are in the URL."""
 
 _BOOLEANS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
 class Route:
-    """One operation of the REST side.
+    """One operation of the REST server.
 
-    `path` is the path as it is served, with `variables` that are arguments of the tool, by the names they have there.
-    `places` say where a caller passes each argument: an argument that is all of the body is named in `body`, others
-    of the body are its members. `source` is the file, `name` distinct among all routes. `claimed` is the path that the
-    file has, where that is another file's as well.
+    Attributes:
+        method: the HTTP method.
+        path: the path at which the route is served.
+        tool: the tool that a request calls.
+        variables: the argument of each placeholder in the path.
+        locations: where a caller passes each argument.
+        body: the argument that is the whole request body; empty if arguments are members of the body.
+        source: the capability file.
+        name: a name that no other route has.
+        shared_path: the path in the file, if other files declare it too; `path` is then below the file's prefix.
     """
 
     method: str
     path: str
     tool: Tool = field(hash=False)
     variables: Mapping[str, str] = field(hash=False)
-    places: Mapping[str, Location] = field(hash=False)
+    locations: Mapping[str, Location] = field(hash=False)
     body: str = ""
     source: str = ""
     name: str = ""
-    claimed: str = ""
+    shared_path: str = ""
 
 
 @dataclass(frozen=True)
 class Routes:
-    """The routes to be served, and sentences about those that are not where their files put them."""
+    """The routes to serve, and sentences about routes that are not served where their files declare them."""
 
     routes: tuple[Route, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def compile_routes(rest_tools: Sequence[Tool], served: Sequence[Tool]) -> Routes:
-    """The routes of the tools that the REST side calls.
+    """Compile the routes of the tools that REST adapters call.
 
-    Where a tool that is served calls the same operation with the same arguments, the route is that tool's. Where two
-    files claim one route, each is served below its prefix; where one file claims it twice, the first has it.
+    If a served MCP tool calls the same operation with the same arguments, the route calls that tool. If several files
+    declare the same route, each is served below its prefix. If one file declares a route twice, the first is served.
     """
-    twins = {identity(tool): tool for tool in reversed(served) if not tool.is_wait_tool}
-    found = [_route(tool, _twin(tool, twins)) for tool in rest_tools if tool.route is not None]
-    notes: list[str] = []
-    alone = list(_without_duplicates(found, notes))
-    claims = Counter(route_key(route.method, route.path) for route in alone)
-    prefixes = Counter((route.tool.prefix, route_key(route.method, route.path)) for route in alone)
-    routes: list[Route] = []
-    for route in alone:
-        key = (route.tool.prefix, route_key(route.method, route.path))
-        if claims[key[1]] > 1:
-            prefix = route.tool.prefix if prefixes[key] == 1 else slug(file_of(route.source).rsplit(".", 1)[0])
-            routes.append(replace(route, path=f"/{prefix}{route.path}", claimed=route.path))
-            notes.append(
-                f"{route.method} {route.path} is claimed by more than one file: that of {file_of(route.source)} is "
-                f"served at {routes[-1].path}"
-            )
-        else:
-            routes.append(route)
+    equivalent = {operation_key(tool): tool for tool in reversed(served) if not tool.is_wait_tool}
+    declared = [_compile_route(tool, _equivalent_tool(tool, equivalent)) for tool in rest_tools if tool.route]
+    distinct = _remove_duplicates(declared)
+    routes = _separate_conflicts(distinct)
     names = distinct_names([route.tool.name for route in routes])
+    notes = [*_describe_duplicates(declared), *map(_describe_conflict, filter(_is_moved, routes))]
     return Routes(tuple(replace(route, name=name) for route, name in zip(routes, names, strict=True)), tuple(notes))
 
 
 def route_key(method: str, path: str) -> str:
-    """What two routes share that answer the same requests."""
+    """Return a key that is equal for routes that match the same requests."""
     return f"{method} {PLACEHOLDER.sub('{}', path)}"
 
 
-def _without_duplicates(routes: Iterable[Route], notes: list[str]) -> Iterator[Route]:
-    """The routes without those that their own file has before."""
+def _declaration(route: Route) -> tuple[str, str]:
+    return route.source, route_key(route.method, route.path)
+
+
+def _remove_duplicates(routes: Iterable[Route]) -> list[Route]:
+    first: dict[tuple[str, str], Route] = {}
+    for route in routes:
+        first.setdefault(_declaration(route), route)
+    return list(first.values())
+
+
+def _describe_duplicates(routes: Sequence[Route]) -> Iterator[str]:
     seen: set[tuple[str, str]] = set()
     for route in routes:
-        claim = (route.source, route_key(route.method, route.path))
-        if claim in seen:
-            notes.append(f"{route.method} {route.path} is there twice in {file_of(route.source)}: the first is served")
-        else:
-            yield route
-        seen.add(claim)
+        if _declaration(route) in seen:
+            name = file_of(route.source)
+            yield f"{route.method} {route.path} is declared twice in {name}: the first declaration is served"
+        seen.add(_declaration(route))
 
 
-def identity(tool: Tool) -> tuple[Any, ...]:
-    """What tools share that call the same operation."""
+def _separate_conflicts(routes: Sequence[Route]) -> list[Route]:
+    """Move routes that several files declare below the prefixes of their files."""
+    files = Counter(route_key(route.method, route.path) for route in routes)
+    prefixes = Counter((route.tool.prefix, route_key(route.method, route.path)) for route in routes)
+    return [
+        _move_below_prefix(route, is_unique=prefixes[route.tool.prefix, key] == 1) if files[key] > 1 else route
+        for route in routes
+        for key in (route_key(route.method, route.path),)
+    ]
+
+
+def _move_below_prefix(route: Route, *, is_unique: bool) -> Route:
+    """Return the route below the prefix of its file, or below the file's name if another file has that prefix."""
+    prefix = route.tool.prefix if is_unique else slug(file_of(route.source).rsplit(".", 1)[0])
+    return replace(route, path=f"/{prefix}{route.path}", shared_path=route.path)
+
+
+def _is_moved(route: Route) -> bool:
+    return bool(route.shared_path)
+
+
+def _describe_conflict(route: Route) -> str:
+    return (
+        f"{route.method} {route.shared_path} is declared by more than one file: that of {file_of(route.source)} is "
+        f"served at {route.path}"
+    )
+
+
+def operation_key(tool: Tool) -> tuple[Any, ...]:
+    """Return a key that is equal for tools that call the same operation."""
     operation = tool.operation
     return tool.prefix, operation.namespace, operation.name, operation.method, operation.path
 
 
-def _twin(tool: Tool, twins: Mapping[tuple[Any, ...], Tool]) -> Tool:
-    twin = twins.get(identity(tool))
-    return tool if twin is None or _arguments(twin) != _arguments(tool) else twin
+def _equivalent_tool(tool: Tool, served: Mapping[tuple[Any, ...], Tool]) -> Tool:
+    """Return the served tool with the same operation and arguments, or else the tool itself."""
+    other = served.get(operation_key(tool))
+    return tool if other is None or _argument_names(other) != _argument_names(tool) else other
 
 
-def _arguments(tool: Tool) -> set[str]:
+def _argument_names(tool: Tool) -> set[str]:
     return set(tool.input_schema["properties"]) - tool.server_arguments
 
 
-def _route(rest: Tool, tool: Tool) -> Route:
-    assert rest.route is not None
-    method, path, source = rest.route
-    variables = dict(_variables(path, tool))
+def _compile_route(rest_tool: Tool, tool: Tool) -> Route:
+    """Compile the route that `rest_tool` declares. Requests call `tool`."""
+    assert rest_tool.route is not None
+    method, path, source = rest_tool.route
+    variables = dict(_path_variables(path, tool))
     return Route(
         method=method.upper(),
         path=path if path.startswith("/") else f"/{path}",
         tool=tool,
         variables=variables,
-        places=_places(method.upper(), tool, set(variables.values())),
-        body=_whole_body(tool.operation),
+        locations=_argument_locations(method.upper(), tool, set(variables.values())),
+        body=_whole_body_argument(tool.operation),
         source=source,
         name=tool.name,
     )
 
 
-def same_variable(name: str) -> str:
-    """A name as paths have it: without case, hyphens and underscores."""
+def normalize_name(name: str) -> str:
+    """Return a name without case, hyphens and underscores, to compare the spellings of a placeholder."""
     return re.sub(r"[-_]", "", name).lower()
 
 
-def _variables(path: str, tool: Tool) -> Iterator[tuple[str, str]]:
-    """The argument that each variable of a path is; the provider's name for it counts as well."""
-    known = {same_variable(name): name for name in reversed(list(tool.input_schema["properties"]))}
+def _path_variables(path: str, tool: Tool) -> Iterator[tuple[str, str]]:
+    """Yield each placeholder of a path with its argument, which may have the provider's name or another spelling."""
+    properties = tool.input_schema["properties"]
+    known = {normalize_name(name): name for name in reversed(list(properties))}
     for parameter in tool.operation.parameters:
         if parameter.argument and parameter.location is Location.PATH:
-            known.setdefault(same_variable(parameter.name), parameter.argument)
+            known.setdefault(normalize_name(parameter.name), parameter.argument)
     for name in placeholders_of(path):
-        argument = name if name in tool.input_schema["properties"] else known.get(same_variable(name))
+        argument = name if name in properties else known.get(normalize_name(name))
         if argument is not None:
             yield name, argument
 
 
-def _places(method: str, tool: Tool, in_path: set[str]) -> dict[str, Location]:
-    locations = {parameter.argument: parameter.location for parameter in tool.operation.parameters}
-    places: dict[str, Location] = {}
+def _argument_locations(method: str, tool: Tool, in_path: set[str]) -> dict[str, Location]:
+    parameters = {parameter.argument: parameter.location for parameter in tool.operation.parameters}
+    locations: dict[str, Location] = {}
     for name in tool.input_schema["properties"]:
-        location = locations.get(name, Location.QUERY if name in tool.server_arguments else Location.BODY)
+        location = parameters.get(name, Location.QUERY if name in tool.server_arguments else Location.BODY)
         if name in in_path:
             location = Location.PATH
         elif location in {Location.PATH, Location.COOKIE} or (location is Location.BODY and method in BODILESS):
             location = Location.QUERY
-        places[name] = location
-    return places
+        locations[name] = location
+    return locations
 
 
-def _whole_body(operation: Operation) -> str:
+def _whole_body_argument(operation: Operation) -> str:
     body = operation.body
     return body.name if isinstance(body, ArgumentReference) else ""
 
 
-def read_text(texts: Sequence[str], schema: Mapping[str, Any]) -> Any:
-    """The value that texts of a URL or of a header mean, by the schema of the argument.
+def parse_argument(texts: Sequence[str], schema: Mapping[str, Any]) -> Any:
+    """Convert the texts of a URL or a header to the type that the argument's schema declares.
 
-    What cannot be of its type stays text: the schema says what is wrong with it.
+    Text that cannot be converted is returned unchanged, so that validation reports it.
     """
-    kinds = _kinds(schema)
-    if "array" in kinds and (len(texts) > 1 or len(kinds) == 1):
+    types = _declared_types(schema)
+    if "array" in types and (len(texts) > 1 or len(types) == 1):
         items = schema.get("items", next((one["items"] for one in schema.get("anyOf", ()) if "items" in one), {}))
-        return [read_text([text], items) for text in texts]
+        return [parse_argument([text], items) for text in texts]
     if len(texts) > 1:
         return list(texts)
     text = texts[0]
-    if "string" in kinds:
+    if "string" in types:
         return text
-    if "boolean" in kinds and text.lower() in _BOOLEANS:
+    if "boolean" in types and text.lower() in _BOOLEANS:
         return _BOOLEANS[text.lower()]
+    return _parse_json(text) if types & {"integer", "number", "object", "array"} else text
+
+
+def _parse_json(text: str) -> Any:
+    """Return the value of JSON text, or the text itself if it is not JSON or null."""
     try:
-        value = json.loads(text, parse_constant=_refuse) if kinds & {"integer", "number", "object", "array"} else text
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return text
     return text if value is None else value
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+def _refuse_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
 
 
-def _kinds(schema: Mapping[str, Any]) -> set[str]:
-    kind = schema.get("type", [])
-    kinds = {kind} if isinstance(kind, str) else set(kind)
+def _declared_types(schema: Mapping[str, Any]) -> set[str]:
+    declared = schema.get("type", [])
+    types = {declared} if isinstance(declared, str) else set(declared)
     for option in schema.get("anyOf", ()):
-        kinds |= _kinds(option)
-    return kinds
+        types |= _declared_types(option)
+    return types

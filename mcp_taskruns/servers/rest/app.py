@@ -15,7 +15,7 @@ from mcp_taskruns import __version__
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.rest.router import Match, Router
-from mcp_taskruns.core.rest.routes import Route, read_text
+from mcp_taskruns.core.rest.routes import Route, parse_argument
 from mcp_taskruns.core.runs.events import Event, Progress
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import CallError, InvalidArguments, Kind
@@ -86,7 +86,7 @@ class RestApp:
         if isinstance(found, Match):
             await self._answer(found, request, _without_body(send) if scope["method"] == "HEAD" else send)
             return
-        response = _refuse_route(scope["method"], path, found, router.claims(scope["method"], path))
+        response = _refuse_route(scope["method"], path, found, router.find_moved(scope["method"], path))
         await response(scope, receive, send)
 
     def _now(self) -> "_Served":
@@ -244,15 +244,15 @@ def _arguments(found: Match, request: Request, body: Any) -> dict[str, Any]:
             arguments |= body
         else:
             raise InvalidArguments("the body: must be an object")
-    for name, place in route.places.items():
+    for name, place in route.locations.items():
         if place is Location.HEADER and name in request.headers:
-            arguments[name] = read_text(request.headers.getlist(name), schemas[name])
+            arguments[name] = parse_argument(request.headers.getlist(name), schemas[name])
     for name in request.query_params:
-        arguments[name] = read_text(request.query_params.getlist(name), schemas.get(name, {}))
+        arguments[name] = parse_argument(request.query_params.getlist(name), schemas.get(name, {}))
     for variable, text in found.variables.items():
         argument = route.variables.get(variable)
         if argument is not None:
-            arguments[argument] = read_text([text], schemas[argument])
+            arguments[argument] = parse_argument([text], schemas[argument])
     return arguments
 
 

@@ -30,29 +30,29 @@ NASTY = """<script>alert("1")<b>&amp; ]]> '"""
 def route(
     method: str = "GET",
     path: str = "/v1/runs",
-    places: Mapping[str, tuple[Location, Any]] | None = None,
+    arguments: Mapping[str, tuple[Location, Any]] | None = None,
     required: tuple[str, ...] = (),
     variables: Mapping[str, str] | None = None,
     *,
     name: str = "acme-list-runs",
     prefix: str = "acme",
-    told: str = "Lists the runs.",
+    description: str = "Lists the runs.",
     output_schema: Json | None = None,
     body: str = "",
     **operation: Any,
 ) -> Route:
-    """A route whose arguments are `places`: each one's name, where it is passed and its schema."""
-    places = places or {}
+    """Return a route with these arguments, each a location and a schema."""
+    arguments = arguments or {}
     tool = Tool(
         name=name,
         declared_name=name,
         prefix=prefix,
         title=f"Acme: {name}",
-        description=told,
+        description=description,
         hints=Hints(True, False, True, True),
         input_schema={
             "type": "object",
-            "properties": {argument: schema for argument, (_, schema) in places.items()},
+            "properties": {argument: schema for argument, (_, schema) in arguments.items()},
             "additionalProperties": False,
             "required": list(required),
         },
@@ -67,7 +67,13 @@ def route(
         output_schema=output_schema,
     )
     return Route(
-        method, path, tool, variables or {}, {name: place for name, (place, _) in places.items()}, body, name=name
+        method,
+        path,
+        tool,
+        variables or {},
+        {argument: location for argument, (location, _) in arguments.items()},
+        body,
+        name=name,
     )
 
 
@@ -235,20 +241,20 @@ def test_of_two_routes_for_the_same_requests_the_first_is_told() -> None:
     ],
 )
 def test_an_argument_is_a_parameter_where_it_is_passed(place: Location, schema: Json, written: Json) -> None:
-    (parameter,) = only(documented(route(places={"x": (place, schema)})))["parameters"]
+    (parameter,) = only(documented(route(arguments={"x": (place, schema)})))["parameters"]
     described = {"description": schema["description"]} if "description" in schema else {}
     assert parameter == {"name": "x", "in": str(place), "required": False, **described, **written}
 
 
 def test_an_array_in_the_query_is_its_name_repeated() -> None:
     array = {"type": "array", "items": {"type": "string"}}
-    (parameter,) = only(documented(route(places={"ids": (Location.QUERY, array)})))["parameters"]
+    (parameter,) = only(documented(route(arguments={"ids": (Location.QUERY, array)})))["parameters"]
     assert (parameter["style"], parameter["explode"], parameter["schema"]) == ("form", True, array)
 
 
 def test_a_required_argument_is_a_required_parameter() -> None:
     places = {"a": (Location.QUERY, LIMIT), "b": (Location.QUERY, LIMIT)}
-    parameters = only(documented(route(places=places, required=("b",))))["parameters"]
+    parameters = only(documented(route(arguments=places, required=("b",))))["parameters"]
     assert [(parameter["name"], parameter["required"]) for parameter in parameters] == [("a", False), ("b", True)]
 
 
@@ -268,7 +274,7 @@ def test_an_argument_may_be_the_whole_body() -> None:
 def test_other_arguments_of_the_body_are_members_of_an_object(required: tuple[str, ...], told: Json) -> None:
     title, tags = {"type": "string", "description": "The title."}, {"type": "array", "items": {}}
     places = {"title": (Location.BODY, title), "tags": (Location.BODY, tags)}
-    operation = only(documented(route("POST", places=places, required=required)))
+    operation = only(documented(route("POST", arguments=places, required=required)))
     assert operation["requestBody"] == {
         "required": bool(required),
         "content": {
@@ -428,7 +434,7 @@ def test_the_page_shows_what_the_document_says_of_a_parameter() -> None:
     ],
 )
 def test_the_page_says_what_a_value_may_be_in_a_few_words(schema: Json, told: str) -> None:
-    document = openapi_document([route(places={"x": (Location.QUERY, schema)})], version="1", protected=False)
+    document = openapi_document([route(arguments={"x": (Location.QUERY, schema)})], version="1", protected=False)
     row = docs_page(document).split("<tr>")[-1].split("</tr>")[0]
     cells = [unescape(re.sub("<.*?>", "", cell)) for cell in row.split("<td>")[3:]]
     assert " ".join(filter(None, cells)) == told
@@ -447,7 +453,9 @@ def full(text: str) -> Json:
     """A document that says the text wherever a document can say anything."""
     schema = {"type": "string", "description": text, "default": text, "format": text}
     places = {text: (Location.QUERY, schema), "body": (Location.BODY, schema), "b": (Location.HEADER, {"enum": [text]})}
-    served = route("POST", f"/v1/{text}", places, (text, "body", "b"), name=text, prefix=text, told=text, body="body")
+    served = route(
+        "POST", f"/v1/{text}", places, (text, "body", "b"), name=text, prefix=text, description=text, body="body"
+    )
     document = openapi_document([served], version=text, protected=True, server=f"https://{text}")
     document["info"] |= {"title": text, "description": text}
     operation = document["paths"][f"/v1/{text}"]["post"]
@@ -513,15 +521,15 @@ def command(served: Route, protected: bool = False) -> str:
             'curl "$BASE/v1/TASK_ID.json"',
         ),
         (
-            route(places={"$a[]": (Location.QUERY, {"type": "array", "items": LIMIT})}, required=("$a[]",)),
+            route(arguments={"$a[]": (Location.QUERY, {"type": "array", "items": LIMIT})}, required=("$a[]",)),
             'curl "$BASE/v1/runs?%24a%5B%5D=20"',
         ),
         (
-            route(places={"x": (Location.QUERY, {"type": "array", "examples": [[]]})}, required=("x",)),
+            route(arguments={"x": (Location.QUERY, {"type": "array", "examples": [[]]})}, required=("x",)),
             'curl "$BASE/v1/runs?x="',
         ),
         (
-            route(places={"X-Env": (Location.HEADER, {"examples": ["it's"]})}, required=("X-Env",)),
+            route(arguments={"X-Env": (Location.HEADER, {"examples": ["it's"]})}, required=("X-Env",)),
             "curl \"$BASE/v1/runs\" \\\n  --header 'X-Env: it'\"'\"'s'",
         ),
         (

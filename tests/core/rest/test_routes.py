@@ -8,7 +8,7 @@ import pytest
 
 from mcp_taskruns.core.model.operation import ArgumentReference, BaseUri, Location, Operation, Parameter
 from mcp_taskruns.core.model.tool import Hints, Tool
-from mcp_taskruns.core.rest.routes import Route, Routes, compile_routes, read_text, route_key, same_variable
+from mcp_taskruns.core.rest.routes import Route, Routes, compile_routes, normalize_name, parse_argument, route_key
 from tests.core.documents import Json
 
 TEXT = {"type": "string"}
@@ -76,7 +76,7 @@ def paths(routes: Routes) -> list[str]:
 def test_a_route_has_the_method_and_the_path_of_its_file(method: str, path: str, served_as: str) -> None:
     route = only(compile_routes([tool(method, path)], []))
     assert f"{route.method} {route.path}" == served_as
-    assert (route.source, route.name, route.claimed, route.body) == ("acme.yaml", "acme-list-runs", "", "")
+    assert (route.source, route.name, route.shared_path, route.body) == ("acme.yaml", "acme-list-runs", "", "")
 
 
 def test_a_tool_without_a_route_has_none() -> None:
@@ -94,7 +94,7 @@ def test_a_tool_without_a_route_has_none() -> None:
     ],
 )
 def test_names_are_the_same_without_case_hyphens_and_underscores(one: str, other: str, same: bool) -> None:
-    assert (same_variable(one) == same_variable(other)) is same
+    assert (normalize_name(one) == normalize_name(other)) is same
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_a_variable_is_the_argument_of_its_name(
     ],
 )
 def test_an_argument_is_passed_where_it_goes_or_in_the_query(method: str, location: Location, place: Location) -> None:
-    assert only(compile_routes([tool(method, "/v1/runs", {"x": location})], [])).places == {"x": place}
+    assert only(compile_routes([tool(method, "/v1/runs", {"x": location})], [])).locations == {"x": place}
 
 
 def test_an_argument_of_the_servers_own_is_passed_in_the_query_and_one_of_the_path_in_the_path() -> None:
     given = tool("POST", "/v1/{id}", {"id": Location.QUERY, "b": Location.BODY}, own=["wait_seconds"])
-    assert only(compile_routes([given], [])).places == {
+    assert only(compile_routes([given], [])).locations == {
         "id": Location.PATH,
         "b": Location.BODY,
         "wait_seconds": Location.QUERY,
@@ -175,7 +175,7 @@ def test_a_route_is_a_call_of_the_served_tool_with_the_same_operation_and_argume
     own = replace(own, input_schema={"properties": {"all_pages": {}, **rest.input_schema["properties"]}})
     route = only(compile_routes([rest], [own]))
     assert (route.tool, route.name) == (own, "acme-mcp")
-    assert route.places == {"all_pages": Location.QUERY, "x": Location.QUERY}
+    assert route.locations == {"all_pages": Location.QUERY, "x": Location.QUERY}
 
 
 def test_of_two_such_tools_it_is_the_first() -> None:
@@ -208,11 +208,11 @@ def test_a_path_of_two_files_is_served_below_the_prefix_of_each_with_a_note() ->
     free = tool("DELETE", "/v1/tasks/{id}", prefix="runway", source="b.yaml", name="free")
     found = compile_routes([one, other, free], [])
     assert paths(found) == ["GET /render/v1/tasks/{taskid}", "GET /runway/v1/tasks/{id}", "DELETE /v1/tasks/{id}"]
-    assert [route.claimed for route in found.routes] == ["/v1/tasks/{taskid}", "/v1/tasks/{id}", ""]
+    assert [route.shared_path for route in found.routes] == ["/v1/tasks/{taskid}", "/v1/tasks/{id}", ""]
     assert found.notes == (
-        "GET /v1/tasks/{taskid} is claimed by more than one file: that of a.yaml is served at "
+        "GET /v1/tasks/{taskid} is declared by more than one file: that of a.yaml is served at "
         "/render/v1/tasks/{taskid}",
-        "GET /v1/tasks/{id} is claimed by more than one file: that of b.yaml is served at /runway/v1/tasks/{id}",
+        "GET /v1/tasks/{id} is declared by more than one file: that of b.yaml is served at /runway/v1/tasks/{id}",
     )
 
 
@@ -232,7 +232,7 @@ def test_a_path_that_one_file_has_twice_is_that_of_the_first_with_a_note() -> No
     again = tool("GET", "/v1/{b}", name="again", source="acme.yaml with overlays/acme.yaml")
     found = compile_routes([first, again], [])
     assert [route.name for route in found.routes] == ["first"]
-    assert found.notes == ("GET /v1/{b} is there twice in acme.yaml: the first is served",)
+    assert found.notes == ("GET /v1/{b} is declared twice in acme.yaml: the first declaration is served",)
 
 
 def test_names_are_distinct_where_a_tool_has_two_routes() -> None:
@@ -302,5 +302,5 @@ OBJECT = {"type": "object"}
 def test_texts_mean_what_the_schema_says_and_stay_texts_where_they_cannot(
     texts: list[str], schema: Json, value: Any
 ) -> None:
-    read = read_text(texts, schema)
+    read = parse_argument(texts, schema)
     assert (type(read), read) == (type(value), value)

@@ -131,7 +131,7 @@ async def test_both_sides_answer_in_one_process_beside_standard_input_and_output
     assert isinstance(block, TextContent)
     assert answer.status_code == 200
     assert answer.text == block.text
-    assert "is claimed by more than one file" in written
+    assert "is declared by more than one file" in written
     assert "Traceback" not in written
     assert len(simulator.requests) == 2
 

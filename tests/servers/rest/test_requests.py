@@ -220,7 +220,7 @@ async def test_json_is_json_under_each_of_its_names(media_type: str) -> None:
         ("GET", f"{THINGS}?name=first&name=last", "name: must be of type string"),
         ("GET", f"{THINGS}?ratio=NaN", "ratio: must be of type number"),
         ("GET", f"{THINGS}?ratio=-Infinity", "ratio: must be of type number"),
-        ("GET", f"{THINGS}?ratio=1e999", "a number without a form"),
+        ("GET", f"{THINGS}?ratio=1e999", "infinity"),
         ("GET", f"{THINGS}?open=yes", "open: must be of type boolean"),
         ("GET", f"{THINGS}?open=1", "open: must be of type boolean"),
         ("GET", f"{THINGS}?where=a", "where: must be of type object"),
