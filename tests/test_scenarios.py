@@ -1,4 +1,4 @@
-"""All 35 tools through every door, against the simulated providers: what a client gets, and what it never gets."""
+"""All 35 tools over every transport and protocol version, against the simulated providers."""
 
 import json
 import re
@@ -36,7 +36,7 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One call: the tool, its arguments (or what makes them of earlier results) and what its answer matches."""
+    """One call: the tool, its arguments, or a function of earlier results, and a pattern for its result."""
 
     tool: str
     arguments: Arguments | Callable[[Results], Arguments]
@@ -53,7 +53,7 @@ def artifact_path(results: Results) -> Arguments:
 
 
 def uploaded(results: Results) -> Arguments:
-    """Carry out the upload that was prepared, as an agent with a shell would."""
+    """Upload a file with the prepared form, as an agent with a shell would."""
     prepared = results["posthog-prepare-direct-uploads-task-run"]["artifacts"][0]
     post = prepared["presigned_post"]
     httpx.post(post["url"], data=post["fields"], files={"file": b"hello"}).raise_for_status()
@@ -159,7 +159,7 @@ DOORS: list[tuple[Door, Era]] = [
 
 @pytest.fixture
 async def simulated() -> AsyncIterator[dict[str, str]]:
-    """The environment that points the server at simulated providers."""
+    """Serve simulated providers that run 100 times as fast; return the environment that points our server at them."""
     simulator = Simulator(speed=100)
     async with serve(simulator) as origin:
         yield simulator.environment(origin)
@@ -172,7 +172,7 @@ def text_of(result: CallToolResult) -> str:
 
 
 @pytest.mark.parametrize(("door", "era"), DOORS)
-async def test_each_tool_returns_the_answer_of_its_provider(door: Door, era: Era, simulated: dict[str, str]) -> None:
+async def test_every_tool_returns_the_response_of_its_provider(door: Door, era: Era, simulated: dict[str, str]) -> None:
     with anyio.fail_after(PATIENCE):
         async with open_client(door, era, simulated) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -186,8 +186,8 @@ async def test_each_tool_returns_the_answer_of_its_provider(door: Door, era: Era
                 text = text_of(result)
                 assert not result.is_error, f"{step.tool}: {text}"
                 assert re.search(step.expected, text), f"{step.tool}: {text[:300]}"
-                says_what_it_returns = listed[step.tool].output_schema is not None
-                assert result.structured_content == (json.loads(text) if says_what_it_returns else None)
+                has_output_schema = listed[step.tool].output_schema is not None
+                assert result.structured_content == (json.loads(text) if has_output_schema else None)
                 if text.startswith("{"):
                     results[step.tool] = json.loads(text)
 
@@ -204,7 +204,7 @@ VARIABLES = {"render": "RENDER", "inngest": "INNGEST", "posthog": "POSTHOG", "ru
 
 
 async def call_all(client: Client) -> dict[str, str]:
-    """The error texts of all tools, called with arguments that fit."""
+    """Call all tools with valid arguments and return their error messages."""
     errors: dict[str, str] = {}
     for step in STEPS:
         arguments = step.arguments
@@ -223,17 +223,17 @@ def planted_in(text: str) -> list[str]:
     return [value for value in PLANTED.values() if len(value) > 10 and value in text]
 
 
-AS_IT_IS = ("-m", "mcp_taskruns")
-AT_ONCE = (
+USUAL_COMMAND = ("-m", "mcp_taskruns")
+COMMAND_WITHOUT_BACKOFF = (
     "-c",
     "from mcp_taskruns import __main__; from mcp_taskruns.engine import client; "
     "client.backoff = lambda *_: 0.0; __main__.main()",
 )
-"""A server that does not wait before it tries again."""
+"""A server that retries without backoff."""
 
 
 async def errors_and_log(
-    environment: dict[str, str], door: Door, command: Sequence[str] = AS_IT_IS
+    environment: dict[str, str], door: Door, command: Sequence[str] = USUAL_COMMAND
 ) -> tuple[dict[str, str], str]:
     with tempfile.TemporaryFile("w+") as errors, anyio.fail_after(PATIENCE):
         async with open_client(door, "legacy", environment, errors, command=command) as client:
@@ -243,9 +243,9 @@ async def errors_and_log(
 
 
 @pytest.mark.parametrize("door", ["stdio", "http"])
-async def test_a_wrong_key_is_told_as_such_and_never_repeated(door: Door, simulated: dict[str, str]) -> None:
+async def test_invalid_credential_is_an_auth_error_and_never_shown(door: Door, simulated: dict[str, str]) -> None:
     texts, log = await errors_and_log(simulated | PLANTED, door)
-    assert (log == "") == (door == "http")  # where the server is in this process its log is not told apart
+    assert (log == "") == (door == "http")  # over HTTP the server is in this process, without a log of its own
     for tool, text in texts.items():
         assert re.search(r"answered 40[13]", text), f"{tool}: {text}"
         assert '"kind":"auth"' in text
@@ -254,7 +254,7 @@ async def test_a_wrong_key_is_told_as_such_and_never_repeated(door: Door, simula
 
 
 @pytest.mark.parametrize("door", ["stdio", "http"])
-async def test_a_missing_key_is_told_with_the_variable_to_set(door: Door, simulated: dict[str, str]) -> None:
+async def test_missing_credential_names_its_variable(door: Door, simulated: dict[str, str]) -> None:
     addresses = {name: value for name, value in simulated.items() if name.endswith("_BASE_URL")}
     texts, _ = await errors_and_log(addresses | {"POSTHOG_PROJECT_ID": "1"}, door)
     for tool, text in texts.items():
@@ -264,11 +264,11 @@ async def test_a_missing_key_is_told_with_the_variable_to_set(door: Door, simula
 
 
 @pytest.mark.parametrize("door", ["stdio", "http"])
-async def test_a_provider_that_is_down_is_told_as_such(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreachable_provider_is_a_retryable_error(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "backoff", lambda *_: 0.0)
-    nobody = "http://127.0.0.1:9"  # the discard port: nothing listens there
-    addresses = {f"{name}_BASE_URL": nobody for name in VARIABLES.values()}
-    texts, log = await errors_and_log(PLANTED | addresses, door, AT_ONCE)
+    unused = "http://127.0.0.1:9"  # the discard port, on which nothing listens
+    addresses = {f"{name}_BASE_URL": unused for name in VARIABLES.values()}
+    texts, log = await errors_and_log(PLANTED | addresses, door, COMMAND_WITHOUT_BACKOFF)
     for tool, text in texts.items():
         assert f"{tool.partition('-')[0]} could not be reached: 127.0.0.1:9 refused the connection" in text
         assert '"retryable":true' in text

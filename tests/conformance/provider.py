@@ -1,4 +1,4 @@
-"""A provider of jobs, for the task scenarios of the MCP conformance suite."""
+"""The provider behind the tools that the MCP conformance suite calls."""
 
 import itertools
 import time
@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 
 class Jobs:
-    """Jobs that end by themselves after some seconds, or are cancelled."""
+    """Jobs that end after some seconds or when they are cancelled."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -29,7 +29,7 @@ class Jobs:
         return PlainTextResponse(f"Hello, {request.query_params['name']}!")
 
     async def _confirm(self, _: Request) -> Response:
-        return PlainTextResponse("Nothing is asked here.")
+        return PlainTextResponse("This tool does not ask.")
 
     async def _slow(self, request: Request) -> Response:
         return self._start(float((await request.json()).get("seconds", 0)), "succeeded")
@@ -37,20 +37,20 @@ class Jobs:
     async def _failing(self, _: Request) -> Response:
         return self._start(0.5, "failed")
 
-    def _start(self, seconds: float, end: str) -> Response:
+    def _start(self, seconds: float, status: str) -> Response:
         job = f"job-{next(self._numbers)}"
-        self._ends[job] = (time.monotonic() + seconds, end)
-        return JSONResponse(self._shown(job), 202)
+        self._ends[job] = (time.monotonic() + seconds, status)
+        return JSONResponse(self._to_json(job), 202)
 
     async def _job(self, request: Request) -> Response:
         job = request.path_params["id"]
         if job not in self._ends:
-            return JSONResponse({"error": "no such job"}, 404)
+            return JSONResponse({"error": "job not found"}, 404)
         if request.method == "DELETE":
             self._ends[job] = (time.monotonic(), "canceled")
             return Response(status_code=204)
-        return JSONResponse(self._shown(job))
+        return JSONResponse(self._to_json(job))
 
-    def _shown(self, job: str) -> dict[str, str]:
-        at, end = self._ends[job]
-        return {"id": job, "status": end if time.monotonic() >= at else "running", "text": f"{job} has ended"}
+    def _to_json(self, job: str) -> dict[str, str]:
+        ends_at, status = self._ends[job]
+        return {"id": job, "status": status if time.monotonic() >= ends_at else "running", "text": f"{job} has ended"}

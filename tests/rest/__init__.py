@@ -1,1 +1,1 @@
-"""The REST side under tools that know OpenAPI and nothing of this project."""
+"""Tests of the REST API with tools that read its OpenAPI document."""

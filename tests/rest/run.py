@@ -1,8 +1,8 @@
-"""The REST side under Spectral and Schemathesis: `make test-rest`.
+"""Test the REST API with Spectral and Schemathesis: `make test-rest`.
 
-Spectral lints the OpenAPI document; Schemathesis calls every operation that it tells of, with arguments that fit and
-with arguments that do not: an answer of 5xx is a failure, and one that the document does not tell of. The providers are
-simulated. Arguments: the programs `spectral` and `schemathesis`.
+Spectral lints the OpenAPI document. Schemathesis calls every operation with valid and with invalid arguments. A 5xx
+response, or one that the document does not describe, is a failure. The providers are simulated. The arguments are the
+paths of the programs `spectral` and `schemathesis`.
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.timing import PATIENCE
 HERE = Path(__file__).parent
 
 MAX_WAIT_SECONDS = 2
-"""How long a stream or a wait lasts at most, whatever the fuzzer asks for."""
+"""The longest stream or wait that the fuzzer can ask for."""
 
 SERVER = (
     *(sys.executable, "-m", "mcp_taskruns", "serve", "--transport", "http", "--port", "0"),
@@ -38,13 +38,13 @@ SCHEMATHESIS = (
     *("--max-examples", "15", "--generation-deterministic", "--suppress-health-check", "all"),
     *("--request-timeout", str(10 * MAX_WAIT_SECONDS)),
 )
-START_SECONDS, LINT_SECONDS, FUZZ_SECONDS, STOP_SECONDS = 30, 60, 480, 15
+LINT_SECONDS, FUZZ_SECONDS = PATIENCE, 8 * PATIENCE
 
-_TOLD = re.compile(r"REST on (http://\S+)")
+LISTENING = re.compile(r"REST on (http://\S+)")
 
 
 class Server:
-    """The server in a process of its own: where it listens, and what it logged."""
+    """A server process with its origin and its log."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -53,29 +53,29 @@ class Server:
         self.log: list[str] = []
 
     async def read_log(self) -> None:
-        """Collect what the process logs until it ends."""
+        """Collect the log until the process ends."""
         assert self._process.stderr is not None
         rest = ""
         async for text in TextReceiveStream(self._process.stderr, errors="replace"):
             *lines, rest = (rest + text).split("\n")
             self.log += lines
             for line in lines:
-                if told := _TOLD.search(line):
-                    self.origin = told.group(1)
+                if match := LISTENING.search(line):
+                    self.origin = match.group(1)
                     self._started.set()
         self.log.append(rest)
         self._started.set()
 
     async def is_listening(self) -> bool:
-        """Whether it listens, after waiting for it to."""
-        with anyio.move_on_after(START_SECONDS):
+        """Wait until the server listens; return False if it does not."""
+        with anyio.move_on_after(PATIENCE):
             await self._started.wait()
         return bool(self.origin)
 
 
 @asynccontextmanager
 async def running(command: Sequence[str]) -> AsyncIterator[Server]:
-    """The server, whether it listens or not; it is ended on the way out."""
+    """Run the server and stop it after the block."""
     async with await anyio.open_process(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         server = Server(process)
         async with anyio.create_task_group() as tasks:
@@ -85,48 +85,48 @@ async def running(command: Sequence[str]) -> AsyncIterator[Server]:
             finally:
                 if process.returncode is None:
                     process.terminate()
-                with anyio.move_on_after(STOP_SECONDS, shield=True):
+                with anyio.move_on_after(PATIENCE, shield=True):
                     await process.wait()
                 if process.returncode is None:
                     process.kill()
 
 
 async def run_tool(name: str, command: Sequence[str], seconds: float) -> bool:
-    """Whether the tool finds nothing wrong; what it says is shown."""
-    with tempfile.TemporaryDirectory() as folder:  # tools may write beside themselves
+    """Run a tool with its output shown; return whether it passes."""
+    with tempfile.TemporaryDirectory() as folder:  # tools may write to the working directory
         process = await anyio.open_process(command, stdin=subprocess.DEVNULL, stdout=None, stderr=None, cwd=folder)
         async with process:
             with anyio.move_on_after(seconds):
                 await process.wait()
             if process.returncode is None:
                 process.kill()
-                print(f"{name} did not end within {seconds} s", flush=True)
+                print(f"{name} did not end within {seconds:.0f} s", flush=True)
     return process.returncode == 0
 
 
 async def main(spectral: str, schemathesis: str, command: Sequence[str] = SERVER) -> int:
-    """Run both tools; the exit code is 1 when one of them, or the server's log, tells of anything wrong."""
-    found: dict[str, bool] = {}
+    """Run both tools; return exit code 1 if one of them fails, or if the log has a traceback."""
+    passed: dict[str, bool] = {}
     async with running(command) as server:
         if not await server.is_listening():
-            print("\n".join(["the server does not say where its REST side is:", *server.log]))
+            print("\n".join(["The server did not start:", *server.log]))
             return 1
         async with httpx.AsyncClient(base_url=server.origin, trust_env=False, timeout=PATIENCE) as client:
             document = (await client.get("/openapi.json")).raise_for_status()
             page = (await client.get("/docs")).raise_for_status()
-        found["page"] = page.headers["content-type"].startswith("text/html") and "</html>" in page.text
+        passed["page"] = page.headers["content-type"].startswith("text/html") and "</html>" in page.text
         with tempfile.TemporaryDirectory() as folder:
             path = anyio.Path(folder) / "openapi.json"
             await path.write_bytes(document.content)
-            found["Spectral"] = await run_tool("Spectral", [spectral, *SPECTRAL, str(path)], LINT_SECONDS)
+            passed["Spectral"] = await run_tool("Spectral", [spectral, *SPECTRAL, str(path)], LINT_SECONDS)
         url = f"{server.origin}/openapi.json"
-        found["Schemathesis"] = await run_tool("Schemathesis", [schemathesis, *SCHEMATHESIS, url], FUZZ_SECONDS)
-    tracebacks = [place for place, line in enumerate(server.log) if line.startswith("Traceback")]
-    found["log"] = not tracebacks
-    for place in tracebacks[:5]:
-        print("\n".join(server.log[max(place - 1, 0) : place + 40]))
-    print(", ".join(f"{name}: {'passed' if passed else 'FAILED'}" for name, passed in found.items()))
-    return int(not all(found.values()))
+        passed["Schemathesis"] = await run_tool("Schemathesis", [schemathesis, *SCHEMATHESIS, url], FUZZ_SECONDS)
+    tracebacks = [number for number, line in enumerate(server.log) if line.startswith("Traceback")]
+    passed["log"] = not tracebacks
+    for number in tracebacks[:5]:
+        print("\n".join(server.log[max(number - 1, 0) : number + 40]))
+    print(", ".join(f"{name}: {'passed' if has_passed else 'FAILED'}" for name, has_passed in passed.items()))
+    return int(not all(passed.values()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The 31 operations that the shipped files put on their REST side, each sent over a socket and answered.
 
 Methods, paths and parameters are those of capabilities/*.yaml, read by hand; what the provider is asked is what its own
-documentation has (see tests/test_requests.py).
+documentation has (see tests/providers/test_requests.py).
 """
 
 import re
