@@ -10,6 +10,7 @@ from mcp_taskruns.core.checks.capability import check_capability, check_together
 from mcp_taskruns.core.checks.codes import RULES, Finding, Place, Severity
 from mcp_taskruns.core.checks.overlay import check_overlay
 from mcp_taskruns.core.format.compiler import ToolNames
+from mcp_taskruns.core.format.overlay import overlay_place
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.files import capability_files, orphan_overlays, overlay_of
 from mcp_taskruns.loading.sources import (
@@ -18,7 +19,6 @@ from mcp_taskruns.loading.sources import (
     find_place,
     locate_in_file,
     relative_path,
-    replace_indices,
 )
 
 
@@ -115,16 +115,15 @@ def _check_source(source: Source, names: ToolNames, environment: Collection[str]
     yield from map(source.locate_in_overlay, overlay_findings)
     # An unused entry may have added an incomplete part; its other problems are consequences of that.
     unused = [finding.place for finding in overlay_findings if finding.code == "unused-overlay-entry"]
-    unused_parts = [replace_indices(source.unified_overlay, place) for place in unused]
-    if error and not _is_inside(source, find_place(source.merged, error.place), unused_parts):
+    if error and not _is_inside(source, find_place(source.merged, error.place), unused):
         yield source.locate_error(error)
     for finding in findings:
-        if not _is_inside(source, finding.place, unused_parts):
+        if not _is_inside(source, finding.place, unused):
             yield source.locate(finding)
 
 
 def _is_inside(source: Source, place: Place, parts: Sequence[Place]) -> bool:
-    named = replace_indices(source.merged, place)
+    named = overlay_place(source.merged, place)
     return any(named[: len(part)] == part for part in parts)
 
 

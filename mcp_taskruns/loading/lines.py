@@ -7,10 +7,8 @@ from pathlib import Path
 import yaml
 
 from mcp_taskruns.core.checks.codes import Place
-from mcp_taskruns.core.format.dialects import SYNONYMS
+from mcp_taskruns.core.format.dialects import OTHER_SPELLINGS
 from mcp_taskruns.loading.yaml import MERGE, read_nodes
-
-_OLD_SPELLINGS = {keyword: synonym for synonym, keyword in SYNONYMS.items()}
 
 
 def read_lines(path: Path) -> "Lines":
@@ -21,8 +19,8 @@ def read_lines(path: Path) -> "Lines":
 class Lines:
     """The lines, counted from 1, on which the values of a document begin.
 
-    Places may use the unified form of a document: an index of a keyed mapping is the number of an entry, a string in a
-    list is the name or namespace of an item, and keywords have their current spelling.
+    Places may use the unified form of a document: an index of a keyed mapping is the number of an entry, and keywords
+    have their current spelling.
     """
 
     def __init__(self, root: yaml.Node) -> None:
@@ -57,13 +55,11 @@ def _find_entry(node: yaml.Node, step: str | int) -> tuple[yaml.Node, yaml.Node]
         entries = _entries_of(node)
         if isinstance(step, int):
             return next(islice(entries.values(), step, None), None)
-        return entries.get(step) or entries.get(_OLD_SPELLINGS.get(step, step))
+        return entries.get(step) or entries.get(OTHER_SPELLINGS.get(step, step))
     if not isinstance(node, yaml.SequenceNode):
         return None
-    for index, item in enumerate(node.value):
-        if step == index or (isinstance(step, str) and step == _name_of(item)):
-            return item, item
-    return None
+    item = node.value[step] if isinstance(step, int) and step < len(node.value) else None
+    return None if item is None else (item, item)
 
 
 def _entries_of(node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
@@ -75,10 +71,3 @@ def _entries_of(node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]
             for other in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
                 merged |= _entries_of(other) if isinstance(other, yaml.MappingNode) else {}
     return merged | entries
-
-
-def _name_of(item: yaml.Node) -> str | None:
-    """Return the name or namespace of a list item."""
-    entries = _entries_of(item) if isinstance(item, yaml.MappingNode) else {}
-    entry = entries.get("name", entries.get("namespace"))
-    return entry[1].value if entry and isinstance(entry[1], yaml.ScalarNode) else None

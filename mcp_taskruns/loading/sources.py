@@ -8,10 +8,9 @@ from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.checks.codes import Finding, Place, Severity
-from mcp_taskruns.core.checks.overlay import identity
 from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
 from mcp_taskruns.core.format.dialects import unify
-from mcp_taskruns.core.format.overlay import apply_overlay
+from mcp_taskruns.core.format.overlay import apply_overlay, overlay_place
 from mcp_taskruns.core.format.spec import Capability, parse_capability
 from mcp_taskruns.core.model.json_path import format_path
 from mcp_taskruns.core.model.tool import Tool
@@ -51,7 +50,6 @@ class Source:
         self.overlay = overlay
         self.base_document: dict[str, Any] = {}
         self.overlay_document: dict[str, Any] = {}
-        self.unified_overlay: Mapping[str, Any] = {}
         self.merged: Mapping[str, Any] = {}
         self.capability: Capability | None = None
         self.tools: tuple[Tool, ...] = ()
@@ -64,7 +62,6 @@ class Source:
         self.merged = unify(self.base_document)
         if self.overlay:
             self.overlay_document = read_document(self.overlay)
-            self.unified_overlay = unify(self.overlay_document, keep_nulls=True)
             overlay_name = f"overlays/{source}"
             self.merged = apply_overlay(self.base_document, self.overlay_document, overlay_name)
             source = f"{source} with {overlay_name}"
@@ -78,9 +75,9 @@ class Source:
         lines = self._lines_of(self.path)
         if self.overlay:
             overlay_lines = self._lines_of(self.overlay)
-            named = replace_indices(self.merged, finding.place)
+            named = overlay_place(self.merged, finding.place)
             is_deeper = overlay_lines.depth_of(named) > lines.depth_of(finding.place)
-            if is_deeper or _has_value(self.unified_overlay, named):
+            if is_deeper or _has_value(self.overlay_document, named):
                 return locate_in_file(finding, self.overlay, overlay_lines.line_of(named))
         return locate_in_file(finding, self.path, lines.line_of(finding.place))
 
@@ -93,6 +90,11 @@ class Source:
         """Locate the reason for which the file cannot be read or compiled."""
         line = re.match(r"line (\d+)", error.place)
         is_of_overlay = self.overlay and error.source.startswith("overlays/")
+        if is_of_overlay and error.place and not line:
+            message = f"{error.place}: {error.reason}"
+            return self.locate_in_overlay(
+                Finding("invalid-file", find_place(self.overlay_document, error.place), message)
+            )
         if line or is_of_overlay or not self.merged:
             path = self.overlay if self.overlay and is_of_overlay else self.path
             return locate_in_file(Finding("invalid-file", (), error.reason), path, int(line.group(1)) if line else 1)
@@ -124,30 +126,15 @@ def relative_path(path: Path) -> str:
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
-def replace_indices(document: Any, place: Place) -> Place:
-    """Return a place with the names of list items instead of their indices, in lists whose items have names.
-
-    An item without a name gets an empty one: no overlay refers to it.
-    """
-    named: list[str | int] = []
-    for step in place:
-        siblings, document = document, _descend(document, step)
-        has_names = isinstance(step, int) and isinstance(siblings, list) and any(map(identity, siblings))
-        named.append((identity(document) or "") if has_names else step)
-    return tuple(named)
-
-
 def _descend(document: Any, step: str | int) -> Any:
     if isinstance(step, int):
         return document[step] if isinstance(document, list) and step < len(document) else None
     return document.get(step) if isinstance(document, Mapping) else None
 
 
-def _has_value(document: Any, named: Place) -> bool:
-    """Whether a document sets the value at a place of names, itself or by replacing a part around it."""
-    for step in named:
-        if isinstance(document, list):
-            document = dict(enumerate(document)) | {identity(item): item for item in document}
+def _has_value(document: Any, place: Place) -> bool:
+    """Whether an overlay sets the value at a place, itself or by replacing a part around it."""
+    for step in place:
         if not isinstance(document, Mapping):
             return True
         if step not in document:

@@ -317,7 +317,7 @@ KEYWORDS = st.sampled_from(
         "name", "in", "type", "value", "with", "call", "path", "method", "body", "tools", "mapping", "properties",
         "items", "resources", "operations", "inputParameters", "outputParameters", "authentication", "auth", "binds",
         "keys", "consumes", "exposes", "info", "tags", "hints", "namespace", "baseUri", "steps", "ref", "import",
-        "schema", "prefix", "rename", "explode", "env", "redact", "paging", "log", "errors", "limits", "runs", "source",
+        "schema", "prefix", "rename", "explode", "env", "redact", "paging", "log", "errors", "runs", "source",
     ]
 )  # fmt: skip
 

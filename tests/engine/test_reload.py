@@ -211,20 +211,20 @@ async def test_a_file_that_is_written_in_place_is_served(folder: Path) -> None:
 async def test_overlays_are_watched_from_the_first_one_to_the_last(folder: Path) -> None:
     async with watched(folder) as it:
         assert not (folder / "overlays").exists()
-        it.write("overlays/acme.yaml", "prefix: first\n")
+        it.write("overlays/acme.yaml", "overlay: 2\nprefix: first\n")
         await it.until(lambda: it.tools == ["first-list-things"])
-        it.write("overlays/acme.yaml", "prefix: second\n")
+        it.write("overlays/acme.yaml", "overlay: 2\nprefix: second\n")
         await it.until(lambda: it.tools == ["second-list-things"])
         it.remove("overlays/acme.yaml")
         await it.until(lambda: it.tools == ["acme-list-things"])
-        it.write("overlays/acme.yaml", "prefix: third\n")
+        it.write("overlays/acme.yaml", "overlay: 2\nprefix: third\n")
         await it.until(lambda: it.tools == ["third-list-things"])
 
 
 async def test_a_folder_of_overlays_that_is_moved_in_is_noticed(folder: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.mkdir()
-    (made / "acme.yaml").write_text("prefix: moved\n")
+    (made / "acme.yaml").write_text("overlay: 2\nprefix: moved\n")
     async with watched(folder) as it:
         made.rename(folder / "overlays")
         await it.until(lambda: it.tools == ["moved-list-things"])
@@ -232,7 +232,7 @@ async def test_a_folder_of_overlays_that_is_moved_in_is_noticed(folder: Path, tm
 
 async def test_a_folder_of_overlays_that_is_removed_is_noticed(folder: Path) -> None:
     (folder / "overlays").mkdir()
-    (folder / "overlays" / "acme.yaml").write_text("prefix: refined\n")
+    (folder / "overlays" / "acme.yaml").write_text("overlay: 2\nprefix: refined\n")
     async with watched(folder) as it:
         assert it.tools == ["refined-list-things"]
         shutil.rmtree(folder / "overlays")
@@ -281,9 +281,9 @@ async def test_a_bad_change_keeps_all_of_the_old_and_is_told_once_and_its_mend_i
         ("overlays/acme.yaml", "", "overlays/acme.yaml: the file is empty"),
         (
             "overlays/acme.yaml",
-            "capability: {consumes: [{namespace: acme, runs: {read: {operation: gone, id: id}, "
-            "shape: {id: id, state: state}, states: {running: [a]}}}]}\n",
-            "acme.yaml with overlays/acme.yaml: capability.consumes.runs.read: no tool calls the operation 'gone'",
+            "overlay: 2\ncapability: {consumes: {acme: {runs: {read: {operation: gone, run_id_argument: id}, "
+            "fields: {id: $.id, status: $.status}, statuses: {running: [a]}}}}}\n",
+            "acme.yaml with overlays/acme.yaml: capability.consumes.runs.read: no tool calls the operation `gone`",
         ),
     ],
 )
@@ -420,7 +420,7 @@ async def test_changed_files_are_served_as_the_settings_say(folder: Path) -> Non
     (folder / "beta.yaml").write_text(capability("Beta"))
     flags = {"only": ["acme"], "base_uri": ["acme=http://127.0.0.1:9/given"], "no_overlays": True, "tool_names": "spec"}
     async with watched(folder, **flags) as it:
-        it.write("overlays/acme.yaml", "prefix: refined\n")
+        it.write("overlays/acme.yaml", "overlay: 2\nprefix: refined\n")
         it.write("beta.yaml", capability("Beta", "other"))
         it.write("acme.yaml", capability(tool="find-things", url="https://changed.example"))
         await it.until(lambda: it.tools == ["find-things"])
@@ -599,7 +599,11 @@ async def test_the_secrets_of_a_new_file_are_masked_at_once(folder: Path, capsys
 
 
 LIMITS = """\
-capability: {{consumes: [{{namespace: acme, limits: {{rates: [{{of: reads, calls: {calls}, per: 600}}]}}}}]}}
+overlay: 2
+capability:
+  consumes:
+    acme:
+      rate_limits: [{{applies_to: reads, requests: {calls}, per_seconds: 600}}]
 """
 
 

@@ -185,7 +185,7 @@ async def test_the_answer_says_what_was_uploaded_and_what_to_call_next_and_hides
     assert "presigned_post" not in entry
     assert "signature" not in outcome.text
     assert outcome.notes == (
-        "Uploaded: a.md (5 bytes). Now attach to the run what was uploaded: call "
+        "Uploaded: a.md (5 bytes). Now attach the uploaded files to the run: call "
         "posthog-finalize-direct-uploads-task-run with id, name, type and storage_path of each.",
     )
 

@@ -190,79 +190,80 @@ OVERLAID = str(Path("overlays", "thing.yaml"))
     ("overlay", "finding"),
     [
         pytest.param(
-            "capability:\n  exposes:\n  - namespace: mcp\n    tools:\n    - name: cancel-run\n      hints:\n"
-            "        destructive: false\n",
-            f"{OVERLAID}:7: contradictory-hint: thing-cancel-run is not destructive, but its name suggests it (cancel)",
+            "overlay: 2\ncapability:\n  exposes:\n    mcp:\n      tools:\n        cancel-run:\n          hints:\n"
+            "            destructive: false\n",
+            f"{OVERLAID}:8: contradictory-hint: thing-cancel-run is not destructive, but its name suggests it (cancel)",
             id="value set by the overlay",
         ),
         pytest.param(
-            "capability:\n  exposes:\n  - namespace: mcp\n    tools:\n    - name: cancel-run\n      label: Cancel\n"
-            "      hints: null\n  consumes:\n  - namespace: things\n    resources:\n    - name: runs\n"
-            "      operations:\n      - {name: cancel, method: POST}\n",
-            f"{OVERLAID}:7: contradictory-hint: thing-cancel-run is not destructive, but its name suggests it (cancel)",
+            "overlay: 2\ncapability:\n  exposes:\n    mcp:\n      tools:\n        cancel-run:\n"
+            "          label: Cancel\n          hints: null\n  consumes:\n    things:\n      operations:\n"
+            "        cancel: {method: POST}\n",
+            f"{OVERLAID}:8: contradictory-hint: thing-cancel-run is not destructive, but its name suggests it (cancel)",
             id="value deleted by the overlay",
         ),
         pytest.param(
-            "capability:\n  consumes:\n  - namespace: things\n    resources:\n    - name: runs\n      operations:\n"
-            "      - name: get\n        path: /run/{run}\n        inputParameters: null\n",
-            f"{OVERLAID}:8: undeclared-placeholder: {{run}} in /run/{{run}} is not declared, so its argument has no "
+            "overlay: 2\ncapability:\n  consumes:\n    things:\n      operations:\n        get:\n"
+            "          path: /run/{run}\n          inputParameters: null\n",
+            f"{OVERLAID}:7: undeclared-placeholder: {{run}} in /run/{{run}} is not declared, so its argument has no "
             "description",
             id="path set by the overlay",
         ),
         pytest.param(
-            "capability:\n  consumes:\n  - namespace: things\n    baseUri: null\n",
-            f"{OVERLAID}:4: missing-base-uri: `baseUri` is missing",
+            "overlay: 2\ncapability:\n  consumes:\n    things:\n      baseUri: null\n",
+            f"{OVERLAID}:5: missing-base-uri: `baseUri` is missing",
             id="base URI deleted by the overlay",
         ),
         pytest.param(
-            "capability:\n  exposes:\n  - namespace: mcp\n    tools:\n    - name: get-run\n      label: Run\n"
-            "    - {name: again, call: things.get}\n",
-            f"{OVERLAID}:7: missing-description: thing-again has no description",
+            "overlay: 2\ncapability:\n  exposes:\n    mcp:\n      tools:\n        get-run:\n          label: Run\n"
+            "        again: {call: things.get}\n",
+            f"{OVERLAID}:8: missing-description: thing-again has no description",
             id="tool added by the overlay",
         ),
         pytest.param(
-            "capability:\n  consumes:\n    things:\n      baseUri: ''\n",
-            f"{OVERLAID}:4: missing-base-uri: `baseUri` is empty",
-            id="keyed mapping",
-        ),
-        pytest.param(
-            "capability:\n  consumes:\n  - namespace: things\n    resources:\n    - name: runs\n      operations:\n"
-            "      - name: get\n        accept: null\n",
-            f"{OVERLAID}:8: unused-overlay-entry: accept of get is null, but there is nothing to delete",
+            "overlay: 2\ncapability:\n  consumes:\n    things:\n      operations:\n        get:\n"
+            "          accept: null\n",
+            f"{OVERLAID}:7: unused-overlay-entry: accept of get is null, but there is nothing to delete",
             id="overlay entry without effect",
         ),
         pytest.param(
-            "capability:\n  exposes:\n  - namespace: mcp\n    tools:\n    - name: get-runs\n      label: Run\n",
-            f"{OVERLAID}:5: unused-overlay-entry: `tools` of the capability file has no get-runs, and the entry is "
+            "overlay: 2\ncapability:\n  exposes:\n    mcp:\n      tools:\n        get-runs:\n          label: Run\n",
+            f"{OVERLAID}:6: unused-overlay-entry: `tools` of the capability file has no get-runs, and the entry is "
             "not a complete new item",
             id="unused overlay entry without its consequences",
         ),
         pytest.param(
-            "capability:\n  consumes:\n  - namespace: things\n    errors:\n    - status: 404\n"
-            "    - says: (?P<root>.)\n      hint: Use {rot}.\n",
-            f"{OVERLAID}:7: unknown-hint-placeholder: the hint has a placeholder {{rot}}, but the pattern has no group "
+            "overlay: 2\ncapability:\n  consumes:\n    things:\n      errors:\n        one: {status: 404}\n"
+            "        two:\n          message_matches: (?P<root>.)\n          hint: Use {rot}.\n",
+            f"{OVERLAID}:9: unknown-hint-placeholder: the hint has a placeholder {{rot}}, but the pattern has no group "
             "of that name",
-            id="list item without a name",
+            id="error rule",
         ),
         pytest.param(
-            "capability:\n  consumes:\n  - namespace: things\n    runs:\n      read: {operation: nothing}\n"
-            "      shape: {}\n      states: {}\n",
-            f"{OVERLAID}:5: invalid-file: capability.consumes.runs.read: no tool calls the operation 'nothing'",
+            "overlay: 2\ncapability:\n  consumes:\n    things:\n      runs:\n        read: {operation: nothing}\n"
+            "        fields: {}\n        statuses: {}\n",
+            f"{OVERLAID}:6: invalid-file: capability.consumes.runs.read: no tool calls the operation `nothing`",
             id="compile error",
         ),
         pytest.param(
-            "capability:\n  consumes:\n  - namespace: things\n    limits: {concurrency: 0}\n",
-            f"{OVERLAID}:4: invalid-file: capability.consumes[0].limits.concurrency: Input should be greater than 0",
+            "overlay: 2\ncapability:\n  consumes:\n    things:\n      max_concurrent_requests: 0\n",
+            f"{OVERLAID}:5: invalid-file: capability.consumes.things.max_concurrent_requests: must be greater than 0",
             id="invalid value",
         ),
         pytest.param(
-            "prefix: a\nprefix: b\n",
-            f"{OVERLAID}:2: invalid-file: duplicate key 'prefix'",
+            "overlay: 2\ncapability:\n  consumes:\n    things:\n      operations:\n        get: {timeout: 5}\n",
+            f"{OVERLAID}:6: invalid-file: capability.consumes.things.operations.get: unknown key `timeout`; did you "
+            "mean `timeout_seconds`?",
+            id="unknown key",
+        ),
+        pytest.param(
+            "overlay: 2\nprefix: a\nprefix: b\n",
+            f"{OVERLAID}:3: invalid-file: duplicate key 'prefix'",
             id="duplicate key",
         ),
         pytest.param("", f"{OVERLAID}:1: invalid-file: the file is empty", id="empty overlay"),
         pytest.param(
-            "info: {label: Thing}\n",
+            "overlay: 2\ninfo: {label: Thing}\n",
             "thing.yaml:29: missing-description: thing-cancel-run: the description 'Cancel run' only repeats the name",
             id="value set by the capability file",
         ),
@@ -278,8 +279,7 @@ def test_finding_is_located_where_its_value_is_set(tmp_path: Path, overlay: str,
 def test_finding_of_an_item_without_a_name_is_never_located_in_the_overlay(tmp_path: Path) -> None:
     text = THING.replace("    - name: runs\n      path:", "    - path:").replace(", description: Which run.", "")
     written(tmp_path, text.replace("{name: id, in: path}", "{name: other, in: query}"))
-    added = "{name: s, path: /s, operations: [{name: s, method: GET}]}"
-    overlay = f"capability: {{consumes: [{{namespace: things, resources: [{added}]}}]}}"
+    overlay = "overlay: 2\ncapability: {consumes: {things: {operations: {s: {path: /s, method: GET}}}}}"
     written(tmp_path, overlay, "overlays/thing.yaml")
     (line,) = lines(check_files([tmp_path]))
     assert line.startswith("thing.yaml:11: undeclared-placeholder: {id} in /runs/{id}")
@@ -297,7 +297,7 @@ def test_invalid_file_does_not_stop_the_check_of_others(tmp_path: Path) -> None:
     result = check_files([tmp_path])
     assert lines(result) == [
         "a.yaml:1: invalid-file: a capability file must be a mapping, not a list",
-        "c.yaml:4: invalid-file: capability.consumes[0].resources: has to be a list, or a mapping keyed by name",
+        "c.yaml:4: invalid-file: capability.consumes[0].resources: must be a list, or a mapping keyed by name",
         "d.yaml:1: invalid-file: naftiko: the format's version is missing; is this a capability file?",
         "e.yaml:1: invalid-file: mapping values are not allowed in this context",
     ]
@@ -307,7 +307,7 @@ def test_invalid_file_does_not_stop_the_check_of_others(tmp_path: Path) -> None:
 
 def test_overlay_without_a_capability_file_is_an_error(tmp_path: Path) -> None:
     written(tmp_path, THING)
-    path = written(tmp_path, "prefix: b\n", "overlays/other.yaml")
+    path = written(tmp_path, "overlay: 2\nprefix: b\n", "overlays/other.yaml")
     finding = (
         f"{Path('overlays', 'other.yaml')}:1: unused-overlay-entry: there is no capability file other.yaml for "
         "this overlay"
@@ -319,10 +319,10 @@ def test_overlay_without_a_capability_file_is_an_error(tmp_path: Path) -> None:
 
 def test_overlay_is_checked_with_its_capability_file(tmp_path: Path) -> None:
     base = written(tmp_path, THING)
-    overlay = written(tmp_path, "capability: {exposes: [{namespace: mcps, port: 1}]}", "overlays/thing.yaml")
+    overlay = written(tmp_path, "overlay: 2\ncapability: {exposes: {mcps: {port: 1}}}", "overlays/thing.yaml")
     found = lines(check_files([base]))
     assert len(found) == 1
-    assert found[0].startswith(f"{OVERLAID}:1: unused-overlay-entry: `exposes` of the capability file has no mcps")
+    assert found[0].startswith(f"{OVERLAID}:2: unused-overlay-entry: `exposes` of the capability file has no mcps")
     assert lines(check_files([overlay])) == lines(check_files([overlay, base, tmp_path])) == found
     # An overlay that is listed itself is checked even with --no-overlays.
     assert lines(check_files([overlay], overlays=False)) == found

@@ -91,7 +91,7 @@ def test_builtin_files_of_an_installed_package_are_inside_it(tmp_path: Path, mon
 
 def test_overlay_is_applied_to_the_file_of_its_name(tmp_path: Path) -> None:
     written(tmp_path, THING)
-    written(tmp_path, "prefix: other", "overlays/thing.yaml")
+    written(tmp_path, "overlay: 2\nprefix: other", "overlays/thing.yaml")
     written(tmp_path, "- not used", "overlays/unused.yaml")
     assert [tool.name for tool in load_tools([tmp_path])] == ["other-list-things"]
 
@@ -99,14 +99,14 @@ def test_overlay_is_applied_to_the_file_of_its_name(tmp_path: Path) -> None:
 def test_source_includes_the_overlay(tmp_path: Path) -> None:
     path = written(tmp_path, THING)
     assert load_capability(path).source == "thing.yaml"
-    written(tmp_path, "info: {label: Thing}", "overlays/thing.yaml")
+    written(tmp_path, "overlay: 2\ninfo: {label: Thing}", "overlays/thing.yaml")
     assert load_capability(path).source == "thing.yaml with overlays/thing.yaml"
     assert load_capability(path, overlays=False).source == "thing.yaml"
 
 
 def test_overlays_can_be_disabled(tmp_path: Path) -> None:
     written(tmp_path, THING)
-    written(tmp_path, "prefix: other", "overlays/thing.yaml")
+    written(tmp_path, "overlay: 2\nprefix: other", "overlays/thing.yaml")
     assert [tool.name for tool in load_tools([tmp_path], overlays=False)] == ["thing-list-things"]
 
 
@@ -146,7 +146,7 @@ def test_tilde_is_expanded_to_the_home_folder(tmp_path: Path, monkeypatch: pytes
 def test_orphan_overlays_are_those_without_a_capability_file(tmp_path: Path) -> None:
     written(tmp_path, THING)
     for name in ("thing.yaml", "b.yaml", "a.yml", "notes.txt"):
-        written(tmp_path, "prefix: other", f"overlays/{name}")
+        written(tmp_path, "overlay: 2\nprefix: other", f"overlays/{name}")
     (tmp_path / "a.yml").mkdir()
     overlays = tmp_path / "overlays"
     assert orphan_overlays([str(tmp_path)]) == [overlays / "a.yml", overlays / "b.yaml"]
@@ -313,7 +313,7 @@ def test_aliases_and_merge_keys_are_expanded(tmp_path: Path) -> None:
         ),
         pytest.param(
             "naftiko: 1\ncapability:\n  consumes:\n  - baseUri: [a]\n",
-            "thing.yaml: capability.consumes[0].baseUri: has to be text",
+            "thing.yaml: capability.consumes[0].baseUri: must be text",
             id="wrong type",
         ),
         pytest.param(
@@ -391,8 +391,8 @@ def test_file_without_read_permission_is_rejected(tmp_path: Path) -> None:
         ("a: b: c\n", "overlays/thing.yaml: line 1, column 5: mapping values are not allowed in this context"),
         ("", "overlays/thing.yaml: the file is empty"),
         (
-            "prefix: {{x}}\n",
-            "overlays/thing.yaml: line 1, column 10: a key must be a string; quote a value that begins with {{",
+            "overlay: 2\nprefix: {{x}}\n",
+            "overlays/thing.yaml: line 2, column 10: a key must be a string; quote a value that begins with {{",
         ),
     ],
 )
@@ -402,12 +402,10 @@ def test_invalid_overlay_is_rejected_with_its_own_name(tmp_path: Path, overlay: 
     assert load_error(path) == message
 
 
-def test_overlay_item_with_a_name_that_is_not_a_string_is_rejected(tmp_path: Path) -> None:
+def test_overlay_of_another_version_is_rejected(tmp_path: Path) -> None:
     path = written(tmp_path, THING)
-    written(tmp_path, "capability: {exposes: [{type: mcp, tools: [{name: [a]}]}]}", "overlays/thing.yaml")
-    assert load_error(path) == (
-        "thing.yaml with overlays/thing.yaml: capability.exposes[0].tools[0].name: has to be text"
-    )
+    written(tmp_path, "prefix: other", "overlays/thing.yaml")
+    assert load_error(path).startswith("overlays/thing.yaml: overlay: the version of the overlay language is missing")
 
 
 def test_load_tools_raises_for_the_first_invalid_file(tmp_path: Path) -> None:
@@ -420,10 +418,14 @@ def test_load_tools_raises_for_the_first_invalid_file(tmp_path: Path) -> None:
 INVALID_YAML = "naftiko: 1.0.0-alpha2\ninfo: a: b\n"
 INVALID_SHAPE = "naftiko: 1.0.0-alpha2\ncapability: {consumes: [{resources: 5}]}\n"
 INVALID_RUNS = """\
+overlay: 2
 capability:
   consumes:
-  - namespace: things
-    runs: {read: {operation: nowhere, id: id}, shape: {id: id, state: state}, states: {running: [on]}}
+    things:
+      runs:
+        read: {operation: nowhere, run_id_argument: id}
+        fields: {id: $.id, status: $.status}
+        statuses: {running: [on]}
 """
 
 
@@ -465,38 +467,38 @@ def urls(tools: Sequence[Tool]) -> dict[str, str]:
         pytest.param(
             INVALID_SHAPE,
             None,
-            "bad.yaml: capability.consumes[0].resources: has to be a list, or a mapping keyed by name",
+            "bad.yaml: capability.consumes[0].resources: must be a list, or a mapping keyed by name",
             id="invalid shape",
         ),
         pytest.param(
             THING,
-            "prefix: [\n",
-            "overlays/bad.yaml: line 2, column 1: did not find expected node content",
+            "overlay: 2\nprefix: [\n",
+            "overlays/bad.yaml: line 3, column 1: did not find expected node content",
             id="overlay with invalid YAML",
         ),
         pytest.param(
             THING,
-            "prefix: [a]\n",
-            "bad.yaml with overlays/bad.yaml: prefix: has to be text",
+            "overlay: 2\nprefix: [a]\n",
+            "overlays/bad.yaml: prefix: must be text",
             id="overlay of an invalid shape",
         ),
         pytest.param(
             thing("Other"),
             INVALID_RUNS,
-            "bad.yaml with overlays/bad.yaml: capability.consumes.runs.read: no tool calls the operation 'nowhere'",
+            "bad.yaml with overlays/bad.yaml: capability.consumes.runs.read: no tool calls the operation `nowhere`",
             id="runs of an unknown operation",
         ),
         pytest.param(
             thing("Other"),
-            INVALID_RUNS.replace("nowhere", "list").replace("id: id}, shape", "id: limit}, advice: 5, shape"),
-            "bad.yaml with overlays/bad.yaml: capability.consumes[0].runs.advice: has to be a mapping",
+            INVALID_RUNS.replace("nowhere", "list").replace("id}\n", "limit}\n        status_hints: 5\n", 1),
+            "overlays/bad.yaml: capability.consumes.things.runs.status_hints: must be a mapping",
             id="runs of an invalid shape",
         ),
         pytest.param(
             thing("Other"),
-            INVALID_RUNS.replace("nowhere", "list").replace("id: id}, shape", "id: limit}, found: {no: $}, shape"),
-            "bad.yaml with overlays/bad.yaml: capability.consumes.runs.found.no: no tool calls the operation 'no'",
-            id="runs found by an unknown operation",
+            INVALID_RUNS.replace("nowhere", "list").replace("id}\n", "limit}\n        runs_in: {no: $}\n", 1),
+            "bad.yaml with overlays/bad.yaml: capability.consumes.runs.runs_in.no: no tool calls the operation `no`",
+            id="runs in the response of an unknown operation",
         ),
     ],
 )
@@ -542,7 +544,7 @@ def test_only_invalid_files_give_problems_and_no_tools(tmp_path: Path) -> None:
 
 def test_invalid_overlay_is_ignored_when_overlays_are_disabled(tmp_path: Path) -> None:
     written(tmp_path, THING)
-    written(tmp_path, "prefix: [\n", "overlays/thing.yaml")
+    written(tmp_path, "overlay: 2\nprefix: [\n", "overlays/thing.yaml")
     assert len(load([tmp_path]).problems) == 1
     assert load([tmp_path], overlays=False).problems == ()
 
@@ -597,7 +599,7 @@ def test_previous_version_of_a_removed_file_is_not_served(tmp_path: Path) -> Non
 
 def test_previous_version_replaces_a_file_whose_overlay_became_invalid(tmp_path: Path) -> None:
     written(tmp_path, THING)
-    written(tmp_path, "prefix: refined\n", "overlays/thing.yaml")
+    written(tmp_path, "overlay: 2\nprefix: refined\n", "overlays/thing.yaml")
     before = load([tmp_path])
     written(tmp_path, INVALID_RUNS, "overlays/thing.yaml")
     found = load([tmp_path], previous=before.capabilities)
@@ -611,7 +613,7 @@ def test_unexpected_exception_in_one_file_does_not_affect_other_files(
     def failing(given: Capability, *_: object) -> tuple[Tool, ...]:
         return () if given.source == "good.yaml" else (1 // 0,)  # type: ignore[return-value]  # it never returns
 
-    monkeypatch.setattr(compiler, "wait_tools", failing)
+    monkeypatch.setattr(compiler, "compile_wait_tools", failing)
     written(tmp_path, THING, "bad.yaml")
     written(tmp_path, thing("Good"), "good.yaml")
     found = load([tmp_path])
@@ -749,7 +751,7 @@ def test_tools_keep_the_order_of_files_and_folders(tmp_path: Path) -> None:
 def test_overlays_apply_to_files_in_their_own_folder(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         written(tmp_path / folder, THING)
-        written(tmp_path / folder, f"prefix: {folder}", "overlays/thing.yaml")
+        written(tmp_path / folder, f"overlay: 2\nprefix: {folder}", "overlays/thing.yaml")
     assert names(tmp_path / "one", tmp_path / "two") == ["one-list-things", "two-list-things"]
 
 

@@ -344,9 +344,9 @@ POSTHOG = [
         after=13,
         headers=(("retry-after", "13"),),
     ),
-    Row("gate create", CREATE, 429, GATE, "usage_limit", "calling again does not help"),
-    Row("gate start", START, 429, GATE, "usage_limit", "calling again does not help"),
-    Row("gate resume", RESUME, 429, GATE, "usage_limit", "somebody has to raise it"),
+    Row("gate create", CREATE, 429, GATE, "usage_limit", "retrying does not help"),
+    Row("gate start", START, 429, GATE, "usage_limit", "retrying does not help"),
+    Row("gate resume", RESUME, 429, GATE, "usage_limit", "has to be raised"),
     Row("parse", CREATE, 400, drf("invalid_request", "parse_error", "JSON parse error"), "validation", "Change the"),
     Row("choice", CREATE, 400, invalid("invalid_choice", '"x" is not valid.', "environment"), "validation", "Change"),
     Row(

@@ -183,7 +183,7 @@ async def test_inngest_empty_job_list_has_an_explanation(run_id: str, caller: Ca
     result = await caller.call("inngest-list-jobs-steps-run", runId=run_id)
     assert result.value["data"] == []
     assert result.notes == [
-        "Nothing waits in the queue for this run: it has ended, or a step is executing. This is no history of steps."
+        "Nothing waits in the queue for this run: it has ended, or a step is executing. This is not a history of steps."
     ]
     again = await caller.call("inngest-list-jobs-steps-run", runId=run_id)
     assert again.notes == result.notes
@@ -232,7 +232,7 @@ async def test_inngest_invalid_key_error_explains_the_key_type(
     assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("auth", 401, False)
     assert result.error["message"] == "the provider returned 401: Authentication failed"
     assert "INNGEST_SIGNING_KEY" in result.error["hint"]
-    assert "the environment's signing key (signkey-...), no API key" in result.error["hint"]
+    assert "the environment's signing key (signkey-...), not an API key" in result.error["hint"]
     assert key not in result.all_text
     assert len(server_requests(simulator)) == 1
 

@@ -391,7 +391,7 @@ async def test_posthog_resume_does_not_retry_502(simulator: Simulator, environme
         result = await caller.call(RESUME, **run_arguments(POSTHOG_FAILED))
     assert (result.error["kind"], result.error["status"]) == ("unavailable", 502)
     assert result.error["message"] == "the provider returned 502: Failed to start cloud workflow"
-    assert "Look with posthog-retrieve-task-run" in result.error["hint"]
+    assert "Check with posthog-retrieve-task-run" in result.error["hint"]
     assert len(server_requests(simulator)) == 1
 
 
@@ -414,7 +414,7 @@ async def test_posthog_usage_limit_is_not_retried(
         "message": f"the provider returned 429: {USAGE_LIMIT}",
         "retryable": False,
         "hint": (
-            "The usage limit of this PostHog account is reached: calling again does not help, somebody has to raise it."
+            "The usage limit of this PostHog account is reached: retrying does not help, the limit has to be raised."
         ),
     }
     assert len(server_requests(simulator)) == 1

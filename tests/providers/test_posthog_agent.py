@@ -59,7 +59,7 @@ async def test_posthog_command_returns_the_result_of_the_agent(caller: Caller) -
 @pytest.mark.parametrize(
     ("host", "status", "kind", "message", "hint"),
     [
-        ("unreachable", 502, "unavailable", "Agent server is not reachable", "Look with posthog-retrieve-task-run"),
+        ("unreachable", 502, "unavailable", "Agent server is not reachable", "Check with posthog-retrieve-task-run"),
         ("slow", 504, "timeout", "Agent server request timed out", "posthog-get-filtered-task-run-session"),
         ("refusing", 502, "unavailable", "Agent server rejected the command", "may have been carried out"),
     ],

@@ -336,7 +336,7 @@ async def test_posthog_prepare_uploads_content_that_can_be_read_back(
     (entry,) = result.value["artifacts"]
     assert (entry["size"], entry["uploaded"], "presigned_post" in entry) == (len(data), True, False)
     assert result.notes[0].startswith(
-        f"Uploaded: a.bin ({len(data)} bytes). Now attach to the run what was uploaded: call"
+        f"Uploaded: a.bin ({len(data)} bytes). Now attach the uploaded files to the run: call"
     )
     assert FINALIZE in result.notes[0]
     assert "uploaded a.bin" in result.progress

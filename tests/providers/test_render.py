@@ -123,7 +123,7 @@ async def test_render_list_runs_limit_over_100_is_rejected_before_sending(simula
 async def test_render_list_runs_invalid_cursor_is_a_validation_error(caller: Caller) -> None:
     result = await caller.call("render-list-task-runs", cursor="page-2")
     assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("validation", 400, False)
-    assert result.error["hint"] == "Pass the cursor of an item of the last answer, or none for the first page."
+    assert result.error["hint"] == "Pass the cursor of an item of the last response, or none for the first page."
 
 
 # run-task

@@ -11,7 +11,7 @@ from mcp_taskruns.core.calls.outputs import map_output
 from mcp_taskruns.core.calls.redaction import redact_paths
 from mcp_taskruns.core.calls.truncation import truncate
 from mcp_taskruns.core.model.json import dump, parse, parse_or_text
-from mcp_taskruns.core.model.json_path import matches
+from mcp_taskruns.core.model.json_path import matches, value_at
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.errors import ProviderError
 
@@ -156,8 +156,8 @@ def _json_result(response: HttpResponse, value: Any, operation: Operation, *, re
 def _check_error_body(response: HttpResponse, value: Any, operation: Operation) -> None:
     """Raise ProviderError for a body that reports an error although the status code does not."""
     error_body = operation.error_body
-    if error_body and isinstance(value, dict) and value.get(error_body.message):
-        status = value.get(error_body.status)
+    if error_body and value_at(value, error_body.message):
+        status = value_at(value, error_body.status)
         if isinstance(status, int) and status >= 400:
             raise _error(response, value, operation, status)
 

@@ -63,7 +63,7 @@ def _decode_content(content: str, encoding: str | None, name: Any) -> bytes:
 def upload_forms(upload: Upload, result: CallResult) -> list[Any]:
     """Return the presigned form of each file, in the order of the files; None where the response has none."""
     prepared = values_at(result.value, upload.prepared)
-    return [item.get(upload.form) if isinstance(item, Mapping) else None for item in prepared]
+    return [item.get(upload.form_field) if isinstance(item, Mapping) else None for item in prepared]
 
 
 def upload_result(upload: Upload, result: CallResult, files: Sequence[File | None]) -> CallResult:
@@ -78,7 +78,7 @@ def upload_result(upload: Upload, result: CallResult, files: Sequence[File | Non
 
 
 def _mark_uploaded(upload: Upload, item: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if name != upload.form} | {"uploaded": True}
+    return {name: value for name, value in item.items() if name != upload.form_field} | {"uploaded": True}
 
 
 def _format_size(count: int) -> str:

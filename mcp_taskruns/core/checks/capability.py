@@ -70,8 +70,8 @@ def _check_hint_placeholders(file: File) -> Iterator[Finding]:
     reported only if its name resembles a known one, or if a group of the pattern is unused.
     """
     for place, consumed in file.consumes():
-        for inner, rule in enumerate_items((*place, "errors"), consumed.errors):
-            groups = set(re.compile(rule.says).groupindex) if rule.says else set()
+        for rule_name, rule in consumed.errors.items():
+            groups = set(re.compile(rule.message_matches).groupindex) if rule.message_matches else set()
             names = set(re.findall(r"\{(\w+)\}", rule.hint))
             for name in sorted(names - groups - {"credential"}):
                 close = get_close_matches(name, [*sorted(groups), "credential"], 1, 0.7)
@@ -79,7 +79,7 @@ def _check_hint_placeholders(file: File) -> Iterator[Finding]:
                 if close or unused:
                     message = f"the hint has a placeholder {{{name}}}, but the pattern has no group of that name"
                     fix = f"Did you mean `{{{(close or unused)[0]}}}`?"
-                    yield Finding("unknown-hint-placeholder", (*inner, "hint"), message, fix)
+                    yield Finding("unknown-hint-placeholder", (*place, "errors", rule_name, "hint"), message, fix)
 
 
 def _check_paging(file: File) -> Iterator[Finding]:
@@ -89,9 +89,9 @@ def _check_paging(file: File) -> Iterator[Finding]:
             continue
         properties = use.tool.input_schema["properties"]
         keywords = {
-            "limit": paging.page_size_argument,
-            "cursor": paging.cursor_argument,
-            "offset": paging.offset_argument,
+            "page_size_argument": paging.page_size_argument,
+            "cursor_argument": paging.cursor_argument,
+            "offset_argument": paging.offset_argument,
         }
         for keyword, name in keywords.items():
             if name and name not in properties:

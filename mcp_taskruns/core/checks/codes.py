@@ -73,7 +73,7 @@ RULES: Mapping[str, Rule] = {
         "warning",
         "The base URI of the provider is not set.",
         "It is missing, empty, not an HTTP URL, or contains a placeholder. Every call fails until it is configured.",
-        "Set `baseUri`, or name an environment variable for it with `baseUriEnv` in the overlay.",
+        "Set `baseUri`, or name an environment variable for it with `base_uri_env` in the overlay.",
         "consumes:\n- baseUri: https://{region}.api.example",
     ),
     "unsupported-authentication": Rule(
@@ -296,7 +296,7 @@ RULES: Mapping[str, Rule] = {
         "The hints of a tool contradict its name or its method.",
         "Clients run read-only tools without asking and confirm destructive ones, so a wrong hint is dangerous or "
         "annoying.",
-        "Correct `hints`; if they are right, set `repeatable` on the operation.",
+        "Correct `hints`; if they are right, set `safe_to_retry` on the operation.",
         "- name: cancel-run\n  hints: {destructive: false}",
     ),
     "undeclared-event-stream": Rule(
@@ -325,21 +325,21 @@ RULES: Mapping[str, Rule] = {
         "The hint of an error rule has a placeholder that nothing fills.",
         "The placeholder appears in the hint.",
         "Use the name of a group of the pattern.",
-        "says: use (?P<root>\\S+)\nhint: Use {rot}.",
+        "message_matches: use (?P<root>\\S+)\nhint: Use {rot}.",
     ),
     "unknown-argument": Rule(
         "error",
         "An overlay keyword refers to an argument that the tool does not have.",
         "The keyword has no effect.",
         "Name an argument of the tool, or declare it.",
-        "paging: {limit: per_page, ...}  # the tool has limit",
+        "paging: {page_size_argument: per_page, ...}  # the tool has limit",
     ),
     "unused-overlay-entry": Rule(
         "error",
         "An overlay entry matches nothing in the capability file.",
         "It has no effect or adds an incomplete part. Usually the name is misspelled.",
         "Correct the name, or remove the entry.",
-        "tools:\n- name: list-taks\n  description: Lists tasks.",
+        "tools:\n  list-taks:\n    description: Lists tasks.",
     ),
     "redundant-overlay-entry": Rule(
         "warning",

@@ -53,20 +53,20 @@ def _find_contradiction(use: Use, site: Site) -> tuple[str, str, str] | None:
 
 def _find_unlikely_read(use: Use, site: Site, words: list[str]) -> tuple[str, str, str] | None:
     operation = use.tool.operation
-    if operation.is_safe or site.operation.repeatable is True:
+    if operation.is_safe or site.operation.safe_to_retry is True:
         return None
     reads = not _READING_OR_COMPUTING.isdisjoint(words) or "graphql" in site.path.lower()
     if operation.method == "POST" and reads:
         return None
-    fix = "Set readOnly: false, or repeatable: true on the operation if it only reads."
+    fix = "Set readOnly: false, or safe_to_retry: true on the operation if it only reads."
     return "readOnly", f"is readOnly, but {operation.method} changes something", fix
 
 
 def _find_unlikely_write(use: Use, site: Site, words: list[str]) -> tuple[str, str, str] | None:
     operation = use.tool.operation
-    if site.operation.repeatable is False:
+    if site.operation.safe_to_retry is False:
         return None
-    fix = "Set readOnly: true, or repeatable: false on the operation if it changes something."
+    fix = "Set readOnly: true, or safe_to_retry: false on the operation if it changes something."
     if operation.is_safe:
         return "readOnly", f"has readOnly: false, but {operation.method} only reads", fix
     verb = next(iter(words), "")

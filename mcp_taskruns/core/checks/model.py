@@ -9,7 +9,7 @@ from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.compiler import choose, compile_tool, fitting
 from mcp_taskruns.core.format.inputs import Found
 from mcp_taskruns.core.format.names import prefix_of
-from mcp_taskruns.core.format.policies import Refinements
+from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.model.tool import Tool
 
 
@@ -84,7 +84,7 @@ class File:
         self.capability = capability
         self.environment = environment
         self.sites = self._find_sites()
-        self.wait_tools = [tool for tool in tools if tool.is_wait_tool]
+        self.compile_wait_tools = [tool for tool in tools if tool.is_wait_tool]
         self.tools = list(self._find_tools([tool for tool in tools if not tool.is_wait_tool]))
         self.rest = list(self._find_rest_operations())
 
@@ -104,7 +104,7 @@ class File:
     def _find_sites(self) -> dict[str, list[Site]]:
         sites: dict[str, list[Site]] = {}
         for place, consumed in self.consumes():
-            refinements = Refinements(self.capability.source, consumed)
+            refinements = Policies(self.capability.source, consumed)
             for outer, resource in enumerate_items((*place, "resources"), consumed.resources):
                 for inner, operation in enumerate_items((*outer, "operations"), resource.operations):
                     site = Site(consumed, resource, operation, refinements, inner)

@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeVar
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.inputs import Argument, Found
-from mcp_taskruns.core.format.names import distinct, legal_name, list_by_spec_names, prefix_of, title_of
+from mcp_taskruns.core.format.names import legal_name, list_by_declared_names, make_unique, prefix_of, title_of
 from mcp_taskruns.core.format.operations import compile_operation
-from mcp_taskruns.core.format.policies import Refinements, refined_arguments
-from mcp_taskruns.core.format.runs import own_arguments, wait_tools, with_lifecycles
+from mcp_taskruns.core.format.policies import Policies, policy_arguments
+from mcp_taskruns.core.format.runs import add_lifecycles, compile_wait_tools, run_arguments
 from mcp_taskruns.core.format.templates import Holes, placeholders_of
 from mcp_taskruns.core.model.operation import BaseUri, Location, Operation
 from mcp_taskruns.core.model.tool import Hints, Tool
@@ -64,16 +64,16 @@ def compile_tools(
     for capability in capabilities:
         try:
             group = [_addressed(tool, base_uris) for tool in _compile_capability(capability, surface)]
-            waits = wait_tools(capability, group) if surface == "mcp" else ()
+            waits = compile_wait_tools(capability, group) if surface == "mcp" else ()
             compiled.append((capability, [*group, *waits]))
         except Exception as exc:
             refuse(capability, _told(capability, exc))
     if names == "spec":
-        left = iter(list_by_spec_names(list(chain.from_iterable(group for _, group in compiled))))
+        left = iter(list_by_declared_names(list(chain.from_iterable(group for _, group in compiled))))
         groups = [list(islice(left, len(group))) for _, group in compiled]
     else:
         groups = [group for _, group in compiled]
-    named = distinct(groups, [capability.source for capability, _ in compiled])
+    named = make_unique(groups, [capability.source for capability, _ in compiled])
     listed = {
         tool.name: shown.name
         for (_, group), shown_group in zip(compiled, named, strict=True)
@@ -82,7 +82,7 @@ def compile_tools(
     tools: list[Tool] = []
     for (capability, _), group in zip(compiled, named, strict=True):
         try:
-            tools += list(with_lifecycles(capability, group, listed)) if surface == "mcp" else group
+            tools += list(add_lifecycles(capability, group, listed)) if surface == "mcp" else group
         except Exception as exc:
             refuse(capability, _told(capability, exc))
     return tuple(tools)
@@ -122,7 +122,7 @@ def find_operations(capability: spec.Capability) -> dict[str, list[Found]]:
     """
     operations: dict[str, list[Found]] = {}
     for consumed in capability.capability.consumes:
-        refinements = Refinements(capability.source, consumed)
+        refinements = Policies(capability.source, consumed)
         for resource in consumed.resources:
             for operation in resource.operations:
                 found = Found(consumed, resource, operation, refinements)
@@ -170,8 +170,8 @@ def compile_tool(capability: spec.Capability, tool: Called, found: Found | None)
         ignored: frozenset[str] = frozenset()
     else:
         operation, arguments, ignored = compile_operation(capability, tool, prefix, found)
-        own = own_arguments(found.consumed, operation.name, is_stream=operation.is_stream)
-        own |= refined_arguments(found.operation)
+        own = run_arguments(found.consumed, operation.name, is_stream=operation.is_stream)
+        own |= policy_arguments(found.operation)
     described = tool.description or (found.operation.description if found else None) or tool.name
     name = getattr(tool, "rename", None) or tool.name
     return Tool(

@@ -1,6 +1,6 @@
-"""The dialects of capability files to the one that `spec` reads.
+"""Conversion of the dialects of capability files to the one that `spec` reads.
 
-Where a list has items with a name, newer files have a mapping keyed by it; some words have a second spelling.
+Where older files have a list of named items, newer ones have a mapping keyed by name. Some keys have two spellings.
 """
 
 from collections.abc import Mapping
@@ -19,44 +19,44 @@ _SURFACE: _Shape = {
 }
 
 SYNONYMS = {"ikanos": "naftiko", "auth": "authentication", "display": "label"}
+"""The key that `spec` reads, by its other spelling."""
+
+OTHER_SPELLINGS = {key: spelling for spelling, key in SYNONYMS.items()}
 
 
-def unify(document: Mapping[str, Any], *, keep_nulls: bool = False) -> dict[str, Any]:
-    """The document with lists for mappings and one spelling of each word; what has a wrong shape is left as it is.
+def unify(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with lists instead of mappings keyed by name, and one spelling of each key.
 
-    A key without a value is as good as none, but for an overlay, which deletes with it.
+    Keys without a value are dropped. Values of a wrong type are kept, for `spec` to report.
     """
-    unified = _unify(document, _ROOT, keep_nulls)
+    unified = _unify(document, _ROOT)
     for key, shape in (("capability", _SURFACE), ("info", {})):
         if isinstance(unified.get(key), Mapping):
-            unified[key] = _unify(unified[key], shape, keep_nulls)
+            unified[key] = _unify(unified[key], shape)
     return unified
 
 
-def _unify(part: Mapping[str, Any], shape: _Shape, keep_nulls: bool) -> dict[str, Any]:
+def _unify(part: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
     unified: dict[str, Any] = {}
-    for key, value in part.items():
-        if value is None and not keep_nulls:
+    for written, value in part.items():
+        if value is None:
             continue
-        word = SYNONYMS.get(key, key)
-        if part.get(word) is not None or (keep_nulls and word in part):
-            word = key  # both are there: one of them is a word that nobody knows
-        named = shape.get(word)
-        if named is not None:
-            value = _listed(value, *named, keep_nulls)  # noqa: PLW2901  # the same value, in its other form
-        unified.setdefault(word, value)
+        key = SYNONYMS.get(written, written)
+        if key != written and part.get(key) is not None:
+            key = written  # with both spellings, the synonym is an unknown key
+        unified.setdefault(key, _to_list(value, *shape[key]) if key in shape else value)
     return unified
 
 
-def _listed(value: Any, identity: str, shape: _Shape, keep_nulls: bool) -> Any:
+def _to_list(value: Any, identity: str, shape: _Shape) -> Any:
     if isinstance(value, Mapping):
-        value = [_named(key, item, identity) for key, item in value.items()]
+        value = [_with_name(key, item, identity) for key, item in value.items()]
     if not isinstance(value, list):
         return value
-    return [_unify(item, shape, keep_nulls) if isinstance(item, Mapping) else item for item in value]
+    return [_unify(item, shape) if isinstance(item, Mapping) else item for item in value]
 
 
-def _named(key: Any, item: Any, identity: str) -> Any:
+def _with_name(key: Any, item: Any, identity: str) -> Any:
     if not (item is None or isinstance(item, Mapping)):
         return item
     named = {identity: key, **(item or {})}

@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.authentication import CONNECTION_HEADERS
-from mcp_taskruns.core.format.policies import Refinements
+from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.model.operation import ArgumentReference, Location, Parameter, Template, Variable
 
 OWN_HEADERS = CONNECTION_HEADERS | {"authorization", "content-type", "accept"}
@@ -36,7 +36,7 @@ class Found:
     consumed: spec.Consumed
     resource: spec.ConsumedResource
     operation: spec.ConsumedOperation
-    refinements: Refinements
+    refinements: Policies
 
     @property
     def path(self) -> str:

@@ -1,4 +1,4 @@
-"""Names of tools: legal everywhere, distinct, and the same whatever else is served."""
+"""Names of tools: accepted by all clients, unique, and independent of what else is served."""
 
 import hashlib
 import re
@@ -12,17 +12,20 @@ from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.tool import Tool
 
 MAX_NAME = 64
-"""One longer name hides every tool of the server in some clients; the same holds for other characters."""
+"""The length limit of names: a single longer name, or one with other characters, hides all tools in some clients."""
 
 
 def prefix_of(capability: spec.Capability) -> str:
-    """What the names of a capability's tools begin with: the overlay's word, else its first tag, else its file."""
+    """Return the prefix of a capability's tools: that of the overlay, else its first tag, else its file name."""
     first_tag = capability.info.tags[0] if capability.info.tags else ""
     return capability.prefix or slug(first_tag) or slug(file_of(capability.source).rsplit(".", 1)[0]) or "capability"
 
 
 def legal_name(name: str) -> str:
-    """`name` as every client accepts it: letters, digits, `_` and `-`, at most 64; cut names keep a digest."""
+    """Return a name that every client accepts: letters, digits, `_` and `-`, at most 64 of them.
+
+    A name that is too long is truncated and ends with a digest of the whole.
+    """
     legal = re.sub(r"[^a-zA-Z0-9_-]+", "-", name).strip("-") or "tool"
     if len(legal) <= MAX_NAME:
         return legal
@@ -31,99 +34,99 @@ def legal_name(name: str) -> str:
 
 
 def base_uri_variable(prefix: str) -> str:
-    """The environment variable that points a capability elsewhere: `RENDER_BASE_URL`."""
+    """Return the environment variable that sets the base URI: `THING_BASE_URL`."""
     return re.sub(r"[^A-Z0-9]+", "_", prefix.upper()) + "_BASE_URL"
 
 
 def title_of(name: str) -> str:
-    """A tool's name as a title, for one that has no label."""
+    """Return a title for a tool without a label."""
     return name.replace("-", " ").replace("_", " ").strip().capitalize()
 
 
-def list_by_spec_names(tools: Sequence[Tool]) -> list[Tool]:
-    """Tools under their files' own names where those are unique, also where descriptions speak of them."""
+def list_by_declared_names(tools: Sequence[Tool]) -> list[Tool]:
+    """Return the tools under their names in the capability files where those are unique, also in descriptions."""
     counts = Counter(tool.declared_name for tool in tools)
-    listed = {tool.name: legal_name(tool.declared_name) for tool in tools if counts[tool.declared_name] == 1}
+    names = {tool.name: legal_name(tool.declared_name) for tool in tools if counts[tool.declared_name] == 1}
     return [
         replace(
             tool,
-            name=listed.get(tool.name, tool.name),
-            description=renamed(tool.description, listed),
-            input_schema=_renamed_schema(tool.input_schema, listed),
-            operation=_renamed_in(tool.operation, listed),
+            name=names.get(tool.name, tool.name),
+            description=rename_tools(tool.description, names),
+            input_schema=_rename_in_schema(tool.input_schema, names),
+            operation=_rename_in_operation(tool.operation, names),
         )
         for tool in tools
     ]
 
 
-def _renamed_schema(schema: Any, names: Mapping[str, str]) -> Any:
+def _rename_in_schema(schema: Any, names: Mapping[str, str]) -> Any:
     if isinstance(schema, Mapping):
-        return {name: _renamed_schema(part, names) for name, part in schema.items()}
+        return {name: _rename_in_schema(part, names) for name, part in schema.items()}
     if isinstance(schema, list):
-        return [_renamed_schema(part, names) for part in schema]
-    return renamed(schema, names) if isinstance(schema, str) else schema
+        return [_rename_in_schema(part, names) for part in schema]
+    return rename_tools(schema, names) if isinstance(schema, str) else schema
 
 
-def _renamed_in(operation: Operation, listed: Mapping[str, str]) -> Operation:
-    rules = tuple(replace(rule, hint=renamed(rule.hint, listed)) for rule in operation.errors)
-    upload = operation.upload and replace(operation.upload, hint=renamed(operation.upload.hint, listed))
-    remarks = tuple((when, renamed(says, listed)) for when, says in operation.notes)
-    return replace(operation, errors=rules, upload=upload, notes=remarks)
+def _rename_in_operation(operation: Operation, names: Mapping[str, str]) -> Operation:
+    rules = tuple(replace(rule, hint=rename_tools(rule.hint, names)) for rule in operation.errors)
+    upload = operation.upload and replace(operation.upload, hint=rename_tools(operation.upload.hint, names))
+    notes = tuple((when, rename_tools(text, names)) for when, text in operation.notes)
+    return replace(operation, errors=rules, upload=upload, notes=notes)
 
 
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Text that speaks of other tools by the names under which they are listed."""
+def rename_tools(text: str, names: Mapping[str, str]) -> str:
+    """Replace the names of tools in a text by their listed names."""
     return re.sub(r"[a-zA-Z0-9_-]+", lambda word: names.get(word.group(), word.group()), text)
 
 
-def distinct(groups: Sequence[Sequence[Tool]], sources: Sequence[str]) -> list[list[Tool]]:
-    """The groups of tools, one of each source, with no two of one name.
+def make_unique(groups: Sequence[Sequence[Tool]], sources: Sequence[str]) -> list[list[Tool]]:
+    """Return the groups of tools, one for each source, with unique names.
 
-    In one file the later of two is numbered. Among files the later one's is marked with its file, so that no other name
-    changes with it.
+    Within a file the later of two tools is numbered. Between files the tool of the later file gets a digest of the
+    file's name, so that adding a file changes no other name.
     """
     taken: set[str] = set()
-    named: list[list[Tool]] = []
+    renamed: list[list[Tool]] = []
     for group, source in zip(groups, sources, strict=True):
-        mark = hashlib.sha256(file_of(source).encode()).hexdigest()[:6]
+        digest = hashlib.sha256(file_of(source).encode()).hexdigest()[:6]
         others = frozenset(taken)
-        named.append([_named(tool, others, taken, mark) for tool in group])
-    return named
+        renamed.append([_with_unique_name(tool, others, taken, digest) for tool in group])
+    return renamed
 
 
-def _named(tool: Tool, others: frozenset[str], taken: set[str], mark: str) -> Tool:
-    name = tool.name if tool.name not in others else _ending(tool.name, f"-{mark}")
+def _with_unique_name(tool: Tool, others: frozenset[str], taken: set[str], digest: str) -> Tool:
+    name = tool.name if tool.name not in others else _with_suffix(tool.name, f"-{digest}")
     number = 1
     while name in taken:
         number += 1
-        name = _ending(tool.name, f"-{number}" if tool.name not in others else f"-{mark}-{number}")
+        name = _with_suffix(tool.name, f"-{number}" if tool.name not in others else f"-{digest}-{number}")
     taken.add(name)
     return tool if name == tool.name else replace(tool, name=name)
 
 
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names with the later of two numbered."""
+def number_duplicates(names: Sequence[str]) -> list[str]:
+    """Return the names, with a number at the later of two equal ones."""
     taken: set[str] = set()
-    told: list[str] = []
+    unique: list[str] = []
     for name in names:
-        number, shown = 1, name
-        while shown in taken:
+        number, candidate = 1, name
+        while candidate in taken:
             number += 1
-            shown = _ending(name, f"-{number}")
-        taken.add(shown)
-        told.append(shown)
-    return told
+            candidate = _with_suffix(name, f"-{number}")
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
 
 
-def _ending(name: str, ending: str) -> str:
-    return name[: MAX_NAME - len(ending)] + ending
+def _with_suffix(name: str, suffix: str) -> str:
+    return name[: MAX_NAME - len(suffix)] + suffix
 
 
 def file_of(source: str) -> str:
-    """The capability file's name, of a source that may name its overlay too."""
+    """Return the capability file's name, from a source that may name its overlay as well."""
     return source.partition(" with overlays/")[0]
 
 
 def slug(text: str) -> str:
-    """Text in lower-case letters, digits and hyphens."""
+    """Return a text in lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

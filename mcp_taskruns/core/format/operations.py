@@ -28,7 +28,6 @@ from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     Authentication,
     BaseUri,
-    ErrorBody,
     Location,
     Operation,
     Template,
@@ -105,17 +104,18 @@ def compile_operation(
         body_kind=kind,
         accept=declared.accept or _accept(consumed, declared),
         authentication=_authentication(consumed, holes, read),
-        error_body=_error_body(consumed.error_body),
+        error_body=refinements.error_body(),
         errors=refinements.errors(declared.name),
         limits=refinements.limits,
-        safe_to_retry=declared.repeatable,
-        timeout_s=declared.timeout,
+        safe_to_retry=declared.safe_to_retry,
+        timeout_s=declared.timeout_seconds,
         redactions=refinements.redactions(declared),
         paging=refinements.paging(declared.paging),
+        events=refinements.events(declared.events),
         log=refinements.log(declared.log),
         upload=refinements.upload(declared.upload),
-        notes=refinements.remarks(declared),
-        returns_file=declared.file,
+        notes=refinements.notes(declared),
+        returns_file=declared.returns_file,
         outputs=read_outputs(tool.output_parameters),
         unsupported=next(iter(problems), None),  # read last: all that comes before may add to them
     )
@@ -179,10 +179,6 @@ def _base_uri(
     literal = "".join(part if isinstance(part, str) else "x" for part in template or ())
     begins = template and (isinstance(template[0], Variable) or _ABSOLUTE.match(literal))
     return BaseUri(template if begins and "{" not in literal else None, variables)
-
-
-def _error_body(declared: spec.ErrorBody | None) -> ErrorBody | None:
-    return ErrorBody(declared.status, declared.message) if declared else None
 
 
 def _accept(consumed: spec.Consumed, operation: spec.ConsumedOperation) -> str:

@@ -55,7 +55,7 @@ def _parse(part: Any, default: Path, depth: int = 0) -> Output | None:
 
 def _path(mapping: str) -> Path | str:
     try:
-        return parse_path(mapping)
+        return parse_path(_with_root(mapping))
     except ValueError:
         compile_query(mapping)
         return mapping
@@ -78,3 +78,10 @@ def _named(part: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((str(name), inner) for name, inner in properties.items())
     elif isinstance(properties, list):
         yield from ((str(inner.get("name")), inner) for inner in properties if isinstance(inner, Mapping))
+
+
+def _with_root(mapping: str) -> str:
+    """Return a JSONPath with the leading `$` that capability files may omit."""
+    if mapping.startswith("$"):
+        return mapping
+    return f"${mapping}" if mapping.startswith("[") or not mapping else f"$.{mapping}"

@@ -1,154 +1,177 @@
-"""What an overlay says of a provider's answers, and of how it may be asked, to values."""
+"""Compilation of overlay keywords about requests and responses: errors, rate limits, paging, logs, uploads, notes."""
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-from mcp_taskruns.core.format import spec
+from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
-from mcp_taskruns.core.model.operation import ErrorRule, LogFormat, Paging, Upload
+from mcp_taskruns.core.model.operation import ErrorBody, ErrorRule, EventFormat, LogFormat, Paging, Upload
 from mcp_taskruns.core.model.tool import ALL_PAGES, DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.errors import CapabilityError
 
-_KINDS = {"reads": frozenset({RequestKind.READ}), "writes": frozenset({RequestKind.WRITE}), "all": ALL_REQUESTS}
+_Parsed = TypeVar("_Parsed")
+
+_REQUEST_KINDS = {
+    "reads": frozenset({RequestKind.READ}),
+    "writes": frozenset({RequestKind.WRITE}),
+    "all": ALL_REQUESTS,
+}
 
 
-class Refinements:
-    """The refinements of one `consumes`; what is wrong with them is a CapabilityError that names the place."""
+class Policies:
+    """Compiles the keywords of one provider and of its operations.
+
+    All methods raise CapabilityError, with the place, for keywords that cannot be compiled.
+    """
 
     def __init__(self, source: str, consumed: spec.Consumed) -> None:
         self._source = source
         self._consumed = consumed
-        names = {operation.name for resource in consumed.resources for operation in resource.operations}
-        for name in {name for rule in consumed.errors for name in rule.operations} - names:
-            raise self._wrong("errors.operations", f"there is no operation {name!r}")
-        self._rules = [(rule.operations, self._rule(rule)) for rule in consumed.errors]
-        declared = consumed.limits or spec.Limits()
-        rates = (Rate(rate.calls, rate.per, _KINDS[rate.of]) for rate in declared.rates)
-        self.limits = Limits(declared.concurrency, tuple(rates))
+        self._rules = [(rule.operations, self._error_rule(name, rule)) for name, rule in consumed.errors.items()]
+        operations = {operation.name for resource in consumed.resources for operation in resource.operations}
+        for name, rule in consumed.errors.items():
+            for operation in rule.operations:
+                if operation not in operations:
+                    raise self._error(f"errors.{name}.operations", f"there is no operation `{operation}`")
+        rates = (
+            Rate(limit.requests, limit.per_seconds, _REQUEST_KINDS[limit.applies_to]) for limit in consumed.rate_limits
+        )
+        self.limits = Limits(consumed.max_concurrent_requests, tuple(rates))
 
     def errors(self, operation: str) -> tuple[ErrorRule, ...]:
-        """The rules for errors of this operation, in order."""
+        """Return the error rules of an operation, in the order in which they are tried."""
         return tuple(rule for operations, rule in self._rules if not operations or operation in operations)
 
-    def _rule(self, declared: spec.ErrorRule) -> ErrorRule:
+    def _error_rule(self, name: str, rule: keywords.ErrorRuleKeywords) -> ErrorRule:
+        pattern = rule.message_matches
         return ErrorRule(
-            status=frozenset(declared.status),
-            when=self._read(parse_condition, declared.when, "errors.when"),
-            message_matches=self._pattern(declared.says, "errors.says"),
-            kind=declared.kind,
-            hint=declared.hint,
-            retryable=declared.retryable,
+            status=frozenset(rule.status),
+            when=self._condition(rule.when, f"errors.{name}.when"),
+            message_matches=self._parse(re.compile, pattern, f"errors.{name}.message_matches") if pattern else None,
+            kind=rule.kind,
+            hint=rule.hint,
+            retryable=rule.retryable,
         )
+
+    def error_body(self) -> ErrorBody | None:
+        """Return what makes a response an error whatever its status code."""
+        declared = self._consumed.error_body
+        if declared is None:
+            return None
+        status = self._path(declared.status, "error_body.status")
+        return ErrorBody(status, self._path(declared.message, "error_body.message"))
 
     def redactions(self, operation: spec.ConsumedOperation) -> tuple[Path, ...]:
-        """The places of secrets in an answer: those that the operation names, and those of each run in it."""
-        own = [self._path(text, "redact") for text in operation.redact]
+        """Return the places of secrets in a response: those of the operation, and those of each run in it."""
+        paths = [self._path(text, "redact") for text in operation.redact]
         runs = self._consumed.runs
         if runs is None or not runs.redact:
-            return tuple(own)
-        found = dict.fromkeys((runs.read.operation, *(start.operation for start in runs.start)), "$") | runs.found
-        at = found.get(operation.name)
-        if at is not None:
-            run = self._path(at, f"runs.found.{operation.name}")
-            own += [(*run, *self._path(text, "runs.redact")) for text in runs.redact]
-        return tuple(own)
+            return tuple(paths)
+        runs_in = dict.fromkeys((runs.read.operation, *runs.start), "$") | runs.runs_in
+        runs_path = runs_in.get(operation.name)
+        if runs_path is not None:
+            run = self._path(runs_path, f"runs.runs_in.{operation.name}")
+            paths += [(*run, *self._path(text, "runs.redact")) for text in runs.redact]
+        return tuple(paths)
 
-    def remarks(self, operation: spec.ConsumedOperation) -> tuple[tuple[Condition, str], ...]:
-        """What is to be said of which answers."""
-        return tuple(
-            (self._read(parse_condition, remark.when, "remarks.when"), remark.says) for remark in operation.remarks
-        )
+    def notes(self, operation: spec.ConsumedOperation) -> tuple[tuple[Condition, str], ...]:
+        """Return the notes for responses, each with its condition."""
+        return tuple((self._condition(note.when, "notes.when"), note.text) for note in operation.notes)
 
-    def paging(self, declared: spec.Paging | None) -> Paging | None:
-        """How a list goes on."""
+    def paging(self, declared: keywords.PagingKeywords | None) -> Paging | None:
+        """Return how to get the next page."""
         if declared is None:
             return None
-        if bool(declared.cursor) == bool(declared.offset):
-            raise self._wrong("paging", "needs a cursor or an offset, and not both")
-        if declared.cursor and not declared.next:
-            raise self._wrong("paging.next", "is missing: where in an item is the cursor?")
+        if bool(declared.cursor_argument) == bool(declared.offset_argument):
+            raise self._error("paging", "needs either `cursor_argument` or `offset_argument`")
+        if declared.cursor_argument and not declared.next_cursor:
+            raise self._error("paging.next_cursor", "is missing: write the path to the cursor in an item")
         return Paging(
             items=self._path(declared.items, "paging.items"),
-            page_size_argument=declared.limit,
-            default_page_size=declared.size,
-            max_page_size=declared.max_size or declared.size,
-            cursor_argument=declared.cursor,
-            next_cursor=self._path(declared.next, "paging.next"),
-            offset_argument=declared.offset,
-            has_more=self._path_or_header(declared.more, "paging.more"),
+            page_size_argument=declared.page_size_argument,
+            default_page_size=declared.default_page_size,
+            max_page_size=declared.max_page_size or declared.default_page_size,
+            cursor_argument=declared.cursor_argument,
+            next_cursor=self._path(declared.next_cursor, "paging.next_cursor") if declared.next_cursor else (),
+            offset_argument=declared.offset_argument,
+            has_more=self._path_or_header(declared.has_more, "paging.has_more"),
             total=self._path_or_header(declared.total, "paging.total"),
-            unfiltered_total=self._path_or_header(declared.unfiltered, "paging.unfiltered"),
+            unfiltered_total=self._path_or_header(declared.unfiltered_total, "paging.unfiltered_total"),
         )
 
-    def log(self, declared: spec.LogFormat | None) -> LogFormat | None:
-        """Where entries of a log tell what."""
+    def events(self, declared: keywords.EventKeywords | None) -> EventFormat:
+        """Return the paths to the type and the message of an event."""
+        declared = declared or keywords.EventKeywords()
+        types = self._paths(declared.type_paths, "events.type_paths")
+        return EventFormat(types, self._paths(declared.message_paths, "events.message_paths"))
+
+    def log(self, declared: keywords.LogKeywords | None) -> LogFormat | None:
+        """Return the paths to the parts of a log entry."""
         if declared is None:
             return None
-        types = (self._path(text, "log.type") for text in declared.type)
-        return LogFormat(self._path(declared.time, "log.time"), tuple(types))
+        types = self._paths(declared.type_paths, "log.type_paths")
+        messages = self._paths(declared.message_paths, "log.message_paths")
+        return LogFormat(self._path(declared.time_path, "log.time_path"), EventFormat(types, messages))
 
-    def upload(self, declared: spec.Upload | None) -> Upload | None:
-        """Files that are sent elsewhere."""
+    def upload(self, declared: keywords.UploadKeywords | None) -> Upload | None:
+        """Return which files to upload, and to which forms."""
         if declared is None:
             return None
         return Upload(
             files=self._path(declared.files, "upload.files"),
-            content_field=declared.content,
-            encoding_field=declared.encoding,
-            size_field=declared.size,
-            name_field=declared.name,
-            media_type_field=declared.media_type,
+            content_field=declared.content_field,
+            encoding_field=declared.encoding_field,
+            size_field=declared.size_field,
+            name_field=declared.name_field,
+            media_type_field=declared.media_type_field,
             prepared=self._path(declared.prepared, "upload.prepared"),
-            form=declared.form,
-            hint=declared.advice,
+            form_field=declared.form_field,
+            hint=declared.hint,
         )
 
-    def _pattern(self, text: str, key: str) -> re.Pattern[str] | None:
-        pattern: re.Pattern[str] | None = self._read(re.compile, text, key) if text else None
-        return pattern
-
     def _path(self, text: str, key: str) -> Path:
-        path: Path = self._read(parse_path, text, key)
-        return path
+        return self._parse(parse_path, text, key)
 
-    def _path_or_header(self, text: str, key: str) -> Path | str | None:
-        """A header is told from a path by its prefix, X-."""
-        if text.lower().startswith("x-"):
-            return text.lower()
-        return self._path(text, key) if text else None
+    def _paths(self, texts: tuple[str, ...], key: str) -> tuple[Path, ...]:
+        return tuple(self._path(text, key) for text in texts)
 
-    def _read(self, read: Callable[[Any], Any], written: Any, key: str) -> Any:
+    def _path_or_header(self, declared: str | keywords.Header | None, key: str) -> Path | str | None:
+        """Return a path as its steps, a header as its name in lower case."""
+        if isinstance(declared, keywords.Header):
+            return declared.header.lower()
+        return self._path(declared, key) if declared else None
+
+    def _condition(self, when: keywords.When, key: str) -> Condition:
+        return self._parse(parse_condition, when, key)
+
+    def _parse(self, parse: Callable[[Any], _Parsed], written: Any, key: str) -> _Parsed:
         try:
-            return read(written)
+            return parse(written)
         except (ValueError, re.error) as exc:
-            raise self._wrong(key, str(exc)) from exc
+            raise self._error(key, str(exc)) from exc
 
-    def _wrong(self, key: str, reason: str) -> CapabilityError:
+    def _error(self, key: str, reason: str) -> CapabilityError:
         return CapabilityError(self._source, f"capability.consumes.{key}", reason)
 
 
-def refined_arguments(operation: spec.ConsumedOperation) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The arguments that a tool of this operation gets for its refinements, with their schemas."""
+def policy_arguments(operation: spec.ConsumedOperation) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the arguments that a tool has because of its operation's keywords, with their schemas."""
     if operation.paging is not None:
-        told = "Fetch the following pages too, as many as fit into a result."
-        yield ALL_PAGES, {"type": "boolean", "description": told}
+        description = "Fetch the following pages too, as many as fit into a result."
+        yield ALL_PAGES, {"type": "boolean", "description": description}
     if operation.log is None:
         return
-    if operation.paging is None:  # else the provider chooses among the entries
-        yield (
-            LAST,
-            {"type": "integer", "minimum": 1, "default": DEFAULT_LAST, "description": "How many entries at most."},
-        )
-        told = "Only entries after this time."
+    if operation.paging is None:  # with paging the provider selects the entries
+        yield LAST, _schema("integer", "How many entries at most.", minimum=1, default=DEFAULT_LAST)
         example = "2026-01-31T09:00:00Z"
-        yield SINCE, {"type": "string", "format": "date-time", "description": told, "examples": [example]}
-        told = "Only entries of these types."
-        examples = [operation.log.examples] if operation.log.examples else []
-        yield (
-            TYPES,
-            {"type": "array", "items": {"type": "string"}, "description": told}
-            | ({"examples": examples} if examples else {}),
-        )
-    yield RAW, {"type": "boolean", "description": "Entries as JSON lines, whole, not as a line to read each."}
+        yield SINCE, _schema("string", "Only entries after this time.", format="date-time", examples=[example])
+        types = _schema("array", "Only entries of these types.", items={"type": "string"})
+        examples = list(operation.log.type_examples)
+        yield TYPES, types | ({"examples": [examples]} if examples else {})
+    yield RAW, _schema("boolean", "Return complete entries as JSON lines instead of one line of text for each.")
+
+
+def _schema(type_: str, description: str, **more: Any) -> dict[str, Any]:
+    return {"type": type_, "description": description, **more}

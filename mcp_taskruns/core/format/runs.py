@@ -1,266 +1,280 @@
-"""The `runs` of an overlay to the life cycle of a provider's runs, and to what its tools get of that."""
+"""Compilation of `runs` of an overlay: the lifecycle of a provider's runs, and what its tools get because of it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.names import legal_name, renamed
+from mcp_taskruns.core.format import keywords, spec
+from mcp_taskruns.core.format.names import legal_name, rename_tools
 from mcp_taskruns.core.model.json_path import EACH, Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunFields, RunStart, RunStatus, RunStream
 from mcp_taskruns.core.model.tool import UNTIL, WAIT_SECONDS, Hints, Tool
 from mcp_taskruns.core.runs.messages import WAIT_SCHEMA
 from mcp_taskruns.errors import CapabilityError
 
+_Parsed = TypeVar("_Parsed")
+
 WAIT_TOOL = "wait-for-run"
 
 MAX_RUNS = 50
-"""How many runs one call waits for at most."""
+"""How many runs one call can wait for."""
 
 _SECONDS = {"type": "number", "minimum": 0}
-_DEFAULT = ", 45 unless the server is set otherwise."
+_DEFAULT = "in seconds; default 45, unless configured otherwise."
 
 
-def own_arguments(consumed: spec.Consumed, operation: str, *, is_stream: bool) -> dict[str, Any]:
-    """The arguments that a tool of this operation takes beside the operation's own, with their schemas."""
+def run_arguments(consumed: spec.Consumed, operation: str, *, is_stream: bool) -> dict[str, Any]:
+    """Return the schemas of the arguments that a tool has because its operation starts, follows or cancels runs."""
     runs = consumed.runs
-    added: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if is_stream:
-        added[WAIT_SECONDS] = {**_SECONDS, "description": f"How long to follow{_DEFAULT}"}
-    start = next((one for one in runs.start if one.operation == operation), None) if runs else None
+        arguments[WAIT_SECONDS] = {**_SECONDS, "description": f"How long to follow, {_DEFAULT}"}
+    start = runs.start.get(operation) if runs else None
     if start is not None:
-        told = "Wait for the run's end for so long (try 45) and return its result."
+        description = "Wait so many seconds (try 45) for the run to finish, and return its result."
         if start.then is not None:
-            told = f"Start the run as well, if it can be started. {told}"
-        added[WAIT_SECONDS] = {**_SECONDS, "description": told}
-    for cancel in runs.cancel if runs else ():
-        if cancel.operation == operation and cancel.guard:
-            told = "Delete it together with its output if it has ended."
-            added[cancel.guard] = {"type": "boolean", "description": told}
-    return added
+            description = f"Start the run too, if it can be started. {description}"
+        arguments[WAIT_SECONDS] = {**_SECONDS, "description": description}
+    cancel = runs.cancel.get(operation) if runs else None
+    if cancel is not None and cancel.confirm_argument:
+        schema = {"description": cancel.confirm_description} if cancel.confirm_description else {}
+        arguments[cancel.confirm_argument] = {"type": "boolean", **schema}
+    return arguments
 
 
-def wait_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[Tool]:
-    """One more tool for each `runs`: it waits for a run."""
+def compile_wait_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[Tool]:
+    """Yield a tool that waits for a run, for each provider with `runs`."""
     for consumed in capability.capability.consumes:
-        if consumed.runs is None:
-            continue
-        place = _Place(capability, consumed, tools)
-        read = place.call(consumed.runs.read, "read")
-        tool = place.tool(consumed.runs.read.operation, "read")
-        stream = consumed.runs.stream
-        is_many = stream is not None and _is_many(place.tool(stream.operation, "stream"), stream.ids)
-        label = tool.title.partition(": ")[0] if ": " in tool.title else tool.prefix
-        many = f" Several ids at once: an array, with {UNTIL} all or any." if is_many else ""
-        yield replace(
-            tool,
-            name=legal_name(f"{tool.prefix}-{WAIT_TOOL}"),
-            declared_name=WAIT_TOOL,
-            title=f"{label}: wait for run",
-            description=(
-                "Waits until a run has ended and returns its status, result or error: one call in place of asking "
-                f"again and again.{many} When the time is over it returns timed_out, which is no error and cancels "
-                "nothing."
-            ),
-            hints=Hints(read_only=True, destructive=False, idempotent=True, open_world=True),
-            input_schema=_wait_input(tool.input_schema, read.run_id_argument, is_many=is_many),
-            output_schema=WAIT_SCHEMA,
-            is_wait_tool=True,
-            server_arguments=frozenset({WAIT_SECONDS, UNTIL} if is_many else {WAIT_SECONDS}),
-        )
+        if consumed.runs is not None:
+            yield _compile_wait_tool(_RunsCompiler(capability, consumed, tools), consumed.runs)
 
 
-def _wait_input(schema: Mapping[str, Any], run_id: str, *, is_many: bool) -> dict[str, Any]:
+def _compile_wait_tool(compiler: "_RunsCompiler", runs: keywords.RunsKeywords) -> Tool:
+    read = compiler.call(runs.read, "read")
+    tool = compiler.tool(runs.read.operation, "read")
+    stream = runs.stream
+    takes_many = stream is not None and _takes_list(compiler.tool(stream.operation, "stream"), stream.run_ids_argument)
+    label = tool.title.partition(": ")[0] if ": " in tool.title else tool.prefix
+    many = f" For several runs pass an array of ids, with {UNTIL} all or any." if takes_many else ""
+    return replace(
+        tool,
+        name=legal_name(f"{tool.prefix}-{WAIT_TOOL}"),
+        declared_name=WAIT_TOOL,
+        title=f"{label}: wait for run",
+        description=(
+            "Waits until a run has finished and returns its status, result or error: one call instead of repeated "
+            f"polling.{many} A timeout is not an error and cancels nothing: the result then has timed_out."
+        ),
+        hints=Hints(read_only=True, destructive=False, idempotent=True, open_world=True),
+        input_schema=_wait_input_schema(tool.input_schema, read.run_id_argument, takes_many=takes_many),
+        output_schema=WAIT_SCHEMA,
+        is_wait_tool=True,
+        server_arguments=frozenset({WAIT_SECONDS, UNTIL} if takes_many else {WAIT_SECONDS}),
+    )
+
+
+def _wait_input_schema(schema: Mapping[str, Any], run_id: str, *, takes_many: bool) -> dict[str, Any]:
     properties = dict(schema["properties"])
-    if is_many:
+    if takes_many:
         one = dict(properties[run_id])
-        told = one.pop("description", "Run id.")
+        description = one.pop("description", "Run id.")
         several = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_RUNS}
-        properties[run_id] = {"anyOf": [one, several], "description": f"{told} Or an array of them."}
-        properties[UNTIL] = {"type": "string", "enum": ["all", "any"], "description": "Of several, default all."}
-    properties[WAIT_SECONDS] = {**_SECONDS, "description": f"How long to wait{_DEFAULT}"}
+        properties[run_id] = {"anyOf": [one, several], "description": f"{description} Or an array of them."}
+        until = "For several runs: wait for all (default) or any."
+        properties[UNTIL] = {"type": "string", "enum": ["all", "any"], "description": until}
+    properties[WAIT_SECONDS] = {**_SECONDS, "description": f"How long to wait, {_DEFAULT}"}
     return {**schema, "properties": properties}
 
 
-def with_lifecycles(capability: spec.Capability, tools: Sequence[Tool], listed: Mapping[str, str]) -> Iterator[Tool]:
-    """The tools, named as they are listed, each with the life cycle of the runs that it is about.
+def add_lifecycles(
+    capability: spec.Capability, tools: Sequence[Tool], listed_names: Mapping[str, str]
+) -> Iterator[Tool]:
+    """Yield the tools, under their listed names, each with the lifecycle of the runs that its operation works on.
 
-    `listed` are the names of tools as they are listed, by those that overlays use. Raises CapabilityError for `runs`
-    that name what is not there.
+    `listed_names` maps the names that overlays use to the listed ones. Raises CapabilityError for `runs` that refer to
+    something that does not exist.
     """
     lifecycles: dict[tuple[str, str], Lifecycle] = {}
     for consumed in capability.capability.consumes:
         if consumed.runs is not None:
-            lifecycle = _compile(_Place(capability, consumed, tools), consumed.runs, listed)
-            about = {lifecycle.read.operation.name, *lifecycle.starts, *lifecycle.runs_in}
-            about |= {cancel.call.operation.name for cancel in lifecycle.cancels}
-            about |= {lifecycle.stream.operation.name} if lifecycle.stream else set()
-            lifecycles |= dict.fromkeys(((consumed.namespace, name) for name in about), lifecycle)
+            lifecycle = _RunsCompiler(capability, consumed, tools).compile(consumed.runs, listed_names)
+            operations = {lifecycle.read.operation.name, *lifecycle.starts, *lifecycle.runs_in}
+            operations |= {cancel.call.operation.name for cancel in lifecycle.cancels}
+            operations |= {lifecycle.stream.operation.name} if lifecycle.stream else set()
+            lifecycles |= dict.fromkeys(((consumed.namespace, name) for name in operations), lifecycle)
     for tool in tools:
         runs = lifecycles.get((tool.operation.namespace, tool.operation.name))
-        schema = tool.output_schema or (_answer_schema(runs, tool) if runs else None)
+        schema = tool.output_schema or (_output_schema(runs, tool) if runs else None)
         yield replace(tool, runs=runs, output_schema=schema)
 
 
-def _answer_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
-    """The schema of an answer that is about one run: where the run's id and state stand, if it has them.
+def _output_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
+    """Return the schema of a result that is about one run, which declares the places of the run's id and status.
 
-    It forbids nothing and requires nothing: providers change their answers, and strict clients refuse what does not
-    fit. `text` is what is there instead of an answer that does not.
+    It forbids nothing and requires nothing: providers change their responses, and strict clients refuse results that do
+    not match. A result that would not match has `text` instead.
     """
     operation = tool.operation.name
     cancels = any(cancel.call.operation == tool.operation and not cancel.when for cancel in lifecycle.cancels)
     place = lifecycle.runs_in.get(operation)
     schema: dict[str, Any] = {"type": "object", "properties": {}}
     if cancels:
-        _declare(schema, ("run_id",))
-        _declare(schema, ("status",))
+        _declare_text(schema, ("run_id",))
+        _declare_text(schema, ("status",))
         schema["properties"]["cancelled"] = {"type": "boolean"}
     elif place is not None and EACH not in place:
-        _declare(schema, (*place, *lifecycle.fields.id))
-        _declare(schema, (*place, *lifecycle.fields.status))
+        _declare_text(schema, (*place, *lifecycle.fields.id))
+        _declare_text(schema, (*place, *lifecycle.fields.status))
     if not schema["properties"]:
         return None
     schema["properties"]["text"] = {"type": "string"}
     return schema
 
 
-def _declare(schema: dict[str, Any], path: Path) -> None:
+def _declare_text(schema: dict[str, Any], path: Path) -> None:
     for name in path:
         schema["type"] = "object"
         schema = schema.setdefault("properties", {}).setdefault(name, {})
     schema["type"] = "string"
 
 
-def _compile(place: "_Place", runs: spec.Runs, listed: Mapping[str, str]) -> Lifecycle:
-    shape = place.shape(runs.shape, "shape")
-    read = place.call(runs.read, "read")
-    if shape is None:
-        raise place.wrong("shape", "needs the paths of a run's id and state")
-    states: dict[str, RunStatus] = {}
-    for state, natives in runs.states.items():
-        for native in natives:
-            if native in states:
-                raise place.wrong(f"states.{state}", f"{native!r} is {states[native]} already")
-            states[native] = place.state(state, f"states.{state}")
-    found: dict[str, Path] = dict.fromkeys((runs.read.operation, *(s.operation for s in runs.start)), ())
-    for operation, path in runs.found.items():
-        place.tool(operation, f"found.{operation}")
-        found[operation] = place.path(path, f"found.{operation}")
-    return Lifecycle(
-        provider=place.tool(runs.read.operation, "read").prefix,
-        read=read,
-        fields=shape,
-        statuses=states,
-        wait_tool=next(tool.name for tool in place.tools if tool.is_wait_tool and tool.operation == read.operation),
-        stream=_stream(place, runs, shape),
-        starts={start.operation: _start(place, start, read) for start in runs.start},
-        cancels=tuple(_cancel(place, cancel, read) for cancel in runs.cancel),
-        runs_in=found,
-        poll_seconds=runs.interval,
-        max_age_seconds=runs.cached,
-        gone_after_cancel=runs.forgotten,
-        retention_seconds=runs.lifetime,
-        status_hints={native: renamed(advice, listed) for native, advice in runs.advice.items()},
-    )
+def _takes_list(tool: Tool, argument: str) -> bool:
+    return bool(tool.input_schema["properties"].get(argument, {}).get("type") == "array")
 
 
-def _stream(place: "_Place", runs: spec.Runs, shape: RunFields) -> RunStream | None:
-    stream = runs.stream
-    if stream is None:
-        return None
-    tool = place.tool(stream.operation, "stream")
-    for name in (stream.ids, *stream.arguments):
-        place.argument(tool, name, "stream.ids" if name == stream.ids else "stream.arguments")
-    elsewhere = {name: getattr(stream.shape, name) for name in stream.shape.model_fields_set}
-    return RunStream(
-        operation=tool.operation,
-        run_ids_argument=stream.ids,
-        takes_many_runs=_is_many(tool, stream.ids),
-        fields=place.shape(runs.shape.model_copy(update=elsewhere), "stream.shape") or shape,
-        when=place.condition(stream.when, "stream.when"),
-        new_events_arguments=stream.arguments,
-        ends_not_streamed=frozenset(place.state(state, "stream.untold") for state in stream.untold),
-    )
-
-
-def _is_many(tool: Tool, ids: str) -> bool:
-    return bool(tool.input_schema["properties"].get(ids, {}).get("type") == "array")
-
-
-def _start(place: "_Place", start: spec.RunStart, read: RunCall) -> RunStart:
-    return RunStart(
-        tool=place.tool(start.operation, "start").name,
-        idempotency_key_argument=place.names(start.key, "start.key") if start.key else None,
-        then=place.call(start.then, "start.then", read.run_id_argument) if start.then else None,
-        then_when=place.condition(start.when, "start.when"),
-    )
-
-
-def _cancel(place: "_Place", cancel: spec.RunCancel, read: RunCall) -> RunCancel:
-    call = place.call(spec.RunCall(operation=cancel.operation, id=cancel.id), "cancel", read.run_id_argument)
-    return RunCancel(call, place.condition(cancel.when, "cancel.when"), cancel.guard)
-
-
-class _Place:
-    """Where `runs` stand: what they name is looked up there, and what is wrong with them is told with it."""
+class _RunsCompiler:
+    """Compiles the `runs` of one provider. All methods raise CapabilityError, with the place in `runs`."""
 
     def __init__(self, capability: spec.Capability, consumed: spec.Consumed, tools: Sequence[Tool]) -> None:
-        self.tools = [tool for tool in tools if tool.operation.namespace == consumed.namespace]
-        self._capability = capability
+        self._tools = [tool for tool in tools if tool.operation.namespace == consumed.namespace]
+        self._source = capability.source
 
-    def wrong(self, key: str, reason: str) -> CapabilityError:
-        return CapabilityError(self._capability.source, f"capability.consumes.runs.{key}", reason)
+    def compile(self, runs: keywords.RunsKeywords, listed_names: Mapping[str, str]) -> Lifecycle:
+        fields = self._fields(runs.fields, "fields")
+        read = self.call(runs.read, "read")
+        if fields is None:
+            raise self._error("fields", "needs the paths `id` and `status`")
+        is_wait_tool = (tool for tool in self._tools if tool.is_wait_tool and tool.operation == read.operation)
+        return Lifecycle(
+            provider=self.tool(runs.read.operation, "read").prefix,
+            read=read,
+            fields=fields,
+            statuses=self._statuses(runs.statuses),
+            wait_tool=next(is_wait_tool).name,
+            stream=self._stream(runs, fields) if runs.stream else None,
+            starts={name: self._start(name, start, read) for name, start in runs.start.items()},
+            cancels=tuple(self._cancel(name, cancel, read) for name, cancel in runs.cancel.items()),
+            runs_in=self._runs_in(runs),
+            poll_seconds=runs.poll_seconds,
+            max_age_seconds=runs.max_age_seconds,
+            gone_after_cancel=runs.gone_after_cancel,
+            retention_seconds=runs.retention_seconds,
+            status_hints={native: rename_tools(hint, listed_names) for native, hint in runs.status_hints.items()},
+        )
 
-    def tool(self, operation: str, key: str) -> Tool:
-        for tool in self.tools:
-            if tool.operation.name == operation and not tool.is_wait_tool:
-                return tool
-        raise self.wrong(key, f"no tool calls the operation {operation!r}")
+    def _statuses(self, declared: Mapping[keywords.RunStatusName, tuple[str, ...]]) -> dict[str, RunStatus]:
+        statuses: dict[str, RunStatus] = {}
+        for status, natives in declared.items():
+            for native in natives:
+                if native in statuses:
+                    raise self._error(f"statuses.{status}", f"`{native}` is already {statuses[native]}")
+                statuses[native] = RunStatus(status)
+        return statuses
 
-    def call(self, call: spec.RunCall, key: str, default_id: str = "") -> RunCall:
-        tool = self.tool(call.operation, key)
-        run_id = call.id or default_id
-        self.argument(tool, run_id, f"{key}.id")
-        return RunCall(tool.name, tool.operation, run_id)
+    def _runs_in(self, runs: keywords.RunsKeywords) -> dict[str, Path]:
+        paths: dict[str, Path] = dict.fromkeys((runs.read.operation, *runs.start), ())
+        for operation, path in runs.runs_in.items():
+            self.tool(operation, f"runs_in.{operation}")
+            paths[operation] = self._path(path, f"runs_in.{operation}")
+        return paths
 
-    def argument(self, tool: Tool, name: str, key: str) -> None:
-        if name not in tool.input_schema["properties"]:
-            raise self.wrong(key, f"{tool.declared_name} has no argument {name!r}")
+    def _stream(self, runs: keywords.RunsKeywords, fields: RunFields) -> RunStream:
+        stream = runs.stream
+        assert stream is not None
+        tool = self.tool(stream.operation, "stream")
+        self._check_argument(tool, stream.run_ids_argument, "stream.run_ids_argument")
+        for name in stream.new_events_arguments:
+            self._check_argument(tool, name, "stream.new_events_arguments")
+        changed = {name: getattr(stream.fields, name) for name in stream.fields.model_fields_set}
+        return RunStream(
+            operation=tool.operation,
+            run_ids_argument=stream.run_ids_argument,
+            takes_many_runs=_takes_list(tool, stream.run_ids_argument),
+            fields=self._fields(runs.fields.model_copy(update=changed), "stream.fields") or fields,
+            when=self._condition(stream.when, "stream.when"),
+            new_events_arguments=stream.new_events_arguments,
+            ends_not_streamed=frozenset(map(RunStatus, stream.ends_not_streamed)),
+        )
 
-    def state(self, text: str, key: str) -> RunStatus:
-        states = [state for state in RunStatus if state is not RunStatus.UNKNOWN]
-        if text not in states:
-            raise self.wrong(key, f"is not one of {', '.join(states)}")
-        return RunStatus(text)
+    def _start(self, operation: str, start: keywords.RunStartKeywords, read: RunCall) -> RunStart:
+        key, then = start.idempotency_key_argument, start.then
+        place = f"start.{operation}"
+        return RunStart(
+            tool=self.tool(operation, place).name,
+            idempotency_key_argument=self._argument_path(key, f"{place}.idempotency_key_argument") if key else None,
+            then=self.call(then, f"{place}.then", read.run_id_argument) if then else None,
+            then_when=self._condition(then.when, f"{place}.then.when") if then else (),
+        )
 
-    def names(self, text: str, key: str) -> Path:
-        path = self.path(text, key)
-        if not path or not all(isinstance(step, str) for step in path):
-            raise self.wrong(key, f"{text!r} is not a path of names")
-        return path
+    def _cancel(self, operation: str, cancel: keywords.RunCancelKeywords, read: RunCall) -> RunCancel:
+        place = f"cancel.{operation}"
+        call = keywords.RunCallKeywords(operation=operation, run_id_argument=cancel.run_id_argument)
+        return RunCancel(
+            call=self.call(call, place, read.run_id_argument),
+            when=self._condition(cancel.when, f"{place}.when"),
+            confirm_argument=cancel.confirm_argument,
+            confirm_effect=cancel.confirm_effect,
+        )
 
-    def path(self, text: str, key: str) -> Path:
-        return self._read(parse_path, text, key)
-
-    def _read(self, read: Callable[[Any], Path], written: Any, key: str) -> Path:
-        try:
-            return read(written)
-        except ValueError as exc:
-            raise self.wrong(key, str(exc)) from exc
-
-    def condition(self, when: Mapping[str, Any], key: str) -> Condition:
-        return self._read(parse_condition, when, key)
-
-    def shape(self, shape: spec.RunFields, key: str) -> RunFields | None:
-        if not (shape.id and shape.state):
+    def _fields(self, fields: keywords.RunFieldsKeywords, place: str) -> RunFields | None:
+        if not (fields.id and fields.status):
             return None
-        names = ("stage", "progress", "result")
-        paths = {name: self.path(text, f"{key}.{name}") for name in names if (text := getattr(shape, name))}
+        names = ("stage", "progress", "result", "started_at")
+        paths = {name: self._path(text, f"{place}.{name}") for name in names if (text := getattr(fields, name))}
         return RunFields(
-            id=self.path(shape.id, f"{key}.id"),
-            status=self.path(shape.state, f"{key}.state"),
-            error=tuple(self.path(text, f"{key}.error") for text in shape.error),
-            started_at=self.path(shape.started, f"{key}.started") if shape.started else None,
+            id=self._path(fields.id, f"{place}.id"),
+            status=self._path(fields.status, f"{place}.status"),
+            error=tuple(self._path(text, f"{place}.error") for text in fields.error),
             **paths,
         )
+
+    def tool(self, operation: str, place: str) -> Tool:
+        """Return the tool that calls an operation."""
+        for tool in self._tools:
+            if tool.operation.name == operation and not tool.is_wait_tool:
+                return tool
+        raise self._error(place, f"no tool calls the operation `{operation}`")
+
+    def call(self, call: keywords.RunCallKeywords, place: str, default_argument: str = "") -> RunCall:
+        """Return a compiled call on one run."""
+        tool = self.tool(call.operation, place)
+        argument = call.run_id_argument or default_argument
+        self._check_argument(tool, argument, f"{place}.run_id_argument")
+        return RunCall(tool.name, tool.operation, argument)
+
+    def _check_argument(self, tool: Tool, name: str, place: str) -> None:
+        if not name:
+            raise self._error(place, "is missing")
+        if name not in tool.input_schema["properties"]:
+            raise self._error(place, f"the tool {tool.declared_name} has no argument `{name}`")
+
+    def _argument_path(self, text: str, place: str) -> Path:
+        path = self._path(text, place)
+        if not path or not all(isinstance(step, str) for step in path):
+            raise self._error(place, f"`{text}` must consist of names only")
+        return path
+
+    def _path(self, text: str, place: str) -> Path:
+        return self._parse(parse_path, text, place)
+
+    def _condition(self, when: Mapping[str, Any], place: str) -> Condition:
+        return self._parse(parse_condition, when, place)
+
+    def _parse(self, parse: Callable[[Any], _Parsed], written: Any, place: str) -> _Parsed:
+        try:
+            return parse(written)
+        except ValueError as exc:
+            raise self._error(place, str(exc)) from exc
+
+    def _error(self, place: str, reason: str) -> CapabilityError:
+        return CapabilityError(self._source, f"capability.consumes.runs.{place}", reason)

@@ -25,9 +25,11 @@ _STEP = re.compile(r"""\.([\w-]+)|\[(?:(\*)|(-?\d{1,9})|'([^'\\]*)'|"([^"\\]*)")
 
 
 def parse_path(text: str) -> Path:
-    """Return the steps of a path; a leading `$` is optional. Raises ValueError for an invalid path."""
-    rest = text.removeprefix("$") if text[:1] in ("", "$", "[") else f".{text}"
-    rest = "" if rest == "." else rest  # `$.` is a common spelling of `$`
+    """Return the steps of a path. Raises ValueError for a text that is not a path or does not start with `$`."""
+    if not text.startswith("$"):
+        fix = f"$.{text}" if text[:1] not in ("[", "") else f"${text}"
+        raise ValueError(f"`{text}` is not a path: paths start with `$`, write `{fix}`")
+    rest = "" if text == "$." else text[1:]  # `$.` is a common spelling of `$`
     steps: list[Any] = []
     position = 0
     while position < len(rest):

@@ -99,10 +99,10 @@ class Output:
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """Fields that make a JSON response an error, whatever its HTTP status code."""
+    """Paths to what makes a JSON response an error, whatever its HTTP status code."""
 
-    status: str
-    message: str
+    status: Path
+    message: Path
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,19 @@ class Paging:
 
 
 @dataclass(frozen=True)
+class EventFormat:
+    """Paths to the type and the message of an event or a log entry; the first path with a value counts."""
+
+    type_paths: tuple[Path, ...] = ()
+    message_paths: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class LogFormat:
-    """Paths to the parts of a log entry; of several paths the first with a value counts."""
+    """Paths to the parts of a log entry."""
 
     time_path: Path
-    type_paths: tuple[Path, ...]
+    event: EventFormat = EventFormat()
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,7 @@ class Upload:
     media_type_field: str
     prepared: Path
     """Path to the prepared files in the response, in the same order."""
-    form: str
+    form_field: str
     """The field of a prepared file that holds its presigned form: `{url, fields}`."""
     hint: str = ""
 
@@ -199,6 +207,7 @@ class Operation:
     redactions: tuple[Path, ...] = ()
     """Places of secrets in the response."""
     paging: Paging | None = None
+    events: EventFormat = EventFormat()
     log: LogFormat | None = None
     upload: Upload | None = None
     notes: tuple[tuple[Condition, str], ...] = field(default=(), hash=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mcp_taskruns.core.format.names import distinct_names, file_of, slug
+from mcp_taskruns.core.format.names import file_of, number_duplicates, slug
 from mcp_taskruns.core.format.templates import PLACEHOLDER, placeholders_of
 from mcp_taskruns.core.model.operation import ArgumentReference, Location, Operation
 from mcp_taskruns.core.model.tool import Tool
@@ -63,7 +63,7 @@ def compile_routes(rest_tools: Sequence[Tool], served: Sequence[Tool]) -> Routes
     declared = [_compile_route(tool, _equivalent_tool(tool, equivalent)) for tool in rest_tools if tool.route]
     distinct = _remove_duplicates(declared)
     routes = _separate_conflicts(distinct)
-    names = distinct_names([route.tool.name for route in routes])
+    names = number_duplicates([route.tool.name for route in routes])
     notes = [*_describe_duplicates(declared), *map(_describe_conflict, filter(_is_moved, routes))]
     return Routes(tuple(replace(route, name=name) for route, name in zip(routes, names, strict=True)), tuple(notes))
 

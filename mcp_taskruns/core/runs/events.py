@@ -1,12 +1,14 @@
 """The events of a stream: a line for people for each, and the result of following it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line, truncate
 from mcp_taskruns.core.model.json import dump, parse_or_text
+from mcp_taskruns.core.model.json_path import Path, value_at
+from mcp_taskruns.core.model.operation import EventFormat
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.runs.messages import status_line
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
@@ -31,6 +33,8 @@ MAX_KEEP_ALIVE = 100
 
 _KEEP_ALIVE = ("keepalive", "keep-alive", "ping", "heartbeat")
 _TOLD = ("status", "state", "stage", "message", "error", "error_message")
+
+NO_EVENT_FORMAT = EventFormat()
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,12 @@ class EventCollector:
     """
 
     def __init__(
-        self, max_events: int, max_chars: int, lifecycle: Lifecycle | None = None, watch: Watch | None = None
+        self,
+        max_events: int,
+        max_chars: int,
+        lifecycle: Lifecycle | None = None,
+        watch: Watch | None = None,
+        event_format: EventFormat = NO_EVENT_FORMAT,
     ) -> None:
         self.count = 0
         self.error = ""
@@ -138,6 +147,7 @@ class EventCollector:
         self._unlisted_runs: set[str] = set()
         self._lifecycle = lifecycle
         self._watch = watch
+        self._event_format = event_format
 
     @property
     def is_full(self) -> bool:
@@ -150,7 +160,7 @@ class EventCollector:
         reading = self._read_run(data)
         if reading is not None and not self._update_watch(reading):
             return None
-        line = describe_event(event.event, data) if reading is None else describe_run(reading)
+        line = describe_event(event.event, data, self._event_format) if reading is None else describe_run(reading)
         self.count += 1
         self._chars += len(event.data)
         self.error = line if event.event == "error" else ""
@@ -257,41 +267,49 @@ _END_NOTES: Mapping[EndReason, str] = {
 }
 
 
-def describe_event(name: str, data: Any, limit: int = MAX_LINE) -> str:
-    """One line, of at most so many characters, that tells a person what an event says."""
-    return one_line(_describe(name, data), limit)
+def describe_event(name: str, data: Any, event_format: EventFormat = NO_EVENT_FORMAT, limit: int = MAX_LINE) -> str:
+    """Return an event as one line of at most `limit` characters: its type and its message.
+
+    Both are at the paths of the format, or else in fields with common names.
+    """
+    return one_line(_describe_by_format(name, data, event_format) or _describe(name, data), limit)
+
+
+def _describe_by_format(name: str, data: Any, event_format: EventFormat) -> str:
+    """Return the description of an event by the paths of its format; empty if nothing is at them."""
+    if not event_format.message_paths:
+        return ""
+    type_ = _first_value(data, event_format.type_paths)
+    message = _message_text(_first_value(data, event_format.message_paths))
+    if type_ is None and not message:
+        return ""
+    if type_ is None:
+        type_ = data.get("type") or name
+    text = _to_words(str(type_).rpartition("/")[2])
+    return f"{text}: {message}" if message and _to_words(message) != text else text
+
+
+def _first_value(data: Any, paths: Sequence[Path]) -> Any:
+    values = (value_at(data, path) for path in paths)
+    return next((value for value in values if value not in (None, "", {}, [])), None)
 
 
 def _describe(name: str, data: Any) -> str:
     if not isinstance(data, dict):
         return f"{name}: {data}" if name and data not in ("", None) else str(data or name)
-    inner = data.get("notification")
-    if isinstance(inner, dict):
-        return _describe_entry(str(inner.get("method", name)), inner.get("params"))
-    asked = data.get("toolCall")
-    if isinstance(asked, dict) and asked.get("title"):
-        return f"{_words(data.get('type') or name)}: {asked['title']}"
     subject = data.get("id") or data.get("run_id") or data.get("type") or name
     told = [str(data[key]) for key in _TOLD if data.get(key)]
     return f"{subject}: {', '.join(told)}" if told else f"{name}: {subject}" if name else str(subject)
 
 
-def _describe_entry(method: str, params: Any) -> str:
-    """A log entry: what kind it is, then the first words under the names that logs use."""
-    update = params.get("update") if isinstance(params, dict) else None
-    kind = update.get("sessionUpdate") if isinstance(update, dict) else None
-    kind = _words(kind or method.rpartition("/")[2])
-    said = _said(params)
-    return f"{kind}: {said}" if said and _words(said) != kind else kind
+def _to_words(type_: str) -> str:
+    return type_.replace("_", " ").strip()
 
 
-def _words(kind: Any) -> str:
-    return str(kind).replace("_", " ").strip()
-
-
-def _said(params: Any) -> str:
-    if isinstance(params, dict):
-        for key in ("message", "text", "content", "update", "title", "status", "sessionUpdate"):
-            if params.get(key):
-                return _said(params[key])
-    return params if isinstance(params, str) else "" if params in (None, {}, []) else dump(params)
+def _message_text(value: Any) -> str:
+    """Return the text of a message, which may be an object that contains the text."""
+    if isinstance(value, dict):
+        for key in ("message", "text", "content", "title", "status"):
+            if value.get(key):
+                return _message_text(value[key])
+    return value if isinstance(value, str) else "" if value is None else dump(value)

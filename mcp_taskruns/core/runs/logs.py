@@ -56,7 +56,7 @@ def _select(entries: Sequence[Any], log: LogFormat, arguments: Mapping[str, Any]
 
 def _entry_types(entry: Any, log: LogFormat) -> list[str]:
     """Return the types of an entry, the most specific first."""
-    values = (value_at(entry, path) for path in log.type_paths)
+    values = (value_at(entry, path) for path in log.event.type_paths)
     return [name for name in values if isinstance(name, str)]
 
 
@@ -64,7 +64,7 @@ def describe_entry(entry: Any, log: LogFormat) -> str:
     """Return one line for an entry: its time, type and message."""
     at = value_at(entry, log.time_path)
     types = _entry_types(entry, log)
-    text = describe_event(types[0] if types else "", entry, MAX_LINE)
+    text = describe_event(types[0] if types else "", entry, log.event, MAX_LINE)
     return one_line(f"{at} {text}" if isinstance(at, str) else text, MAX_LINE)
 
 

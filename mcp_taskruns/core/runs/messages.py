@@ -112,7 +112,7 @@ _ALREADY = {
 }
 
 
-_DEFAULT_EFFECT = "deleted together with its output"
+_DEFAULT_EFFECT = "changed by the provider"
 
 
 def cancel_result(

@@ -156,7 +156,9 @@ async def _follow(
     seconds: float,
 ) -> CallResult:
     settings = exchange.settings
-    collector = EventCollector(settings.stream_events, settings.max_result_chars, runs.lifecycle, runs.watch)
+    collector = EventCollector(
+        settings.stream_events, settings.max_result_chars, runs.lifecycle, runs.watch, tool.operation.events
+    )
     ended: EndReason = "closed"
     reason = ""
     with anyio.move_on_after(seconds) as bound:

@@ -18,7 +18,7 @@ from mcp_taskruns.errors import Kind, ProviderError
 from tests.core.documents import Json
 
 # Inngest pkg/api/apiv1/cache.go: the cached body comes without its status code.
-INNGEST_ERROR = ErrorBody(status="status", message="error")
+INNGEST_ERROR = ErrorBody(status=("status",), message=("error",))
 
 
 def answer(status: int, media_type: str | None, body: bytes | str, **headers: str) -> HttpResponse:

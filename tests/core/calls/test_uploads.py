@@ -180,7 +180,7 @@ def test_a_form_that_was_used_is_not_shown_and_its_file_is_called_uploaded() -> 
     }
     assert parse(outcome.text) == outcome.value
     assert outcome.notes == (
-        "Uploaded: a (1,234 bytes), c (2 bytes). Now attach to the run what was uploaded: call "
+        "Uploaded: a (1,234 bytes), c (2 bytes). Now attach the uploaded files to the run: call "
         "posthog-finalize-direct-uploads-task-run with id, name, type and storage_path of each.",
         "Said before.",
     )

@@ -75,9 +75,9 @@ def with_tool(**tool: Any) -> Json:
 
 def lifecycle() -> Json:
     return {
-        "read": {"operation": "op", "id": "id"},
-        "shape": {"id": "id", "state": "state"},
-        "states": {"running": ["on"]},
+        "read": {"operation": "op", "run_id_argument": "id"},
+        "fields": {"id": "$.id", "status": "$.status"},
+        "statuses": {"running": ["on"]},
     }
 
 
@@ -211,7 +211,7 @@ CASES = [
     ),
     Case(
         "missing-base-uri",
-        valid(baseUri="", baseUriEnv="THING_HOST"),
+        valid(baseUri="", base_uri_env="THING_HOST"),
         (*CONSUMES, "baseUri"),
         "`baseUri` is empty",
         environment=("THING_KEY",),
@@ -630,7 +630,7 @@ CASES = [
         named("run", "GET", {"readOnly": False}),
         (*TOOL, "hints", "readOnly"),
         "thing-run has readOnly: false, but GET only reads",
-        "Set readOnly: true, or repeatable: false on the operation if it changes something.",
+        "Set readOnly: true, or safe_to_retry: false on the operation if it changes something.",
     ),
     Case(
         "contradictory-hint",
@@ -643,7 +643,7 @@ CASES = [
         named("run", "POST", {"readOnly": True}),
         (*TOOL, "hints", "readOnly"),
         "thing-run is readOnly, but POST changes something",
-        "Set readOnly: false, or repeatable: true on the operation if it only reads.",
+        "Set readOnly: false, or safe_to_retry: true on the operation if it only reads.",
     ),
     Case(
         "contradictory-hint",
@@ -695,36 +695,42 @@ CASES = [
     ),
     Case(
         "unknown-hint-placeholder",
-        valid(errors=[{"says": r"use (?P<root>\S+)", "hint": "Use {rot}."}]),
-        (*CONSUMES, "errors", 0, "hint"),
+        valid(errors={"rule": {"message_matches": r"use (?P<root>\S+)", "hint": "Use {rot}."}}),
+        (*CONSUMES, "errors", "rule", "hint"),
         "the hint has a placeholder {rot}, but the pattern has no group of that name",
         "Did you mean `{root}`?",
     ),
     Case(
         "unknown-hint-placeholder",
-        valid(errors=[{"says": r"use (?P<root>\S+)", "hint": "Use {parent}."}]),
-        (*CONSUMES, "errors", 0, "hint"),
+        valid(errors={"rule": {"message_matches": r"use (?P<root>\S+)", "hint": "Use {parent}."}}),
+        (*CONSUMES, "errors", "rule", "hint"),
         "the hint has a placeholder {parent}, but the pattern has no group of that name",
         "Did you mean `{root}`?",
     ),
     Case(
         "unknown-hint-placeholder",
-        valid(errors=[{"status": 401, "hint": "Check {credentials}."}]),
-        (*CONSUMES, "errors", 0, "hint"),
+        valid(errors={"rule": {"status": 401, "hint": "Check {credentials}."}}),
+        (*CONSUMES, "errors", "rule", "hint"),
         "the hint has a placeholder {credentials}, but the pattern has no group of that name",
         "Did you mean `{credential}`?",
     ),
     Case(
         "unknown-argument",
-        valid(inputs({"name": "limits"}, {"name": "after"}, paging={"size": 5, "cursor": "after", "next": "id"})),
-        (*OPERATION, "paging", "limit"),
+        valid(
+            inputs(
+                {"name": "limits"},
+                {"name": "after"},
+                paging={"default_page_size": 5, "cursor_argument": "after", "next_cursor": "$.id"},
+            )
+        ),
+        (*OPERATION, "paging", "page_size_argument"),
         "thing-do-it: paging refers to the argument limit, which the tool does not have",
         "Did you mean `limits`?",
     ),
     Case(
         "unknown-argument",
-        valid(inputs({"name": "limit"}, paging={"size": 5, "offset": "offset"})),
-        (*OPERATION, "paging", "offset"),
+        valid(inputs({"name": "limit"}, paging={"default_page_size": 5, "offset_argument": "offset"})),
+        (*OPERATION, "paging", "offset_argument"),
         "thing-do-it: paging refers to the argument offset, which the tool does not have",
     ),
     Case(
@@ -733,7 +739,7 @@ CASES = [
             inputs(
                 BODY | {"schema": {"properties": {"files": {"items": {"properties": {"name": {}}}}}}},
                 method="POST",
-                upload={"files": "body.files[*]", "prepared": "files[*]", "form": "form"},
+                upload={"files": "$.body.files[*]", "prepared": "$.files[*]", "form_field": "form"},
             )
         ),
         (*OPERATION, "upload", "files"),
@@ -758,7 +764,7 @@ def with_credentials(*binds: Json, **authentication: Any) -> Json:
     [
         pytest.param(with_root(valid(), **{"x-owner": "me"}), id="extension key"),
         pytest.param(with_exposed({"type": "rest", "address": "localhost", "port": 8080}), id="address of an adapter"),
-        pytest.param(valid(baseUri="", baseUriEnv="THING_HOST"), id="base URI from an overlay variable"),
+        pytest.param(valid(baseUri="", base_uri_env="THING_HOST"), id="base URI from an overlay variable"),
         pytest.param(valid(baseUri="https://{{env.THING_KEY}}.example"), id="base URI with a variable"),
         pytest.param(
             with_credentials(
@@ -854,9 +860,11 @@ def with_credentials(*binds: Json, **authentication: Any) -> Json:
         pytest.param(named("delete-status", "GET"), id="GET with a destructive verb"),
         pytest.param(named("remove-background", "POST"), id="remove-background"),
         pytest.param(
-            named("get-token", "GET", {"readOnly": False}, repeatable=False), id="GET declared as not repeatable"
+            named("get-token", "GET", {"readOnly": False}, safe_to_retry=False), id="GET declared as not safe_to_retry"
         ),
-        pytest.param(named("presign", "POST", {"readOnly": True}, repeatable=True), id="POST declared as repeatable"),
+        pytest.param(
+            named("presign", "POST", {"readOnly": True}, safe_to_retry=True), id="POST declared as safe_to_retry"
+        ),
         pytest.param(named("search-things", "POST", {"readOnly": True}), id="search by POST"),
         pytest.param(
             valid({"method": "POST"}, path="/graphql", tool={"name": "x", "hints": {"readOnly": True}}),
@@ -890,16 +898,20 @@ def with_credentials(*binds: Json, **authentication: Any) -> Json:
         ),
         pytest.param(
             valid(
-                errors=[
-                    {"says": "(?P<scope>x)", "hint": "Give {credential} the scope {scope}."},
-                    {"says": "invalid", "hint": "Not on this run: {missing_artifact_ids}."},
-                    {"status": 404},
-                ]
+                errors={
+                    "scope": {"message_matches": "(?P<scope>x)", "hint": "Give {credential} the scope {scope}."},
+                    "artifacts": {"message_matches": "invalid", "hint": "Not on this run: {missing_artifact_ids}."},
+                    "other": {"status": 404},
+                }
             ),
             id="hint placeholders that are filled",
         ),
         pytest.param(
-            valid(inputs({"name": "limit"}, {"name": "offset"}, paging={"size": 5, "offset": "offset"})),
+            valid(
+                inputs(
+                    {"name": "limit"}, {"name": "offset"}, paging={"default_page_size": 5, "offset_argument": "offset"}
+                )
+            ),
             id="paging with existing arguments",
         ),
         pytest.param(
@@ -907,7 +919,7 @@ def with_credentials(*binds: Json, **authentication: Any) -> Json:
                 inputs(
                     BODY | {"schema": {"properties": {"files": {}}}},
                     method="POST",
-                    upload={"files": "body.files[*]", "prepared": "files[*]", "form": "form"},
+                    upload={"files": "$.body.files[*]", "prepared": "$.files[*]", "form_field": "form"},
                 )
             ),
             id="upload of files without a schema",
@@ -917,7 +929,7 @@ def with_credentials(*binds: Json, **authentication: Any) -> Json:
                 inputs(
                     BODY | {"schema": {"properties": {"files": True}}},
                     method="POST",
-                    upload={"files": "body.files[*]", "prepared": "files[*]", "form": "form"},
+                    upload={"files": "$.body.files[*]", "prepared": "$.files[*]", "form_field": "form"},
                 )
             ),
             id="upload of files with schema true",
@@ -929,7 +941,7 @@ def test_valid_variant_has_no_findings(given: Json) -> None:
 
 
 def test_set_environment_variables_are_not_reported() -> None:
-    given = valid(baseUri="https://{host}", baseUriEnv="THING_HOST")
+    given = valid(baseUri="https://{host}", base_uri_env="THING_HOST")
     assert findings(given, ("THING_KEY", "THING_HOST")) == []
     assert findings(given, ("THING_KEY", "THING_BASE_URL")) == []
 
@@ -1015,88 +1027,97 @@ BASE = valid(
 
 
 def consumed(**keys: Any) -> Json:
-    return {"capability": {"consumes": [{"namespace": "things", **keys}]}}
-
-
-def resource(**keys: Any) -> Json:
-    return consumed(resources=[{"name": "r", **keys}])
+    return {"capability": {"consumes": {"things": keys}}}
 
 
 def operation(**keys: Any) -> Json:
-    return resource(operations=[{"name": "op", **keys}])
+    return consumed(operations={"op": keys})
 
 
-def parameter(**keys: Any) -> Json:
-    return operation(inputParameters=[keys])
+def parameter(name: str, **keys: Any) -> Json:
+    return operation(inputParameters={name: keys})
 
 
-def exposed(*tools: Json, **keys: Any) -> Json:
-    return {"capability": {"exposes": [{"namespace": "things-mcp", "tools": list(tools), **keys}]}}
+def exposed(**tools: Json) -> Json:
+    return {
+        "capability": {
+            "exposes": {"things-mcp": {"tools": {name.replace("_", "-"): keys for name, keys in tools.items()}}}
+        }
+    }
 
+
+THINGS = ("capability", "consumes", "things")
+TOOLS = ("capability", "exposes", "things-mcp", "tools")
 
 OVERLAYS = [
     Case(
         "unused-overlay-entry",
-        exposed({"name": "do-that", "description": "Other."}),
-        TOOL,
+        exposed(do_that={"description": "Other."}),
+        (*TOOLS, "do-that"),
         "`tools` of the capability file has no do-that, and the entry is not a complete new item",
     ),
     Case(
         "unused-overlay-entry",
-        exposed({"name": "do-itt", "description": "Other."}),
-        TOOL,
+        exposed(do_itt={"description": "Other."}),
+        (*TOOLS, "do-itt"),
         "`tools` of the capability file has no do-itt, and the entry is not a complete new item",
         "Did you mean `do-it`?",
     ),
     Case(
         "unused-overlay-entry",
-        resource(operations=[{"name": "oper", "accept": "text/html"}]),
-        OPERATION,
+        consumed(operations={"oper": {"accept": "text/html"}}),
+        (*THINGS, "operations", "oper"),
         "`operations` of the capability file has no oper, and the entry is not a complete new item",
     ),
     Case(
         "unused-overlay-entry",
-        consumed(resources=[{"name": "s", "operations": [{"name": "op", "method": "GET"}]}]),
-        RESOURCE,
-        "`resources` of the capability file has no s, and the entry is not a complete new item",
+        consumed(operations={"other": {"method": "GET"}}),
+        (*THINGS, "operations", "other"),
+        "`operations` of the capability file has no other, and the entry is not a complete new item",
     ),
     Case(
         "unused-overlay-entry",
-        {"capability": {"consumes": [{"namespace": "thing", "baseUri": "https://a.example"}]}},
-        CONSUMES,
+        consumed(operations={"other": None}),
+        (*THINGS, "operations", "other"),
+        "operations.other of things is null, but there is nothing to delete",
+    ),
+    Case(
+        "unused-overlay-entry",
+        {"capability": {"consumes": {"thing": {"baseUri": "https://a.example"}}}},
+        ("capability", "consumes", "thing"),
         "`consumes` of the capability file has no thing, and the entry is not a complete new item",
         "Did you mean `things`?",
     ),
     Case(
         "unused-overlay-entry",
-        {"capability": {"exposes": [{"namespace": "rest", "type": "rest"}]}},
-        EXPOSES,
+        {"capability": {"exposes": {"rest": {"type": "rest"}}}},
+        ("capability", "exposes", "rest"),
         "`exposes` of the capability file has no rest, and the entry is not a complete new item",
     ),
     Case(
         "unused-overlay-entry",
-        {"binds": [{"namespace": "vault"}]},
-        ("binds", 0),
+        {"binds": {"vault": {}}},
+        ("binds", "vault"),
         "`binds` of the capability file has no vault, and the entry is not a complete new item",
     ),
     Case(
         "unused-overlay-entry",
-        parameter(name="limits", description="How many."),
-        (*OPERATION, "inputParameters", 0),
+        parameter("limits", description="How many."),
+        (*THINGS, "operations", "op", "inputParameters", "limits"),
         "`inputParameters` of the capability file has no limits, and the entry is not a complete new item",
         "Did you mean `limit`?",
     ),
     Case(
         "unused-overlay-entry",
-        consumed(inputParameters=[{"name": "Id", "description": "Which."}]),
-        (*CONSUMES, "inputParameters", 0),
+        consumed(inputParameters={"Id": {"description": "Which."}}),
+        (*THINGS, "inputParameters", "Id"),
         "`inputParameters` of the capability file has no Id, and the entry is not a complete new item",
     ),
     Case(
         "unused-overlay-entry",
-        consumed(authentification=None),
-        (*CONSUMES, "authentification"),
-        "authentification of things is null, but there is nothing to delete",
+        consumed(errors=None),
+        (*THINGS, "errors"),
+        "errors of things is null, but there is nothing to delete",
     ),
     Case("unused-overlay-entry", {"prefix": None}, ("prefix",), "prefix is null, but there is nothing to delete"),
     Case(
@@ -1107,21 +1128,21 @@ OVERLAYS = [
     ),
     Case(
         "redundant-overlay-entry",
-        consumed(inputParameters=[{"name": "id", "in": "path", "type": None}]),
-        (*CONSUMES, "inputParameters", 0, "type"),
+        consumed(inputParameters={"id": {"in": "path", "type": None}}),
+        (*THINGS, "inputParameters", "id", "type"),
         "type of id is null, but there is nothing to delete",
         "Remove it.",
     ),
     Case(
         "redundant-overlay-entry",
-        exposed({"name": "do-it", "hints": {"readOnly": True, "destructive": True}}),
-        (*TOOL, "hints", "destructive"),
+        exposed(do_it={"hints": {"readOnly": True, "destructive": True}}),
+        (*TOOLS, "do-it", "hints", "destructive"),
         "hints.destructive of do-it is already true in the capability file",
     ),
     Case(
         "redundant-overlay-entry",
-        exposed({"name": "do-it", "hints": {"readOnly": False}}),
-        (*TOOL, "hints", "readOnly"),
+        exposed(do_it={"hints": {"readOnly": False}}),
+        (*TOOLS, "do-it", "hints", "readOnly"),
         "hints.readOnly of do-it is already false in the capability file",
     ),
     Case(
@@ -1129,13 +1150,6 @@ OVERLAYS = [
         {"info": {"tags": ["Thing", "Beta"]}},
         ("info", "tags"),
         "info.tags is already ['Thing', 'Beta'] in the capability file",
-    ),
-    Case(
-        "redundant-overlay-entry",
-        operation(inputParameters=[]),
-        (*OPERATION, "inputParameters"),
-        "inputParameters of op is an empty list, which changes nothing",
-        "Use null to delete the list.",
     ),
 ]
 
@@ -1151,32 +1165,28 @@ def test_overlay_entry_without_effect_is_reported(case: Case) -> None:
     "overlay",
     [
         {},
-        {"naftiko": "1.0.0-alpha2", "prefix": "other"},
+        {"overlay": 2, "prefix": "other"},
         consumed(authentication=None, baseUri="https://other.example", type="http"),
         consumed(authentication={"token": "{{OTHER}}"}, accept=None),
-        consumed(errors=[{"status": 404, "hint": "Look."}], runs={"read": {"operation": "op", "id": "id"}}),
-        parameter(name="limit", **{"in": "query"}, schema={"maximum": 5, "default": None}),
-        parameter(name="cursor", **{"in": "query"}),
-        parameter(name="version", value="2"),
-        parameter(name="region", env="REGION"),
-        parameter(name="id", description="Which."),
-        parameter(name="part", type="string"),
-        consumed(inputParameters=[{"name": "id", "description": "Which."}, {"name": "limit", "schema": {}}]),
-        operation(path="/other/{new}", inputParameters=[{"name": "new", "description": "Which."}]),
-        consumed(
-            inputParameters=[{"name": "outer", "in": "query"}],
-            resources=[{"name": "r", "operations": [{"name": "op", "inputParameters": [{"name": "outer"}]}]}],
-        ),
-        resource(operations=[{"name": "new", "method": "POST", "inputParameters": [{"name": "a", "in": "query"}]}]),
-        consumed(resources=[{"name": "s", "path": "/s", "operations": [{"name": "op", "method": "GET"}]}]),
-        {"capability": {"consumes": [{"namespace": "m", "baseUri": "https://m.example", "resources": []}]}},
-        {"capability": {"consumes": [{"namespace": "m", "baseUriEnv": "M", "resources": []}]}},
-        {"capability": {"exposes": [{"namespace": "m", "type": "rest", "resources": []}]}},
-        exposed({"name": "new", "call": "things.op", "with": {"limit": None}}),
-        exposed({"name": "do-it", "inputParameters": [{"name": "anything"}], "outputParameters": [{"name": "a"}]}),
-        exposed({"name": "do-it", "hints": {"readOnly": True, "destructive": False, "idempotent": True}}),
-        {"binds": [{"namespace": "env", "keys": {"THING_KEY": ["OTHER"]}}, {"namespace": "more", "keys": {"A": "B"}}]},
-        {"capability": {"consumes": {"things": {"resources": {"r": {"operations": {"op": {"method": "POST"}}}}}}}},
+        consumed(errors={"gone": {"status": 404}}, runs={"read": {"operation": "op", "run_id_argument": "id"}}),
+        parameter("limit", **{"in": "query"}, schema={"maximum": 5, "default": None}),
+        parameter("cursor", **{"in": "query"}),
+        parameter("version", value="2"),
+        parameter("region", env="REGION"),
+        parameter("id", description="Which."),
+        parameter("part", type="string"),
+        consumed(inputParameters={"id": {"description": "Which."}, "limit": {"schema": {}}}),
+        operation(path="/other/{new}", inputParameters={"new": {"description": "Which."}}),
+        consumed(inputParameters={"outer": {"in": "query"}}, operations={"op": {"inputParameters": {"outer": {}}}}),
+        consumed(operations={"new": {"method": "POST", "path": "/n", "inputParameters": {"a": {"in": "query"}}}}),
+        {"capability": {"consumes": {"m": {"baseUri": "https://m.example", "operations": {}}}}},
+        {"capability": {"consumes": {"m": {"base_uri_env": "M", "operations": {}}}}},
+        {"capability": {"exposes": {"m": {"type": "rest", "resources": {}}}}},
+        exposed(new={"call": "things.op", "with": {"limit": None}}),
+        exposed(do_it={"inputParameters": {"anything": {}}, "outputParameters": [{"name": "a"}]}),
+        exposed(do_it={"hints": {"readOnly": True, "destructive": False, "idempotent": True}}),
+        {"binds": {"env": {"keys": {"THING_KEY": ["OTHER"]}}, "more": {"keys": {"A": "B"}}}},
+        operation(method="POST"),
         {"info": {"tags": ["Other"]}},
     ],
     ids=lambda overlay: str(overlay)[-60:],
@@ -1193,7 +1203,7 @@ def test_overlay_value_of_another_type_is_not_redundant() -> None:
 @pytest.mark.parametrize("wrong", [5, [5], [{"path": 5, "inputParameters": 5}]])
 def test_overlay_check_tolerates_an_invalid_capability_file(wrong: Any) -> None:
     base = {"capability": {"consumes": [{"namespace": "things", "resources": wrong, "inputParameters": [5]}]}}
-    overlay = consumed(inputParameters=[{"name": "id", "description": "Which."}])
+    overlay = consumed(inputParameters={"id": {"description": "Which."}})
     assert [one.code for one in check_overlay(base, overlay)] == ["unused-overlay-entry"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from mcp_taskruns.core.format import compiler
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.names import base_uri_variable, legal_name, prefix_of
-from mcp_taskruns.core.format.runs import wait_tools
+from mcp_taskruns.core.format.runs import compile_wait_tools
 from mcp_taskruns.core.format.spec import Capability, parse_capability
 from mcp_taskruns.core.model.operation import BaseUri, ConstantTemplate, ErrorBody, Variable
 from mcp_taskruns.core.model.tool import Hints, Tool
@@ -557,7 +557,7 @@ def test_of_an_address_one_slash_at_its_end_is_dropped(written: str, url: str) -
 
 
 def test_an_address_may_have_further_variables() -> None:
-    tool = tool_of(baseUriEnv=["THING_HOST", "THING_URL"])
+    tool = tool_of(base_uri_env=["THING_HOST", "THING_URL"])
     assert tool.operation.base.variables == ("THING_BASE_URL", "THING_HOST", "THING_URL")
 
 
@@ -565,11 +565,11 @@ def test_an_address_may_have_further_variables() -> None:
     ("declared", "compiled"),
     [
         (None, None),
-        ({"status": "code", "message": "why"}, ErrorBody("code", "why")),
+        ({"status": "$.code", "message": "$.why"}, ErrorBody(("code",), ("why",))),
     ],
 )
 def test_an_operation_knows_its_providers_error_bodies(declared: Json | None, compiled: ErrorBody | None) -> None:
-    assert tool_of(errorBody=declared).operation.error_body == compiled
+    assert tool_of(error_body=declared).operation.error_body == compiled
 
 
 @pytest.mark.parametrize(
@@ -871,10 +871,14 @@ def test_the_rest_side_of_a_file_is_read_as_tools_too() -> None:
     assert tools[2].operation.unsupported == "f.yaml calls 'things.none', which none of its consumes declares"
 
 
-RUNS: Json = {"read": {"operation": "op", "id": "id"}, "shape": {"id": "id", "state": "state"}, "states": {}}
+RUNS: Json = {
+    "read": {"operation": "op", "run_id_argument": "id"},
+    "fields": {"id": "$.id", "status": "$.status"},
+    "statuses": {},
+}
 
 
-@pytest.mark.parametrize("stage", ["wait_tools", "with_lifecycles"])
+@pytest.mark.parametrize("stage", ["compile_wait_tools", "add_lifecycles"])
 def test_at_whatever_stage_nobody_foresaw_it(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     def failing(given: Capability, *_: Any) -> Iterator[Tool]:
         raise ZeroDivisionError("odd")
@@ -889,9 +893,9 @@ def test_at_whatever_stage_nobody_foresaw_it(monkeypatch: pytest.MonkeyPatch, st
 @pytest.mark.parametrize(
     "consumed",
     [
-        {"errors": [{"says": "("}]},
+        {"errors": {"rule": {"message_matches": "("}}},
         {"runs": {**RUNS, "read": {"operation": "none"}}},
-        {"runs": {**RUNS, "states": {"lost": "x"}}},
+        {"runs": {**RUNS, "runs_in": {"lost": "$"}}},
     ],
     ids=["refinements", "wait tools", "life cycles"],
 )
@@ -911,9 +915,9 @@ def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.
     def failing(given: Capability, tools: Sequence[Tool]) -> Iterator[Tool]:
         if given.source == "broken.yaml":
             raise ZeroDivisionError("odd")
-        return wait_tools(given, tools)
+        return compile_wait_tools(given, tools)
 
-    monkeypatch.setattr(compiler, "wait_tools", failing)
+    monkeypatch.setattr(compiler, "compile_wait_tools", failing)
     sound, broken = capability(source="sound.yaml"), capability(source="broken.yaml")
     refused: list[CapabilityError] = []
     tools = compile_tools([sound, broken, sound], refuse=lambda _, error: refused.append(error))
@@ -927,7 +931,7 @@ def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.
 
 
 def test_the_rest_side_has_no_runs_to_wait_for() -> None:
-    given = document(path="/{id}", runs={**RUNS, "states": {"running": ["on"]}})
+    given = document(path="/{id}", runs={**RUNS, "statuses": {"running": ["on"]}})
     given["capability"]["exposes"].append(
         {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}
     )
@@ -940,7 +944,7 @@ def test_the_rest_side_has_no_runs_to_wait_for() -> None:
 
 
 def test_the_rest_side_may_call_a_part_of_what_runs_name() -> None:
-    given = document(path="/{id}", runs={**RUNS, "read": {"operation": "more"}, "states": {"running": ["on"]}})
+    given = document(path="/{id}", runs={**RUNS, "read": {"operation": "more"}, "statuses": {"running": ["on"]}})
     given["capability"]["exposes"] = [
         {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}
     ]

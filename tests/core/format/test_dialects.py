@@ -176,7 +176,7 @@ def test_what_is_no_part_of_the_format_keeps_its_words(part: Json) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        {"capability": None, "info": []},
+        {"info": []},
         {"capability": "none", "info": "none"},
         {"capability": [{"consumes": {"a": {}}}]},
         {"binds": "env"},
@@ -186,7 +186,7 @@ def test_what_is_no_part_of_the_format_keeps_its_words(part: Json) -> None:
     ids=repr,
 )
 def test_what_has_a_wrong_shape_is_left_as_it_is(document: Json) -> None:
-    assert unify(document, keep_nulls=True) == document
+    assert unify(document) == document
 
 
 def test_an_item_of_a_wrong_shape_is_left_where_it_stands() -> None:
@@ -230,36 +230,17 @@ def test_a_key_without_a_value_does_not_hide_its_other_spelling() -> None:
     assert unify({"capability": {"consumes": [part]}}) == {"capability": {"consumes": [unified]}}
 
 
-def test_an_overlay_keeps_the_keys_without_a_value_because_it_deletes_with_them() -> None:
-    assert unify(NULLS, keep_nulls=True) == {
-        "info": None,
-        "prefix": None,
-        "capability": {
-            "consumes": [{"namespace": "things", "authentication": None, "resources": None}],
-            "exposes": None,
-        },
-    }
-
-
 @pytest.mark.parametrize("base", [LISTED, KEYED], ids=["lists", "mappings"])
-@pytest.mark.parametrize(
-    "consumes",
-    [
-        [{"namespace": "things", "resources": [{"name": "one", "operations": [{"name": "get", "repeatable": False}]}]}],
-        {"things": {"resources": {"one": {"operations": {"get": {"repeatable": False}}}}}},
-    ],
-    ids=["lists", "mappings"],
-)
-def test_an_overlay_of_one_dialect_refines_a_file_of_the_other(base: Json, consumes: Any) -> None:
-    merged = apply_overlay(base, {"capability": {"consumes": consumes}}, "overlays/f.yaml")
+def test_overlay_is_merged_into_either_dialect(base: Json) -> None:
+    consumes = {"things": {"operations": {"get": {"safe_to_retry": False}}}}
+    merged = apply_overlay(base, {"overlay": 2, "capability": {"consumes": consumes}}, "overlays/f.yaml")
     expected = deepcopy(LISTED)
-    resources_of(expected)[0]["operations"][0]["repeatable"] = False
+    resources_of(expected)[0]["operations"][0]["safe_to_retry"] = False
     assert merged == expected
 
 
-@pytest.mark.parametrize("theirs", ["auth", "authentication"])
-@pytest.mark.parametrize("ours", ["auth", "authentication"])
-def test_an_overlay_deletes_by_either_spelling(theirs: str, ours: str) -> None:
-    base = {"capability": {"consumes": [{"namespace": "a", theirs: {"type": "bearer"}}]}}
-    overlay = {"capability": {"consumes": [{"namespace": "a", ours: None}]}}
+@pytest.mark.parametrize("spelling", ["auth", "authentication"])
+def test_overlay_deletes_a_key_in_its_other_spelling(spelling: str) -> None:
+    base = {"capability": {"consumes": [{"namespace": "a", spelling: {"type": "bearer"}}]}}
+    overlay = {"overlay": 2, "capability": {"consumes": {"a": {"authentication": None}}}}
     assert apply_overlay(base, overlay, "overlays/f.yaml") == {"capability": {"consumes": [{"namespace": "a"}]}}

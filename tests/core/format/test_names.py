@@ -9,11 +9,11 @@ import pytest
 
 from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
 from mcp_taskruns.core.format.names import (
-    distinct,
-    distinct_names,
     file_of,
-    list_by_spec_names,
-    renamed,
+    list_by_declared_names,
+    make_unique,
+    number_duplicates,
+    rename_tools,
     slug,
     title_of,
 )
@@ -35,7 +35,7 @@ from tests.core.documents import capability, inputs, tool_of
     ],
 )
 def test_a_text_speaks_of_tools_by_the_names_under_which_they_are_listed(text: str, shown: str) -> None:
-    assert renamed(text, {"thing-list": "list"}) == shown
+    assert rename_tools(text, {"thing-list": "list"}) == shown
 
 
 def told(tool: Tool) -> Iterator[str]:
@@ -54,10 +54,10 @@ def referring(names: ToolNames) -> Tool:
     """A tool all of whose texts speak of itself."""
     operation = inputs(
         {"name": "id", "in": "query", "description": "As in thing-do-it."},
-        remarks=[{"when": {"a": 1}, "says": "Now call thing-do-it."}],
-        upload={"files": "f", "prepared": "f", "form": "form", "advice": "Then call thing-do-it."},
+        notes=[{"when": {"$.a": 1}, "text": "Now call thing-do-it."}],
+        upload={"files": "$.f", "prepared": "$.f", "form_field": "form", "hint": "Then call thing-do-it."},
     )
-    rules = [{"hint": "Call thing-do-it with {id}."}, {"hint": "Set {credential}."}]
+    rules = {"one": {"hint": "Call thing-do-it with {id}."}, "two": {"hint": "Set {credential}."}}
     (tool,) = compile_tools(
         [capability(operation, tool={"description": "Not thing-do-it."}, errors=rules)], names=names
     )
@@ -165,7 +165,7 @@ def test_of_two_tools_of_one_name_the_later_is_numbered_or_marked_with_its_file(
 ) -> None:
     files = ["a.yaml", "b.yaml with overlays/b.yaml", "c.yaml"][: len(groups)]
     given = [tools(*names, provider=file) for names, file in zip(groups, files, strict=True)]
-    made = distinct(given, files)
+    made = make_unique(given, files)
     assert [[tool.name for tool in group] for group in made] == named
     assert all(len(tool.name) <= 64 for group in made for tool in group)
     # Nothing but the names, and each tool in its place
@@ -176,12 +176,12 @@ def test_of_two_tools_of_one_name_the_later_is_numbered_or_marked_with_its_file(
 
 def test_each_group_of_tools_has_a_source() -> None:
     with pytest.raises(ValueError, match="zip"):
-        distinct([tools("x"), tools("y")], ["a.yaml"])
+        make_unique([tools("x"), tools("y")], ["a.yaml"])
 
 
 def test_a_file_more_changes_no_name_of_the_others() -> None:
     def names(*files: str) -> dict[str, list[str]]:
-        groups = distinct([tools(f"of-{file}", "x", "x") for file in files], files)
+        groups = make_unique([tools(f"of-{file}", "x", "x") for file in files], files)
         return {file: [tool.name for tool in group] for file, group in zip(files, groups, strict=True)}
 
     few, many = names("a.yaml", "c.yaml"), names("a.yaml", "b.yaml", "c.yaml")
@@ -196,7 +196,7 @@ def test_files_of_one_provider_have_distinct_names_after_they_are_compiled() -> 
 
 
 def listed_by_spec(*given: Tool) -> list[str]:
-    return [tool.name for tool in list_by_spec_names(given)]
+    return [tool.name for tool in list_by_declared_names(given)]
 
 
 def test_only_names_that_are_there_once_are_listed_as_their_files_have_them() -> None:
@@ -208,7 +208,7 @@ def test_only_names_that_are_there_once_are_listed_as_their_files_have_them() ->
 
 def test_what_of_a_schema_is_no_text_is_as_it_was_under_spec_names() -> None:
     schema = {"properties": {"a": {"minimum": 1, "enum": ["thing-do-it", 5, None]}}, "required": ["a"], "x": True}
-    (tool,) = list_by_spec_names([replace(tool_of(), input_schema=schema)])
+    (tool,) = list_by_declared_names([replace(tool_of(), input_schema=schema)])
     assert tool.input_schema == {
         "properties": {"a": {"minimum": 1, "enum": ["do-it", 5, None]}},
         "required": ["a"],
@@ -228,7 +228,7 @@ def test_what_of_a_schema_is_no_text_is_as_it_was_under_spec_names() -> None:
     ],
 )
 def test_of_two_equal_names_the_later_is_numbered(names: list[str], told: list[str]) -> None:
-    assert distinct_names(names) == told
+    assert number_duplicates(names) == told
 
 
 @pytest.mark.parametrize(

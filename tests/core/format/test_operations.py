@@ -8,7 +8,7 @@ import pytest
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.inputs import Argument, Found
 from mcp_taskruns.core.format.operations import compile_operation
-from mcp_taskruns.core.format.policies import Refinements
+from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.format.spec import (
     Consumed,
     ConsumedOperation,
@@ -59,7 +59,7 @@ def test_an_operation_is_compiled_whole() -> None:
     (resource,) = consumed.resources
     (declared,) = resource.operations
     (tool,) = found.capability.exposes[0].tools
-    place = Found(consumed, resource, declared, Refinements("f.yaml", consumed))
+    place = Found(consumed, resource, declared, Policies("f.yaml", consumed))
     operation, arguments, ignored = compile_operation(found, tool, "thing", place)
     assert operation == Operation(
         name="op",
@@ -90,7 +90,7 @@ def test_an_operation_is_compiled_whole() -> None:
 def test_a_path_is_the_operations_own_or_else_the_resources(own: str | None, path: str) -> None:
     consumed = Consumed()
     found = Found(
-        consumed, ConsumedResource(path="/resource"), ConsumedOperation(name="op", path=own), Refinements("f", consumed)
+        consumed, ConsumedResource(path="/resource"), ConsumedOperation(name="op", path=own), Policies("f", consumed)
     )
     assert found.path == path
 

@@ -1,22 +1,22 @@
-"""What an overlay says of answers, and of how a provider may be asked, as it is compiled."""
+"""Compilation of overlay keywords about requests and responses."""
 
 from typing import Any
 
 import pytest
 
 from mcp_taskruns.core.format.compiler import compile_tools
-from mcp_taskruns.core.format.spec import parse_capability, unknown_keys
+from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.limits import Limits, Rate, RequestKind
-from mcp_taskruns.core.model.operation import ErrorRule, LogFormat, Operation, Paging, Upload
+from mcp_taskruns.core.model.operation import ErrorRule, EventFormat, LogFormat, Operation, Paging, Upload
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json, capability, document, inputs, tool_of
 
-PAGING: Json = {"offset": "offset", "size": 50}
-LOG: Json = {"time": "timestamp", "type": "kind"}
-UPLOAD: Json = {"files": "body.files[*]", "prepared": "$[*]", "form": "form"}
+PAGING: Json = {"offset_argument": "offset", "default_page_size": 50}
+LOG: Json = {"time_path": "$.timestamp", "type_paths": "$.kind"}
+UPLOAD: Json = {"files": "$.body.files[*]", "prepared": "$[*]", "form_field": "form"}
 
 
 def operation_of(operation: Json | None = None, **consumed: Any) -> Operation:
@@ -34,17 +34,17 @@ def test_without_refinements_an_operation_is_as_plain_as_its_file() -> None:
 
 def test_rules_of_errors_are_compiled_in_their_order() -> None:
     (first, second) = operation_of(
-        errors=[
-            {
+        errors={
+            "second": {
                 "status": [403, 404],
-                "when": {"code": ["a", "b"], "error.type": "c"},
-                "says": "scope '(?P<scope>[^']+)'",
+                "when": {"$.code": ["a", "b"], "$.error.type": "c"},
+                "message_matches": "scope '(?P<scope>[^']+)'",
                 "kind": "auth",
                 "hint": "Give it {scope}.",
                 "retryable": True,
             },
-            {"status": 429},
-        ]
+            "first": {"status": 429},
+        }
     ).errors
     assert first.message_matches is not None
     assert first.message_matches.pattern == "scope '(?P<scope>[^']+)'"
@@ -64,41 +64,44 @@ def test_rules_of_errors_are_compiled_in_their_order() -> None:
 )
 def test_a_rule_is_for_the_operations_that_it_names_or_for_all(operations: Any, of_first: bool) -> None:
     rule = {"hint": "Try another."} | ({"operations": operations} if operations else {})
-    given = document(errors=[rule])
+    given = document(errors={"rule": rule})
     given["capability"]["consumes"][0]["resources"][0]["operations"].append({"name": "other"})
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
     assert bool(tool.operation.errors) is of_first
 
 
 def test_a_rule_for_an_operation_that_is_not_there_is_refused() -> None:
-    with pytest.raises(CapabilityError, match=r"consumes\.errors\.operations: there is no operation 'creattask'"):
-        operation_of(errors=[{"operations": "creattask", "hint": "x"}])
+    with pytest.raises(CapabilityError, match=r"consumes\.errors\.rule\.operations: there is no operation `creattask`"):
+        operation_of(errors={"rule": {"operations": "creattask", "hint": "x"}})
 
 
 def test_limits_are_a_number_of_calls_at_once_and_rates_of_reads_of_writes_or_of_both() -> None:
-    rates = [{"calls": 400, "per": 60, "of": "reads"}, {"calls": 30, "per": 60, "of": "writes"}, {"calls": 9, "per": 1}]
-    assert operation_of(limits={"concurrency": 5, "rates": rates}).limits == Limits(
+    rates = [
+        {"requests": 400, "per_seconds": 60, "applies_to": "reads"},
+        {"requests": 30, "per_seconds": 60, "applies_to": "writes"},
+        {"requests": 9, "per_seconds": 1},
+    ]
+    assert operation_of(max_concurrent_requests=5, rate_limits=rates).limits == Limits(
         5, (Rate(400, 60.0, READS), Rate(30, 60.0, WRITES), Rate(9, 1.0))
     )
-    assert operation_of(limits={"rates": [{"calls": 1, "per": 0.5, "of": "all"}]}).limits == Limits(
-        None, (Rate(1, 0.5),)
-    )
+    all_requests = {"requests": 1, "per_seconds": 0.5, "applies_to": "all"}
+    assert operation_of(rate_limits=[all_requests]).limits == Limits(None, (Rate(1, 0.5),))
 
 
 def test_places_of_secrets_are_those_of_the_operation_and_those_of_the_runs_in_its_answer() -> None:
     runs = {
-        "read": {"operation": "op", "id": "id"},
-        "shape": {"id": "id", "state": "s"},
-        "states": {},
-        "found": {"op": "results[*]"},
-        "redact": ["log_url", "state.token"],
+        "read": {"operation": "op", "run_id_argument": "id"},
+        "fields": {"id": "$.id", "status": "$.s"},
+        "statuses": {},
+        "runs_in": {"op": "$.results[*]"},
+        "redact": ["$.log_url", "$.state.token"],
     }
     secrets = operation_of({"redact": "$.token"}, path="/things/{id}", runs=runs).redactions
     assert secrets == (("token",), ("results", EACH, "log_url"), ("results", EACH, "state", "token"))
-    del runs["found"]
+    del runs["runs_in"]
     assert operation_of(path="/things/{id}", runs=runs).redactions == (("log_url",), ("state", "token"))
     del runs["redact"]
-    assert operation_of({"redact": ["a", "b[*].c"]}, path="/things/{id}", runs=runs).redactions == (
+    assert operation_of({"redact": ["$.a", "$.b[*].c"]}, path="/things/{id}", runs=runs).redactions == (
         ("a",),
         ("b", EACH, "c"),
     )
@@ -106,11 +109,11 @@ def test_places_of_secrets_are_those_of_the_operation_and_those_of_the_runs_in_i
 
 def test_an_operation_that_answers_with_no_run_has_no_secrets_of_runs() -> None:
     runs = {
-        "read": {"operation": "get", "id": "id"},
-        "start": [{"operation": "make"}],
-        "shape": {"id": "id", "state": "s"},
-        "states": {},
-        "redact": "token",
+        "read": {"operation": "get", "run_id_argument": "id"},
+        "start": {"make": {}},
+        "fields": {"id": "$.id", "status": "$.s"},
+        "statuses": {},
+        "redact": "$.token",
     }
     given = document(path="/things/{id}", runs=runs)
     given["capability"]["consumes"][0]["resources"][0]["operations"] = [
@@ -128,8 +131,8 @@ def test_an_operation_that_answers_with_no_run_has_no_secrets_of_runs() -> None:
 
 
 def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
-    remarks = [{"when": {"status": "skipped", "a.b": [1, None]}, "says": "NOT posted."}, {"says": "Always."}]
-    assert operation_of({"remarks": remarks}).notes == (
+    notes = [{"when": {"$.status": "skipped", "$.a.b": [1, None]}, "text": "NOT posted."}, {"text": "Always."}]
+    assert operation_of({"notes": notes}).notes == (
         (((("status",), ("skipped",)), (("a", "b"), (1, None))), "NOT posted."),
         ((), "Always."),
     )
@@ -139,19 +142,19 @@ def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
     ("declared", "paging"),
     [
         (
-            {"offset": "skip", "size": 50},
+            {"offset_argument": "skip", "default_page_size": 50},
             Paging(
                 items=(), page_size_argument="limit", default_page_size=50, max_page_size=50, offset_argument="skip"
             ),
         ),
         (
             {
-                "cursor": "after",
-                "next": "$.cursor",
-                "items": "data.items",
-                "limit": "count",
-                "size": 20,
-                "maxSize": 100,
+                "cursor_argument": "after",
+                "next_cursor": "$.cursor",
+                "items": "$.data.items",
+                "page_size_argument": "count",
+                "default_page_size": 20,
+                "max_page_size": 100,
             },
             Paging(
                 items=("data", "items"),
@@ -163,7 +166,7 @@ def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
             ),
         ),
         (
-            PAGING | {"more": "meta.next", "total": "$.meta.count", "unfiltered": "all"},
+            PAGING | {"has_more": "$.meta.next", "total": "$.meta.count", "unfiltered_total": "$.all"},
             Paging(
                 (),
                 "limit",
@@ -175,9 +178,14 @@ def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
                 unfiltered_total=("all",),
             ),
         ),
-        # What begins with X- is a header, however it is written: RFC 9110 section 5.1.
+        # Names of headers are case-insensitive: RFC 9110 section 5.1.
         (
-            PAGING | {"more": "X-Has-More", "total": "x-total", "unfiltered": "X-ALL"},
+            PAGING
+            | {
+                "has_more": {"header": "X-Has-More"},
+                "total": {"header": "x-total"},
+                "unfiltered_total": {"header": "X-ALL"},
+            },
             Paging(
                 (),
                 "limit",
@@ -196,9 +204,16 @@ def test_a_list_goes_on_as_it_is_declared(declared: Json, paging: Paging) -> Non
 
 
 def test_a_log_has_a_time_and_the_places_of_types() -> None:
-    assert operation_of({"log": LOG}).log == LogFormat(("timestamp",), (("kind",),))
-    assert operation_of({"log": {"time": "$.at", "type": ["a.b", "c"]}}).log == LogFormat(("at",), (("a", "b"), ("c",)))
-    assert operation_of({"log": {"time": "at"}}).log == LogFormat(("at",), ())
+    assert operation_of({"log": LOG}).log == LogFormat(("timestamp",), EventFormat((("kind",),)))
+    declared = {"time_path": "$.at", "type_paths": ["$.a.b", "$.c"], "message_paths": "$.m"}
+    assert operation_of({"log": declared}).log == LogFormat(("at",), EventFormat((("a", "b"), ("c",)), (("m",),)))
+    assert operation_of({"log": {"time_path": "$.at"}}).log == LogFormat(("at",))
+
+
+def test_event_format_has_paths_of_type_and_message() -> None:
+    assert operation_of().events == EventFormat()
+    declared = {"type_paths": ["$.a.b", "$.c"], "message_paths": "$.m"}
+    assert operation_of({"events": declared}).events == EventFormat((("a", "b"), ("c",)), (("m",),))
 
 
 def test_an_upload_has_the_names_that_are_declared_or_those_of_posthog_s() -> None:
@@ -210,16 +225,23 @@ def test_an_upload_has_the_names_that_are_declared_or_those_of_posthog_s() -> No
         name_field="name",
         media_type_field="content_type",
         prepared=(EACH,),
-        form="form",
+        form_field="form",
     )
-    named = {"content": "c", "encoding": "e", "size": "s", "name": "n", "mediaType": "m", "advice": "Go on."}
+    named = {
+        "content_field": "c",
+        "encoding_field": "e",
+        "size_field": "s",
+        "name_field": "n",
+        "media_type_field": "m",
+        "hint": "Go on.",
+    }
     assert operation_of({"upload": UPLOAD | named}).upload == Upload(
         ("body", "files", EACH), "c", "e", "s", "n", "m", (EACH,), "form", "Go on."
     )
 
 
 def test_a_timeout_and_whether_a_call_is_repeatable_are_taken_as_they_are() -> None:
-    declared = operation_of({"timeout": 610, "repeatable": True, "method": "POST"})
+    declared = operation_of({"timeout_seconds": 610, "safe_to_retry": True, "method": "POST"})
     assert (declared.timeout_s, declared.safe_to_retry, declared.is_safe_to_retry) == (610.0, True, True)
 
 
@@ -227,110 +249,117 @@ NO_PATH = "is not a path such as `$.data.id` or `$[*].run`"
 
 
 @pytest.mark.parametrize(
-    ("operation", "consumed", "told"),
+    ("operation", "consumed", "message"),
     [
-        ({"redact": "a..b"}, {}, f"redact: `a..b` {NO_PATH}"),
-        ({"redact": ["a", "?"]}, {}, f"redact: `?` {NO_PATH}"),
-        ({"remarks": [{"when": {"a b": 1}, "says": "x"}]}, {}, f"remarks.when: `a b` {NO_PATH}"),
-        ({"paging": {"size": 50}}, {}, "paging: needs a cursor or an offset, and not both"),
-        ({"paging": PAGING | {"cursor": "c"}}, {}, "paging: needs a cursor or an offset, and not both"),
-        ({"paging": PAGING | {"items": "a[x]"}}, {}, f"paging.items: `a[x]` {NO_PATH}"),
-        ({"paging": {"size": 1, "cursor": "c", "next": "*"}}, {}, f"paging.next: `*` {NO_PATH}"),
-        ({"paging": PAGING | {"more": "/next"}}, {}, f"paging.more: `/next` {NO_PATH}"),
-        ({"paging": PAGING | {"total": "a,b"}}, {}, f"paging.total: `a,b` {NO_PATH}"),
-        ({"paging": PAGING | {"unfiltered": "["}}, {}, f"paging.unfiltered: `[` {NO_PATH}"),
-        ({"log": {"time": "a."}}, {}, f"log.time: `a.` {NO_PATH}"),
-        ({"log": LOG | {"type": ["a", "$$"]}}, {}, f"log.type: `$$` {NO_PATH}"),
-        ({"upload": UPLOAD | {"files": "body[x]"}}, {}, f"upload.files: `body[x]` {NO_PATH}"),
-        ({"upload": UPLOAD | {"prepared": "?"}}, {}, f"upload.prepared: `?` {NO_PATH}"),
-        ({}, {"errors": [{"when": {"a..b": 1}}]}, f"errors.when: `a..b` {NO_PATH}"),
-        ({}, {"errors": [{"says": "("}]}, "errors.says: missing ), unterminated subpattern at position 0"),
-        ({}, {"errors": [{"says": "(?P<a>"}]}, "errors.says: missing ), unterminated subpattern at position 0"),
+        ({"redact": "$.a..b"}, {}, f"redact: `$.a..b` {NO_PATH}"),
+        ({"redact": ["$.a", "$?"]}, {}, f"redact: `$?` {NO_PATH}"),
+        ({"redact": "token"}, {}, "redact: `token` is not a path: paths start with `$`, write `$.token`"),
+        ({"redact": "[0]"}, {}, "redact: `[0]` is not a path: paths start with `$`, write `$[0]`"),
+        ({"notes": [{"when": {"$.a b": 1}, "text": "x"}]}, {}, f"notes.when: `$.a b` {NO_PATH}"),
+        ({"paging": {"default_page_size": 50}}, {}, "paging: needs either `cursor_argument` or `offset_argument`"),
+        (
+            {"paging": PAGING | {"cursor_argument": "c"}},
+            {},
+            "paging: needs either `cursor_argument` or `offset_argument`",
+        ),
+        (
+            {"paging": {"default_page_size": 1, "cursor_argument": "c"}},
+            {},
+            "paging.next_cursor: is missing: write the path to the cursor in an item",
+        ),
+        ({"paging": PAGING | {"items": "$.a[x]"}}, {}, f"paging.items: `$.a[x]` {NO_PATH}"),
+        (
+            {"paging": {"default_page_size": 1, "cursor_argument": "c", "next_cursor": "$*"}},
+            {},
+            f"paging.next_cursor: `$*` {NO_PATH}",
+        ),
+        ({"paging": PAGING | {"has_more": "$/next"}}, {}, f"paging.has_more: `$/next` {NO_PATH}"),
+        ({"paging": PAGING | {"total": "$.a,b"}}, {}, f"paging.total: `$.a,b` {NO_PATH}"),
+        ({"paging": PAGING | {"unfiltered_total": "$["}}, {}, f"paging.unfiltered_total: `$[` {NO_PATH}"),
+        ({"events": {"message_paths": "$.a."}}, {}, f"events.message_paths: `$.a.` {NO_PATH}"),
+        ({"log": {"time_path": "$.a."}}, {}, f"log.time_path: `$.a.` {NO_PATH}"),
+        ({"log": LOG | {"type_paths": ["$.a", "$$"]}}, {}, f"log.type_paths: `$$` {NO_PATH}"),
+        ({"upload": UPLOAD | {"files": "$.body[x]"}}, {}, f"upload.files: `$.body[x]` {NO_PATH}"),
+        ({"upload": UPLOAD | {"prepared": "$?"}}, {}, f"upload.prepared: `$?` {NO_PATH}"),
+        ({}, {"errors": {"rule": {"when": {"$.a..b": 1}}}}, f"errors.rule.when: `$.a..b` {NO_PATH}"),
+        (
+            {},
+            {"errors": {"rule": {"message_matches": "("}}},
+            "errors.rule.message_matches: missing ), unterminated subpattern at position 0",
+        ),
+        ({}, {"error_body": {"status": "$?", "message": "$"}}, f"error_body.status: `$?` {NO_PATH}"),
     ],
 )
-def test_what_is_wrong_with_a_refinement_is_told_with_its_place(operation: Json, consumed: Json, told: str) -> None:
+def test_invalid_path_or_pattern_is_rejected_with_its_place(operation: Json, consumed: Json, message: str) -> None:
     with pytest.raises(CapabilityError) as caught:
         tool_of(operation, **consumed)
-    assert str(caught.value) == f"things-api.yaml: capability.consumes.{told}"
+    assert str(caught.value) == f"things-api.yaml: capability.consumes.{message}"
 
 
-RUNS: Json = {"read": {"operation": "op", "id": "id"}, "shape": {"id": "id", "state": "s"}, "states": {}}
+RUNS: Json = {
+    "read": {"operation": "op", "run_id_argument": "id"},
+    "fields": {"id": "$.id", "status": "$.s"},
+    "statuses": {},
+}
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "message"),
     [
-        ({"redact": "a..b"}, f"runs.redact: `a..b` {NO_PATH}"),
-        ({"redact": "a", "found": {"op": "?"}}, f"runs.found.op: `?` {NO_PATH}"),
+        ({"redact": "$.a..b"}, f"runs.redact: `$.a..b` {NO_PATH}"),
+        ({"redact": "$.a", "runs_in": {"op": "$?"}}, f"runs.runs_in.op: `$?` {NO_PATH}"),
     ],
 )
-def test_what_is_wrong_with_the_secrets_of_runs_is_told_with_its_place(runs: Json, told: str) -> None:
+def test_invalid_path_of_secrets_in_runs_is_rejected_with_its_place(runs: Json, message: str) -> None:
     with pytest.raises(CapabilityError) as caught:
         tool_of(path="/things/{id}", runs=RUNS | runs)
-    assert str(caught.value) == f"things-api.yaml: capability.consumes.{told}"
+    assert str(caught.value) == f"things-api.yaml: capability.consumes.{message}"
+
+
+OPERATION = "resources[0].operations[0]"
 
 
 @pytest.mark.parametrize(
-    ("operation", "consumed", "told"),
+    ("operation", "consumed", "message"),
     [
-        ({"paging": {"offset": "o"}}, {}, "resources[0].operations[0].paging.size: is missing"),
+        ({"paging": {"offset_argument": "o"}}, {}, f"{OPERATION}.paging.default_page_size: is missing"),
         (
-            {"paging": PAGING | {"size": 0}},
+            {"paging": PAGING | {"default_page_size": 0}},
             {},
-            "resources[0].operations[0].paging.size: Input should be greater than 0",
+            f"{OPERATION}.paging.default_page_size: must be greater than 0",
         ),
-        (
-            {"paging": PAGING | {"maxSize": 0}},
-            {},
-            "resources[0].operations[0].paging.maxSize: Input should be greater than 0",
-        ),
-        ({"log": {}}, {}, "resources[0].operations[0].log.time: is missing"),
-        ({"upload": {}}, {}, "resources[0].operations[0].upload.files: is missing"),
-        ({"remarks": [{}]}, {}, "resources[0].operations[0].remarks[0].says: is missing"),
-        ({"timeout": 0}, {}, "resources[0].operations[0].timeout: Input should be greater than 0"),
-        ({}, {"limits": {"concurrency": 0}}, "limits.concurrency: Input should be greater than 0"),
-        ({}, {"limits": {"rates": [{"calls": 1}]}}, "limits.rates[0].per: is missing"),
-        ({}, {"limits": {"rates": [{"calls": 0, "per": 1}]}}, "limits.rates[0].calls: Input should be greater than 0"),
+        ({"paging": PAGING | {"max_page_size": 0}}, {}, f"{OPERATION}.paging.max_page_size: must be greater than 0"),
+        ({"log": {}}, {}, f"{OPERATION}.log.time_path: is missing"),
+        ({"upload": {}}, {}, f"{OPERATION}.upload.files: is missing"),
+        ({"notes": [{}]}, {}, f"{OPERATION}.notes[0].text: is missing"),
+        ({"timeout_seconds": 0}, {}, f"{OPERATION}.timeout_seconds: must be greater than 0"),
+        ({}, {"max_concurrent_requests": 0}, "max_concurrent_requests: must be greater than 0"),
+        ({}, {"rate_limits": [{"requests": 1}]}, "rate_limits[0].per_seconds: is missing"),
         (
             {},
-            {"limits": {"rates": [{"calls": 1, "per": 1, "of": "posts"}]}},
-            "limits.rates[0].of: Input should be 'reads', 'writes' or 'all'",
+            {"rate_limits": [{"requests": 0, "per_seconds": 1}]},
+            "rate_limits[0].requests: must be greater than 0",
         ),
-        ({}, {"errors": [{"kind": "odd"}]}, "errors[0].kind: Input should be 'auth', 'not_found', 'validation',"),
-        ({}, {"errors": [{"status": "4xx"}]}, "errors[0].status[0]: has to be a whole number"),
+        (
+            {},
+            {"rate_limits": [{"requests": 1, "per_seconds": 1, "applies_to": "posts"}]},
+            "rate_limits[0].applies_to: must be 'reads', 'writes' or 'all'",
+        ),
+        ({}, {"errors": {"rule": {"kind": "odd"}}}, "errors.rule.kind: must be 'auth', 'not_found', 'validation',"),
+        ({}, {"errors": {"rule": {"status": "4xx"}}}, "errors.rule.status[0]: must be an integer"),
+        ({"paging": PAGING | {"max_page_sise": 1}}, {}, f"{OPERATION}.paging: unknown key `max_page_sise`; did you"),
+        ({"notes": [{"text": "x", "wen": {}}]}, {}, f"{OPERATION}.notes[0]: unknown key `wen`; did you mean `when`?"),
+        ({}, {"errors": {"rule": {"kinds": "auth"}}}, "errors.rule: unknown key `kinds`; did you mean `kind`?"),
     ],
 )
-def test_refinements_of_a_wrong_shape_are_refused(operation: Json, consumed: Json, told: str) -> None:
+def test_invalid_keyword_is_rejected_with_its_place(operation: Json, consumed: Json, message: str) -> None:
     with pytest.raises(CapabilityError) as caught:
         capability(operation, **consumed)
-    assert str(caught.value).startswith(f"things-api.yaml: capability.consumes[0].{told}")
-
-
-def test_a_misspelled_word_in_a_refinement_is_found() -> None:
-    found = capability(
-        {
-            "paging": PAGING | {"max_sise": 1},
-            "log": LOG | {"types": "a"},
-            "upload": UPLOAD | {"advise": "x"},
-            "remarks": [{"says": "x", "wen": {}}],
-        },
-        errors=[{"kinds": "auth"}],
-        limits={"rate": [], "rates": [{"calls": 1, "per": 1, "off": "reads"}]},
-    )
-    operation = "capability.consumes[0].resources[0].operations[0]"
-    assert set(unknown_keys(found)) == {
-        f"{operation}.paging.max_sise",
-        f"{operation}.log.types",
-        f"{operation}.upload.advise",
-        f"{operation}.remarks[0].wen",
-        "capability.consumes[0].errors[0].kinds",
-        "capability.consumes[0].limits.rate",
-        "capability.consumes[0].limits.rates[0].off",
-    }
+    assert str(caught.value).startswith(f"things-api.yaml: capability.consumes[0].{message}")
 
 
 ALL_PAGES = {"type": "boolean", "description": "Fetch the following pages too, as many as fit into a result."}
-RAW = {"type": "boolean", "description": "Entries as JSON lines, whole, not as a line to read each."}
+RAW = {"type": "boolean", "description": "Return complete entries as JSON lines instead of one line of text for each."}
 LAST = {
     "type": "integer",
     "minimum": 1,
@@ -350,7 +379,7 @@ TYPES = {"type": "array", "items": {"type": "string"}, "description": "Only entr
     ("operation", "added"),
     [
         ({}, {}),
-        ({"upload": UPLOAD, "redact": "a", "remarks": [{"says": "x"}]}, {}),
+        ({"upload": UPLOAD, "redact": "$.a", "notes": [{"text": "x"}]}, {}),
         ({"paging": PAGING}, {"all_pages": ALL_PAGES}),
         ({"log": LOG}, {"last": LAST, "since": SINCE, "types": TYPES, "raw": RAW}),
         # The provider chooses among the entries of a log that it sends page by page.
@@ -431,8 +460,3 @@ def test_what_is_redacted_in_the_shipped_answers_is_what_posthog_s_own_server_re
         "posthog-start-task-run": places("latest_run"),
         "posthog-get-sandbox-connection-token": {("token",)},
     }
-
-
-def test_a_list_that_goes_on_by_a_cursor_says_where_that_is() -> None:
-    with pytest.raises(CapabilityError, match=r"consumes\.paging\.next: is missing"):
-        operation_of({"paging": {"cursor": "cursor", "size": 5}})

@@ -14,14 +14,14 @@ def with_naftiko(**more: Any) -> Json:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "f.yaml: a capability file is a mapping, this is a list"),
-        ("naftiko", "f.yaml: a capability file is a mapping, this is a str"),
-        (None, "f.yaml: a capability file is a mapping, this is a NoneType"),
+        ([], "f.yaml: must be a mapping, not a list"),
+        ("naftiko", "f.yaml: must be a mapping, not a str"),
+        (None, "f.yaml: must be a mapping, not a NoneType"),
         ({}, "f.yaml: naftiko: the format's version is missing; is this a capability file?"),
-        (with_naftiko(info=[]), "f.yaml: info: has to be a mapping"),
+        (with_naftiko(info=[]), "f.yaml: info: must be a mapping"),
         (
             with_naftiko(capability={"consumes": [{"baseUri": 5}]}),
-            "f.yaml: capability.consumes[0].baseUri: has to be text",
+            "f.yaml: capability.consumes[0].baseUri: must be text",
         ),
         (
             with_naftiko(capability={"consumes": [{}, {"resources": [{"operations": [{}]}]}]}),
@@ -30,44 +30,44 @@ def with_naftiko(**more: Any) -> Json:
         (with_naftiko(capability={"exposes": [{}]}), "f.yaml: capability.exposes[0].type: is missing"),
         (
             with_naftiko(capability={"consumes": {"a": "text"}}),
-            "f.yaml: capability.consumes[0]: has to be a mapping",
+            "f.yaml: capability.consumes[0]: must be a mapping",
         ),
         (
             with_naftiko(binds=[{"keys": 5}]),
-            "f.yaml: binds[0].keys: has to be a mapping",
+            "f.yaml: binds[0].keys: must be a mapping",
         ),
-        (with_naftiko(binds=[{"keys": [5]}]), "f.yaml: binds[0].keys: has to name a key in each item"),
-        (with_naftiko(binds=[{"keys": [{"key": "A"}]}]), "f.yaml: binds[0].keys: has to name a key in each item"),
-        (with_naftiko(binds=5), "f.yaml: binds: has to be a list, or a mapping keyed by name"),
+        (with_naftiko(binds=[{"keys": [5]}]), "f.yaml: binds[0].keys: must have a name in each item"),
+        (with_naftiko(binds=[{"keys": [{"key": "A"}]}]), "f.yaml: binds[0].keys: must have a name in each item"),
+        (with_naftiko(binds=5), "f.yaml: binds: must be a list, or a mapping keyed by name"),
         (
             with_naftiko(capability={"consumes": [{"inputParameters": [{"name": "a", "required": "odd"}]}]}),
-            "f.yaml: capability.consumes[0].inputParameters[0].required: has to be true or false",
+            "f.yaml: capability.consumes[0].inputParameters[0].required: must be true or false",
         ),
         (
             with_naftiko(capability={"consumes": [{"inputParameters": [{"name": "a", "required": []}]}]}),
-            "f.yaml: capability.consumes[0].inputParameters[0].required: has to be true or false",
+            "f.yaml: capability.consumes[0].inputParameters[0].required: must be true or false",
         ),
         (
-            with_naftiko(capability={"consumes": [{"limits": {"concurrency": "many"}}]}),
-            "f.yaml: capability.consumes[0].limits.concurrency: has to be a whole number",
+            with_naftiko(capability={"consumes": [{"max_concurrent_requests": "many"}]}),
+            "f.yaml: capability.consumes[0].max_concurrent_requests: must be an integer",
         ),
         (
-            with_naftiko(capability={"consumes": [{"limits": {"concurrency": []}}]}),
-            "f.yaml: capability.consumes[0].limits.concurrency: has to be a whole number",
+            with_naftiko(capability={"consumes": [{"max_concurrent_requests": []}]}),
+            "f.yaml: capability.consumes[0].max_concurrent_requests: must be an integer",
         ),
         (
-            with_naftiko(capability={"consumes": [{"limits": {"rates": [{"calls": 1, "per": {}}]}}]}),
-            "f.yaml: capability.consumes[0].limits.rates[0].per: has to be a number",
+            with_naftiko(capability={"consumes": [{"rate_limits": [{"requests": 1, "per_seconds": {}}]}]}),
+            "f.yaml: capability.consumes[0].rate_limits[0].per_seconds: must be a number",
         ),
         (
-            with_naftiko(capability={"consumes": [{"limits": {"concurrency": 0}}]}),
-            "f.yaml: capability.consumes[0].limits.concurrency: Input should be greater than 0",
+            with_naftiko(capability={"consumes": [{"max_concurrent_requests": 0}]}),
+            "f.yaml: capability.consumes[0].max_concurrent_requests: must be greater than 0",
         ),
         (
             with_naftiko(capability={"consumes": [{"authentication": ["bearer"]}]}),
-            "f.yaml: capability.consumes[0].authentication: has to be a mapping",
+            "f.yaml: capability.consumes[0].authentication: must be a mapping",
         ),
-        (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: has to be a list, or a mapping keyed by name"),
+        (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: must be a list, or a mapping keyed by name"),
     ],
 )
 def test_a_wrong_shape_is_refused_with_its_place(given: Any, message: str) -> None:

@@ -51,6 +51,10 @@ STATE_EVENT = {
 }
 
 
+# The paths of the overlay posthog-task-runs.yaml.
+FORMAT = next(tool.operation.events for tool in load_tools([]) if tool.name == "posthog-stream-task-run")
+
+
 def log_entry(method: str, params: Any) -> Json:
     notification = {"jsonrpc": "2.0", "method": method, "params": params}
     return {"type": "notification", "timestamp": "2026-01-31T09:00:00Z", "notification": notification}
@@ -92,7 +96,6 @@ def update(**fields: Any) -> Json:
         ("message", log_entry("_posthog/turn_complete", None), "turn complete"),
         ("message", log_entry("_posthog/turn_complete", {}), "turn complete"),
         ("message", log_entry("initialize", {"message": "x"}), "initialize: x"),
-        ("named", {"notification": {}}, "named"),
         ("named", {"notification": {"params": {"text": "x"}}}, "named: x"),
         (
             "message",
@@ -124,7 +127,7 @@ def update(**fields: Any) -> Json:
     ],
 )
 def test_an_event_is_told_in_one_line(name: str, data: Any, line: str) -> None:
-    assert describe_event(name, data) == line
+    assert describe_event(name, data, FORMAT) == line
 
 
 @pytest.mark.parametrize(
@@ -140,9 +143,9 @@ def test_an_event_is_told_in_one_line(name: str, data: Any, line: str) -> None:
     ],
 )
 def test_the_line_of_an_event_is_short(name: str, data: Any) -> None:
-    line = describe_event(name, data)
+    line = describe_event(name, data, FORMAT)
     assert (len(line), line.isprintable(), line[-1]) == (MAX_LINE, True, "…")
-    assert describe_event(name, data, 50) == line[:49] + "…"
+    assert describe_event(name, data, FORMAT, 50) == line[:49] + "…"
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def watched(
     provider: str, *run_ids: str, max_events: int = 100, max_chars: int = 10_000
 ) -> tuple[EventCollector, Watch]:
     watch = Watch(run_ids)
-    return EventCollector(max_events, max_chars, LIFECYCLES[provider], watch), watch
+    return EventCollector(max_events, max_chars, LIFECYCLES[provider], watch, FORMAT), watch
 
 
 def test_every_event_is_a_line_and_counted() -> None:

@@ -1061,7 +1061,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
 def test_cancelling_tells_whether_it_ended_the_run(
     before: Reading, after: Reading, answer: Any, guard: str, was_accepted: bool, told: Json
 ) -> None:
-    cancel = replace(RENDER.cancels[0], confirm_argument=guard)
+    cancel = replace(RENDER.cancels[0], confirm_argument=guard, confirm_effect="deleted together with its output")
     value = cancel_result(RENDER, cancel, before, after, was_accepted=was_accepted, response=answer)
     expected: Json = {
         "provider": "render",

@@ -178,11 +178,12 @@ async def test_read_only_leaves_the_routes_of_the_tools_that_change_nothing(envi
 
 
 RATED = """
+overlay: 2
 prefix: rated
 capability:
   consumes:
-  - namespace: rated
-    limits: {rates: [{calls: 2, per: 3600}]}
+    rated:
+      rate_limits: [{requests: 2, per_seconds: 3600}]
 """
 CAPABILITY = """
 naftiko: 1.0.0-alpha2

@@ -1,0 +1,307 @@
+"""The keywords that overlays add to the format.
+
+Keywords of the format itself are in camelCase, these are in snake_case. Their descriptions are part of the published
+JSON Schema. Paths are JSONPaths that start with `$`.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mcp_taskruns.core.format.types import Names, StatusCodes, without_nulls
+from mcp_taskruns.errors import Kind
+
+RunStatusName = Literal["queued", "running", "paused", "succeeded", "failed", "canceled"]
+
+JsonPath = str
+When = dict[str, Any]
+"""Paths with the value, or the list of accepted values, that has to be there."""
+
+
+class StrictModel(BaseModel):
+    """A mapping that accepts known keys only; a key with the value null counts as absent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for key in value:
+            if key not in known:
+                close = get_close_matches(str(key), known, 1, 0.6)
+                raise ValueError(f"unknown key `{key}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+        return {key: item for key, item in value.items() if item is not None}
+
+
+class Header(StrictModel):
+    """A response header."""
+
+    header: str
+    """The header's name, in any case."""
+
+
+class PagingKeywords(StrictModel):
+    """How to get the next page of a list: by cursor, or by offset."""
+
+    items: JsonPath = "$"
+    """Path to the list in the response."""
+    page_size_argument: str = "limit"
+    """The argument that takes the page size."""
+    default_page_size: int = Field(gt=0)
+    """The page size without that argument, in items."""
+    max_page_size: int | None = Field(None, gt=0)
+    """The largest page size, in items; default: `default_page_size`."""
+    cursor_argument: str = ""
+    """The argument that takes the cursor of the next page."""
+    next_cursor: JsonPath = ""
+    """Path to the cursor in the last item of a page."""
+    offset_argument: str = ""
+    """The argument that takes the number of items to skip."""
+    has_more: JsonPath | Header | None = None
+    """What is set if there are more items; without it a full page may be the last one."""
+    total: JsonPath | Header | None = None
+    """The number of items of all pages."""
+    unfiltered_total: JsonPath | Header | None = None
+    """The number of items without filters."""
+
+
+class EventKeywords(StrictModel):
+    """How to describe an event of a stream in one line."""
+
+    type_paths: Names = ()
+    """Paths to the type of an event; the first one with a value counts."""
+    message_paths: Names = ()
+    """Paths to its message; the first one with a value counts."""
+
+
+class LogKeywords(StrictModel):
+    """How to filter and describe the entries of a log."""
+
+    time_path: JsonPath
+    """Path to the time of an entry."""
+    type_paths: Names = ()
+    """Paths to the types of an entry, the most specific first."""
+    message_paths: Names = ()
+    """Paths to its message; the first one with a value counts."""
+    type_examples: tuple[str, ...] = ()
+    """Examples of types, for the description of the argument `types`."""
+
+
+class UploadKeywords(StrictModel):
+    """Files in the arguments that the server sends to presigned forms in the response."""
+
+    files: JsonPath
+    """Path to the files in the arguments."""
+    content_field: str = "content"
+    """The field of a file that holds its content."""
+    encoding_field: str = "content_encoding"
+    """The field that is `base64` if the content is."""
+    size_field: str = "size"
+    """The field for the size in bytes, which the server sets."""
+    name_field: str = "name"
+    """The field that holds the file's name."""
+    media_type_field: str = "content_type"
+    """The field that holds the media type."""
+    prepared: JsonPath
+    """Path to the prepared files in the response, in the same order."""
+    form_field: str
+    """The field of a prepared file that holds its presigned form, `{url, fields}`."""
+    hint: str = ""
+    """What to do after the upload."""
+
+
+class Note(StrictModel):
+    """A note that is added to responses that match a condition."""
+
+    when: When = {}
+    text: str
+
+
+class OperationKeywords(BaseModel):
+    """Keywords of an operation."""
+
+    accept: str | None = None
+    """The Accept header; `text/event-stream` makes the operation an event stream."""
+    safe_to_retry: bool | None = None
+    """Whether two calls have the effect of one; default: for GET, HEAD and OPTIONS."""
+    timeout_seconds: float | None = Field(None, gt=0)
+    """How long a response may take, in seconds, if longer than the default."""
+    redact: Names = ()
+    """Paths to secrets in the response."""
+    paging: PagingKeywords | None = None
+    events: EventKeywords | None = None
+    log: LogKeywords | None = None
+    upload: UploadKeywords | None = None
+    notes: tuple[Note, ...] = ()
+    returns_file: bool = False
+    """Whether the response is a user's file, to be returned unchanged."""
+
+
+class ErrorBodyKeywords(StrictModel):
+    """What makes a JSON response an error, whatever its HTTP status code."""
+
+    status: JsonPath
+    """Path to the status code; 400 and above is an error."""
+    message: JsonPath
+    """Path to the message."""
+
+
+class ErrorRuleKeywords(StrictModel):
+    """The meaning of an error; a rule applies if `operations`, `status`, `when` and `message_matches` all match."""
+
+    operations: Names = ()
+    """Names of operations; default: all."""
+    status: StatusCodes = ()
+    """HTTP status codes; default: all."""
+    when: When = {}
+    message_matches: str = ""
+    """A regular expression that is searched in the provider's message."""
+    kind: Kind | None = None
+    hint: str = ""
+    """What to do; `{name}` is replaced by the group of that name, `{credential}` by the credential's variable."""
+    retryable: bool | None = None
+    """Whether the same call may succeed later; default: decided by the kind."""
+
+
+class RateLimit(StrictModel):
+    """At most this many requests in any period of this length."""
+
+    requests: int = Field(gt=0)
+    per_seconds: float = Field(gt=0)
+    applies_to: Literal["reads", "writes", "all"] = "all"
+    """`reads`: GET, HEAD and OPTIONS; `writes`: other methods."""
+
+
+class RunCallKeywords(StrictModel):
+    """An operation on one run."""
+
+    operation: str
+    run_id_argument: str = ""
+    """The argument that takes the run's id; default: that of `read`."""
+
+
+class RunThenKeywords(RunCallKeywords):
+    """An operation to call next, without which the run does not proceed."""
+
+    when: When = {}
+    """The condition on the response of the first operation."""
+
+
+class RunFieldsKeywords(StrictModel):
+    """Paths to the fields of a run, from the run."""
+
+    id: JsonPath = ""
+    status: JsonPath = ""
+    stage: JsonPath = ""
+    progress: JsonPath = ""
+    """A ratio from 0 to 1."""
+    result: JsonPath = ""
+    error: Names = ()
+    """One or more paths, whose texts are joined."""
+    started_at: JsonPath = ""
+
+
+class RunStreamKeywords(StrictModel):
+    """The operation whose events report changes of runs."""
+
+    operation: str
+    run_ids_argument: str
+    """The argument that takes the id of the run, or the list of ids."""
+    when: When = {}
+    """Which events hold a run; default: all."""
+    fields: RunFieldsKeywords = RunFieldsKeywords()
+    """Fields whose path differs from that in `fields` of `runs`; an empty path: the event does not have it."""
+    new_events_arguments: dict[str, Any] = {}
+    """Arguments that skip the events before the connection."""
+    ends_not_streamed: tuple[RunStatusName, ...] = ()
+    """A run that has one of these statuses when the stream is opened never appears on it."""
+
+
+class RunStartKeywords(StrictModel):
+    """An operation that creates or starts a run."""
+
+    idempotency_key_argument: JsonPath = ""
+    """Path to the argument by which the provider recognises a repeated call; the server sets it if it is absent."""
+    then: RunThenKeywords | None = None
+
+
+class RunCancelKeywords(StrictModel):
+    """An operation that cancels a run."""
+
+    run_id_argument: str = ""
+    """The argument that takes the run's id; default: that of `read`."""
+    when: When = {}
+    """The condition on the arguments under which the call cancels a run."""
+    confirm_argument: str = ""
+    """A boolean argument without which a run with a terminal status is left unchanged."""
+    confirm_description: str = ""
+    """The description of that argument."""
+    confirm_effect: str = ""
+    """What the call does to such a run, as a participle: `deleted together with its output`."""
+
+
+class RunsKeywords(StrictModel):
+    """The lifecycle of the provider's runs."""
+
+    read: RunCallKeywords
+    """The operation that reads a run."""
+    stream: RunStreamKeywords | None = None
+    start: Annotated[dict[str, RunStartKeywords], without_nulls] = Field({})
+    """By the name of the operation."""
+    cancel: Annotated[dict[str, RunCancelKeywords], without_nulls] = Field({})
+    """By the name of the operation."""
+    runs_in: Annotated[dict[str, JsonPath], without_nulls] = Field({})
+    """By the name of an operation, the path to the runs in its response; default for `read` and `start`: `$`."""
+    fields: RunFieldsKeywords
+    statuses: Annotated[dict[RunStatusName, Names], without_nulls]
+    """The provider's statuses for each normalised status."""
+    poll_seconds: float = Field(5.0, gt=0)
+    """The shortest useful time between two reads of a run, in seconds."""
+    max_age_seconds: float = Field(0.0, ge=0)
+    """How old a response may be because the provider caches it, in seconds."""
+    gone_after_cancel: bool = False
+    """Whether a canceled run can no longer be read."""
+    retention_seconds: float | None = Field(None, gt=0)
+    """How long a run can be read after it was started, in seconds; default: unknown."""
+    status_hints: Annotated[dict[str, str], without_nulls] = Field({})
+    """By a status of the provider, what to do about a run that has it."""
+    redact: Names = ()
+    """Paths to secrets, from the run."""
+
+
+class ConsumedKeywords(BaseModel):
+    """Keywords of a provider."""
+
+    base_uri_env: Names = ()
+    """Environment variables that set the base URI; the first that is set counts."""
+    accept: str | None = None
+    """The Accept header of all operations."""
+    error_body: ErrorBodyKeywords | None = None
+    errors: Annotated[dict[str, ErrorRuleKeywords], without_nulls] = Field({})
+    """Error rules by name; the first that matches counts, in the order of the file."""
+    rate_limits: tuple[RateLimit, ...] = ()
+    max_concurrent_requests: int | None = Field(None, gt=0)
+    runs: RunsKeywords | None = None
+
+
+class ParameterKeywords(BaseModel):
+    """Keywords of an input parameter."""
+
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    """JSON Schema keywords that are added to the parameter's schema."""
+    explode: bool | None = None
+    """Whether an array in a query repeats the name; if false its items are joined by commas."""
+    env: Names = ()
+    """Environment variables that set the value if the caller does not; the first that is set counts."""
+
+
+class ToolKeywords(BaseModel):
+    """Keywords of a tool."""
+
+    rename: str | None = None
+    """The name to list instead of `name`."""

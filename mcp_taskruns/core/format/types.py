@@ -1,0 +1,37 @@
+"""Field types that accept the several spellings of a value that capability files use."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+
+def _to_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _to_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+def _to_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _without_nulls(value: Any) -> Any:
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+Text = Annotated[str, BeforeValidator(_to_text, json_schema_input_type=str | int | float)]
+"""A string; YAML numbers such as `1.0` are read as text."""
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_to_list, json_schema_input_type=str | list[str])]
+"""A list of strings, or a single one."""
+
+StatusCodes = Annotated[tuple[int, ...], BeforeValidator(_to_list, json_schema_input_type=int | list[int])]
+"""A list of HTTP status codes, or a single one."""
+
+Types = Annotated[str | tuple[str, ...], BeforeValidator(_to_tuple, json_schema_input_type=str | list[str])]
+"""A JSON Schema type, or a list of types."""
+
+without_nulls = BeforeValidator(_without_nulls)
+"""Drops the entries of a mapping that are null."""
