@@ -20,16 +20,16 @@ from tests.core.documents import document, inputs, request_of, tool_of
 DEEP = "[" * 100_000 + '"\\ud800"' + "]" * 100_000
 
 
-def test_deep_json_with_half_a_surrogate_pair_is_no_crash() -> None:
+def test_deep_json_with_unpaired_surrogate_raises_value_error() -> None:
     with pytest.raises(ValueError, match="deep"):
         parse(DEEP)
 
 
-def test_nor_for_a_mask() -> None:
+def test_redactor_accepts_deep_json_with_unpaired_surrogate() -> None:
     Redactor(["key-123456"]).redact_bytes(DEEP.encode())
 
 
-def test_nor_for_an_answer() -> None:
+def test_response_of_deep_json_with_unpaired_surrogate_is_read() -> None:
     read_response(HttpResponse(200, {"content-type": "text/plain"}, DEEP.encode()), tool_of().operation)
 
 
@@ -38,30 +38,30 @@ def test_nor_for_an_answer() -> None:
     ["https://a b.example", "https://a\n.example", "https://a.example\t/v1", "https://a.exam\x00ple",
      "https://a.example/a b", "https://a.example/#", "https://a.example/?"],
 )  # fmt: skip
-def test_an_address_to_which_no_path_can_be_added_is_refused(address: str) -> None:
+def test_base_url_with_query_is_refused(address: str) -> None:
     with pytest.raises(NotConfigured):
         request_of(tool_of(), {}, {"THING_BASE_URL": address})
 
 
 @pytest.mark.parametrize("reference", ["gopher://x", "urn:x:y", "data:,x"])
-def test_a_reference_of_another_scheme_is_a_call_error(reference: str) -> None:
+def test_schema_reference_of_any_scheme_raises_not_configured(reference: str) -> None:
     with pytest.raises(NotConfigured):
         compile_validator({"$ref": reference})
 
 
-def test_a_property_that_is_true_is_no_crash() -> None:
+def test_boolean_property_schema_is_explained() -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {"b": True}, "additionalProperties": False}
     assert explain_problems({"properties": {"body": schema}}, {"body": {"zz": 1}}) == ["body.zz: unknown argument"]
 
 
-def test_a_line_of_an_env_file_is_told_by_its_own_number(tmp_path: Path) -> None:
+def test_env_file_error_has_the_line_number(tmp_path: Path) -> None:
     path = tmp_path / "keys.env"
     path.write_text("A=1\n\n\nno assignment\n")
     with pytest.raises(SettingsError, match="line 4 "):
         read_settings({"env_file": str(path)}, {})
 
 
-def test_a_credential_that_is_sent_twice_is_named_once() -> None:
+def test_credential_sent_twice_is_named_once() -> None:
     tool = tool_of(
         inputs({"name": "X-K", "in": "header", "value": "{{env.THING_KEY}}"}),
         authentication={"type": "bearer", "token": "{{env.THING_KEY}}"},
@@ -72,7 +72,7 @@ def test_a_credential_that_is_sent_twice_is_named_once() -> None:
 
 
 @pytest.mark.parametrize("event", [Event("", event="n" * 5_000), Event("", event="done", id="i" * 5_000)])
-def test_an_event_is_cut_also_in_its_name_and_id(event: Event) -> None:
+def test_event_name_and_id_are_truncated(event: Event) -> None:
     collector = EventCollector(10, 1_000)
     collector.add(event)
     outcome = collector.result("event_limit", {})
@@ -81,7 +81,7 @@ def test_an_event_is_cut_also_in_its_name_and_id(event: Event) -> None:
 
 
 @pytest.mark.parametrize("name", ["list_tasks", "listTasks", "List"])
-def test_with_spec_names_every_legal_name_is_found_in_a_description(name: str) -> None:
+def test_every_legal_name_is_replaced_in_descriptions(name: str) -> None:
     given = document(tool={"name": name})
     given["capability"]["exposes"][0]["tools"].append(
         {"name": "b", "call": "things.op", "description": f"See thing-{name}."}
@@ -90,16 +90,16 @@ def test_with_spec_names_every_legal_name_is_found_in_a_description(name: str) -
     assert tools[1].description == f"See {name}."
 
 
-def test_a_secret_with_a_quote_and_an_umlaut_is_masked_in_compact_json() -> None:
+def test_secret_with_quote_and_umlaut_is_redacted_in_json() -> None:
     assert Redactor(['a"ü123456']).redact_bytes(b'{"k":"a\\"\\u00fc123456"}') == f'{{"k":"{REPLACEMENT}"}}'.encode()
 
 
 @pytest.mark.parametrize("kind", ['["a"]', '{"a":1}', "null", "5"])
-def test_an_event_of_any_type_is_taken_in(kind: str) -> None:
+def test_event_of_any_type_is_accepted(kind: str) -> None:
     assert EventCollector(10, 1_000).add(Event(f'{{"type":{kind}}}')) is not None
 
 
-def test_of_operations_of_one_name_the_one_that_fits_is_called() -> None:
+def test_call_finds_the_operation_in_its_namespace() -> None:
     given = document(tool={"with": {"body": "tools.body"}})
     consumed = given["capability"]["consumes"][0]
     operation = consumed["resources"][0]["operations"][0]
@@ -111,7 +111,7 @@ def test_of_operations_of_one_name_the_one_that_fits_is_called() -> None:
     assert "duplicate-operation" in codes
 
 
-def test_each_bind_of_one_namespace_is_read() -> None:
+def test_all_binds_of_one_namespace_are_read() -> None:
     given = document(authentication={"type": "bearer", "token": "{{env.B_KEY}}"})
     given["binds"] = [{"namespace": "env", "keys": {"A": "A"}}, {"namespace": "env", "keys": {"B_KEY": "REAL_B"}}]
     tool = compile_tools([parse_capability(given, "f.yaml")])[0]
@@ -119,30 +119,30 @@ def test_each_bind_of_one_namespace_is_read() -> None:
 
 
 @pytest.mark.parametrize("media_type", ["application/xml", "image/svg+xml", "application/yaml"])
-def test_text_of_any_media_type_is_text(media_type: str) -> None:
+def test_text_media_types_are_text(media_type: str) -> None:
     outcome = read_response(HttpResponse(200, {"content-type": media_type}, b"a: <b>"), tool_of().operation)
     assert (outcome.text, outcome.data) == ("a: <b>", None)
 
 
-def test_json_may_begin_with_a_byte_order_mark() -> None:
+def test_json_can_start_with_a_byte_order_mark() -> None:
     answer = HttpResponse(200, {"content-type": "application/json"}, b'\xef\xbb\xbf{"a":1}')
     assert read_response(answer, tool_of().operation).value == {"a": 1}
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0])
-def test_a_number_without_end_is_no_setting(value: float) -> None:
+def test_infinite_number_is_refused_as_a_setting(value: float) -> None:
     with pytest.raises(SettingsError, match="is not a number of more than 0"):
         read_settings({"timeout": value}, {})
 
 
-def test_a_variable_that_is_set_to_nothing_does_not_hide_the_env_files(tmp_path: Path) -> None:
+def test_empty_variable_does_not_override_the_env_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.env"
     path.write_text("RENDER_API_KEY=rnd_fromfile\n")
     settings = read_settings({"env_file": str(path)}, {"RENDER_API_KEY": ""})
     assert settings.environment["RENDER_API_KEY"] == "rnd_fromfile"
 
 
-def test_a_kind_of_exposure_that_is_not_served_is_named() -> None:
+def test_unsupported_exposure_type_is_a_finding() -> None:
     given = document()
     given["capability"]["exposes"].append({"type": "skill", "namespace": "s"})
     capability = parse_capability(given, "f.yaml")

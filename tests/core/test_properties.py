@@ -394,7 +394,7 @@ def check_listing(tools: tuple[Tool, ...]) -> None:
 @settings(PROFILE, max_examples=40)
 @given(found=st.lists(documents(), min_size=1, max_size=3))
 @example([document(tool={"name": "t" * 200})])
-def test_every_file_of_the_grammar_is_served_with_legal_and_distinct_names_and_valid_schemas(found: list[Json]) -> None:
+def test_generated_files_have_distinct_legal_names_and_valid_schemas(found: list[Json]) -> None:
     tools = compiled(*found)
     check_listing(tools)
     assert compiled(*found) == tools
@@ -413,7 +413,7 @@ def test_every_file_of_the_grammar_is_served_with_legal_and_distinct_names_and_v
 
 @settings(PROFILE, max_examples=60)
 @given(found=wrong_documents())
-def test_whatever_is_wrong_with_a_file_is_a_capability_error(found: Any) -> None:
+def test_invalid_files_raise_capability_error(found: Any) -> None:
     try:
         tools = compiled(found)
     except CapabilityError:
@@ -429,7 +429,7 @@ def test_whatever_is_wrong_with_a_file_is_a_capability_error(found: Any) -> None
 
 @settings(PROFILE, max_examples=40)
 @given(data=st.data())
-def test_the_quick_test_of_arguments_says_what_the_explanation_says(data: st.DataObject) -> None:
+def test_fast_validator_agrees_with_explain_problems(data: st.DataObject) -> None:
     found = data.draw(documents())
     for tool in compiled(found):
         check = compile_validator(tool.input_schema)
@@ -446,7 +446,7 @@ def test_the_quick_test_of_arguments_says_what_the_explanation_says(data: st.Dat
 
 @settings(PROFILE, max_examples=40)
 @given(data=st.data())
-def test_a_tool_of_any_file_makes_a_request_that_is_one_or_says_why_not(data: st.DataObject) -> None:
+def test_any_tool_builds_a_valid_request_or_raises_call_error(data: st.DataObject) -> None:
     found = data.draw(documents())
     for tool in compiled(found):
         operation = tool.operation
@@ -751,7 +751,7 @@ def markup(request: HttpRequest) -> str:
 @example("\r\nX-Evil: 1\r\n\r\n")
 @example("\"'\\}]<b/>&amp;{{x}}")
 @example("\ud800")
-def test_no_text_leaves_its_place_in_the_request(name: str, value: str) -> None:
+def test_text_arguments_are_encoded_at_every_location(name: str, value: str) -> None:
     place = PLACES[name]
     must_be_refused = place.refused(value) or is_half(value)
     try:
@@ -771,7 +771,7 @@ BOUNDARY = re.compile(r'boundary="?([^";]+)"?')
 
 @pytest.mark.parametrize("name", ["a multipart form", "a multipart form that is a list"])
 @pytest.mark.parametrize("begin", ["", "\r\n", "\n", "a"])
-def test_no_text_holds_the_boundary_of_its_form(name: str, begin: str) -> None:
+def test_multipart_boundary_does_not_occur_in_parts(name: str, begin: str) -> None:
     value = "a"
     for _ in range(5):  # each time with the boundary that the last text had
         request = build_request(tool_at(name).operation, {"x": value}, KEY)
@@ -784,7 +784,7 @@ def test_no_text_holds_the_boundary_of_its_form(name: str, begin: str) -> None:
 
 @settings(PROFILE, max_examples=60)
 @given(value=ANY_TEXT)
-def test_no_text_leaves_the_name_of_a_file(value: str) -> None:
+def test_multipart_file_names_are_escaped(value: str) -> None:
     (tool,) = compiled(templated("multipart", [{"name": "x", "value": "1", "filename": "{{x}}"}]))
     try:
         request = build_request(tool.operation, {"x": value}, KEY)
@@ -799,7 +799,7 @@ def test_no_text_leaves_the_name_of_a_file(value: str) -> None:
 
 @settings(PROFILE, max_examples=60)
 @given(value=st.binary())
-def test_bytes_are_sent_as_they_are(value: bytes) -> None:
+def test_base64_arguments_are_sent_as_bytes(value: bytes) -> None:
     (tool,) = compiled(templated("binary", "{{x}}"))
     request = build_request(tool.operation, {"x": base64.b64encode(value).decode()}, KEY)
     assert read_request(request) == posted("application/octet-stream", value)
@@ -807,7 +807,7 @@ def test_bytes_are_sent_as_they_are(value: bytes) -> None:
 
 @settings(PROFILE, max_examples=100)
 @given(value=ANY_TEXT)
-def test_text_that_is_no_base64_is_refused_as_bytes(value: str) -> None:
+def test_invalid_base64_is_refused(value: str) -> None:
     (tool,) = compiled(templated("binary", "{{x}}"))
     try:
         request = build_request(tool.operation, {"x": value}, KEY)
@@ -835,7 +835,7 @@ def exact(value: Any) -> str:
 
 @settings(PROFILE, max_examples=100)
 @given(value=OBJECTS | st.lists(VALUES, max_size=4))
-def test_any_object_and_any_list_come_out_of_a_body_as_they_went_in(value: Any) -> None:
+def test_json_bodies_round_trip(value: Any) -> None:
     for name, expected in {"the JSON body": value, "a JSON template": {"x": value}}.items():
         argument = "body" if name == "the JSON body" else "x"
         request = build_request(tool_at(name).operation, {argument: value}, KEY)
@@ -845,7 +845,7 @@ def test_any_object_and_any_list_come_out_of_a_body_as_they_went_in(value: Any) 
 
 @settings(PROFILE, max_examples=100)
 @given(one=OBJECTS, many=st.lists(OBJECTS | UNICODE | st.integers() | st.booleans(), max_size=4))
-def test_any_object_and_any_list_come_out_of_a_query_as_they_went_in(one: Json, many: list[Any]) -> None:
+def test_json_query_parameters_round_trip(one: Json, many: list[Any]) -> None:
     (tool,) = compiled(made(in_query("one", type="object"), in_query("many", type="array")))
     pairs = read_request(build_request(tool.operation, {"one": one, "many": many}, KEY)).query
     assert [name for name, _ in pairs] == ["one", *("many" for _ in many)]
@@ -883,7 +883,7 @@ ANY_BODY = JSON_BODIES | st.binary() | st.lists(JSON_BODIES).map(b"\n".join) | A
 @given(
     outputs=OUTPUTS, status=st.integers(100, 599) | st.just(200), headers=HEADERS, body=ANY_BODY, now=st.floats(0, 1e10)
 )
-def test_any_answer_is_an_outcome_or_a_call_error(
+def test_any_response_is_a_result_or_a_call_error(
     outputs: Any, status: int, headers: dict[str, str], body: bytes, now: float
 ) -> None:
     tool = tool_of(tool={"outputParameters": outputs})
@@ -900,7 +900,7 @@ def test_any_answer_is_an_outcome_or_a_call_error(
 
 @settings(PROFILE, max_examples=100)
 @given(outputs=OUTPUTS, value=nested(SCALARS, MEMBERS, 12))
-def test_what_a_mapping_makes_of_json_is_told_as_it_is_given(outputs: Any, value: Any) -> None:
+def test_mapped_output_is_valid_json(outputs: Any, value: Any) -> None:
     tool = tool_of(tool={"outputParameters": outputs})
     answer = HttpResponse(200, {"content-type": "application/json"}, json.dumps(value).encode())
     try:

@@ -46,25 +46,23 @@ WRONG: list[tuple[Any, list[str]]] = [
 ]
 
 
-def test_arguments_that_fit_pass() -> None:
+def test_valid_arguments_have_no_problems() -> None:
     assert compile_validator(SCHEMA)(FITTING)
     assert explain_problems(SCHEMA, FITTING) == []
 
 
 @pytest.mark.parametrize(("arguments", "problems"), WRONG)
-def test_arguments_that_do_not_fit_are_refused_with_the_argument_and_the_rule(
-    arguments: Any, problems: list[str]
-) -> None:
+def test_invalid_arguments_are_explained_by_argument_and_rule(arguments: Any, problems: list[str]) -> None:
     assert not compile_validator(SCHEMA)(arguments)
     assert explain_problems(SCHEMA, arguments) == problems
 
 
-def test_at_most_five_problems_are_told() -> None:
+def test_at_most_five_problems_are_listed() -> None:
     arguments = {"taskRunId": "trn-1"} | {f"unknown{number}x": 1 for number in range(9)}
     assert len(explain_problems(SCHEMA, arguments)) == 5
 
 
-def test_defaults_of_the_schema_are_not_filled_in() -> None:
+def test_schema_defaults_are_not_filled_in() -> None:
     arguments: dict[str, Any] = {}
     compile_validator({"type": "object", "properties": {"limit": {"type": "integer", "default": 20}}})(arguments)
     assert arguments == {}
@@ -100,7 +98,7 @@ def test_defaults_of_the_schema_are_not_filled_in() -> None:
         ("uuid", 5, True),
     ],
 )
-def test_a_format_that_is_known_is_checked(format_: str, value: Any, fits: bool) -> None:
+def test_uuid_and_date_time_formats_are_validated(format_: str, value: Any, fits: bool) -> None:
     schema = {"type": "object", "properties": {"id": {"format": format_}}}
     problems = explain_problems(schema, {"id": value})
     assert (problems == []) is fits
@@ -121,7 +119,7 @@ def test_a_format_that_is_known_is_checked(format_: str, value: Any, fits: bool)
         ({"y": {"size": 1}}, []),
     ],
 )
-def test_of_several_schemas_the_one_that_was_meant_is_told(value: Any, problems: list[str]) -> None:
+def test_any_of_is_explained_by_the_schema_with_the_matching_type(value: Any, problems: list[str]) -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -151,7 +149,7 @@ def test_of_several_schemas_the_one_that_was_meant_is_told(value: Any, problems:
     ],
     ids=str,
 )
-def test_a_schema_that_is_not_valid_or_elsewhere_is_a_call_error(schema: dict[str, Any]) -> None:
+def test_invalid_or_remote_schema_raises_not_configured(schema: dict[str, Any]) -> None:
     with pytest.raises(NotConfigured) as caught:
         compile_validator(schema)
     assert caught.value.to_json() == {
@@ -171,11 +169,11 @@ def test_a_schema_that_is_not_valid_or_elsewhere_is_a_call_error(schema: dict[st
         ({"type": "object", "properties": {"a": {"$ref": "#"}}}, {"a": {"a": 5}}, False),
     ],
 )
-def test_a_schema_may_refer_to_its_own_parts(schema: dict[str, Any], arguments: Any, fits: bool) -> None:
+def test_local_references_are_resolved(schema: dict[str, Any], arguments: Any, fits: bool) -> None:
     assert compile_validator(schema)(arguments) is fits
 
 
-def test_a_rule_of_a_later_draft_does_not_refuse_what_it_allows() -> None:
+def test_keywords_of_later_drafts_do_not_refuse_valid_arguments() -> None:
     schema = {"type": "object", "properties": {"pair": {"type": "array", "prefixItems": [{"type": "string"}]}}}
     assert compile_validator(schema)({"pair": ["a", 1]})
 
@@ -245,9 +243,7 @@ FILE = {"name": "a.md", "type": "output"}
         ),
     ],
 )
-def test_what_is_wrong_with_the_arguments_of_a_shipped_tool_is_told_so_that_they_can_be_mended(
-    tool: str, arguments: Any, problems: list[str]
-) -> None:
+def test_problems_of_shipped_tools_name_argument_and_rule(tool: str, arguments: Any, problems: list[str]) -> None:
     assert compile_validator(TOOLS[tool])(arguments) is (problems == [])
     assert explain_problems(TOOLS[tool], arguments) == problems
 
@@ -260,7 +256,7 @@ def test_what_is_wrong_with_the_arguments_of_a_shipped_tool_is_told_so_that_they
         ("posthog-create-task-run", {"task_id": RUN["task_id"], "body": {"branch": "x" * 256}}, "body.branch"),
     ],
 )
-def test_of_a_text_that_is_too_long_the_rule_is_told_and_not_the_text(tool: str, arguments: Any, place: str) -> None:
+def test_too_long_text_is_explained_without_the_text(tool: str, arguments: Any, place: str) -> None:
     assert not compile_validator(TOOLS[tool])(arguments)
     (problem,) = explain_problems(TOOLS[tool], arguments)
     assert problem.startswith(f"{place}: ")

@@ -32,12 +32,12 @@ from tests.core.documents import Json, request_of, tool_of
         ({"a": [1, 2], "ö": "ü"}, '{"a":[1,2],"ö":"ü"}'),
     ],
 )
-def test_a_value_as_text_is_itself_or_compact_json(value: Any, text: str) -> None:
+def test_to_text_returns_strings_unchanged_and_other_values_as_json(value: Any, text: str) -> None:
     assert to_text(value) == text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": float("-inf")}])
-def test_a_number_without_a_form_has_none(value: Any) -> None:
+def test_to_text_refuses_nan_and_infinity(value: Any) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump_json(value)
 
@@ -53,7 +53,7 @@ def test_a_number_without_a_form_has_none(value: Any) -> None:
         ("form", "%26%3C%3E%22%27%0D%0A%20%C3%A9"),
     ],
 )
-def test_a_value_inside_a_text_is_escaped_for_its_kind(kind: BodyKind, escaped: str) -> None:
+def test_values_inside_text_are_escaped_for_the_body_kind(kind: BodyKind, escaped: str) -> None:
     assert escape_value("&<>\"'\r\n é", kind) == escaped
 
 
@@ -80,19 +80,19 @@ def test_a_value_inside_a_text_is_escaped_for_its_kind(kind: BodyKind, escaped: 
         ("binary", "", "application/octet-stream", b""),
     ],
 )
-def test_a_body_is_written_as_its_kind_asks(kind: BodyKind, value: Any, content_type: str, content: bytes) -> None:
+def test_body_is_encoded_by_kind(kind: BodyKind, value: Any, content_type: str, content: bytes) -> None:
     assert encode_body(value, kind) == (content_type, content)
 
 
 @pytest.mark.parametrize("value", ["AAE", "A A=", "äää=", "AAECAw==\n", "{}", 5, None, ["AAEC"]], ids=repr)
-def test_bytes_that_are_no_base64_are_refused(value: Any) -> None:
+def test_invalid_base64_body_is_refused(value: Any) -> None:
     with pytest.raises(InvalidArguments, match=r"^the body: must be bytes encoded as base64$"):
         encode_body(value, "binary")
 
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}])
 @pytest.mark.parametrize("kind", ["json", "text", "xml", "form", "multipart"])
-def test_a_number_without_a_form_is_refused_in_every_kind(kind: BodyKind, value: Any) -> None:
+def test_nan_and_infinity_are_refused_in_every_body_kind(kind: BodyKind, value: Any) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode_body({"a": value} if kind in {"form", "multipart"} else value, kind)
 
@@ -122,7 +122,7 @@ def read(part: Message) -> tuple[Any, Any, Any, Any]:
         ([{"name": 5, "value": 6}], [("5", b"6")]),
     ],
 )
-def test_a_form_has_a_part_for_each_value(value: Any, parts: list[tuple[str, bytes]]) -> None:
+def test_multipart_form_has_a_part_for_each_value(value: Any, parts: list[tuple[str, bytes]]) -> None:
     content_type, content = encode_body(value, "multipart")
     found = [read(part) for part in parts_of(content_type, content)]
     assert found == [(name if name.isascii() else found[0][0], None, None, text) for name, text in parts]
@@ -130,7 +130,7 @@ def test_a_form_has_a_part_for_each_value(value: Any, parts: list[tuple[str, byt
         assert f'Content-Disposition: form-data; name="{name}"\r\n'.encode() in content
 
 
-def test_a_part_may_be_a_file_with_a_type() -> None:
+def test_multipart_part_can_have_filename_and_content_type() -> None:
     form = [
         {"name": "file", "value": "a,b\n", "filename": "a.csv", "contentType": "text/csv"},
         {"name": "file", "value": "{}", "contentType": "application/json"},
@@ -145,7 +145,7 @@ def test_a_part_may_be_a_file_with_a_type() -> None:
     ]
 
 
-def test_the_names_in_a_form_stay_in_their_quotes() -> None:
+def test_multipart_names_are_escaped() -> None:
     # https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
     part = Part('a"\r\nX-Evil: 1', b"x", filename='b"; name="c\n')
     _, content = encode_multipart([part])
@@ -155,13 +155,13 @@ def test_the_names_in_a_form_stay_in_their_quotes() -> None:
 
 
 @pytest.mark.parametrize("media_type", ["text/plain\r\nX-Evil: 1", "text/größe", "a\x00b"])
-def test_a_type_that_would_leave_its_line_is_refused(media_type: str) -> None:
+def test_content_type_with_line_break_or_non_ascii_is_refused(media_type: str) -> None:
     with pytest.raises(InvalidArguments) as caught:
         encode_body([{"name": "a", "value": "x", "contentType": media_type}], "multipart")
     assert str(caught.value) == "the content type of the form field `a` is not printable ASCII"
 
 
-def test_a_form_is_the_same_each_time_and_its_boundary_is_of_what_it_holds() -> None:
+def test_multipart_encoding_is_deterministic() -> None:
     form = {"a": "1", "b": "2"}
     content_type, content = encode_body(form, "multipart")
     assert encode_body(form, "multipart") == (content_type, content)
@@ -170,7 +170,7 @@ def test_a_form_is_the_same_each_time_and_its_boundary_is_of_what_it_holds() -> 
     assert content.split(b"--" + boundary)[0::3] == [b"", b"--\r\n"]
 
 
-def test_a_boundary_that_stands_in_a_part_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multipart_boundary_does_not_occur_in_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = "0" * 32
     digests = iter([taken, "1" * 32, "2" * 32])
     hashing = SimpleNamespace(sha256=lambda _: SimpleNamespace(hexdigest=lambda: next(digests)))
@@ -180,13 +180,13 @@ def test_a_boundary_that_stands_in_a_part_is_not_taken(monkeypatch: pytest.Monke
     assert content.endswith(b"\r\n--" + b"2" * 32 + b"--\r\n")
 
 
-def test_a_form_without_parts_is_only_its_end() -> None:
+def test_multipart_form_without_parts_has_only_the_closing_boundary() -> None:
     content_type, content = encode_multipart([])
     boundary = content_type.removeprefix("multipart/form-data; boundary=")
     assert content == f"--{boundary}--\r\n".encode()
 
 
-def test_a_part_does_not_show_what_it_holds() -> None:
+def test_repr_of_a_part_hides_its_content() -> None:
     assert "said in confidence" not in repr(Part("a", b"said in confidence"))
 
 
@@ -234,7 +234,7 @@ JSON_TYPE = "application/json"
         ({"type": "binary", "data": "AAEC"}, {}, "application/octet-stream", b"\x00\x01\x02"),
     ],
 )  # fmt: skip
-def test_a_template_is_sent_in_its_kind(
+def test_body_template_is_filled_and_encoded_by_kind(
     body: Any, arguments: Json, content_type: str | None, content: bytes | None
 ) -> None:
     request = request_of(tool_of({"method": "POST", "body": body}), arguments)
@@ -267,9 +267,7 @@ def test_a_template_is_sent_in_its_kind(
         ([5, {"name": "gone", "value": "{{gone}}"}], {}, None),
     ],
 )
-def test_a_form_of_parts_is_sent_with_those_whose_arguments_were_passed(
-    data: Any, arguments: Json, parts: list[Any] | None
-) -> None:
+def test_multipart_form_omits_parts_with_absent_arguments(data: Any, arguments: Json, parts: list[Any] | None) -> None:
     request = request_of(tool_of({"method": "POST", "body": {"type": "multipartForm", "data": data}}), arguments)
     if parts is None:
         assert request.content is None
@@ -281,13 +279,13 @@ def test_a_form_of_parts_is_sent_with_those_whose_arguments_were_passed(
 
 
 @pytest.mark.parametrize("kind", ["multipart", "multipartForm", "multipart-form", "MULTIPART_FORM", "multipart form"])
-def test_a_form_of_parts_has_several_names(kind: str) -> None:
+def test_multipart_form_has_several_spellings(kind: str) -> None:
     request = request_of(tool_of({"method": "POST", "body": {"type": kind, "data": {"a": "1"}}}))
     assert dict(request.headers)["Content-Type"].startswith("multipart/form-data; boundary=")
 
 
 @pytest.mark.parametrize("data", [None, "text", 5, "{{a}}"], ids=repr)
-def test_a_form_of_parts_that_names_none_is_listed_and_says_so(data: Any) -> None:
+def test_multipart_form_without_part_names_is_listed_but_unsupported(data: Any) -> None:
     tool = tool_of({"method": "POST", "body": {"type": "multipart", "data": data}})
     assert tool.operation.unsupported == "things-api.yaml has a multipart body whose data are no fields"
 
@@ -301,11 +299,11 @@ def test_a_form_of_parts_that_names_none_is_listed_and_says_so(data: Any) -> Non
         ("<x>{{}}</x>", "a hole without a name in '<x>{{}}</x>'"),
     ],
 )
-def test_a_template_that_is_broken_is_never_sent(body: Any, message: str) -> None:
+def test_broken_body_template_makes_the_tool_unsupported(body: Any, message: str) -> None:
     assert tool_of({"method": "POST", "body": body}).operation.unsupported == f"things-api.yaml has {message}"
 
 
-def test_bytes_are_asked_for_as_base64() -> None:
+def test_binary_body_argument_is_described_as_base64() -> None:
     tool = tool_of({"method": "POST", "body": {"type": "binary", "data": "{{file}}"}})
     assert tool.input_schema == {
         "type": "object",
@@ -318,7 +316,7 @@ def test_bytes_are_asked_for_as_base64() -> None:
 
 
 @pytest.mark.parametrize(("data", "called"), [("{{file}}", "file"), ("AA{{file}}", "the body"), ("AA!", "the body")])
-def test_bytes_that_are_no_base64_are_told_by_their_argument(data: str, called: str) -> None:
+def test_invalid_base64_is_reported_by_argument_name(data: str, called: str) -> None:
     tool = tool_of({"method": "POST", "body": {"type": "binary", "data": data}})
     with pytest.raises(InvalidArguments, match=f"^{called}: must be bytes encoded as base64$"):
         request_of(tool, {"file": "no base64!"})
@@ -337,7 +335,7 @@ def test_bytes_that_are_no_base64_are_told_by_their_argument(data: str, called: 
         ({"type": "multipart", "data": {"a": "{{a}}"}}, None),
     ],
 )
-def test_what_a_template_of_text_names_is_required_and_what_another_names_is_not(
+def test_arguments_of_text_templates_are_required_and_others_are_optional(
     body: Any, required: list[str] | None
 ) -> None:
     schema = tool_of({"method": "POST", "body": body}).input_schema

@@ -185,7 +185,7 @@ from tests.core.documents import Json
         (answer(400, "application/json", '{"message":null,"error":5,"detail":"z"}'), error("validation", 400, "z")),
     ],
 )
-def test_an_error_says_what_the_provider_said(given: HttpResponse, expected: Json) -> None:
+def test_error_has_the_message_of_the_provider(given: HttpResponse, expected: Json) -> None:
     assert failure(given) == expected
 
 
@@ -199,7 +199,7 @@ def test_an_error_says_what_the_provider_said(given: HttpResponse, expected: Jso
         answer(399, None, ""),
     ],
 )
-def test_a_redirect_is_not_followed_and_says_which_address_to_set(given: HttpResponse) -> None:
+def test_redirect_is_an_error_that_names_the_base_url_variable(given: HttpResponse) -> None:
     assert failure(given) == error(
         "unsupported",
         given.status,
@@ -224,12 +224,12 @@ TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
     ],
     ids=["alternatives", "two parts", "constant beside", "constant"],
 )
-def test_a_refused_credential_is_named(asked: Operation, names: str, status: int) -> None:
+def test_hint_of_401_and_403_names_the_credential_variables(asked: Operation, names: str, status: int) -> None:
     told = refused(answer(status, None, ""), asked)
     assert told.hint == f"Check {names} in the server's environment: it may be wrong or lack a permission."
 
 
-def test_a_credential_is_named_only_where_it_is_what_was_refused() -> None:
+def test_hint_of_other_status_codes_does_not_name_the_credential() -> None:
     asked = operation(authentication=KEY_HEADER)
     statuses = [status for status in range(400, 600) if status not in {401, 403}]
     told = {refused(answer(status, None, ""), asked).hint for status in statuses}
@@ -264,7 +264,7 @@ def test_a_credential_is_named_only_where_it_is_what_was_refused() -> None:
         (599, "unavailable", False),
     ],
 )
-def test_the_status_decides_the_kind_and_whether_to_try_again(status: int, kind: Kind, retryable: bool) -> None:
+def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryable: bool) -> None:
     hint = HINT_BY_STATUS.get(status, HINT_BY_KIND[kind])
     assert failure(answer(status, "text/plain", "no")) == error(kind, status, "no", retryable=retryable, hint=hint)
 
@@ -278,7 +278,7 @@ def test_the_status_decides_the_kind_and_whether_to_try_again(status: int, kind:
     # RFC 9110 section 15.5.9, RFC 6585 section 4, RFC 8470 section 5.2: those were not carried out, but for 408
     [(408, True), (500, True), (502, True), (503, True), (504, True), (425, False), (429, False)],
 )
-def test_what_may_have_been_carried_out_is_tried_again_only_where_that_is_like_once(
+def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
     status: int, arrived: bool, method: str, repeatable: bool | None, is_open: bool
 ) -> None:
     told = refused(answer(status, None, ""), replace(operation(), method=method, safe_to_retry=repeatable))
@@ -300,13 +300,13 @@ def test_what_may_have_been_carried_out_is_tried_again_only_where_that_is_like_o
     ],
     ids=["text", "json", "several", "title without end", "title", "xml"],
 )
-def test_a_long_error_is_cut(media_type: str, body: str) -> None:
+def test_long_error_message_is_truncated(media_type: str, body: str) -> None:
     told = failure(answer(400, media_type, body))["message"].removeprefix("the provider returned 400: ")
     assert told[:1_500] == "x" * 1_500
     assert (len(told), told[-1]) == (MAX_ERROR_MESSAGE + 1, "…")
 
 
-def test_every_kind_of_error_has_a_hint() -> None:
+def test_every_kind_has_a_hint() -> None:
     assert all(HINT_BY_KIND[kind].endswith((".", "?")) for kind in get_args(Kind))
 
 
@@ -354,7 +354,7 @@ def after(status: int = 503, **headers: str) -> float | None:
         (",", None),
     ],
 )
-def test_a_retry_after_is_told_in_seconds(header: str, seconds: float | None, status: int) -> None:
+def test_retry_after_header_is_parsed_as_seconds_or_date(header: str, seconds: float | None, status: int) -> None:
     assert after(status, retry_after=header) == seconds
 
 
@@ -372,14 +372,14 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     "header", ["Wed, 21 Oct 2026 07:28:00 GMT", "Wed Oct 21 07:28:00 2026", "Wed, 21 Oct 2026 07:28:00 -0000"]
 )
-def test_a_date_is_of_greenwich_wherever_the_server_stands(header: str) -> None:
+def test_retry_after_date_is_gmt_in_any_time_zone(header: str) -> None:
     assert after(retry_after=header) == 20.0
 
 
 @pytest.mark.parametrize(
     ("ms", "seconds"), [("250", 0.25), ("2000", 2.0), ("0", 0.0), ("-1", 0.0), ("soon", 7.0), ("nan", 7.0), ("", 7.0)]
 )
-def test_milliseconds_go_before_seconds_where_they_are_a_number(ms: str, seconds: float) -> None:
+def test_retry_after_ms_takes_precedence_if_valid(ms: str, seconds: float) -> None:
     # runwayml 5.24 _base_client.py: retry-after-ms, then retry-after
     assert after(retry_after_ms=ms, retry_after="7") == seconds
 
@@ -402,13 +402,11 @@ def test_milliseconds_go_before_seconds_where_they_are_a_number(ms: str, seconds
         ("", None),
     ],
 )
-def test_the_end_of_a_rate_limit_is_told_in_seconds_or_as_a_moment(
-    header: str, seconds: float | None, name: str
-) -> None:
+def test_rate_limit_reset_is_a_delay_or_a_time(header: str, seconds: float | None, name: str) -> None:
     assert after(429, **{name: header}) == seconds
 
 
-def test_of_several_headers_the_one_that_is_meant_for_it_tells_when_to_come_back() -> None:
+def test_retry_after_takes_precedence_over_rate_limit_reset() -> None:
     limits = {"ratelimit_reset": "45", "x_ratelimit_reset": "50"}
     assert after(429, retry_after_ms="9", retry_after="7", **limits) == 0.009
     assert after(429, retry_after="7", **limits) == 7.0
@@ -419,12 +417,12 @@ def test_of_several_headers_the_one_that_is_meant_for_it_tells_when_to_come_back
 
 
 @pytest.mark.parametrize("status", [400, 403, 500, 503])
-def test_the_end_of_a_rate_limit_says_nothing_of_another_error(status: int) -> None:
+def test_rate_limit_reset_is_ignored_unless_429(status: int) -> None:
     # Render sends these headers with every answer: API reference, Rate limiting
     assert after(status, ratelimit_reset="45", x_ratelimit_reset="45") is None
 
 
-def test_a_time_to_come_back_can_be_read_without_an_error() -> None:
+def test_retry_after_is_parsed_for_any_status() -> None:
     assert retry_after({"retry-after": "5"}, 200, NOW) == 5.0
     assert retry_after({}, 429, NOW) is None
 
@@ -464,7 +462,7 @@ A_RULE = ErrorRule(kind="conflict", hint="Do that.")
         (ErrorRule(frozenset({403}), ((("code",), ("no",)),), re.compile("ran")), False),
     ],
 )
-def test_a_rule_is_about_errors_that_have_all_its_marks(rule: ErrorRule, fits: bool) -> None:
+def test_error_rule_applies_if_status_condition_and_message_match(rule: ErrorRule, fits: bool) -> None:
     told = ruled(said(403, "task run is odd", code="no", deep={"er": 1}), replace(rule, kind="conflict", hint="Do."))
     assert (told.kind, told.hint) == (("conflict", "Do.") if fits else ("auth", HINT_BY_KIND["auth"]))
 
@@ -478,7 +476,7 @@ def test_a_rule_is_about_errors_that_have_all_its_marks(rule: ErrorRule, fits: b
         (answer(400, None, ""), ((("code",), ("no",)),)),
     ],
 )
-def test_what_has_no_members_has_no_marks_in_them(given: HttpResponse, when: Condition) -> None:
+def test_error_rule_condition_does_not_match_body_without_members(given: HttpResponse, when: Condition) -> None:
     assert ruled(given, replace(A_RULE, when=when)).kind == "validation"
 
 
@@ -491,11 +489,11 @@ def test_what_has_no_members_has_no_marks_in_them(given: HttpResponse, when: Con
         (answer(404, None, ""), "^$"),
     ],
 )
-def test_a_rule_reads_the_words_that_are_told(given: HttpResponse, says: str) -> None:
+def test_error_rule_pattern_is_matched_against_the_error_message(given: HttpResponse, says: str) -> None:
     assert ruled(given, replace(A_RULE, message_matches=re.compile(says))).kind == "conflict"
 
 
-def test_a_rule_reads_the_status_that_is_told_in_the_body() -> None:
+def test_error_rule_status_is_matched_against_status_in_body() -> None:
     # Inngest pkg/api/apiv1/cache.go: sent with 200
     given = answer(200, "text/plain", '{"error":"Unable to load function run: 01HE","data":null,"status":500}')
     told = ruled(given, replace(A_RULE, status=frozenset({500})), error_body=INNGEST_ERROR)
@@ -504,7 +502,7 @@ def test_a_rule_reads_the_status_that_is_told_in_the_body() -> None:
     assert (told.kind, told.status) == ("unavailable", 500)
 
 
-def test_of_several_rules_the_first_that_fits_wins_alone() -> None:
+def test_first_matching_error_rule_applies() -> None:
     odd = ErrorRule(status=frozenset({404}), kind="usage_limit", hint="Never.")
     first = ErrorRule(status=frozenset({429}), kind="conflict", hint="First.")
     second = ErrorRule(kind="timeout", hint="Second.", retryable=False)
@@ -515,7 +513,7 @@ def test_of_several_rules_the_first_that_fits_wins_alone() -> None:
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("status", [400, 500])
-def test_the_kind_that_a_rule_gives_decides_whether_to_try_again_unless_the_rule_does(kind: Kind, status: int) -> None:
+def test_kind_of_error_rule_decides_retryable_by_default(kind: Kind, status: int) -> None:
     passes = kind in {"rate_limited", "unavailable", "timeout"}
     assert ruled(said(status, "no"), ErrorRule(kind=kind)).to_json() == error(kind, status, "no", retryable=passes)
     for retryable in (True, False):
@@ -523,7 +521,7 @@ def test_the_kind_that_a_rule_gives_decides_whether_to_try_again_unless_the_rule
         assert told.to_json() == error(kind, status, "no", hint="Go.", retryable=retryable)
 
 
-def test_a_rule_without_a_kind_leaves_what_the_status_says() -> None:
+def test_error_rule_without_kind_keeps_kind_of_status() -> None:
     hinted = ErrorRule(hint="Go.")
     assert ruled(said(503, "no"), hinted).to_json() == error("unavailable", 503, "no", retryable=True, hint="Go.")
     assert ruled(said(404, "no"), hinted).to_json() == error("not_found", 404, "no", hint="Go.")
@@ -533,7 +531,7 @@ def test_a_rule_without_a_kind_leaves_what_the_status_says() -> None:
     assert ruled(said(404, "no"), passing).to_json() == error("not_found", 404, "no", retryable=True)
 
 
-def test_the_status_the_message_and_the_time_to_wait_are_the_providers_whatever_the_rule() -> None:
+def test_error_rule_does_not_change_status_message_and_retry_after() -> None:
     given = replace(said(429, "out of credit"), headers={"content-type": "application/json", "retry-after": "3600"})
     told = ruled(given, ErrorRule(kind="usage_limit", hint="Pay."))
     assert told.to_json() == error("usage_limit", 429, "out of credit", hint="Pay.", retry_after_s=3600.0)
@@ -566,7 +564,9 @@ def hint_of(says: str, hint: str, message: str, asked: Operation | None = None) 
         ("(?P<a>.+)", "It said {a}.", "{credential} {a} {0}", "It said {credential} {a} {0}."),
     ],
 )
-def test_a_hint_repeats_the_words_that_its_rule_finds(says: str, hint: str, message: str, filled: str) -> None:
+def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
+    says: str, hint: str, message: str, filled: str
+) -> None:
     assert hint_of(says, hint, message, operation(authentication=KEY_HEADER)) == filled
 
 
@@ -588,13 +588,13 @@ def test_a_hint_repeats_the_words_that_its_rule_finds(says: str, hint: str, mess
         ({"credential": "your password"}, "", "Look at {credential}.", "Look at A_KEY or B_KEY."),
     ],
 )
-def test_a_hint_repeats_texts_of_the_body(body: Any, says: str, hint: str, filled: str) -> None:
+def test_hint_placeholders_are_filled_with_texts_of_the_body(body: Any, says: str, hint: str, filled: str) -> None:
     rule = ErrorRule(message_matches=re.compile(says), hint=hint)
     given = answer(403, "application/json", dump(body))
     assert ruled(given, rule, authentication=KEY_HEADER).hint == filled
 
 
-def test_a_hint_repeats_only_so_many_of_the_providers_words() -> None:
+def test_quoted_text_in_a_hint_is_bounded() -> None:
     assert hint_of("(?P<a>x+)", "{a}", "x" * 5_000) == "x" * MAX_QUOTED
     assert hint_of("(?P<a>x+)", "{a}", "x" * MAX_QUOTED) == "x" * MAX_QUOTED
 
@@ -606,11 +606,11 @@ def test_a_hint_repeats_only_so_many_of_the_providers_words() -> None:
         (operation(authentication=BASIC, parameters=TEAM), "Look at USER_NAME, PASSWORD, TEAM_KEY."),
     ],
 )
-def test_a_hint_names_the_credentials_variables(asked: Operation, filled: str) -> None:
+def test_credential_placeholder_is_filled_with_variable_names(asked: Operation, filled: str) -> None:
     assert hint_of("", "Look at {credential}.", "no", asked) == filled
 
 
-def test_an_accept_or_a_type_that_is_refused_is_a_mistake_of_this_server() -> None:
+def test_hint_of_406_and_415_asks_to_report_a_bug() -> None:
     assert {status: failure(answer(status, None, ""))["hint"] for status in (406, 415)} == dict.fromkeys(
         (406, 415), SERVER_BUG_HINT
     )
@@ -619,7 +619,7 @@ def test_an_accept_or_a_type_that_is_refused_is_a_mistake_of_this_server() -> No
     assert ruled(answer(406, None, ""), ErrorRule(hint="Go.")).hint == "Go."
 
 
-def test_what_may_be_tried_again_by_its_status_is_of_a_kind_that_passes() -> None:
+def test_retryable_status_codes_have_a_passing_kind() -> None:
     told = {status: refused(answer(status, None, "")) for status in range(400, 600)}
     lasting = [status for status, error in told.items() if error.retryable and error.kind not in PASSING]
     # Too Early is about the connection, not about what was asked: RFC 8470 section 5.2
@@ -651,7 +651,7 @@ def test_what_may_be_tried_again_by_its_status_is_of_a_kind_that_passes() -> Non
         "[" * 5_000,
     ],
 )
-def test_whatever_an_error_holds_it_is_told_as_one(body: str) -> None:
+def test_any_error_body_becomes_a_provider_error(body: str) -> None:
     for status in (*range(300, 600), 999):
         for media_type in (None, "application/json", "text/html", "text/event-stream", "image/png"):
             told = refused(answer(status, media_type, body))

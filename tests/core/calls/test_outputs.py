@@ -35,7 +35,7 @@ def parsed(*declared: Json) -> Output | None:
     ],
     ids=repr,
 )
-def test_an_answer_that_is_taken_as_it_is_has_no_output(declared: list[Json]) -> None:
+def test_response_without_mapping_has_no_output(declared: list[Json]) -> None:
     assert parsed(*declared) is None
 
 
@@ -82,7 +82,7 @@ def test_an_answer_that_is_taken_as_it_is_has_no_output(declared: list[Json]) ->
     ],
     ids=repr,
 )
-def test_outputs_are_read_as_the_parts_that_they_build(declared: list[Json], output: Output) -> None:
+def test_output_parameters_are_parsed(declared: list[Json], output: Output) -> None:
     assert parsed(*declared) == output
 
 
@@ -93,7 +93,7 @@ def test_outputs_are_read_as_the_parts_that_they_build(declared: list[Json], out
         ({"items": {"mapping": ["$.a"]}}, "a mapping that is not valid JSONPath: ['$.a']"),
     ],
 )
-def test_a_mapping_that_is_no_text_is_refused(declared: Json, message: str) -> None:
+def test_mapping_that_is_not_text_is_refused(declared: Json, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         parsed(declared)
 
@@ -114,13 +114,13 @@ for _ in range(60):
     ],
     ids=lambda declared: str(declared)[:40],
 )
-def test_of_outputs_that_cannot_be_read_the_answer_is_returned_whole(declared: Json) -> None:
+def test_invalid_output_parameters_return_the_whole_response(declared: Json) -> None:
     assert read_outputs([OutputParameter.model_validate(declared)]) is None
     tool = tool_of(tool={"outputParameters": [declared, {"name": "b", "mapping": "$.b"}]})
     assert (tool.operation.unsupported, tool.operation.outputs) == (None, None)
 
 
-def test_outputs_that_can_be_read_are() -> None:
+def test_valid_output_parameters_are_applied() -> None:
     assert read_outputs([OutputParameter.model_validate({"mapping": "$.a"})]) == Output(("a",))
 
 
@@ -134,18 +134,18 @@ def test_outputs_that_can_be_read_are() -> None:
         "$..[?@.a=~/b/]",
     ],
 )
-def test_a_mapping_with_a_pattern_is_refused(mapping: str) -> None:
+def test_mapping_with_regular_expression_is_refused(mapping: str) -> None:
     with pytest.raises(ValueError, match=r"^a mapping with a regular expression, which is not supported: "):
         parsed({"mapping": mapping})
 
 
 @pytest.mark.parametrize("mapping", ["$.match", "$.search[*].matches", "$['match (a)']", "$..research", "$..match"])
-def test_a_mapping_of_words_that_patterns_have_too_is_none_with_a_pattern(mapping: str) -> None:
+def test_names_that_look_like_pattern_functions_are_accepted(mapping: str) -> None:
     assert parsed({"mapping": mapping}) is not None
 
 
 @pytest.mark.parametrize("word", ["items", "properties"])
-def test_outputs_that_are_nested_without_end_are_refused(word: str) -> None:
+def test_too_deeply_nested_outputs_are_refused(word: str) -> None:
     declared: Json = {"mapping": "$.a"}
     for depth in range(60):
         if depth == 40:
@@ -155,14 +155,14 @@ def test_outputs_that_are_nested_without_end_are_refused(word: str) -> None:
         parsed(declared)
 
 
-def test_a_list_of_outputs_may_be_a_mapping_by_their_names() -> None:
+def test_outputs_can_be_keyed_by_name() -> None:
     listed = tool_of(tool={"outputParameters": [{"name": "id", "mapping": "$.a"}, {"name": "n", "const": 5}]})
     keyed = tool_of(tool={"outputParameters": {"id": {"mapping": "$.a"}, "n": {"const": 5}}})
     assert keyed == listed
     assert listed.operation.outputs == Output(properties={"id": Output(("a",)), "n": Output(constant=5)})
 
 
-def test_the_providers_own_outputs_are_not_applied() -> None:
+def test_outputs_of_the_consumed_operation_are_ignored() -> None:
     tool = tool_of({"outputParameters": [{"name": "id", "value": "$.id"}]})
     assert tool.operation.outputs is None
 
@@ -237,7 +237,7 @@ RUN: Json = {"id": "r", "steps": [{"n": 1, "out": {"a": "x"}}, {"n": 2}], "total
     ],
     ids=repr,
 )
-def test_an_answer_is_mapped(declared: list[Json], value: Any, mapped: Any) -> None:
+def test_response_is_mapped(declared: list[Json], value: Any, mapped: Any) -> None:
     output = parsed(*declared)
     assert output is not None
     before = repr(value)
@@ -246,12 +246,12 @@ def test_an_answer_is_mapped(declared: list[Json], value: Any, mapped: Any) -> N
 
 
 @pytest.mark.parametrize("mapping", ["$.a[", "no path at all", "$.a[?(@.b ==)]", "a..b[", "$[?nofunc(@.a)]", "{{a}}"])
-def test_a_mapping_that_is_no_jsonpath_is_refused(mapping: str) -> None:
+def test_invalid_jsonpath_is_refused(mapping: str) -> None:
     with pytest.raises(ValueError, match=r"^a mapping that is not valid JSONPath: "):
         parsed({"mapping": mapping})
 
 
-def test_of_values_that_a_filter_cannot_take_nothing_is_found() -> None:
+def test_filter_that_does_not_apply_to_a_value_finds_nothing() -> None:
     value: Any = []
     for _ in range(100_000):
         value = [value]
@@ -261,7 +261,7 @@ def test_of_values_that_a_filter_cannot_take_nothing_is_found() -> None:
 
 
 @pytest.mark.parametrize("number", ["$[0]", "$[-1].a"])
-def test_a_row_is_told_by_a_number_in_any_of_its_parts(number: str) -> None:
+def test_mapping_by_index_is_detected_in_any_property(number: str) -> None:
     output = parsed({"properties": {"named": {"mapping": "$.n"}, "first": {"mapping": number}}})
     assert output is not None
     assert map_output(output, [{"a": 1, "n": 2}])["named"] is None

@@ -66,7 +66,7 @@ def session_headers(more: str, matching: str, total: str) -> dict[str, str]:
     return {"X-Has-More": more, "X-Matching-Count": matching, "X-Filtered-Count": matching, "X-Total-Count": total}
 
 
-def test_the_shipped_lists_are_paged_as_their_providers_do() -> None:
+def test_shipped_lists_have_the_paging_of_their_providers() -> None:
     assert {name for name, operation in TOOLS.items() if operation.paging} == {
         "render-list-task-runs",
         "render-list-tasks",
@@ -138,9 +138,7 @@ def test_the_shipped_lists_are_paged_as_their_providers_do() -> None:
         ({"cursor": "c20", "limit": 20}, 0, "There are no items."),
     ],
 )
-def test_render_s_list_goes_on_after_the_cursor_of_the_last_item_of_a_full_page(
-    arguments: Json, count: int, told: str
-) -> None:
+def test_cursor_paging_continues_after_last_item_of_full_page(arguments: Json, count: int, told: str) -> None:
     assert note_of(RENDER_RUNS, arguments, render_runs(count)) == told
 
 
@@ -168,7 +166,7 @@ def test_render_s_list_goes_on_after_the_cursor_of_the_last_item_of_a_full_page(
         ({"offset": 100.0}, posthog_page(20, 100, 120), "Items 101 to 120 of 120: this is the end of the list."),
     ],
 )
-def test_posthog_s_list_goes_on_at_the_offset_after_the_last_item(arguments: Json, value: Json, told: str) -> None:
+def test_offset_paging_continues_after_last_item(arguments: Json, value: Json, told: str) -> None:
     assert note_of(POSTHOG_RUNS, arguments, value) == told
 
 
@@ -220,21 +218,21 @@ def test_posthog_s_list_goes_on_at_the_offset_after_the_last_item(arguments: Jso
         ({}, 2, session_headers("false", "many", "-1"), "Items 1 to 2: this is the end of the list."),
     ],
 )
-def test_a_session_log_goes_on_as_its_headers_say(
+def test_offset_paging_reads_has_more_from_headers(
     arguments: Json, count: int, headers: dict[str, str], told: str
 ) -> None:
     assert note_of(SESSION_LOG, arguments, [{"n": n} for n in range(count)], headers) == told
 
 
 @pytest.mark.parametrize("last", [{"taskRun": {}}, {"cursor": ""}, {"cursor": None}, "text", None, [1]])
-def test_without_a_cursor_nobody_is_told_to_pass_one(last: Any) -> None:
+def test_page_without_cursor_has_no_next_arguments(last: Any) -> None:
     value = [*render_runs(1), last]
     told = "2 items; there may be more, but the response has no cursor for the next page."
     assert note_of(RENDER_RUNS, {"limit": 2}, value) == told
     assert page_of(RENDER_RUNS, {"limit": 2}, value).next_arguments(2) == {}
 
 
-def test_of_no_items_nothing_follows_a_cursor() -> None:
+def test_no_cursor_follows_zero_items() -> None:
     assert page_of(RENDER_RUNS, {}, render_runs(3)).next_arguments(0) == {}
     assert page_of(POSTHOG_RUNS, {"offset": 7}, posthog_page(3, 7, 20)).next_arguments(0) == {"offset": 7}
 
@@ -250,7 +248,7 @@ def test_of_no_items_nothing_follows_a_cursor() -> None:
         ({"results": []}, None),
     ],
 )
-def test_how_many_there_are_is_told_where_it_is_a_number(value: Json, total: int | None) -> None:
+def test_total_is_shown_if_it_is_a_number(value: Json, total: int | None) -> None:
     assert page_of(POSTHOG_RUNS, {}, value).total == total
 
 
@@ -264,7 +262,7 @@ def test_how_many_there_are_is_told_where_it_is_a_number(value: Json, total: int
         (POSTHOG_RUNS, {"results": {"a": 1}}),
     ],
 )
-def test_an_answer_that_is_no_list_is_no_page_and_so_not_called_empty(operation: Operation, value: Any) -> None:
+def test_response_without_list_is_not_a_page(operation: Operation, value: Any) -> None:
     outcome = answered(operation, value)
     page = read_page(paging_of(operation), {}, outcome)
     assert page is None
@@ -279,20 +277,20 @@ def shown(operation: Operation, arguments: Json, value: Any, limit: int) -> Call
     return render_page(outcome, read(operation, arguments, outcome), limit)
 
 
-def test_what_fits_is_shown_whole() -> None:
+def test_page_within_limit_is_not_truncated() -> None:
     value = render_runs(5)
     outcome = shown(RENDER_RUNS, {}, value, 10_000)
     assert (outcome.value, parse(outcome.text)) == (value, value)
     assert outcome.notes == ("5 items: this is the end of the list.",)
 
 
-def test_what_was_said_of_the_answer_is_still_said() -> None:
+def test_notes_of_the_result_are_kept() -> None:
     outcome = answered(RENDER_RUNS, render_runs(5)).with_notes("Redacted: something.")
     noted = render_page(outcome, read(RENDER_RUNS, {}, outcome), 10_000)
     assert noted.notes == ("5 items: this is the end of the list.", "Redacted: something.")
 
 
-def test_a_page_that_is_cut_goes_on_after_the_last_item_that_is_shown() -> None:
+def test_truncated_page_continues_after_last_shown_item() -> None:
     value = render_runs(20, input=["x" * 100])
     outcome = shown(RENDER_RUNS, {}, value, 1000)
     kept = len(outcome.value)
@@ -304,7 +302,7 @@ def test_a_page_that_is_cut_goes_on_after_the_last_item_that_is_shown() -> None:
     )
 
 
-def test_a_page_that_is_cut_is_not_the_end_also_when_the_provider_has_no_more() -> None:
+def test_truncated_last_page_is_not_the_end_of_the_list() -> None:
     value = posthog_page(30, 90, 120) | {"results": [{"id": str(n), "output": "x" * 80} for n in range(91, 121)]}
     outcome = shown(POSTHOG_RUNS, {"offset": 90}, value, 1000)
     kept = len(outcome.value["results"])
@@ -340,7 +338,7 @@ SIZES = [10, 300, 5_000, 1, 900, 990, 1_000, 1_010, 60, 60, 60, 20_000, 20_000, 
 
 
 @pytest.mark.parametrize("limit", [1000, 1500, 30_000])
-def test_who_goes_on_as_advised_sees_every_item_of_render_s_once(limit: int) -> None:
+def test_following_the_advice_shows_every_item_once_with_cursor(limit: int) -> None:
     items: list[Json] = [
         {"taskRun": {"id": f"trn-{n}", "input": ["x" * size]}, "cursor": f"c{n}"} for n, size in enumerate(SIZES * 4, 1)
     ]
@@ -354,7 +352,7 @@ def test_who_goes_on_as_advised_sees_every_item_of_render_s_once(limit: int) -> 
 
 
 @pytest.mark.parametrize("limit", [1000, 1500, 30_000])
-def test_who_goes_on_as_advised_sees_every_item_of_posthog_s_once(limit: int) -> None:
+def test_following_the_advice_shows_every_item_once_with_offset(limit: int) -> None:
     items = [{"id": f"run-{n}", "output": "x" * size} for n, size in enumerate(SIZES * 8)]
 
     def pages(arguments: Json) -> Json:
@@ -366,7 +364,7 @@ def test_who_goes_on_as_advised_sees_every_item_of_posthog_s_once(limit: int) ->
     assert [item["id"] for item in seen] == [item["id"] for item in items]
 
 
-def test_several_pages_are_one_as_if_the_first_had_been_longer() -> None:
+def test_pages_are_joined_into_one() -> None:
     values = [posthog_page(2, 3, 7), posthog_page(2, 5, 7)]
     outcomes = [answered(POSTHOG_RUNS, value) for value in values]
     pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((3, 5), outcomes, strict=True)]
@@ -383,14 +381,14 @@ def test_several_pages_are_one_as_if_the_first_had_been_longer() -> None:
     assert page.next_arguments(3) == {"offset": 6}
 
 
-def test_what_was_added_to_a_list_meanwhile_is_counted() -> None:
+def test_joined_pages_have_the_latest_total() -> None:
     outcomes = [answered(POSTHOG_RUNS, posthog_page(2, 0, 4)), answered(POSTHOG_RUNS, posthog_page(2, 2, 9))]
     pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((0, 2), outcomes, strict=True)]
     _, page = join_pages(outcomes[0], pages, outcomes[1])
     assert (page.total, page.has_more) == (9, True)
 
 
-def test_pages_without_a_place_for_whether_there_are_more_are_joined_as_well() -> None:
+def test_pages_without_has_more_field_are_joined() -> None:
     outcomes = [answered(RENDER_RUNS, render_runs(2)), answered(RENDER_RUNS, render_runs(2, 3))]
     pages = [read(RENDER_RUNS, {"limit": 2}, outcome) for outcome in outcomes]
     whole, page = join_pages(outcomes[0], pages, outcomes[1])
@@ -398,7 +396,7 @@ def test_pages_without_a_place_for_whether_there_are_more_are_joined_as_well() -
     assert (page.has_more, page.is_known, page.next_arguments(4)) == (True, False, {"cursor": "c4"})
 
 
-def test_of_one_page_alone_nothing_is_changed() -> None:
+def test_joining_one_page_changes_nothing() -> None:
     outcome = answered(RENDER_RUNS, render_runs(2))
     page = read(RENDER_RUNS, {}, outcome)
     assert join_pages(outcome, [page], outcome) == (outcome, page)

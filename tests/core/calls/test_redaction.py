@@ -21,13 +21,13 @@ SECRET = 'phx_A/b+c="%\\d'
         pytest.param("cGh4X0EvYitjPSIlXG", id="in base64"),
     ],
 )
-def test_a_secret_is_masked_in_this_form(form: str) -> None:
+def test_secret_is_redacted_in_every_encoding(form: str) -> None:
     mask = Redactor([SECRET])
     assert mask.redact_text(f"<{form}|{form}>") == f"<{REPLACEMENT}|{REPLACEMENT}>"
     assert mask.redact_bytes(b"\x00<" + form.encode() + b">\xff") == b"\x00<" + REPLACEMENT.encode() + b">\xff"
 
 
-def test_the_forms_of_these_tests_are_the_forms_of_the_secret() -> None:
+def test_encodings_of_these_tests_are_correct() -> None:
     assert json.dumps(SECRET) == '"phx_A/b+c=\\"%\\\\d"'
     assert quote(SECRET, safe="") == "phx_A%2Fb%2Bc%3D%22%25%5Cd"
     assert base64.b64encode(SECRET.encode()).decode() == "cGh4X0EvYitjPSIlXGQ="
@@ -37,7 +37,7 @@ def test_the_forms_of_these_tests_are_the_forms_of_the_secret() -> None:
 @pytest.mark.parametrize("before", ["", "u", "us", "user:", "user1:", "user12:"])
 @pytest.mark.parametrize("after", ["", ":", ":x", ":xyz"])
 @pytest.mark.parametrize("secret", ["abcdef", "abcdefg", "abcdefgh", "key_\xff\xfe\xfd?>?>"])
-def test_a_secret_is_masked_wherever_it_stands_in_base64(
+def test_secret_is_redacted_at_any_offset_in_base64(
     encode: Callable[[bytes], bytes], before: str, after: str, secret: str
 ) -> None:
     encoded = encode(f"{before}{secret}{after}".encode()).decode()
@@ -49,28 +49,28 @@ def test_a_secret_is_masked_wherever_it_stands_in_base64(
 
 
 @pytest.mark.parametrize(("secret", "masked"), [("", False), ("12345", False), ("123456", True)])
-def test_only_secrets_of_six_characters_are_masked(secret: str, masked: bool) -> None:
+def test_secrets_shorter_than_six_characters_are_not_redacted(secret: str, masked: bool) -> None:
     text = f"a {secret} b"
     assert Redactor([secret]).redact_text(text) == (f"a {REPLACEMENT} b" if masked else text)
 
 
-def test_the_longer_of_two_secrets_is_masked_first() -> None:
+def test_longer_secret_is_redacted_first() -> None:
     assert (
         Redactor(["key-1", "key-12", "key-12-and-more"]).redact_text("key-12-and-more key-12")
         == f"{REPLACEMENT} {REPLACEMENT}"
     )
 
 
-def test_a_text_without_secrets_is_left_as_it_is() -> None:
+def test_text_without_secrets_is_unchanged() -> None:
     mask = Redactor(["key-12"])
     assert (mask.redact_text("key-13"), mask.redact_bytes(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
 
 
-def test_without_secrets_nothing_is_masked() -> None:
+def test_redactor_without_secrets_changes_nothing() -> None:
     assert Redactor([]).redact_text("anything") == "anything"
 
 
-def test_a_masked_json_document_is_still_json() -> None:
+def test_redacted_json_is_valid_json() -> None:
     body = json.dumps({"said": f"wrong key {SECRET}", "n": [1]}).encode()
     assert json.loads(Redactor([SECRET]).redact_bytes(body)) == {"said": f"wrong key {REPLACEMENT}", "n": [1]}
 
@@ -87,37 +87,37 @@ def test_a_masked_json_document_is_still_json() -> None:
         ('{"said": "key-123456"}', f'{{"said": "{REPLACEMENT}"}}'),
     ],
 )
-def test_a_secret_is_masked_however_json_spells_it(written: str, masked: str) -> None:
+def test_secret_with_json_escapes_is_redacted(written: str, masked: str) -> None:
     mask = Redactor(["key-123456"])
     assert mask.redact_text(written) == masked
     assert mask.redact_bytes(written.encode()) == masked.encode()
 
 
-def test_a_secret_with_escapes_of_its_own_is_masked_in_json_and_beside_it() -> None:
+def test_secret_with_backslashes_is_redacted_in_json_and_text() -> None:
     mask = Redactor([SECRET])
     assert mask.redact_text(json.dumps({"said": SECRET})) == f'{{"said":"{REPLACEMENT}"}}'
     assert mask.redact_text(f"said {SECRET}!") == f"said {REPLACEMENT}!"
 
 
-def test_text_of_our_own_writing_is_masked_as_it_stands() -> None:
+def test_redact_plain_text_does_not_parse_json() -> None:
     mask = Redactor([SECRET])
     text = '{"a": "\\n", "secret": %s}'
     assert mask.redact_plain_text(text % json.dumps(SECRET)) == text % f'"{REPLACEMENT}"'
     assert mask.redact_plain_text(f"\\ {SECRET}") == f"\\ {REPLACEMENT}"
 
 
-def test_without_secrets_json_is_not_rewritten() -> None:
+def test_json_is_not_rewritten_without_secrets() -> None:
     assert Redactor([]).redact_bytes(b'{"a": "\\u00f6"}') == b'{"a": "\\u00f6"}'
     assert Redactor([]).redact_text('{"a": "\\u00f6"}') == '{"a": "\\u00f6"}'
 
 
-def test_half_a_surrogate_pair_beside_a_secret_is_a_question_mark() -> None:
+def test_unpaired_surrogate_beside_a_secret_becomes_a_question_mark() -> None:
     mask = Redactor(["key-123456"])
     assert mask.redact_text("\\ \ud800 key-123456") == f"\\ ? {REPLACEMENT}"
     assert mask.redact_bytes(b'["\\ud800", "key-123456"]') == f'["?","{REPLACEMENT}"]'.encode()
 
 
-def test_a_mask_does_not_show_its_secrets() -> None:
+def test_repr_of_a_redactor_hides_its_secrets() -> None:
     assert "key-123456" not in repr(Redactor(["key-123456"]))
 
 
@@ -161,7 +161,7 @@ URL = "https://bucket.s3.amazonaws.com/log?X-Amz-Signature=abc"
         ({"token": "a"}, [], {"token": "a"}, []),
     ],
 )
-def test_what_stands_at_a_place_of_secrets_is_redacted_and_the_place_told(
+def test_redact_paths_replaces_values_and_returns_their_paths(
     value: Any, places: list[str], shown: Any, told: list[str]
 ) -> None:
     before = repr(value)
@@ -169,11 +169,11 @@ def test_what_stands_at_a_place_of_secrets_is_redacted_and_the_place_told(
     assert repr(value) == before
 
 
-def test_what_is_redacted_is_told_from_what_is_masked() -> None:
+def test_redaction_by_path_and_by_value_have_different_marks() -> None:
     assert (REDACTED, REPLACEMENT) == ("[redacted]", "[secret]")
 
 
-def test_a_secret_that_one_of_several_json_lines_spells_with_escapes_is_masked() -> None:
+def test_secret_with_escapes_in_json_lines_is_redacted() -> None:
     spelled = "".join(f"\\u{ord(letter):04x}" for letter in "phx_planted/x")
     lines = f'{{"a":"\\n"}}\n{{"b":"{spelled}"}}\nno JSON \\ at all\n'.encode()
     assert Redactor(["phx_planted/x"]).redact_bytes(lines) == b'{"a":"\\n"}\n{"b":"[secret]"}\nno JSON \\ at all\n'

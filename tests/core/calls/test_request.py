@@ -85,7 +85,7 @@ def ids(value: object) -> str:
 
 
 @pytest.mark.parametrize("value", NASTY + CONTROLS, ids=ids)
-def test_no_argument_leaves_its_segment_of_the_path(value: str) -> None:
+def test_path_parameter_is_percent_encoded(value: str) -> None:
     url = urlsplit(request_of(tool_of(path="/things/{id}/parts/x{id}.json"), {"id": value}).url)
     assert (url.scheme, url.netloc, url.query, url.fragment) == ("https", "api.example", "", "")
     assert url.path.isascii()
@@ -93,7 +93,7 @@ def test_no_argument_leaves_its_segment_of_the_path(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
-def test_no_argument_leaves_its_place_in_the_query(value: str) -> None:
+def test_query_parameter_is_percent_encoded(value: str) -> None:
     tool = tool_of(
         inputs(
             {"name": "q", "in": "query"},
@@ -111,7 +111,7 @@ def test_no_argument_leaves_its_place_in_the_query(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", *NASTY], ids=ids)
-def test_no_argument_leaves_its_header(value: str) -> None:
+def test_header_parameter_must_be_printable_ascii(value: str) -> None:
     tool = tool_of(inputs({"name": "X-Note", "in": "header"}))
     if not (value.isascii() and value.isprintable()):
         with pytest.raises(InvalidArguments, match="X-Note: must be printable ASCII, because it is sent as a header"):
@@ -124,19 +124,19 @@ def test_no_argument_leaves_its_header(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", CONTROLS + HALVES, ids=ids)
-def test_no_line_break_and_no_other_control_gets_into_a_header(value: str) -> None:
+def test_control_characters_are_refused_in_a_header(value: str) -> None:
     with pytest.raises(InvalidArguments, match="note: must be printable ASCII, because it is sent as a header"):
         request_of(tool_of(inputs({"name": "note", "in": "header"})), {"note": value})
 
 
 @pytest.mark.parametrize("value", HALVES, ids=ids)
-def test_half_a_surrogate_pair_is_refused_in_a_cookie(value: str) -> None:
+def test_unpaired_surrogate_is_refused_in_a_cookie(value: str) -> None:
     with pytest.raises(InvalidArguments, match="the arguments contain a value that cannot be sent"):
         request_of(tool_of(inputs({"name": "note", "in": "cookie"})), {"note": value})
 
 
 @pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
-def test_no_argument_leaves_its_cookie(value: str) -> None:
+def test_cookie_parameter_is_percent_encoded(value: str) -> None:
     tool = tool_of(inputs({"name": "a", "in": "cookie"}, {"name": "b", "in": "cookie"}))
     cookie = dict(request_of(tool, {"a": value, "b": "end"}).headers)["Cookie"]
     first, second = cookie.split("; ")
@@ -147,7 +147,7 @@ def test_no_argument_leaves_its_cookie(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", *NASTY, *CONTROLS], ids=ids)
-def test_no_argument_leaves_its_place_in_the_body(value: str) -> None:
+def test_body_argument_is_escaped_in_json(value: str) -> None:
     whole = tool_of(inputs({"name": "body", "in": "body"}, method="POST"))
     fields = tool_of(inputs({"name": "a", "in": "body"}, {"name": "b", "in": "body"}, method="POST"))
     template = tool_of({"method": "POST", "body": {"type": "json", "data": {"a": "{{a}}", "t": "<{{a}}>"}}})
@@ -161,7 +161,7 @@ NO_JSON = [float("nan"), float("inf"), float("-inf"), {"deep": [float("nan")]}, 
 
 @pytest.mark.parametrize("value", [*HALVES, *NO_JSON, [HALVES[0]], {HALVES[1]: 1}], ids=ids)
 @pytest.mark.parametrize("place", ["path", "query", "body"])
-def test_what_has_no_form_in_which_it_is_sent_is_refused(place: str, value: Any) -> None:
+def test_invalid_unicode_and_nan_are_refused(place: str, value: Any) -> None:
     tool = tool_of(inputs({"name": "a", "in": place}), path="/{a}" if place == "path" else "/")
     with pytest.raises(InvalidArguments) as caught:
         request_of(tool, {"a": value})
@@ -175,14 +175,14 @@ def test_what_has_no_form_in_which_it_is_sent_is_refused(place: str, value: Any)
 
 @pytest.mark.parametrize("value", NO_JSON, ids=ids)
 @pytest.mark.parametrize("place", ["header", "cookie"])
-def test_a_number_without_a_form_is_refused_in_a_header_too(place: str, value: Any) -> None:
+def test_nan_and_infinity_are_refused_in_a_header(place: str, value: Any) -> None:
     with pytest.raises(InvalidArguments, match="the arguments contain a value that cannot be sent"):
         request_of(tool_of(inputs({"name": "a", "in": place})), {"a": value})
 
 
 @pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}], ids=["lists", "mappings"])
 @pytest.mark.parametrize("place", ["path", "query", "header", "cookie", "body", "template"])
-def test_arguments_that_are_nested_without_end_are_refused(place: str, wrap: Callable[[Any], Any]) -> None:
+def test_too_deeply_nested_arguments_are_refused(place: str, wrap: Callable[[Any], Any]) -> None:
     value: Any = []
     for _ in range(100_000):
         value = wrap(value)
@@ -195,26 +195,26 @@ def test_arguments_that_are_nested_without_end_are_refused(place: str, wrap: Cal
 
 
 @pytest.mark.parametrize("value", [*HALVES, float("nan")], ids=ids)
-def test_what_has_no_form_is_refused_inside_a_body_template(value: Any) -> None:
+def test_invalid_unicode_and_nan_are_refused_in_a_body_template(value: Any) -> None:
     tool = tool_of({"method": "POST", "body": {"type": "json", "data": {"t": "<{{a}}>", "v": "{{a}}"}}})
     with pytest.raises(InvalidArguments, match="the arguments contain a value that cannot be sent"):
         request_of(tool, {"a": value})
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", None, []], ids=repr)
-def test_what_is_no_segment_is_refused_before_anything_is_sent(value: Any) -> None:
+def test_empty_and_dot_path_parameters_are_refused(value: Any) -> None:
     with pytest.raises(InvalidArguments) as caught:
         request_of(tool_of(path="/things/{id}/"), {"id": value})
     assert str(caught.value) == f"id: must be one segment of a path, not {value if value and '.' in value else ''!r}"
 
 
-def test_a_missing_path_argument_is_refused_by_the_callers_name_for_it() -> None:
+def test_missing_path_parameter_is_reported_by_argument_name() -> None:
     with pytest.raises(InvalidArguments, match=r"^thing: must be one segment"):
         request_of(tool_of(path="/{id}", tool={"with": {"id": "tools.thing"}}), {"thing": ".."})
 
 
 @pytest.mark.parametrize("path", ["/{a}/../{b}", "/./{a}/{b}", "..", "/{a}/{b}/..?q=1", "/%2e%2E/{a}/{b}"])
-def test_a_path_that_climbs_is_refused_though_its_arguments_do_not(path: str) -> None:
+def test_path_parameters_that_form_a_dot_segment_together_are_refused(path: str) -> None:
     with pytest.raises(NotConfigured) as caught:
         request_of(tool_of(path=path), {"a": "x", "b": "y"})
     assert caught.value.to_json() == {
@@ -226,7 +226,7 @@ def test_a_path_that_climbs_is_refused_though_its_arguments_do_not(path: str) ->
 
 
 @pytest.mark.parametrize("path", ["/...", "/..a", "/a..b", "/x?q=/../y"])
-def test_dots_that_are_no_segment_of_a_path_are_sent(path: str) -> None:
+def test_dots_inside_a_path_segment_are_allowed(path: str) -> None:
     assert request_of(tool_of(path=path)).url == f"https://api.example{path}"
 
 
@@ -253,7 +253,7 @@ def body_of(request: HttpRequest) -> Any:
         ("/search(q='{q}')", {"q": "x"}, "https://api.example/search(q='x')"),
     ],
 )
-def test_placeholders_are_filled_where_they_stand(path: str, arguments: Json, url: str) -> None:
+def test_placeholders_are_filled_anywhere_in_the_path(path: str, arguments: Json, url: str) -> None:
     assert request_of(tool_of(path=path), arguments).url == url
 
 
@@ -284,12 +284,12 @@ def test_placeholders_are_filled_where_they_stand(path: str, arguments: Json, ur
         ({"name": "$top"}, 5, "?%24top=5"),
     ],
 )
-def test_a_query_argument_is_written_as_its_kind_asks(declared: Json, value: Any, query: str) -> None:
+def test_query_parameter_is_encoded_by_type_and_explode(declared: Json, value: Any, query: str) -> None:
     tool = tool_of(inputs({"name": "q", "in": "query"} | declared))
     assert request_of(tool, {declared.get("name", "q"): value}).url == f"https://api.example/things{query}"
 
 
-def test_a_query_is_joined_to_one_in_the_path() -> None:
+def test_query_is_appended_to_a_query_in_the_path() -> None:
     tool = tool_of(inputs({"name": "q", "in": "query"}), path="/things?fixed=1")
     assert request_of(tool, {"q": "2"}).url == "https://api.example/things?fixed=1&q=2"
 
@@ -297,7 +297,7 @@ def test_a_query_is_joined_to_one_in_the_path() -> None:
 @pytest.mark.parametrize(
     ("value", "sent"), [("x", "x"), (True, "true"), (5, "5"), (["a", "b"], "a,b"), ({"a": 1}, '{"a":1}')]
 )
-def test_a_header_argument_is_written_as_text(value: Any, sent: str) -> None:
+def test_header_parameter_is_sent_as_text(value: Any, sent: str) -> None:
     tool = tool_of(inputs({"name": "X-A", "in": "header"}))
     assert request_of(tool, {"X-A": value}).headers == (("Accept", "application/json, */*;q=0.5"), ("X-A", sent))
 
@@ -347,15 +347,13 @@ def test_absent_headers_and_cookies_are_not_sent() -> None:
         ({"body": {"type": "json", "data": None}}, {}, None),
     ],
 )
-def test_a_body_is_what_its_inputs_or_its_template_make(
-    operation: Json, arguments: Json, content: bytes | None
-) -> None:
+def test_body_is_built_from_inputs_or_template(operation: Json, arguments: Json, content: bytes | None) -> None:
     request = request_of(tool_of({"method": "POST", **operation}), arguments)
     assert request.content == content
     assert ("Content-Type" in dict(request.headers)) is (content is not None)
 
 
-def test_two_body_inputs_are_told_apart_by_the_callers_names() -> None:
+def test_body_inputs_are_distinguished_by_argument_names() -> None:
     tool = tool_of(inputs({"name": "id", "in": "body"}, method="POST"), path="/{id}")
     request = request_of(tool, {"id": "p", "id_body": "b"})
     assert (request.url, request.content) == ("https://api.example/p", b'{"id":"b"}')
@@ -370,14 +368,14 @@ def test_two_body_inputs_are_told_apart_by_the_callers_names() -> None:
         ({"p": None}, {"FIRST": "1"}, "https://api.example/1"),
     ],
 )
-def test_an_absent_argument_has_its_default_from_the_environment(
+def test_absent_argument_has_default_from_environment(
     arguments: Json, environment: Mapping[str, str], url: str
 ) -> None:
     tool = tool_of(inputs({"name": "p", "env": ["FIRST", "SECOND"]}), path="/{p}")
     assert request_of(tool, arguments, environment).url == url
 
 
-def test_a_default_that_is_not_set_is_asked_for_in_a_path() -> None:
+def test_missing_default_of_a_path_parameter_is_an_error() -> None:
     tool = tool_of(inputs({"name": "p", "env": ["FIRST", "SECOND"]}), path="/{p}")
     with pytest.raises(InvalidArguments) as caught:
         request_of(tool, {}, {})
@@ -389,7 +387,7 @@ def test_a_default_that_is_not_set_is_asked_for_in_a_path() -> None:
     }
 
 
-def test_a_default_that_is_not_set_is_left_out_elsewhere() -> None:
+def test_missing_default_of_other_parameters_is_omitted() -> None:
     tool = tool_of(inputs({"name": "q", "in": "query", "env": "FIRST"}))
     assert request_of(tool, {}, {}).url == "https://api.example/things"
     assert request_of(tool, {}, {"FIRST": "1"}).url == "https://api.example/things?q=1"
@@ -411,20 +409,20 @@ def test_a_default_that_is_not_set_is_left_out_elsewhere() -> None:
         ("{one brace}", "{one brace}"),
     ],
 )
-def test_a_constant_is_sent_with_the_environments_values_in_it(value: Any, sent: str) -> None:
+def test_constant_is_filled_from_environment(value: Any, sent: str) -> None:
     tool = tool_of(inputs({"name": "X-A", "in": "header", "value": value}))
     environment = KEY | {"UNDECLARED": "from the environment"}
     assert dict(request_of(tool, {"X-A": "other"}, environment).headers)["X-A"] == sent
 
 
-def test_a_bind_may_have_another_namespace_and_another_source() -> None:
+def test_constant_can_refer_to_any_bind() -> None:
     given = document(authentication={"type": "bearer", "token": "{{secrets.TOKEN}}"})
     given["binds"].append({"namespace": "secrets", "keys": {"TOKEN": ["MY_TOKEN", "OTHER_TOKEN"]}})
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
     assert dict(request_of(tool, {}, {"OTHER_TOKEN": "t"}).headers)["Authorization"] == "Bearer t"
 
 
-def test_a_constant_without_its_variable_is_a_call_error_that_names_it() -> None:
+def test_constant_with_unset_variable_raises_not_configured() -> None:
     tool = tool_of(inputs({"name": "X-A", "in": "header", "value": "{{env.THING_KEY}}"}))
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {})
@@ -436,7 +434,7 @@ def test_a_constant_without_its_variable_is_a_call_error_that_names_it() -> None
     }
 
 
-def test_a_constant_that_cannot_be_sent_is_refused_without_showing_it() -> None:
+def test_constant_with_control_characters_is_refused_without_showing_it() -> None:
     tool = tool_of(inputs({"name": "X-A", "in": "header", "value": "{{env.THING_KEY}}"}))
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {"THING_KEY": "a\r\nX-Evil: 1"})
@@ -462,7 +460,7 @@ JSON_VALUES: list[tuple[Any, str, bytes]] = [
 
 
 @pytest.mark.parametrize(("value", "text", "json_form"), JSON_VALUES)
-def test_a_constant_keeps_its_json_type(value: Any, text: str, json_form: bytes) -> None:
+def test_constant_keeps_its_json_type(value: Any, text: str, json_form: bytes) -> None:
     assert request_of(tool_of(inputs({"name": "q", "in": "query", "value": value}))).url.partition("?q=")[2] == text
     field = request_of(tool_of(inputs({"name": "f", "in": "body", "value": value}, method="POST")))
     assert field.content == b'{"f":' + json_form + b"}"
@@ -479,7 +477,7 @@ def test_a_constant_keeps_its_json_type(value: Any, text: str, json_form: bytes)
         (["x", 2], "x,2", "?a=x&a=2"),
     ],
 )
-def test_a_constant_is_written_as_an_argument_would_be(value: Any, header: str, query: str) -> None:
+def test_constant_is_encoded_like_an_argument(value: Any, header: str, query: str) -> None:
     declared = [{"name": "a", "in": place, "value": value} for place in ("header", "query", "path")]
     constant = request_of(tool_of(inputs(*declared), path="/{a}"))
     asked = [{"name": "a", "in": place} for place in ("header", "query", "path")]
@@ -497,7 +495,7 @@ def test_a_constant_is_written_as_an_argument_would_be(value: Any, header: str, 
         ("/v1/{{env.THING_KEY}}:run", " org\n", "https://api.example/v1/org:run"),
     ],
 )
-def test_a_bound_name_in_the_path_is_filled_from_the_environment(path: str, value: str, url: str | None) -> None:
+def test_path_placeholder_is_filled_from_environment(path: str, value: str, url: str | None) -> None:
     tool = tool_of(path=path)
     if url is None:
         with pytest.raises(
@@ -508,7 +506,7 @@ def test_a_bound_name_in_the_path_is_filled_from_the_environment(path: str, valu
         assert request_of(tool, {}, {"THING_KEY": value}).url == url
 
 
-def test_a_bound_name_in_the_path_has_its_alternatives() -> None:
+def test_path_placeholder_has_alternative_variables() -> None:
     given = document(path="/{{ORG}}")
     given["binds"][0]["keys"]["ORG"] = ["FIRST_ORG", "SECOND_ORG"]
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
@@ -524,7 +522,7 @@ def test_a_bound_name_in_the_path_has_its_alternatives() -> None:
 
 
 @pytest.mark.parametrize("value", [".", ".."])
-def test_the_environment_does_not_leave_its_segment_of_the_path(value: str) -> None:
+def test_environment_value_in_the_path_is_percent_encoded(value: str) -> None:
     with pytest.raises(InvalidArguments, match=f"^THING_KEY: must be one segment of a path, not '{re.escape(value)}'"):
         request_of(tool_of(path="/v1/{{THING_KEY}}/x"), {}, {"THING_KEY": value})
 
@@ -565,7 +563,7 @@ BASIC = "Basic " + base64.b64encode(b"me:key-123456").decode()
         ({"type": "apikey", "header": "X-Key", "value": "{{env.THING_KEY}}"}, (("X-Key", "key-123456"),), ""),
     ],
 )
-def test_a_request_proves_who_asks(
+def test_credential_is_sent_by_authentication_type(
     authentication: Json | None, headers: tuple[tuple[str, str], ...], query: str
 ) -> None:
     request = request_of(tool_of(authentication=authentication))
@@ -574,7 +572,7 @@ def test_a_request_proves_who_asks(
     assert request_of(tool_of(auth=authentication)) == request
 
 
-def test_a_credential_in_the_query_stands_behind_the_arguments() -> None:
+def test_query_credential_follows_the_arguments() -> None:
     tool = tool_of(
         inputs({"name": "q", "in": "query"}),
         authentication={"type": "apikey", "key": "key", "value": "{{env.THING_KEY}}", "placement": "query"},
@@ -600,7 +598,7 @@ UNBOUND = {"type": "bearer", "token": "{{MY_TOKEN}}"}
         ),
     ],
 )
-def test_a_missing_credential_is_named_and_nothing_is_sent(
+def test_missing_credential_raises_not_configured(
     authentication: Json, environment: Mapping[str, str], hint: str
 ) -> None:
     with pytest.raises(NotConfigured) as caught:
@@ -613,7 +611,7 @@ def test_a_missing_credential_is_named_and_nothing_is_sent(
     }
 
 
-def test_a_missing_credential_names_all_its_alternatives() -> None:
+def test_missing_credential_names_all_alternative_variables() -> None:
     given = document(authentication=BEARER)
     given["binds"][0]["keys"]["THING_KEY"] = ["A_KEY", "B_KEY", "THING_KEY"]
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
@@ -623,18 +621,18 @@ def test_a_missing_credential_names_all_its_alternatives() -> None:
     assert caught.value.hint == "Set A_KEY or B_KEY or THING_KEY in the server's environment and restart the server."
 
 
-def test_a_credential_that_is_not_bound_is_read_from_the_environment() -> None:
+def test_credential_without_bind_is_read_from_environment() -> None:
     request = request_of(tool_of(authentication=UNBOUND), {"MY_TOKEN": "callers"}, {"MY_TOKEN": "servers"})
     assert dict(request.headers)["Authorization"] == "Bearer servers"
 
 
-def test_white_space_around_a_credential_is_not_sent() -> None:
+def test_whitespace_around_a_credential_is_stripped() -> None:
     request = request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": " key-123456\r\n"})
     assert dict(request.headers)["Authorization"] == "Bearer key-123456"
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r\nX-Evil: 1", "schlüssel", "a\x00b", "\u201ckey\u201d"])
-def test_a_credential_that_cannot_be_one_is_refused_without_showing_it(value: str) -> None:
+def test_credential_with_control_characters_is_refused_without_showing_it(value: str) -> None:
     with pytest.raises(NotConfigured) as caught:
         request_of(tool_of(authentication=BEARER), {}, {"THING_KEY": value})
     assert caught.value.to_json() == {
@@ -658,7 +656,7 @@ def test_a_credential_that_cannot_be_one_is_refused_without_showing_it(value: st
         ("", "https://api.example/things"),
     ],
 )
-def test_an_address_of_the_environment_wins(address: str, url: str) -> None:
+def test_base_url_of_the_environment_takes_precedence(address: str, url: str) -> None:
     assert request_of(tool_of(), {}, {"THING_BASE_URL": address}).url == url
 
 
@@ -692,7 +690,7 @@ def test_an_address_of_the_environment_wins(address: str, url: str) -> None:
         ("http://0.0.0.0", "not https"),
     ],
 )
-def test_an_address_that_is_not_safe_is_refused(address: str, message: str) -> None:
+def test_insecure_or_invalid_base_url_is_refused(address: str, message: str) -> None:
     with pytest.raises(NotConfigured, match=message) as caught:
         request_of(tool_of(authentication=BEARER), {}, KEY | {"THING_BASE_URL": address})
     assert (caught.value.kind, caught.value.hint.split(" in ")[0]) == ("config", "Set THING_BASE_URL")
@@ -700,7 +698,7 @@ def test_an_address_that_is_not_safe_is_refused(address: str, message: str) -> N
 
 
 @pytest.mark.parametrize("written", [None, "", "/v1", "https://{host}/v1", "https://${HOST}"])
-def test_without_an_address_the_call_says_which_variable_to_set(written: str | None) -> None:
+def test_missing_base_url_names_the_variable_to_set(written: str | None) -> None:
     with pytest.raises(NotConfigured) as caught:
         request_of(tool_of(baseUri=written))
     assert caught.value.to_json() == {
@@ -715,7 +713,7 @@ def test_without_an_address_the_call_says_which_variable_to_set(written: str | N
     )
 
 
-def test_an_unsupported_operation_cannot_be_called() -> None:
+def test_unsupported_operation_cannot_be_called() -> None:
     with pytest.raises(NotConfigured) as caught:
         request_of(tool_of(authentication={"type": "hmac"}))
     assert caught.value.to_json() == {
@@ -735,13 +733,13 @@ def test_an_unsupported_operation_cannot_be_called() -> None:
         ({"path": "/{a}"}, {"a": ".."}),
     ],
 )
-def test_no_error_of_a_request_shows_a_secret(tool: Json, arguments: Json) -> None:
+def test_errors_do_not_contain_secrets(tool: Json, arguments: Json) -> None:
     with pytest.raises(CallError) as caught:
         request_of(tool_of(**tool), arguments, KEY)
     assert "key-123456" not in repr(caught.value) + str(caught.value.to_json())
 
 
-def test_a_request_does_not_show_its_secrets() -> None:
+def test_repr_of_a_request_hides_secrets() -> None:
     tool = tool_of(
         inputs({"name": "body", "in": "body"}, method="POST"),
         authentication={"type": "apikey", "key": "k", "value": "{{env.THING_KEY}}", "placement": "query"},
@@ -767,18 +765,16 @@ def test_a_request_does_not_show_its_secrets() -> None:
         ("GET", False, False),
     ],
 )
-def test_a_request_may_be_sent_twice_where_it_only_reads_or_where_its_file_says_so(
-    method: str, declared: bool | None, repeatable: bool
-) -> None:
+def test_request_is_repeatable_if_safe_or_declared(method: str, declared: bool | None, repeatable: bool) -> None:
     assert request_of(tool_of({"method": method, "repeatable": declared})).repeatable is repeatable
 
 
-def test_a_request_has_the_patience_that_its_file_gives_it() -> None:
+def test_request_has_the_timeout_of_its_operation() -> None:
     assert request_of(tool_of({"timeout": 610})).timeout_s == 610.0
     assert request_of(tool_of()).timeout_s is None
 
 
-def test_the_arguments_of_a_path_are_those_that_another_operation_on_the_same_thing_takes() -> None:
+def test_path_arguments_selects_arguments_of_the_path() -> None:
     # PostHog: .../tasks/{task_id}/runs/{id}/, whose project the environment may give
     operation = tool_of(
         inputs(
@@ -809,7 +805,7 @@ FORM = ("multipart/form-data; boundary=b", b"--b--")
         "http://[::1]:19000/",
     ],
 )
-def test_a_form_is_sent_where_the_provider_says_and_nothing_else_with_it(url: str) -> None:
+def test_form_request_has_no_other_headers(url: str) -> None:
     request = build_form_request("thing's storage", url, *FORM)
     assert request == HttpRequest(
         "thing's storage", "POST", url, (("Content-Type", FORM[0]),), FORM[1], repeatable=True
@@ -847,7 +843,7 @@ def test_a_form_is_sent_where_the_provider_says_and_nothing_else_with_it(url: st
         "https://b\u00fccket.example/",
     ],
 )
-def test_a_form_is_not_sent_to_an_address_that_is_not_safe(url: str) -> None:
+def test_form_request_to_insecure_url_is_refused(url: str) -> None:
     with pytest.raises(UpstreamError) as caught:
         build_form_request("thing's storage", url, *FORM)
     assert caught.value.to_json() == {
@@ -858,7 +854,7 @@ def test_a_form_is_not_sent_to_an_address_that_is_not_safe(url: str) -> None:
     }
 
 
-def test_a_request_that_sends_a_form_does_not_show_what_is_in_it() -> None:
+def test_repr_of_a_form_request_hides_url_and_content() -> None:
     request = build_form_request("storage", "https://s3.example/?sig=secret", "type", b"secret")
     assert "secret" not in repr(request)
 
@@ -886,7 +882,7 @@ def test_a_request_that_sends_a_form_does_not_show_what_is_in_it() -> None:
         ),
     ],
 )
-def test_the_values_to_mask_are_the_credentials_as_set_and_as_sent(
+def test_credential_values_are_raw_and_encoded(
     authentication: Json | None, environment: Mapping[str, str], values: list[str]
 ) -> None:
     operation = tool_of(authentication=authentication).operation
@@ -903,7 +899,7 @@ def test_the_values_to_mask_are_the_credentials_as_set_and_as_sent(
         {"body": {"type": "json", "data": {"a": [{"b": "{{env.THING_KEY}}"}]}}},
     ],
 )
-def test_the_constants_beside_the_path_are_masked(operation: Json) -> None:
+def test_secrets_in_constants_are_credential_values(operation: Json) -> None:
     compiled = tool_of({"method": "POST", **operation}).operation
     assert set(credential_values(compiled, KEY)) == {"key-123456"}
     assert list(credential_values(compiled, {})) == []
@@ -921,7 +917,7 @@ def test_the_constants_beside_the_path_are_masked(operation: Json) -> None:
     ],
     ids=["nothing", "stripped", "header", "cookie", "query", "body"],
 )
-def test_what_a_constant_sends_of_the_environment_is_masked(operation: Json, environment: Mapping[str, str]) -> None:
+def test_variables_in_constants_are_credential_values(operation: Json, environment: Mapping[str, str]) -> None:
     tool = tool_of({"method": "POST", **operation})
     request = request_of(tool, {}, environment)
     sent = f"{request.url} {request.headers} {request.content!r}"
@@ -939,13 +935,13 @@ def test_what_a_constant_sends_of_the_environment_is_masked(operation: Json, env
     ],
     ids=["stripped", "unbound", "not among the keys"],
 )
-def test_a_password_is_masked_as_it_is_sent_and_alone(password: str, environment: Mapping[str, str]) -> None:
+def test_basic_password_is_redacted_alone_and_encoded(password: str, environment: Mapping[str, str]) -> None:
     operation = tool_of(authentication={"type": "basic", "username": "me", "password": password}).operation
     mask = Redactor(credential_values(operation, environment))
     assert mask.redact_text(f"said key-123456 and {BASIC}") == f"said {REPLACEMENT} and Basic {REPLACEMENT}"
 
 
-def test_what_of_the_address_is_called_a_name_is_not_masked() -> None:
+def test_names_in_the_base_url_are_not_redacted() -> None:
     tool = tool_of(
         inputs({"name": "id", "in": "path", "value": "{{env.MY_REGION}}"}),
         path="/{id}/{{env.MY_ORG}}",
@@ -956,7 +952,7 @@ def test_what_of_the_address_is_called_a_name_is_not_masked() -> None:
     assert list(credential_values(tool.operation, environment)) == []
 
 
-def test_what_of_the_address_is_called_a_secret_is_masked() -> None:
+def test_secrets_in_the_base_url_are_redacted() -> None:
     tool = tool_of(path="/bot{{env.BOT_TOKEN}}/send", baseUri="https://api.example/{{env.MY_SECRET}}")
     environment = {"BOT_TOKEN": "12345:bot", "MY_SECRET": "secret-123456"}
     assert request_of(tool, {}, environment).url == "https://api.example/secret-123456/bot12345%3Abot/send"
@@ -969,7 +965,7 @@ def test_what_of_the_address_is_called_a_secret_is_masked() -> None:
 
 
 @pytest.mark.parametrize("password", [{}, {"password": ""}, {"password": None}], ids=repr)
-def test_a_key_may_be_the_user_and_have_no_password(password: Json) -> None:
+def test_basic_authentication_can_have_an_empty_password(password: Json) -> None:
     tool = tool_of(authentication={"type": "basic", "username": "{{env.THING_KEY}}", **password})
     assert tool.operation.unsupported is None
     sent = dict(request_of(tool).headers)["Authorization"]
@@ -994,11 +990,11 @@ def test_a_key_may_be_the_user_and_have_no_password(password: Json) -> None:
         ("https://[", False),
     ],
 )
-def test_an_address_is_usable_where_nobody_reads_what_is_sent_there(uri: str, expected: bool) -> None:
+def test_usable_base_uri_is_https_or_loopback(uri: str, expected: bool) -> None:
     assert is_usable_base_uri(uri) is expected
 
 
-def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:
+def test_all_alternative_variables_are_redacted() -> None:
     given = document(authentication=BEARER)
     given["binds"][0]["keys"]["THING_KEY"] = ["A_KEY", "THING_KEY", "C_KEY"]
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
@@ -1006,7 +1002,7 @@ def test_all_that_is_set_of_a_credentials_alternatives_is_masked() -> None:
     assert values == {"key-123456", "other-123456"}
 
 
-def test_a_path_that_leads_elsewhere_is_refused_whoever_compiled_it() -> None:
+def test_path_with_dot_segments_is_refused() -> None:
     operation = replace(tool_of(path="/{id}").operation, path=("/a/../", ArgumentReference("id")))
     with pytest.raises(InvalidArguments, match=r"^id: must not form the path segment `.` or `..` together$"):
         build_request(operation, {"id": "x"}, {})

@@ -108,7 +108,7 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         ),
     ],
 )
-def test_an_answer_is_read_by_its_type(given: HttpResponse, outcome: CallResult) -> None:
+def test_response_is_read_by_content_type(given: HttpResponse, outcome: CallResult) -> None:
     assert read_response(given, operation()) == outcome
 
 
@@ -116,12 +116,12 @@ def test_an_answer_is_read_by_its_type(given: HttpResponse, outcome: CallResult)
     "body",
     [b"\x00", b"a\x08b", b"a\x0eb", b"a\x1ab", b"a\x1cb", b"a\x1fb", b"\xff", b"\xc3", b"\xed\xa0\x80"],
 )
-def test_a_file_of_unknown_type_is_bytes_where_it_holds_what_no_text_does(body: bytes) -> None:
+def test_file_of_unknown_type_with_control_characters_is_binary(body: bytes) -> None:
     assert read_response(answer(200, "application/octet-stream", body), operation()).data == body
 
 
 @pytest.mark.parametrize("text", ["a\tb\n\x0b\x0c\r\n", "\x1b[1mbold", "\ufeffa", "漢字 \x7f", '{"a": 1}', "[1]"])
-def test_a_file_of_unknown_type_is_text_where_it_is_text_and_as_it_came(text: str) -> None:
+def test_file_of_unknown_type_that_is_utf8_is_text(text: str) -> None:
     # PostHog gives an artifact back as it was uploaded; JSON in it is not ours to rewrite
     assert read_response(answer(200, "application/octet-stream", text), operation()) == CallResult(
         200, text, media_type="text/plain"
@@ -132,7 +132,7 @@ def test_a_file_of_unknown_type_is_text_where_it_is_text_and_as_it_came(text: st
     ("media_type", "body"),
     [("application/json", "[]"), ("text/plain", "[]"), ("application/jsonl", "{}")],
 )
-def test_the_headers_of_an_answer_stay_with_what_it_holds(media_type: str, body: str) -> None:
+def test_result_has_the_headers_of_the_response(media_type: str, body: str) -> None:
     # PostHog api.py (session_logs): totals are in headers
     given = answer(200, media_type, body, x_total_count="7")
     assert read_response(given, operation()).headers == {"content-type": media_type, "x-total-count": "7"}
@@ -145,7 +145,7 @@ SHOWN = {"id": "r", "log_url": "[redacted]", "state": {"sandbox_url": "[redacted
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain"])
-def test_secrets_in_an_answer_are_redacted_and_told(media_type: str) -> None:
+def test_secrets_in_a_response_are_redacted_with_a_note(media_type: str) -> None:
     # PostHog products/tasks/mcp/tools.yaml
     given = answer(200, media_type, dump(RUN))
     asked = replace(operation(), redactions=SECRETS)
@@ -157,7 +157,7 @@ def test_secrets_in_an_answer_are_redacted_and_told(media_type: str) -> None:
     assert read_response(given, asked, reveal=True) == CallResult(200, dump(RUN), RUN)
 
 
-def test_secrets_in_a_list_are_redacted_in_every_item_and_told_once() -> None:
+def test_secrets_in_a_list_are_redacted_with_one_note() -> None:
     page = {"count": 2, "results": [RUN, RUN, {"id": "s", "log_url": None}]}
     asked = replace(operation(), redactions=tuple(("results", EACH, *place) for place in SECRETS))
     outcome = read_response(answer(200, "application/json", dump(page)), asked)
@@ -169,7 +169,7 @@ def test_secrets_in_a_list_are_redacted_in_every_item_and_told_once() -> None:
 
 
 @pytest.mark.parametrize("value", [{"id": "r"}, {"id": "r", "log_url": None}, {"log_url": ""}, [], "x", None])
-def test_where_there_is_no_secret_nothing_is_said(value: Any) -> None:
+def test_response_without_secrets_has_no_note(value: Any) -> None:
     asked = replace(operation(), redactions=SECRETS)
     assert read_response(answer(200, "application/json", dump(value)), asked) == CallResult(200, dump(value), value)
 
@@ -191,18 +191,18 @@ REMARKS = (
         (["skipped"], ()),
     ],
 )
-def test_what_an_answer_does_not_say_plainly_is_remarked(value: Any, notes: tuple[str, ...]) -> None:
+def test_matching_response_has_the_notes_of_the_overlay(value: Any, notes: tuple[str, ...]) -> None:
     asked = replace(operation(), notes=REMARKS)
     assert read_response(answer(200, "application/json", dump(value)), asked).notes == notes
 
 
-def test_remarks_come_before_what_was_redacted() -> None:
+def test_overlay_notes_precede_the_redaction_note() -> None:
     asked = replace(operation(), redactions=(("a",),), notes=(((), "Look."),))
     outcome = read_response(answer(200, "application/json", '{"a":"x"}'), asked)
     assert outcome.notes == ("Look.", "Redacted: a. The server shows these secrets with `--reveal-secrets`.")
 
 
-def test_further_notes_come_before_those_that_there_are_and_empty_ones_are_none() -> None:
+def test_with_notes_prepends_and_drops_empty_notes() -> None:
     outcome = CallResult.from_value({"a": 1}, "", "old")
     assert outcome == CallResult(200, '{"a":1}', {"a": 1}, notes=("old",))
     assert outcome.with_notes("first", "", "second").notes == ("first", "second", "old")
@@ -239,9 +239,7 @@ def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **m
         (" ", ""),
     ],
 )
-def test_an_answer_that_is_not_the_json_that_it_should_be_is_an_error(
-    media_type: str, body: str | bytes, shown: str
-) -> None:
+def test_invalid_json_response_is_an_error(media_type: str, body: str | bytes, shown: str) -> None:
     assert failure(answer(200, media_type, body)) == {
         "kind": "unavailable",
         "status": 200,
@@ -255,9 +253,7 @@ def test_an_answer_that_is_not_the_json_that_it_should_be_is_an_error(
     ("method", "repeatable", "is_lost"),
     [("POST", None, True), ("DELETE", None, True), ("POST", True, False), ("GET", None, False), ("GET", False, True)],
 )
-def test_after_what_is_not_repeatable_an_answer_that_cannot_be_read_leaves_open_what_was_done(
-    method: str, repeatable: bool | None, is_lost: bool
-) -> None:
+def test_invalid_json_after_a_write_has_an_unknown_outcome(method: str, repeatable: bool | None, is_lost: bool) -> None:
     asked = replace(operation(), method=method, safe_to_retry=repeatable)
     told = refused(answer(200, "application/json", "{"), asked)
     may = "The request may have been carried out: read the current state before trying again."
@@ -283,7 +279,7 @@ def test_after_what_is_not_repeatable_an_answer_that_cannot_be_read_leaves_open_
         ),
     ],
 )
-def test_an_error_in_the_body_of_a_200_is_an_error(media_type: str, body: str, expected: Json) -> None:
+def test_error_in_the_body_of_a_200_is_an_error(media_type: str, body: str, expected: Json) -> None:
     assert failure(answer(200, media_type, body), INNGEST_ERROR) == expected
 
 
@@ -298,16 +294,16 @@ def test_an_error_in_the_body_of_a_200_is_an_error(media_type: str, body: str, e
         '[{"error":"told","status":500}]',
     ],
 )
-def test_a_body_that_only_looks_like_an_error_is_none(body: str) -> None:
+def test_body_that_resembles_an_error_is_a_result(body: str) -> None:
     assert read_response(answer(200, "application/json", body), operation(INNGEST_ERROR)).value == json.loads(body)
 
 
-def test_an_error_in_the_body_is_none_where_the_provider_has_no_such_errors() -> None:
+def test_error_body_is_ignored_unless_declared() -> None:
     body = {"error": "told", "status": 500}
     assert read_response(answer(200, "application/json", dump(body)), operation()).value == body
 
 
-def test_an_answer_does_not_show_its_body() -> None:
+def test_repr_of_a_response_hides_its_body() -> None:
     assert "confidence" not in repr(answer(200, "text/plain", "in confidence"))
 
 
@@ -321,13 +317,13 @@ def fitted(value: Any, limit: int, advice: str = "") -> CallResult:
 
 
 @pytest.mark.parametrize("limit", [10_000, 20_000])
-def test_what_fits_is_left_as_it_is(limit: int) -> None:
+def test_result_within_limit_is_unchanged(limit: int) -> None:
     outcome = CallResult(200, "x" * 10_000, media_type="text/plain", notes=("told",))
     assert truncate_result(outcome, limit, "advice") is outcome
 
 
 @pytest.mark.parametrize("limit", [300, 1_000, 5_000])
-def test_a_list_is_cut_to_whole_items_and_told_so(limit: int) -> None:
+def test_list_is_truncated_to_whole_items_with_a_note(limit: int) -> None:
     outcome = fitted(RUNS, limit, "Ask for the rest.")
     kept = json.loads(outcome.text)
     assert kept == RUNS[: len(kept)]
@@ -338,7 +334,7 @@ def test_a_list_is_cut_to_whole_items_and_told_so(limit: int) -> None:
     assert outcome.value == kept
 
 
-def test_small_members_stay_whole_beside_a_big_list() -> None:
+def test_small_members_are_kept_beside_a_truncated_list() -> None:
     # PostHog's page: {count, next, previous, results}
     page = {"count": 200, "next": "https://us.posthog.com/?offset=100", "previous": None, "results": RUNS}
     outcome = fitted(page, 2_000)
@@ -350,7 +346,7 @@ def test_small_members_stay_whole_beside_a_big_list() -> None:
     )
 
 
-def test_a_first_item_that_does_not_fit_is_cut_inside() -> None:
+def test_first_item_is_truncated_if_it_does_not_fit() -> None:
     outcome = fitted([{"id": "trn-1", "results": ["x" * 5_000]}, {"id": "trn-2"}], 500)
     ((kept, *_), *others) = json.loads(outcome.text), None
     assert (others, kept["id"]) == ([None], "trn-1")
@@ -363,7 +359,7 @@ def test_a_first_item_that_does_not_fit_is_cut_inside() -> None:
     )
 
 
-def test_several_big_members_share_the_room() -> None:
+def test_large_members_share_the_limit() -> None:
     outcome = fitted({"a": "x" * 9_000, "b": {"c": ["y" * 10] * 900}, "d": "z" * 100}, 1_000)
     kept = json.loads(outcome.text)
     assert kept["d"] == "z" * 100
@@ -372,13 +368,13 @@ def test_several_big_members_share_the_room() -> None:
     assert len(outcome.text) <= 1_000
 
 
-def test_a_long_string_is_cut_and_told_so() -> None:
+def test_long_string_is_truncated_with_a_note() -> None:
     outcome = fitted("x" * 2_000, 130)
     assert json.loads(outcome.text) == "x" * 100 + "… (1,900 more)"
     assert outcome.notes == ("Truncated to about 130 characters; kept: the text: 100 of 2,000 characters.",)
 
 
-def test_a_text_is_cut_at_the_limit() -> None:
+def test_text_is_truncated_at_the_limit() -> None:
     outcome = truncate_result(
         CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("told",)), 1_000, "Ask again."
     )
@@ -400,5 +396,5 @@ def test_a_text_is_cut_at_the_limit() -> None:
         ("image/png", "x", CallResult(200, "", data=b"x", media_type="image/png")),
     ],
 )
-def test_a_file_is_returned_as_it_is(media_type: str, body: str, outcome: CallResult) -> None:
+def test_file_is_returned_unchanged(media_type: str, body: str, outcome: CallResult) -> None:
     assert read_response(answer(200, media_type, body), replace(operation(), returns_file=True)) == outcome

@@ -10,7 +10,7 @@ from mcp_taskruns.core.model.json import dump
 from tests.core.documents import Json
 
 
-def test_small_members_stay_whole_beside_a_long_one() -> None:
+def test_small_members_are_kept_beside_a_long_one() -> None:
     small: Json = {"empty": {}, "none": None, "yes": True, "number": 1.5}
     kept, notes = truncate({**small, "long": "x" * 1_000}, 200)
     text = kept.pop("long")
@@ -19,12 +19,12 @@ def test_small_members_stay_whole_beside_a_long_one() -> None:
 
 
 @pytest.mark.parametrize("value", [{}, [], "", None, True, 1.5, 123_456, [[], {}], {"a": {}}], ids=repr)
-def test_what_fits_exactly_is_left_as_it_is(value: Any) -> None:
+def test_value_at_the_limit_is_unchanged(value: Any) -> None:
     assert truncate(value, len(dump(value))) == (value, [])
 
 
 @pytest.mark.parametrize("limit", [50, 200, 1_000])
-def test_a_value_of_known_length_is_cut_as_one_whose_length_has_to_be_found(limit: int) -> None:
+def test_known_size_gives_the_same_result(limit: int) -> None:
     value = {"id": 1, "items": [{"text": "x" * 300}] * 5, "number": 10**400}
     assert truncate(value, limit, len(dump(value))) == truncate(value, limit)
     assert truncate([value], limit, len(dump([value]))) == truncate([value], limit)
@@ -33,7 +33,7 @@ def test_a_value_of_known_length_is_cut_as_one_whose_length_has_to_be_found(limi
 
 @pytest.mark.parametrize("limit", [0, 1])
 @pytest.mark.parametrize("value", [{}, []], ids=repr)
-def test_what_is_empty_cannot_be_smaller(value: Any, limit: int) -> None:
+def test_empty_value_exceeds_a_zero_limit(value: Any, limit: int) -> None:
     assert truncate(value, limit) == (value, [])
 
 
@@ -53,7 +53,7 @@ def test_what_is_empty_cannot_be_smaller(value: Any, limit: int) -> None:
     ],
     ids=["short", "long", "negative", "member", "item"],
 )
-def test_a_number_over_its_budget_is_left_out(value: Any, limit: int, kept: Any, notes: list[str]) -> None:
+def test_long_number_is_left_out(value: Any, limit: int, kept: Any, notes: list[str]) -> None:
     assert truncate(value, limit) == (kept, notes)
 
 
@@ -69,7 +69,7 @@ def test_a_number_over_its_budget_is_left_out(value: Any, limit: int, kept: Any,
         ("x", 2, 0),
     ],
 )
-def test_a_text_is_cut_by_the_length_of_its_json(character: str, limit: int, least: int) -> None:
+def test_text_is_truncated_by_the_length_of_its_json(character: str, limit: int, least: int) -> None:
     value, notes = truncate(character * 2_000, limit)
     kept = value.count(character)
     assert value == f"{character * kept}… ({2_000 - kept:,} more)"
@@ -78,14 +78,14 @@ def test_a_text_is_cut_by_the_length_of_its_json(character: str, limit: int, lea
     assert len(dump(character * kept)) <= limit
 
 
-def test_a_text_that_fits_only_without_escapes_is_cut() -> None:
+def test_text_that_exceeds_the_limit_with_escapes_is_truncated() -> None:
     assert truncate("x" * 98, 100) == ("x" * 98, [])
     assert truncate('"' * 49, 100) == ('"' * 49, [])
     value, notes = truncate('"' * 50, 100)
     assert (len(dump(value)) <= 100, len(notes)) == (True, 1)
 
 
-def test_of_very_many_members_the_first_that_fit_are_kept() -> None:
+def test_first_members_are_kept_if_there_are_too_many() -> None:
     members = {f"m{number:05}": number % 10 for number in range(100_000)}
     kept, notes = truncate(members, 1_000)
     assert list(kept.items()) == list(members.items())[: len(kept)]
@@ -93,14 +93,14 @@ def test_of_very_many_members_the_first_that_fit_are_kept() -> None:
     assert notes == [f"the object: {len(kept)} of 100,000 members"]
 
 
-def test_of_very_many_members_inside_the_place_is_told() -> None:
+def test_note_contains_the_path_of_truncated_members() -> None:
     page = {"id": "trn-1", "output": {"by_name": {f"m{number}": None for number in range(5_000)}}}
     kept, notes = truncate(page, 500)
     assert kept["id"] == "trn-1"
     assert notes == [f"output.by_name: {len(kept['output']['by_name'])} of 5,000 members"]
 
 
-def test_many_large_members_are_cut_and_the_first_that_fit_are_kept() -> None:
+def test_many_large_members_are_truncated_and_the_first_are_kept() -> None:
     members = {f"m{number}": "x" * 1_000 for number in range(1_000)}
     kept, notes = truncate(members, 5_000)
     assert list(kept) == list(members)[: len(kept)]
@@ -110,7 +110,7 @@ def test_many_large_members_are_cut_and_the_first_that_fit_are_kept() -> None:
 
 
 @pytest.mark.parametrize(("cuts", "more"), [(1, []), (10, []), (11, ["and 1 more"]), (40, ["and 30 more"])])
-def test_at_most_ten_cuts_are_told_one_by_one(cuts: int, more: list[str]) -> None:
+def test_at_most_ten_notes_are_listed(cuts: int, more: list[str]) -> None:
     value = {f"m{number:02}": "x" * 1_000 for number in range(cuts)}
     _, notes = truncate(value, 5_000 if cuts > 5 else 500)
     told = [note.partition(":")[0] for note in notes]
@@ -119,7 +119,7 @@ def test_at_most_ten_cuts_are_told_one_by_one(cuts: int, more: list[str]) -> Non
 
 # Fewer than 60 characters are no room for the first item of a list.
 @pytest.mark.parametrize(("limit", "kept"), [(62, ["x" * 30 + "… (970 more)"]), (61, [])])
-def test_a_first_item_is_cut_where_there_is_room_for_it(limit: int, kept: list[str]) -> None:
+def test_first_item_is_truncated_if_it_has_60_characters(limit: int, kept: list[str]) -> None:
     assert truncate(["x" * 1_000], limit)[0] == kept
 
 
@@ -135,7 +135,7 @@ def grown(chance: random.Random, depth: int) -> Any:
 
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("limit", [500, 2_000, 10_000])
-def test_whatever_is_cut_is_json_within_the_limit(seed: int, limit: int) -> None:
+def test_truncated_value_is_json_within_the_limit(seed: int, limit: int) -> None:
     value = grown(random.Random(seed), 5)
     kept, notes = truncate(value, limit)
     text = dump(kept)
@@ -195,7 +195,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("limit", [100, 101, 130, 500, 2_000, 20_000])
 @pytest.mark.parametrize("value", HOSTILE)
-def test_no_value_makes_a_cut_result_longer_than_its_limit(value: Any, limit: int) -> None:
+def test_hostile_value_does_not_exceed_the_limit(value: Any, limit: int) -> None:
     kept, notes = truncate(value, limit)
     text = dump(kept)
     assert json.loads(text) == kept
@@ -207,7 +207,7 @@ def test_no_value_makes_a_cut_result_longer_than_its_limit(value: Any, limit: in
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 10, 30, 60, 90])
 @pytest.mark.parametrize("value", HOSTILE)
-def test_a_limit_that_is_too_small_is_exceeded_by_no_more_than_a_mark(value: Any, limit: int) -> None:
+def test_too_small_limit_is_exceeded_by_at_most_a_mark(value: Any, limit: int) -> None:
     kept, _ = truncate(value, limit)
     text = dump(kept)
     assert json.loads(text) == kept
@@ -215,11 +215,11 @@ def test_a_limit_that_is_too_small_is_exceeded_by_no_more_than_a_mark(value: Any
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 30])
-def test_a_text_is_cut_to_its_mark_at_a_limit_without_room_for_more(limit: int) -> None:
+def test_text_is_truncated_to_its_mark_at_a_tiny_limit(limit: int) -> None:
     assert truncate("x" * 100, limit) == ("… (100 more)", ["the text: 0 of 100 characters"])
 
 
-def test_a_long_name_is_told_by_its_beginning() -> None:
+def test_long_name_is_shortened_in_the_note() -> None:
     kept, notes = truncate({"k" * 100: "x" * 1_000}, 300)
     ((name, text),) = kept.items()
     assert name == "k" * 100

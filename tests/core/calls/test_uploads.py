@@ -55,13 +55,13 @@ def taken(**artifact: Any) -> tuple[Json, File | None]:
         ({"content": "", "content_encoding": "base64"}, b""),
     ],
 )
-def test_a_content_is_taken_out_and_its_size_in_bytes_filled_in(artifact: Json, content: bytes) -> None:
+def test_content_is_replaced_by_its_size_in_bytes(artifact: Json, content: bytes) -> None:
     sent, file = taken(**artifact)
     assert file == File("report.md", "", content)
     assert sent == {"name": "report.md", "type": "output", "size": len(content)}
 
 
-def test_what_is_said_of_a_file_beside_its_content_is_sent() -> None:
+def test_other_fields_of_a_file_are_sent() -> None:
     sent, file = taken(content="hi", content_type="text/markdown", source="agent", newer="field")
     assert sent == {
         "name": "report.md",
@@ -74,18 +74,18 @@ def test_what_is_said_of_a_file_beside_its_content_is_sent() -> None:
     assert file == File("report.md", "text/markdown", b"hi")
 
 
-def test_the_size_is_the_content_s_also_where_another_was_given() -> None:
+def test_size_of_the_content_overrides_the_given_size() -> None:
     assert taken(content="hello", size=3)[0]["size"] == 5
 
 
-def test_a_file_without_content_is_sent_as_it_is() -> None:
+def test_file_without_content_is_sent_unchanged() -> None:
     assert taken(size=3, content_type="image/png") == (
         {"name": "report.md", "type": "output", "size": 3, "content_type": "image/png"},
         None,
     )
 
 
-def test_of_several_files_each_is_its_own() -> None:
+def test_several_files_are_extracted_in_order() -> None:
     named = [{"name": name, "type": "output"} for name in "abc"]
     arguments = given(named[0] | {"content": "a"}, named[1] | {"size": 2}, named[2] | {"content": "ccc"})
     before = repr(arguments)
@@ -109,7 +109,7 @@ def test_of_several_files_each_is_its_own() -> None:
         "\ud800",
     ],
 )
-def test_what_is_no_base64_is_refused_by_the_name_of_its_file(content: str) -> None:
+def test_invalid_base64_is_refused_with_the_file_name(content: str) -> None:
     with pytest.raises(InvalidArguments) as caught:
         taken(content=content, content_encoding="base64")
     assert caught.value.to_json() == {
@@ -120,7 +120,7 @@ def test_what_is_no_base64_is_refused_by_the_name_of_its_file(content: str) -> N
     }
 
 
-def test_the_content_of_a_file_is_not_in_its_repr() -> None:
+def test_repr_of_a_file_hides_its_content() -> None:
     assert "secret" not in repr(File("report.md", "text/plain", b"secret"))
 
 
@@ -133,7 +133,7 @@ def accepted(size: int) -> list[str]:
     return problems
 
 
-def test_a_file_may_have_31457280_bytes_and_no_more_and_must_have_one() -> None:
+def test_file_size_is_from_1_to_31457280_bytes() -> None:
     assert accepted(MAX_SIZE) == accepted(1) == []
     assert accepted(MAX_SIZE + 1) == ["body.artifacts[0].size: 31457281 is greater than the maximum of 31457280"]
     assert accepted(0) == ["body.artifacts[0].size: 0 is less than the minimum of 1"]
@@ -148,7 +148,7 @@ def prepared(*names: str) -> CallResult:
     return CallResult.from_value({"artifacts": artifacts})
 
 
-def test_each_file_has_the_form_that_was_prepared_for_it() -> None:
+def test_each_file_has_its_presigned_form() -> None:
     outcome = CallResult.from_value({"artifacts": [{"presigned_post": FORM}, {"presigned_post": {"url": "other"}}]})
     assert upload_forms(upload(), outcome) == [FORM, {"url": "other"}]
 
@@ -164,11 +164,11 @@ def test_each_file_has_the_form_that_was_prepared_for_it() -> None:
         (None, []),
     ],
 )
-def test_what_was_not_prepared_has_no_form(value: Any, forms: list[Any]) -> None:
+def test_file_that_was_not_prepared_has_no_form(value: Any, forms: list[Any]) -> None:
     assert upload_forms(upload(), CallResult.from_value(value)) == forms
 
 
-def test_a_form_that_was_used_is_not_shown_and_its_file_is_called_uploaded() -> None:
+def test_used_form_is_replaced_by_uploaded() -> None:
     files = [File("a", "", b"a" * 1234), None, File("c", "", b"cc")]
     outcome = upload_result(upload(), prepared("a", "b", "c").with_notes("Said before."), files)
     assert outcome.value == {
@@ -186,12 +186,12 @@ def test_a_form_that_was_used_is_not_shown_and_its_file_is_called_uploaded() -> 
     )
 
 
-def test_what_is_no_file_in_the_answer_stays_as_it_is() -> None:
+def test_other_items_of_the_response_are_unchanged() -> None:
     outcome = CallResult.from_value({"artifacts": [None, "text"]})
     assert upload_result(upload(), outcome, [None, None]).value == outcome.value
 
 
-def test_without_advice_only_what_was_uploaded_is_told() -> None:
+def test_note_without_hint_lists_the_uploaded_files() -> None:
     plain = Upload(("f",), "content", "encoding", "size", "name", "type", ("f",), "form")
     assert upload_result(plain, CallResult.from_value({"f": {"form": FORM}}), [File("a", "", b"abc")]).notes == (
         "Uploaded: a (3 bytes).",
@@ -199,7 +199,7 @@ def test_without_advice_only_what_was_uploaded_is_told() -> None:
 
 
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
-def test_the_advice_names_a_tool_that_is_listed(names: Any) -> None:
+def test_upload_hint_names_a_listed_tool(names: Any) -> None:
     tools = load_tools([], names=names)
     (tool,) = [tool for tool in tools if tool.operation.upload]
     assert tool.operation.upload is not None

@@ -135,18 +135,18 @@ def schemas(tree: Any) -> Iterator[Any]:
             yield from schemas(item)
 
 
-def test_no_route_is_a_document_too() -> None:
+def test_document_without_routes_is_valid() -> None:
     assert documented()["paths"] == {}
 
 
-def test_a_document_says_whose_it_is_and_where() -> None:
+def test_document_has_title_version_and_server() -> None:
     document = documented(server="https://runs.acme.example/api")
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
     assert document["servers"] == [{"url": "https://runs.acme.example/api"}]
     assert documented()["servers"] == [{"url": "/"}]
 
 
-def test_an_operation_is_the_tool_under_its_name_and_tag() -> None:
+def test_operation_has_name_tag_and_description_of_the_tool() -> None:
     operation = only(documented(route()))
     assert operation == {
         "operationId": "acme-list-runs",
@@ -157,7 +157,7 @@ def test_an_operation_is_the_tool_under_its_name_and_tag() -> None:
     }
 
 
-def test_the_tags_are_the_prefixes_each_once_in_the_order_of_the_routes() -> None:
+def test_tags_are_the_prefixes_in_order() -> None:
     document = documented(
         route(path="/v1/z", name="zeta-a", prefix="zeta"),
         route(path="/v1/a", name="acme-a"),
@@ -166,7 +166,7 @@ def test_the_tags_are_the_prefixes_each_once_in_the_order_of_the_routes() -> Non
     assert document["tags"] == [{"name": "zeta"}, {"name": "acme"}]
 
 
-def test_methods_of_one_path_stand_together() -> None:
+def test_methods_of_one_path_are_grouped() -> None:
     document = documented(*SEVERAL)
     assert {path: list(item) for path, item in document["paths"].items()} == {
         "/v1/runs": ["get", "post"],
@@ -177,18 +177,18 @@ def test_methods_of_one_path_stand_together() -> None:
     }
 
 
-def test_an_operation_is_named_as_its_route() -> None:
+def test_operation_id_is_the_name_of_the_route() -> None:
     assert only(documented(replace(LIST_RUNS, name="acme-list-runs-2")))["operationId"] == "acme-list-runs-2"
 
 
 @pytest.mark.parametrize("path", ["/v1/{{runid}}.json", "/v1/{{ runid }}.json", "/v1/{runid}.json"])
-def test_a_path_has_single_braces(path: str) -> None:
+def test_path_has_single_braces(path: str) -> None:
     document = documented(route("GET", path, RUN, ("runId",), {"runid": "runId"}))
     assert list(document["paths"]) == ["/v1/{runid}.json"]
     assert only(document)["parameters"][0]["description"] == "Id of the run."
 
 
-def test_a_placeholder_is_a_required_parameter_with_the_arguments_schema() -> None:
+def test_placeholder_is_a_required_path_parameter() -> None:
     (parameter,) = only(documented(GET_RUN))["parameters"]
     assert parameter == {
         "name": "runid",
@@ -199,23 +199,23 @@ def test_a_placeholder_is_a_required_parameter_with_the_arguments_schema() -> No
     }
 
 
-def test_a_placeholder_is_required_also_where_the_server_knows_the_argument() -> None:
+def test_placeholder_is_required_even_with_a_default() -> None:
     optional = route("GET", "/v1/{project-id}", RUN, (), {"project-id": "runId"})
     (parameter,) = only(documented(optional))["parameters"]
     assert (parameter["name"], parameter["required"]) == ("project-id", True)
 
 
-def test_a_placeholder_that_is_no_argument_takes_any_text() -> None:
+def test_placeholder_without_argument_takes_any_text() -> None:
     (parameter,) = only(documented(route("GET", "/v1/{other}")))["parameters"]
     assert parameter == {"name": "other", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def test_a_placeholder_that_is_repeated_is_one_parameter() -> None:
+def test_repeated_placeholder_is_one_parameter() -> None:
     repeated = route("GET", "/v1/{runid}/{runid}", RUN, ("runId",), {"runid": "runId"})
     assert len(only(documented(repeated))["parameters"]) == 1
 
 
-def test_paths_that_differ_in_names_alone_are_one_path_under_the_first_names() -> None:
+def test_paths_that_differ_only_in_placeholder_names_are_merged() -> None:
     delete = route("DELETE", "/v1/runs/{id}", {"id": (Location.PATH, RUN_ID)}, ("id",), {"id": "id"}, name="acme-end")
     document = documented(GET_RUN, delete)
     assert list(document["paths"]) == ["/v1/runs/{runid}"]
@@ -224,7 +224,7 @@ def test_paths_that_differ_in_names_alone_are_one_path_under_the_first_names() -
     ]
 
 
-def test_of_two_routes_for_the_same_requests_the_first_is_told() -> None:
+def test_first_of_two_equal_routes_is_documented() -> None:
     document = documented(route(name="acme-first"), route(name="acme-second"))
     assert only(document)["operationId"] == "acme-first"
 
@@ -240,25 +240,25 @@ def test_of_two_routes_for_the_same_requests_the_first_is_told() -> None:
         (Location.HEADER, {"type": "array", "items": {}}, {"schema": {"type": "array", "items": {}}}),
     ],
 )
-def test_an_argument_is_a_parameter_where_it_is_passed(place: Location, schema: Json, written: Json) -> None:
+def test_argument_is_a_parameter_at_its_location(place: Location, schema: Json, written: Json) -> None:
     (parameter,) = only(documented(route(arguments={"x": (place, schema)})))["parameters"]
     described = {"description": schema["description"]} if "description" in schema else {}
     assert parameter == {"name": "x", "in": str(place), "required": False, **described, **written}
 
 
-def test_an_array_in_the_query_is_its_name_repeated() -> None:
+def test_array_in_the_query_is_exploded() -> None:
     array = {"type": "array", "items": {"type": "string"}}
     (parameter,) = only(documented(route(arguments={"ids": (Location.QUERY, array)})))["parameters"]
     assert (parameter["style"], parameter["explode"], parameter["schema"]) == ("form", True, array)
 
 
-def test_a_required_argument_is_a_required_parameter() -> None:
+def test_required_argument_is_a_required_parameter() -> None:
     places = {"a": (Location.QUERY, LIMIT), "b": (Location.QUERY, LIMIT)}
     parameters = only(documented(route(arguments=places, required=("b",))))["parameters"]
     assert [(parameter["name"], parameter["required"]) for parameter in parameters] == [("a", False), ("b", True)]
 
 
-def test_an_argument_may_be_the_whole_body() -> None:
+def test_argument_can_be_the_whole_body() -> None:
     operation = only(documented(START_RUN))
     schema = dict(START_RUN.tool.input_schema["properties"]["payload"])
     description = schema.pop("description")
@@ -271,7 +271,7 @@ def test_an_argument_may_be_the_whole_body() -> None:
 
 
 @pytest.mark.parametrize(("required", "told"), [((), {}), (("title",), {"required": ["title"]})])
-def test_other_arguments_of_the_body_are_members_of_an_object(required: tuple[str, ...], told: Json) -> None:
+def test_body_arguments_are_members_of_an_object(required: tuple[str, ...], told: Json) -> None:
     title, tags = {"type": "string", "description": "The title."}, {"type": "array", "items": {}}
     places = {"title": (Location.BODY, title), "tags": (Location.BODY, tags)}
     operation = only(documented(route("POST", arguments=places, required=required)))
@@ -306,7 +306,7 @@ def test_other_arguments_of_the_body_are_members_of_an_object(required: tuple[st
         (route(output_schema={}), {"application/json": {"schema": {}}, "*/*": {"schema": {}}}),
     ],
 )
-def test_success_is_told_in_the_type_that_it_comes_in(served: Route, content: Json) -> None:
+def test_success_response_has_its_media_type(served: Route, content: Json) -> None:
     assert only(documented(served))["responses"]["2XX"]["content"] == content
 
 
@@ -321,18 +321,18 @@ def test_every_error_is_a_problem() -> None:
         }
 
 
-def test_who_is_too_fast_is_told_when_to_ask_again() -> None:
+def test_response_429_has_retry_after() -> None:
     responses = documented(LIST_RUNS)["components"]["responses"]
     assert [name for name, response in responses.items() if "headers" in response] == ["TooManyRequests"]
     assert list(responses["TooManyRequests"]["headers"]) == ["Retry-After"]
 
 
-def test_the_kinds_of_problems_are_the_kinds_of_errors() -> None:
+def test_problem_kinds_are_the_error_kinds() -> None:
     problem = documented()["components"]["schemas"]["Problem"]
     assert problem["properties"]["kind"]["enum"] == list(get_args(Kind))
 
 
-def test_a_protected_server_asks_for_a_bearer_token_and_says_what_happens_without() -> None:
+def test_protected_server_requires_a_bearer_token() -> None:
     protected, open_ = documented(LIST_RUNS, protected=True), documented(LIST_RUNS)
     assert protected["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
     assert protected["security"] == [{"bearer": []}]
@@ -342,14 +342,14 @@ def test_a_protected_server_asks_for_a_bearer_token_and_says_what_happens_withou
     assert "401" not in only(open_)["responses"]
 
 
-def test_every_schema_of_a_document_is_valid_json_schema() -> None:
+def test_every_schema_is_valid_json_schema() -> None:
     found = [schema for schema in schemas(documented(*SEVERAL)) if "$ref" not in schema]
     assert len(found) > len(SEVERAL)
     for schema in found:
         Draft202012Validator.check_schema(schema)
 
 
-def test_the_tools_schemas_are_left_as_they_were() -> None:
+def test_tool_schemas_are_not_modified() -> None:
     before = json.dumps(START_RUN.tool.input_schema)
     documented(START_RUN)
     assert json.dumps(START_RUN.tool.input_schema) == before
@@ -389,7 +389,7 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.texts))
 
 
-def test_the_page_needs_nothing_but_itself() -> None:
+def test_page_is_self_contained() -> None:
     written = docs_page(documented(*SEVERAL))
     page = Page(written)
     assert page.open == []
@@ -398,7 +398,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
     assert not re.search(r"url\(|@import", written)
 
 
-def test_the_page_shows_every_operation_under_a_link_that_leads_to_it() -> None:
+def test_page_links_to_every_operation() -> None:
     page = Page(docs_page(documented(*SEVERAL)))
     names = [served.tool.name for served in SEVERAL]
     assert sorted(page.ids) == sorted(names)
@@ -408,13 +408,13 @@ def test_the_page_shows_every_operation_under_a_link_that_leads_to_it() -> None:
         assert served.tool.title in page.text
 
 
-def test_the_page_lists_the_operations_of_one_provider_together() -> None:
+def test_page_groups_operations_by_provider() -> None:
     page = Page(docs_page(documented(*SEVERAL)))
     assert page.ids[-1] == EXPORT.tool.name
     assert page.links.index("#zeta-export") == len(SEVERAL) - 1
 
 
-def test_the_page_shows_what_the_document_says_of_a_parameter() -> None:
+def test_page_describes_parameters() -> None:
     page = Page(docs_page(documented(LIST_RUNS, GET_RUN)))
     assert "limit query optional integer How many. Minimum: 1. Maximum: 100. Default: 20. " in page.text
     assert 'runid path required string Id of the run. Examples: "run-1". ' in page.text
@@ -433,14 +433,14 @@ def test_the_page_shows_what_the_document_says_of_a_parameter() -> None:
         ({"anyOf": [{"type": "integer"}, {"oneOf": [{"type": "string"}]}]}, "integer or string"),
     ],
 )
-def test_the_page_says_what_a_value_may_be_in_a_few_words(schema: Json, told: str) -> None:
+def test_page_summarises_schemas(schema: Json, told: str) -> None:
     document = openapi_document([route(arguments={"x": (Location.QUERY, schema)})], version="1", protected=False)
     row = docs_page(document).split("<tr>")[-1].split("</tr>")[0]
     cells = [unescape(re.sub("<.*?>", "", cell)) for cell in row.split("<td>")[3:]]
     assert " ".join(filter(None, cells)) == told
 
 
-def test_the_page_shows_the_schema_of_a_body() -> None:
+def test_page_shows_the_schema_of_a_body() -> None:
     page = docs_page(documented(START_RUN))
     (written,) = re.findall(r"<summary>Schema</summary>\n<pre>(.*?)</pre>", page, re.DOTALL)
     schema = {**START_RUN.tool.input_schema["properties"]["payload"]}
@@ -469,7 +469,7 @@ def full(text: str) -> Json:
     }
 
 
-def test_nothing_that_a_document_says_is_markup_in_the_page() -> None:
+def test_page_escapes_text_of_the_document() -> None:
     nasty, plain = Page(docs_page(full(NASTY))), Page(docs_page(full("harmless")))
     assert nasty.tags == plain.tags
     assert nasty.ids == [NASTY]
@@ -487,17 +487,17 @@ def test_nothing_that_a_document_says_is_markup_in_the_page() -> None:
         (EXPORT, "Answers a file of any type."),
     ],
 )
-def test_the_page_says_what_comes_back(served: Route, told: str) -> None:
+def test_page_describes_responses(served: Route, told: str) -> None:
     assert told in Page(docs_page(documented(served))).text
 
 
-def test_the_page_tells_the_address_where_the_document_has_one() -> None:
+def test_page_shows_the_server_address() -> None:
     page = Page(docs_page(documented(server="https://runs.acme.example/")))
     assert "this server: https://runs.acme.example ." in page.text
     assert "this server (scheme, host and port)." in Page(docs_page(documented())).text
 
 
-def test_the_page_speaks_of_tokens_only_where_they_are_needed() -> None:
+def test_page_mentions_tokens_only_if_protected() -> None:
     assert "$TOKEN" in docs_page(documented(LIST_RUNS, protected=True))
     assert "$TOKEN" not in docs_page(documented(LIST_RUNS))
 
@@ -539,16 +539,16 @@ def command(served: Route, protected: bool = False) -> str:
         ),
     ],
 )
-def test_an_example_is_the_smallest_request(served: Route, expected: str) -> None:
+def test_example_is_the_smallest_request(served: Route, expected: str) -> None:
     assert command(served) == expected
 
 
-def test_an_example_passes_the_token_of_a_protected_server() -> None:
+def test_example_passes_the_token_of_a_protected_server() -> None:
     assert command(LIST_RUNS, protected=True) == ('curl "$BASE/v1/runs" \\\n  --header "Authorization: Bearer $TOKEN"')
 
 
 @pytest.mark.parametrize("text", ["$(reboot)", "`reboot`", '"; reboot; "', "'; reboot; '", "a\nb", "!!", "\\"])
-def test_an_example_holds_nothing_that_a_shell_would_run(text: str) -> None:
+def test_example_is_quoted_for_the_shell(text: str) -> None:
     schema = {"type": "string", "examples": [text]}
     places = {text: (Location.QUERY, schema), "h": (Location.HEADER, schema), "body": (Location.BODY, schema)}
     served = route("POST", f"/v1/{text}/{{id}}", places, (text, "body", "h"), {"id": text}, body="body")
@@ -582,5 +582,5 @@ def test_an_example_holds_nothing_that_a_shell_would_run(text: str) -> None:
         ({"examples": [], "default": None}, None),
     ],
 )
-def test_an_example_value_is_shown_by_the_schema_or_the_smallest(schema: Json, value: Any) -> None:
+def test_example_value_is_from_the_schema_or_minimal(schema: Json, value: Any) -> None:
     assert example_of(schema) == value

@@ -77,7 +77,7 @@ ROUTER = router()
         ("/v1/1/fixed/3", "/v1/{a}/fixed/{c}", {"a": "1", "c": "3"}),
     ],
 )
-def test_the_closest_route_answers(prefix: str, path: str, route: str, variables: dict[str, str]) -> None:
+def test_most_specific_route_is_found(prefix: str, path: str, route: str, variables: dict[str, str]) -> None:
     found = ROUTER.find("GET", prefix + path)
     assert isinstance(found, Match)
     assert (found.route.path, found.variables) == (route, variables)
@@ -97,11 +97,11 @@ def test_the_closest_route_answers(prefix: str, path: str, route: str, variables
         "/other/v1/f/a",
     ],
 )
-def test_what_no_route_has_leads_nowhere(path: str) -> None:
+def test_unknown_path_has_no_route(path: str) -> None:
     assert ROUTER.find("GET", path) == []
 
 
-def test_a_path_that_could_be_read_in_many_ways_is_read_once() -> None:
+def test_matching_takes_linear_time() -> None:
     # With a regular expression this would take minutes, and the test its limit.
     dots = "." * 60_000
     assert ROUTER.find("GET", f"/v1/compare/{dots}/") == []

@@ -73,13 +73,13 @@ def paths(routes: Routes) -> list[str]:
         ("POST", "/v1/runs/{id}", "POST /v1/runs/{id}"),
     ],
 )
-def test_a_route_has_the_method_and_the_path_of_its_file(method: str, path: str, served_as: str) -> None:
+def test_route_has_method_and_path_of_its_file(method: str, path: str, served_as: str) -> None:
     route = only(compile_routes([tool(method, path)], []))
     assert f"{route.method} {route.path}" == served_as
     assert (route.source, route.name, route.shared_path, route.body) == ("acme.yaml", "acme-list-runs", "", "")
 
 
-def test_a_tool_without_a_route_has_none() -> None:
+def test_tool_without_route_is_not_served() -> None:
     assert compile_routes([replace(tool(), route=None)], []) == Routes()
 
 
@@ -93,7 +93,7 @@ def test_a_tool_without_a_route_has_none() -> None:
         ("task.id", "task_id", False),
     ],
 )
-def test_names_are_the_same_without_case_hyphens_and_underscores(one: str, other: str, same: bool) -> None:
+def test_normalize_name_ignores_case_hyphens_and_underscores(one: str, other: str, same: bool) -> None:
     assert (normalize_name(one) == normalize_name(other)) is same
 
 
@@ -126,7 +126,7 @@ def test_names_are_the_same_without_case_hyphens_and_underscores(one: str, other
         "no variable",
     ],
 )
-def test_a_variable_is_the_argument_of_its_name(
+def test_placeholder_is_the_argument_with_its_name(
     path: str, arguments: list[str], sent_as: Json, variables: Mapping[str, str]
 ) -> None:
     given = tool("GET", path, dict.fromkeys(arguments, Location.PATH), sent_as=sent_as)
@@ -149,11 +149,11 @@ def test_a_variable_is_the_argument_of_its_name(
         ("POST", Location.COOKIE, Location.QUERY),
     ],
 )
-def test_an_argument_is_passed_where_it_goes_or_in_the_query(method: str, location: Location, place: Location) -> None:
+def test_argument_is_passed_at_its_location_or_in_the_query(method: str, location: Location, place: Location) -> None:
     assert only(compile_routes([tool(method, "/v1/runs", {"x": location})], [])).locations == {"x": place}
 
 
-def test_an_argument_of_the_servers_own_is_passed_in_the_query_and_one_of_the_path_in_the_path() -> None:
+def test_server_arguments_are_in_the_query_and_path_arguments_in_the_path() -> None:
     given = tool("POST", "/v1/{id}", {"id": Location.QUERY, "b": Location.BODY}, own=["wait_seconds"])
     assert only(compile_routes([given], [])).locations == {
         "id": Location.PATH,
@@ -165,11 +165,11 @@ def test_an_argument_of_the_servers_own_is_passed_in_the_query_and_one_of_the_pa
 @pytest.mark.parametrize(
     ("body", "name"), [(ArgumentReference("order"), "order"), ({"a": ArgumentReference("order")}, ""), (None, "")]
 )
-def test_only_an_argument_that_is_the_whole_body_is_passed_as_such(body: Any, name: str) -> None:
+def test_only_whole_body_arguments_are_the_body(body: Any, name: str) -> None:
     assert only(compile_routes([tool("POST", body=body)], [])).body == name
 
 
-def test_a_route_is_a_call_of_the_served_tool_with_the_same_operation_and_arguments() -> None:
+def test_route_calls_the_equivalent_served_tool() -> None:
     rest = tool("GET", "/v1/runs", {"x": Location.QUERY}, name="acme-rest")
     own = replace(served(rest, "acme-mcp"), server_arguments=frozenset({"all_pages"}))
     own = replace(own, input_schema={"properties": {"all_pages": {}, **rest.input_schema["properties"]}})
@@ -178,7 +178,7 @@ def test_a_route_is_a_call_of_the_served_tool_with_the_same_operation_and_argume
     assert route.locations == {"all_pages": Location.QUERY, "x": Location.QUERY}
 
 
-def test_of_two_such_tools_it_is_the_first() -> None:
+def test_route_calls_the_first_equivalent_tool() -> None:
     rest = tool()
     first, second = served(rest, "first"), served(rest, "second")
     assert only(compile_routes([rest], [first, second])).tool is first
@@ -197,12 +197,12 @@ def test_of_two_such_tools_it_is_the_first() -> None:
     ],
     ids=["prefix", "waits", "arguments", "operation", "namespace", "method", "path"],
 )
-def test_a_tool_that_differs_is_not_that_of_the_route(change: Json) -> None:
+def test_route_does_not_call_a_different_tool(change: Json) -> None:
     rest = tool()
     assert only(compile_routes([rest], [replace(served(rest, "acme-mcp"), **change)])).tool is rest
 
 
-def test_a_path_of_two_files_is_served_below_the_prefix_of_each_with_a_note() -> None:
+def test_path_in_two_files_is_served_below_each_prefix() -> None:
     one = tool("GET", "/v1/tasks/{taskid}", prefix="render", source="a.yaml with overlays/a.yaml", name="one")
     other = tool("GET", "/v1/tasks/{id}", prefix="runway", source="b.yaml", name="other")
     free = tool("DELETE", "/v1/tasks/{id}", prefix="runway", source="b.yaml", name="free")
@@ -216,7 +216,7 @@ def test_a_path_of_two_files_is_served_below_the_prefix_of_each_with_a_note() ->
     )
 
 
-def test_a_path_of_two_files_of_one_prefix_is_served_below_the_name_of_each() -> None:
+def test_path_in_two_files_with_one_prefix_is_served_below_file_names() -> None:
     given = [
         tool(prefix="acme", source="acme-one.yaml with overlays/acme-one.yaml"),
         tool(prefix="acme", source="Acme Two.yml"),
@@ -227,7 +227,7 @@ def test_a_path_of_two_files_of_one_prefix_is_served_below_the_name_of_each() ->
     assert len(found.notes) == 3
 
 
-def test_a_path_that_one_file_has_twice_is_that_of_the_first_with_a_note() -> None:
+def test_duplicate_path_in_one_file_is_served_once() -> None:
     first = tool("GET", "/v1/{a}", name="first", source="acme.yaml with overlays/acme.yaml")
     again = tool("GET", "/v1/{b}", name="again", source="acme.yaml with overlays/acme.yaml")
     found = compile_routes([first, again], [])
@@ -235,7 +235,7 @@ def test_a_path_that_one_file_has_twice_is_that_of_the_first_with_a_note() -> No
     assert found.notes == ("GET /v1/{b} is declared twice in acme.yaml: the first declaration is served",)
 
 
-def test_names_are_distinct_where_a_tool_has_two_routes() -> None:
+def test_two_routes_of_one_tool_have_distinct_names() -> None:
     one, other = tool("GET", "/v1/a"), tool("GET", "/v1/b")
     assert [route.name for route in compile_routes([one, other], []).routes] == ["acme-list-runs", "acme-list-runs-2"]
 
@@ -250,9 +250,7 @@ def test_names_are_distinct_where_a_tool_has_two_routes() -> None:
         (("GET", "/v1/{a}"), ("GET", "/v1/{a}/"), False),
     ],
 )
-def test_routes_are_the_same_that_answer_the_same_requests(
-    one: tuple[str, str], other: tuple[str, str], same: bool
-) -> None:
+def test_route_key_is_equal_for_the_same_requests(one: tuple[str, str], other: tuple[str, str], same: bool) -> None:
     assert (route_key(*one) == route_key(*other)) is same
 
 
@@ -299,8 +297,6 @@ OBJECT = {"type": "object"}
         (["x"], {"anyOf": [{"type": "integer"}, {"type": "boolean"}]}, "x"),
     ],
 )
-def test_texts_mean_what_the_schema_says_and_stay_texts_where_they_cannot(
-    texts: list[str], schema: Json, value: Any
-) -> None:
+def test_parse_argument_converts_by_schema_or_returns_text(texts: list[str], schema: Json, value: Any) -> None:
     read = parse_argument(texts, schema)
     assert (type(read), read) == (type(value), value)

@@ -126,7 +126,7 @@ def update(**fields: Any) -> Json:
         ("", log_entry("_posthog/console", {"level": "info", "message": "hi"}), "console: hi"),
     ],
 )
-def test_an_event_is_told_in_one_line(name: str, data: Any, line: str) -> None:
+def test_event_is_described_in_one_line(name: str, data: Any, line: str) -> None:
     assert describe_event(name, data, FORMAT) == line
 
 
@@ -142,7 +142,7 @@ def test_an_event_is_told_in_one_line(name: str, data: Any, line: str) -> None:
         ("message", {"toolCall": {"title": "word\n" * 500}}),
     ],
 )
-def test_the_line_of_an_event_is_short(name: str, data: Any) -> None:
+def test_event_line_is_truncated(name: str, data: Any) -> None:
     line = describe_event(name, data, FORMAT)
     assert (len(line), line.isprintable(), line[-1]) == (MAX_LINE, True, "…")
     assert describe_event(name, data, FORMAT, 50) == line[:49] + "…"
@@ -163,7 +163,7 @@ def test_the_line_of_an_event_is_short(name: str, data: Any) -> None:
         Event("", retry_s=2.0),
     ],
 )
-def test_an_event_in_which_nothing_happened_keeps_the_connection_alive(event: Event) -> None:
+def test_keep_alive_events_are_recognised(event: Event) -> None:
     assert event.is_keep_alive
 
 
@@ -183,7 +183,7 @@ def test_an_event_in_which_nothing_happened_keeps_the_connection_alive(event: Ev
         Event('{"error":"Stream not available"}', event="error"),
     ],
 )
-def test_an_event_that_says_something_does_not(event: Event) -> None:
+def test_events_with_content_are_not_keep_alive(event: Event) -> None:
     assert not event.is_keep_alive
 
 
@@ -205,7 +205,7 @@ def plain(*texts: str) -> list[Event]:
     return [Event(text) for text in texts]
 
 
-def test_on_one_connection_no_event_is_known() -> None:
+def test_first_connection_has_no_known_events() -> None:
     assert known(Replay(100), entry(1), entry(1), end_of("a"), end_of("a"), *plain("x", "x")) == [False] * 6
 
 
@@ -235,7 +235,7 @@ def test_on_one_connection_no_event_is_known() -> None:
         ),
     ],
 )
-def test_what_an_earlier_connection_brought_is_known(connections: list[list[Event]], fresh: list[str]) -> None:
+def test_events_of_an_earlier_connection_are_known(connections: list[list[Event]], fresh: list[str]) -> None:
     replay = Replay(100)
     told = []
     for place, connection in enumerate(connections):
@@ -245,14 +245,14 @@ def test_what_an_earlier_connection_brought_is_known(connections: list[list[Even
     assert [event.id.partition("-")[0] if event.has_id else event.data for event in told] == fresh
 
 
-def test_events_of_one_id_are_told_apart_by_what_they_say() -> None:
+def test_events_with_the_same_id_are_distinguished_by_data() -> None:
     replay = Replay(100)
     assert known(replay, end_of("a"), end_of("b")) == [False, False]
     replay.reconnect()
     assert known(replay, end_of("a"), end_of("c"), end_of("b", "failed"), end_of("b")) == [True, False, False, True]
 
 
-def test_an_event_is_another_by_its_name_and_its_id() -> None:
+def test_events_are_distinguished_by_name_and_id() -> None:
     replay = Replay(100)
     replay.is_known(Event("x", "one", "1", has_id=True))
     replay.reconnect()
@@ -265,7 +265,7 @@ def test_an_event_is_another_by_its_name_and_its_id() -> None:
     assert known(replay, *others) == [False, False, False, True]
 
 
-def test_what_an_event_asks_for_does_not_make_it_another() -> None:
+def test_retry_time_does_not_distinguish_events() -> None:
     replay = Replay(100)
     replay.is_known(Event("x", id="1", has_id=True))
     replay.reconnect()
@@ -273,7 +273,7 @@ def test_what_an_event_asks_for_does_not_make_it_another() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ids", "no ids"])
-def test_only_so_many_events_are_remembered(kind: str) -> None:
+def test_number_of_remembered_events_is_bounded(kind: str) -> None:
     replay = Replay(3)
     many = [entry(number) for number in range(10)] if kind == "ids" else plain(*map(str, range(10)))
     for _ in range(20):
@@ -298,7 +298,7 @@ def watched(
     return EventCollector(max_events, max_chars, LIFECYCLES[provider], watch, FORMAT), watch
 
 
-def test_every_event_is_a_line_and_counted() -> None:
+def test_collector_returns_a_line_for_each_event_and_counts() -> None:
     collector, told = fold_of(
         Event('{"status":"queued","id":"r"}', id="1-0"),
         Event('{"status":"in_progress","id":"r"}', id="2-0"),
@@ -324,7 +324,7 @@ GO_ON = " To continue, call again with the arguments in resume."
 
 
 @pytest.mark.parametrize(("ended", "note"), ENDINGS)
-def test_at_the_end_the_events_are_listed_and_why_there_are_no_more(ended: EndReason, note: str) -> None:
+def test_result_lists_events_and_end_reason(ended: EndReason, note: str) -> None:
     collector, _ = fold_of(
         Event('{"a": 1}', id="0", event="task.completed"),
         Event("text"),
@@ -355,7 +355,7 @@ def test_at_the_end_the_events_are_listed_and_why_there_are_no_more(ended: EndRe
     ],
     ids=["last id", "an earlier id", "id taken back", "no argument", "no events"],
 )
-def test_a_stream_that_is_not_over_says_how_to_follow_it_further(
+def test_result_has_resume_arguments(
     told: list[Event], resume: str, arguments: Json, ended: EndReason, note: str
 ) -> None:
     collector, _ = fold_of(*told)
@@ -367,7 +367,7 @@ def test_a_stream_that_is_not_over_says_how_to_follow_it_further(
     assert given == {"task_id": "t", "after": "0-0"}
 
 
-def test_the_reason_of_an_end_is_told() -> None:
+def test_result_has_the_reason_of_an_error() -> None:
     collector, _ = fold_of()
     assert collector.result("error", {"a": 1}, reason="connection lost").value == {
         "ended": "error",
@@ -389,12 +389,12 @@ def test_the_reason_of_an_end_is_told() -> None:
         ([], ""),
     ],
 )
-def test_an_error_that_the_provider_ends_with_is_known(told: list[Event], error: str) -> None:
+def test_error_event_at_the_end_is_recorded(told: list[Event], error: str) -> None:
     collector, _ = fold_of(*told)
     assert collector.error == error
 
 
-def test_a_fold_is_full_at_its_number_of_events() -> None:
+def test_collector_is_full_at_max_events() -> None:
     collector = EventCollector(3, 10_000)
     seen = []
     for _ in range(3):
@@ -403,7 +403,7 @@ def test_a_fold_is_full_at_its_number_of_events() -> None:
     assert seen == [False, False, True]
 
 
-def test_a_fold_is_full_when_its_events_were_too_long_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collector_is_full_at_max_stream_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MAX_STREAM_CHARS", 1_000)
     collector, told = fold_of(*[Event("x" * 500)] * 2, max_chars=1_000)
     assert (collector.is_full, None in told) == (False, False)
@@ -426,7 +426,7 @@ def test_a_fold_is_full_when_its_events_were_too_long_together(monkeypatch: pyte
         pytest.param([Event("", event="n" * 236)] * 5, [0] * 4, id="with their names"),
     ],
 )
-def test_events_are_listed_up_to_the_first_that_does_not_fit(told: list[Event], listed: list[int]) -> None:
+def test_events_are_listed_until_one_does_not_fit(told: list[Event], listed: list[int]) -> None:
     collector, lines = fold_of(*told, max_chars=1_000 + ENVELOPE)
     assert [len(event.get("data", "")) for event in collector.result("closed", {}).value["events"]] == listed
     assert not any("truncated" in event for event in collector.result("closed", {}).value["events"])
@@ -441,7 +441,7 @@ def test_events_are_listed_up_to_the_first_that_does_not_fit(told: list[Event], 
         ("wait_over", ENDINGS[2][1]),
     ],
 )
-def test_events_that_did_not_fit_are_told_and_can_be_asked_for(ended: EndReason, note: str) -> None:
+def test_unlisted_events_are_counted_and_can_be_resumed(ended: EndReason, note: str) -> None:
     collector, _ = fold_of(
         *[Event("x" * 200, id=f"{number}-0") for number in range(1_500)], max_events=2_000, max_chars=2_000
     )
@@ -451,7 +451,7 @@ def test_events_that_did_not_fit_are_told_and_can_be_asked_for(ended: EndReason,
     assert [event["id"] for event in outcome.value["events"]] == ["0-0", "1-0", "2-0", "3-0"]
 
 
-def test_an_event_that_came_cut_is_marked_and_that_is_explained() -> None:
+def test_truncated_event_is_marked_with_a_note() -> None:
     collector, _ = fold_of(Event("whole"), Event("half", is_cut=True))
     outcome = collector.result("closed", {})
     assert outcome.value["events"] == [
@@ -461,7 +461,7 @@ def test_an_event_that_came_cut_is_marked_and_that_is_explained() -> None:
     assert outcome.notes == (f"{ENDINGS[0][1]} Events marked as truncated were too long to be listed in full.",)
 
 
-def test_an_event_that_takes_too_much_is_cut_and_its_line_is_told_whole() -> None:
+def test_long_event_is_truncated_in_the_list_but_not_in_its_line() -> None:
     collector, told = fold_of(
         Event("short", id="1"),
         Event(json.dumps({"id": "trn-1", "status": "failed", "results": ["x" * 50] * 100}), id="2"),
@@ -480,7 +480,7 @@ def test_an_event_that_takes_too_much_is_cut_and_its_line_is_told_whole() -> Non
     assert 800 < len(dump(kept)) < 1_000
 
 
-def test_an_event_that_is_cut_has_some_room_however_little_there_is() -> None:
+def test_truncated_event_has_a_minimum_size() -> None:
     collector, told = fold_of(Event("y" * 2_000), Event("z"), max_chars=100)
     assert told == [f"message: {'y' * (MAX_LINE - 10)}…", "message: z"]
     (only,) = collector.result("event_limit", {}).value["events"]
@@ -501,21 +501,21 @@ def test_an_event_that_is_cut_has_some_room_however_little_there_is() -> None:
         Event('{"a":1}', event="n" * 50),
     ],
 )
-def test_an_outcome_is_no_longer_than_it_may_be(event: Event, max_chars: int) -> None:
+def test_result_does_not_exceed_max_chars(event: Event, max_chars: int) -> None:
     collector, _ = fold_of(*[event] * 200, max_events=1_000, max_chars=max_chars)
     text = collector.result("event_limit", {"project_id": 1, "id": "r" * 36}, reason="r" * 180, resume="after").text
     assert max_chars / 3 < len(text) <= max_chars
     assert parse(text)["events"]
 
 
-def test_an_event_with_broken_json_is_listed_as_text() -> None:
+def test_event_with_invalid_json_is_listed_as_text() -> None:
     # Render's example of this stream spreads the JSON over lines without "data:": a parser gets its first line only.
     collector, told = fold_of(Event("{", event="task.completed"))
     assert told == ["task.completed: {"]
     assert collector.result("closed", {}).value["events"] == [{"event": "task.completed", "data": "{"}]
 
 
-def test_the_runs_of_a_stream_are_told_in_the_words_of_their_life_cycle() -> None:
+def test_result_has_the_statuses_of_the_runs() -> None:
     run_id = "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22"
     collector, watch = watched("posthog", run_id)
     told = [
@@ -531,7 +531,7 @@ def test_the_runs_of_a_stream_are_told_in_the_words_of_their_life_cycle() -> Non
     assert outcome.notes == (f"Run {run_id}: succeeded (completed).", "All followed runs have ended.")
 
 
-def test_the_end_of_a_run_that_was_told_before_is_neither_told_nor_listed_again() -> None:
+def test_repeated_terminal_status_is_ignored() -> None:
     collector, _ = watched("render", "a", "b")
     told = [collector.add(event) for event in (end_of("a"), end_of("b", "failed"), end_of("a"), end_of("b", "failed"))]
     assert told == ["a: succeeded", "b: failed", None, None]
@@ -539,25 +539,25 @@ def test_the_end_of_a_run_that_was_told_before_is_neither_told_nor_listed_again(
     assert [event["data"]["id"] for event in collector.result("terminal", {}).value["events"]] == ["a", "b"]
 
 
-def test_nor_is_that_of_a_run_that_was_known_to_have_ended_before_the_stream() -> None:
+def test_terminal_status_known_before_the_stream_is_ignored() -> None:
     collector, watch = watched("render", "a")
     watch.update(Reading("a", RunStatus.SUCCEEDED, "completed"))
     assert collector.add(end_of("a")) is None
 
 
-def test_what_a_run_says_after_its_end_is_told() -> None:
+def test_other_status_after_a_terminal_status_is_listed() -> None:
     collector, watch = watched("render", "a")
     assert [collector.add(end_of("a")), collector.add(end_of("a", "running"))] == ["a: succeeded", "a: running"]
     assert watch.statuses() == {"a": "succeeded"}
 
 
-def test_a_run_that_is_not_followed_is_told_and_not_watched() -> None:
+def test_events_of_other_runs_are_listed_but_not_watched() -> None:
     collector, watch = watched("render", "a", "b")
     assert [collector.add(end_of("c")), collector.add(end_of("c"))] == ["c: succeeded", "c: succeeded"]
     assert watch.statuses() == {}
 
 
-def test_an_event_that_does_not_name_its_run_is_of_the_only_one() -> None:
+def test_event_without_run_id_belongs_to_the_only_run() -> None:
     data = json.dumps({"type": "task_run_state", "status": "queued"})
     collector, watch = watched("posthog", "a")
     assert (collector.add(Event(data)), watch.statuses()) == ("a: queued", {"a": "queued"})
@@ -567,14 +567,14 @@ def test_an_event_that_does_not_name_its_run_is_of_the_only_one() -> None:
 
 
 @pytest.mark.parametrize("event", [Event('{"error":"x"}', event="error"), Event("{"), Event('{"id":"a"}')])
-def test_an_event_that_tells_of_no_run_is_described_as_any_other(event: Event) -> None:
+def test_event_without_run_is_described_by_its_data(event: Event) -> None:
     collector, watch = watched("render", "a")
     assert collector.add(event) == describe_event(event.event, parse(event.data) if event.data != "{" else "{")
     assert watch.statuses() == {}
 
 
 @pytest.mark.parametrize("ended", ["closed", "wait_over", "event_limit", "error"])
-def test_a_stream_of_several_runs_goes_on_with_those_that_have_not_ended(ended: EndReason) -> None:
+def test_resume_contains_the_pending_runs(ended: EndReason) -> None:
     collector, _ = watched("render", "a", "b", "c")
     collector.add(end_of("b"))
     outcome = collector.result(ended, {"taskRunIds": ["a", "b", "c"], "Accept": "x"})
@@ -584,13 +584,13 @@ def test_a_stream_of_several_runs_goes_on_with_those_that_have_not_ended(ended: 
     assert outcome.notes[1].endswith(GO_ON)
 
 
-def test_a_stream_that_was_closed_after_the_end_of_all_runs_is_over() -> None:
+def test_stream_closed_after_all_runs_ended_has_no_resume() -> None:
     collector, _ = watched("render", "a")
     collector.add(end_of("a"))
     assert collector.result("closed", {"taskRunIds": ["a"]}).value["resume"] == {}
 
 
-def test_a_stream_of_several_runs_goes_on_with_those_whose_end_did_not_fit() -> None:
+def test_resume_contains_runs_with_unlisted_events() -> None:
     collector, _ = watched("render", "a", "b", "c", "d", max_chars=ENVELOPE + 200)
     results = {"results": ["x" * 60]}
     for run_id in "dcba":
@@ -601,21 +601,21 @@ def test_a_stream_of_several_runs_goes_on_with_those_whose_end_did_not_fit() -> 
     assert outcome.value["runs"] == dict.fromkeys("abcd", "succeeded")
 
 
-def test_a_run_that_goes_on_and_whose_events_did_not_fit_is_asked_for_once() -> None:
+def test_resume_contains_each_run_once() -> None:
     collector, _ = watched("render", "a", "b", max_chars=ENVELOPE + 200)
     for number in range(5):
         collector.add(Event(dump({"id": "b", "status": "running", "n": "x" * 60, "m": number}), id="0", has_id=True))
     assert collector.result("wait_over", {}).value["resume"] == {"taskRunIds": ["a", "b"]}
 
 
-def test_when_no_run_is_left_and_something_did_not_fit_all_are_asked_for() -> None:
+def test_resume_contains_all_runs_if_only_other_events_are_unlisted() -> None:
     collector, _ = watched("render", "a", max_chars=ENVELOPE + 200)
     collector.add(end_of("a"))
     collector.add(Event("x" * 190))
     assert collector.result("terminal", {}).value["resume"] == {"taskRunIds": ["a"]}
 
 
-def test_each_of_many_runs_has_its_share_of_the_characters() -> None:
+def test_each_run_has_its_share_of_the_characters() -> None:
     run_ids = [f"trn-{number}" for number in range(20)]
     collector, _ = watched("render", *run_ids, max_chars=20_000 + ENVELOPE)
     for run_id in run_ids:

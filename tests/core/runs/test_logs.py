@@ -66,7 +66,7 @@ MIXED = [
 ]
 
 
-def test_a_log_is_told_in_a_line_for_each_entry_the_oldest_first() -> None:
+def test_log_has_one_line_for_each_entry_oldest_first() -> None:
     outcome = told(MIXED)
     assert outcome.text.split("\n") == [
         "2026-01-31T09:00:00Z console: Provisioning sandbox",
@@ -78,12 +78,12 @@ def test_a_log_is_told_in_a_line_for_each_entry_the_oldest_first() -> None:
     assert outcome.media_type == "text/plain"
 
 
-def test_the_entries_of_a_page_are_told_as_those_of_a_whole_log_are() -> None:
+def test_entries_of_a_page_are_rendered_like_a_complete_log() -> None:
     assert told_page(MIXED).text == told(MIXED).text
     assert log_of(SESSION_LOG) == LOG
 
 
-def test_what_was_said_of_the_answer_is_still_said() -> None:
+def test_notes_of_the_result_are_kept() -> None:
     outcome = render_log(lines_answered(MIXED).with_notes("Redacted: something."), LOG, {}, ROOM, None)
     assert outcome.notes == ("All 4 entries.", "Redacted: something.")
 
@@ -108,9 +108,7 @@ def counted(count: int, **more: Any) -> list[Json]:
         (300, {"last": 299}, list(range(1, 300)), "The last 299 of 300 entries."),
     ],
 )
-def test_the_last_entries_are_told_100_of_them_where_none_says_how_many(
-    count: int, arguments: Json, shown: list[int], note: str
-) -> None:
+def test_last_100_entries_are_shown_by_default(count: int, arguments: Json, shown: list[int], note: str) -> None:
     outcome = told(counted(count), **arguments)
     assert numbers(outcome) == shown
     assert outcome.notes == (note,)
@@ -133,7 +131,7 @@ def test_the_last_entries_are_told_100_of_them_where_none_says_how_many(
         ("2026-01-31T09:00Z", [1, 2, 3, 4]),
     ],
 )
-def test_since_leaves_only_what_is_later(since: str, shown: list[int]) -> None:
+def test_since_selects_later_entries(since: str, shown: list[int]) -> None:
     outcome = told(counted(5), since=since)
     assert numbers(outcome) == shown
     assert outcome.notes == (
@@ -144,7 +142,7 @@ def test_since_leaves_only_what_is_later(since: str, shown: list[int]) -> None:
 
 
 @pytest.mark.parametrize("at", [None, "", "yesterday", "2026-99-99T09:00:00Z", 1769850000, {"a": 1}])
-def test_entries_that_do_not_tell_their_time_are_left_out_where_since_is_asked_for(at: Any) -> None:
+def test_since_omits_entries_without_time(at: Any) -> None:
     untimed = entry(0, message="entry 0") | {"timestamp": at}
     if at is None:
         del untimed["timestamp"]
@@ -153,7 +151,7 @@ def test_entries_that_do_not_tell_their_time_are_left_out_where_since_is_asked_f
     assert numbers(told(entries)) == [0, 1]
 
 
-def test_a_time_without_a_zone_is_utc() -> None:
+def test_time_without_zone_is_utc() -> None:
     entries = [entry("2026-01-31T09:00:00", message="entry 0"), entry("2026-01-31T09:00:01.5", message="entry 1")]
     assert numbers(told(entries, since="2026-01-31T10:00:00+01:00")) == [1]
 
@@ -169,50 +167,50 @@ def test_a_time_without_a_zone_is_utc() -> None:
         ([], [0, 1, 2, 3]),
     ],
 )
-def test_types_leaves_only_entries_of_one_of_these(types: list[str], shown: list[int]) -> None:
+def test_types_selects_entries_of_these_types(types: list[str], shown: list[int]) -> None:
     outcome = told(MIXED, types=types, raw=True)
     assert [json.loads(line) for line in outcome.text.splitlines()] == [MIXED[number] for number in shown]
 
 
 @pytest.mark.parametrize("types", [["unknown"], ["tool"]])
-def test_where_no_entry_is_of_a_type_that_is_all_that_is_told(types: list[str]) -> None:
+def test_note_lists_the_types_if_no_entry_matches(types: list[str]) -> None:
     outcome = told(MIXED, types=types)
     there_are = "_posthog/console, _posthog/turn_complete, agent_message, tool_call"
     assert (outcome.text, outcome.notes) == (f"None of the 4 entries matches; their types are {there_are}.", ())
 
 
-def test_an_update_is_found_under_the_method_as_well() -> None:
+def test_types_match_generic_and_specific_types() -> None:
     assert told(MIXED, types=["session/update"]).text.count("\n") == 1
 
 
-def test_of_those_that_are_asked_for_the_last_are_told_and_how_many_there_are() -> None:
+def test_last_matching_entries_are_shown_with_their_number() -> None:
     entries = [*counted(40), *(update(50 + number, "tool_call", title=f"entry {number}") for number in range(12))]
     outcome = told(entries, types=["tool_call"], since="2026-01-31T09:00:51Z", last=3)
     assert numbers(outcome) == [9, 10, 11]
     assert outcome.notes == ("The last 3 of 10 matching entries; the log has 52.",)
 
 
-def test_entries_without_a_type_are_left_out_where_types_are_asked_for() -> None:
+def test_types_omits_entries_without_type() -> None:
     entries = [MIXED[1], {"timestamp": "2026-01-31T09:00:09Z"}, "text", 5, None, {"notification": {"method": 7}}]
     assert told(entries, types=["tool_call"]).text == told(MIXED[1:2]).text
 
 
 @pytest.mark.parametrize("entries", [[], ["", "  "]])
-def test_an_empty_log_is_called_so(entries: list[Any]) -> None:
+def test_empty_log_has_a_note(entries: list[Any]) -> None:
     # "200 application/jsonl, possibly empty": products/tasks/backend/api.py (logs)
     outcome = told(entries)
     assert "The log is empty." in (outcome.text, *outcome.notes)
     assert "Done" not in outcome.text
 
 
-def test_a_log_of_which_nothing_is_told_is_not_told_by_an_empty_text() -> None:
+def test_result_without_entries_is_not_empty_text() -> None:
     # Model APIs refuse a message with an empty block of text.
     assert told([""]).text
     assert told(MIXED, types=["unknown"]).text
     assert told_page([], total=0).text
 
 
-def test_raw_is_the_entries_as_json_lines() -> None:
+def test_raw_returns_json_lines() -> None:
     outcome = told(MIXED, raw=True, last=2)
     assert [json.loads(line) for line in outcome.text.split("\n")] == MIXED[2:]
     assert outcome.media_type == "application/jsonl"
@@ -220,7 +218,7 @@ def test_raw_is_the_entries_as_json_lines() -> None:
     assert told(MIXED, raw=False).text == told(MIXED).text
 
 
-def test_a_raw_entry_is_one_line_and_whole_whatever_is_in_it() -> None:
+def test_raw_entry_is_one_complete_line() -> None:
     odd = entry(0, message="a\nb\r\nc\u2028d\x1b[31m\x00" + "x" * 5000)
     (line,) = told([odd], raw=True).text.split("\n")
     assert json.loads(line) == odd
@@ -254,14 +252,14 @@ ODD: list[Any] = [
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
-def test_an_entry_is_one_line_of_at_most_500_characters_whatever_is_in_it(odd: Any) -> None:
+def test_entry_is_one_line_of_at_most_500_characters(odd: Any) -> None:
     line = describe_entry(odd, LOG)
     assert len(line) <= MAX_LINE == 500
     assert len(line.splitlines()) <= 1
     assert re.search(r"[\x00-\x1f\x7f-\x9f]", line) is None
 
 
-def test_an_odd_entry_does_not_keep_the_others_away() -> None:
+def test_invalid_entry_does_not_affect_others() -> None:
     odd = [item for item in ODD if not isinstance(item, str)]  # a text with a line break would be two lines
     lines = told([MIXED[0], *odd, MIXED[2]], last=1000).text.split("\n")
     assert (lines[0], lines[-1]) == (describe_entry(MIXED[0], LOG), describe_entry(MIXED[2], LOG))
@@ -278,7 +276,7 @@ def test_an_odd_entry_does_not_keep_the_others_away() -> None:
         ({"timestamp": 5, "message": "hi"}, "hi"),
     ],
 )
-def test_an_entry_of_another_shape_is_told_as_well_as_it_can_be(odd: Any, line: str) -> None:
+def test_entry_of_another_shape_is_described(odd: Any, line: str) -> None:
     assert line in describe_entry(odd, LOG)
 
 
@@ -295,7 +293,7 @@ LINE = len("2026-01-31T09:00:00Z console: entry 0")
         (LINE + 1, 1),
     ],
 )
-def test_of_a_log_the_last_whole_lines_that_fit_are_kept(limit: int, shown: int) -> None:
+def test_last_lines_of_a_log_are_kept_within_the_limit(limit: int, shown: int) -> None:
     entries = counted(10)
     outcome = told(entries, limit)
     assert outcome.text.split("\n") == [describe_entry(one, LOG) for one in entries[10 - shown :]]
@@ -304,9 +302,7 @@ def test_of_a_log_the_last_whole_lines_that_fit_are_kept(limit: int, shown: int)
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(3 * (LINE + 1), 3), (3 * (LINE + 1) - 2, 2), (LINE + 1, 1)])
-def test_of_a_page_the_first_whole_lines_that_fit_are_kept_and_the_next_offset_follows_them(
-    limit: int, shown: int
-) -> None:
+def test_first_lines_of_a_page_are_kept_within_the_limit(limit: int, shown: int) -> None:
     entries = counted(10)
     outcome = told_page(entries, limit, more="true", offset=20)
     assert outcome.text.split("\n") == [describe_entry(one, LOG) for one in entries[:shown]]
@@ -318,7 +314,7 @@ def test_of_a_page_the_first_whole_lines_that_fit_are_kept_and_the_next_offset_f
     )
 
 
-def test_a_page_that_is_cut_is_not_the_end_also_when_the_provider_has_no_more() -> None:
+def test_truncated_last_page_is_not_the_end_of_the_log() -> None:
     outcome = told_page(counted(10), 3 * (LINE + 1), more="false", total=10)
     assert outcome.notes == (
         "Items 1 to 3 of 10; there are more: for the next page pass offset 3, or all_pages true for as many as fit.",
@@ -326,7 +322,7 @@ def test_a_page_that_is_cut_is_not_the_end_also_when_the_provider_has_no_more() 
 
 
 @pytest.mark.parametrize("raw", [True, False])
-def test_an_entry_that_does_not_fit_whole_is_told_by_its_beginning(raw: bool) -> None:
+def test_entry_over_the_limit_is_truncated(raw: bool) -> None:
     entries = [entry(0, message="first"), entry(1, message="x" * 5000)]
     outcome = told(entries, 300, raw=raw)
     line = dump(entries[1]) if raw else describe_entry(entries[1], LOG)
@@ -335,7 +331,7 @@ def test_an_entry_that_does_not_fit_whole_is_told_by_its_beginning(raw: bool) ->
     assert outcome.notes == ("The last 1 of 2 entries.",)
 
 
-def test_who_goes_on_as_advised_reads_every_entry_once_the_large_ones_by_their_beginning() -> None:
+def test_following_the_advice_shows_every_entry_once() -> None:
     sizes = [5, 5, 3000, 5, 400, 400, 3000, 3000, 5]
     entries = [entry(number, message=f"entry {number} {'x' * size}") for number, size in enumerate(sizes)]
     seen: list[str] = []
@@ -354,13 +350,13 @@ def test_who_goes_on_as_advised_reads_every_entry_once_the_large_ones_by_their_b
     assert outcome.notes[0].endswith("this is the end of the list.")
 
 
-def test_of_a_page_all_entries_are_told_that_there_is_room_for() -> None:
+def test_page_shows_all_entries_within_the_limit() -> None:
     outcome = told_page(counted(300), total=300)
     assert numbers(outcome) == list(range(300))
     assert outcome.notes == ("Items 1 to 300 of 300: this is the end of the list.",)
 
 
 @pytest.mark.parametrize("value", [{"detail": "moved"}, "text"])
-def test_an_answer_that_is_no_log_is_shown_as_it_is(value: Any) -> None:
+def test_response_that_is_not_a_log_is_unchanged(value: Any) -> None:
     outcome = read_response(HttpResponse(200, {"content-type": "application/json"}, dump(value).encode()), LOGS)
     assert render_log(outcome, LOG, {"last": 5, "types": ["a"]}, ROOM, None) == outcome

@@ -94,11 +94,11 @@ SUCCEEDED, FAILED, CANCELED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.C
         ),
     ],
 )
-def test_every_state_of_a_provider_is_one_of_ours(provider: str, states: dict[str, RunStatus]) -> None:
+def test_every_native_status_has_a_status(provider: str, states: dict[str, RunStatus]) -> None:
     assert LIFECYCLES[provider].statuses == states
 
 
-def test_a_run_has_ended_when_it_succeeded_failed_or_was_canceled() -> None:
+def test_succeeded_failed_and_canceled_are_terminal() -> None:
     assert {state for state in RunStatus if state.is_terminal} == {SUCCEEDED, FAILED, CANCELED}
 
 
@@ -332,7 +332,7 @@ RUNWAY_RUN: Json = {
         pytest.param(RUNWAY, "deletetask", None, [], id="Runway, no content"),
     ],
 )
-def test_runs_are_found_in_the_answers_that_carry_some(
+def test_runs_are_found_in_responses(
     lifecycle: Lifecycle, operation: str, answer: Any, readings: list[Reading]
 ) -> None:
     assert runs_in_response(lifecycle, operation, answer) == readings
@@ -353,18 +353,18 @@ STATES = {"on": RUNNING, "ok": SUCCEEDED, "bad": FAILED, "off": CANCELED}
 @pytest.mark.parametrize(
     "value", [None, "on", [], [{"status": "on"}], {}, {"id": "r"}, {"status": None}, {"status": 1}, {"status": ["on"]}]
 )
-def test_a_value_without_a_state_is_no_run(value: Any) -> None:
+def test_value_without_status_is_not_a_run(value: Any) -> None:
     assert parse_reading(value, SHAPE, STATES, "r") is None
 
 
 @pytest.mark.parametrize(
     ("told", "run_id"), [({}, "asked"), ({"id": None}, "asked"), ({"id": ""}, "asked"), ({"id": 5}, "asked")]
 )
-def test_a_run_that_does_not_tell_its_id_is_the_one_that_was_asked_for(told: Json, run_id: str) -> None:
+def test_run_without_id_has_the_requested_id(told: Json, run_id: str) -> None:
     assert parse_reading({"status": "on", **told}, SHAPE, STATES, "asked") == Reading(run_id, RUNNING, "on")
 
 
-def test_a_run_keeps_its_own_id() -> None:
+def test_run_keeps_its_own_id() -> None:
     assert parse_reading({"status": "on", "id": "own"}, SHAPE, STATES, "asked") == Reading("own", RUNNING, "on")
 
 
@@ -390,7 +390,7 @@ def test_progress_is_a_ratio_or_none(told: Any, read: float | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["stage", "at"])
-def test_what_should_be_text_and_is_none_is_not_told(name: str) -> None:
+def test_fields_that_are_not_text_are_empty(name: str) -> None:
     assert parse_reading({"status": "on", "id": "r", name: 5}, SHAPE, STATES) == Reading("r", RUNNING, "on")
 
 
@@ -408,7 +408,7 @@ def test_what_should_be_text_and_is_none_is_not_told(name: str) -> None:
         ({"error": {"a": 1}, "code": "X"}, '{"a":1} (X)'),
     ],
 )
-def test_an_error_is_what_its_paths_tell_together(told: Json, error: Any) -> None:
+def test_error_joins_the_values_of_its_paths(told: Json, error: Any) -> None:
     for native, state in (("bad", FAILED), ("off", CANCELED)):
         assert parse_reading({"status": native, "id": "r", **told}, SHAPE, STATES) == Reading(
             "r", state, native, error=error
@@ -416,14 +416,14 @@ def test_an_error_is_what_its_paths_tell_together(told: Json, error: Any) -> Non
 
 
 @pytest.mark.parametrize("native", ["on", "ok", "odd"])
-def test_only_a_run_that_did_not_succeed_has_an_error(native: str) -> None:
+def test_only_failed_and_canceled_runs_have_an_error(native: str) -> None:
     reading = parse_reading({"status": native, "id": "r", "error": "from an earlier try"}, SHAPE, STATES)
     assert reading is not None
     assert reading.error is None
 
 
 @pytest.mark.parametrize(("native", "result"), [("on", None), ("ok", [1]), ("bad", None), ("off", None), ("odd", None)])
-def test_only_a_run_that_succeeded_has_a_result(native: str, result: Any) -> None:
+def test_only_succeeded_runs_have_a_result(native: str, result: Any) -> None:
     reading = parse_reading({"status": native, "id": "r", "out": [1]}, SHAPE, STATES)
     assert reading is not None
     assert reading.result == result
@@ -470,13 +470,11 @@ STATE_EVENT: Json = {
         pytest.param(INNGEST, INNGEST_RUN, None, id="Inngest has no stream"),
     ],
 )
-def test_a_run_is_read_from_the_events_that_tell_of_one(
-    lifecycle: Lifecycle, data: Any, reading: Reading | None
-) -> None:
+def test_run_is_read_from_matching_events(lifecycle: Lifecycle, data: Any, reading: Reading | None) -> None:
     assert run_in_event(lifecycle, data, "asked") == reading
 
 
-def test_what_is_read_is_news_when_it_differs() -> None:
+def test_update_returns_whether_the_reading_changed() -> None:
     watch = Watch(["a"])
     told = [
         Reading("a", QUEUED, "queued"),
@@ -493,7 +491,7 @@ def test_what_is_read_is_news_when_it_differs() -> None:
     assert watch.readings == {"a": told[-1]}
 
 
-def test_the_latest_is_kept_also_when_it_is_no_news() -> None:
+def test_latest_reading_is_kept_without_changes() -> None:
     watch = Watch(["a"])
     watch.update(Reading("a", QUEUED, "queued"))
     assert watch.update(Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z")) is False
@@ -502,7 +500,7 @@ def test_the_latest_is_kept_also_when_it_is_no_news() -> None:
 
 @pytest.mark.parametrize("end", [SUCCEEDED, FAILED, CANCELED])
 @pytest.mark.parametrize("later", RunStatus)
-def test_a_run_that_has_ended_stays_so(end: RunStatus, later: RunStatus) -> None:
+def test_terminal_status_is_kept(end: RunStatus, later: RunStatus) -> None:
     watch = Watch(["a"])
     ended = Reading("a", end, "end")
     assert watch.update(ended)
@@ -510,7 +508,7 @@ def test_a_run_that_has_ended_stays_so(end: RunStatus, later: RunStatus) -> None
     assert watch.readings == {"a": ended}
 
 
-def test_a_run_that_is_not_watched_is_no_news() -> None:
+def test_readings_of_other_runs_are_ignored() -> None:
     watch = Watch(["a"])
     assert not watch.update(Reading("b", SUCCEEDED, "completed"))
     assert (watch.readings, watch.has_ended("b"), watch.is_done) == ({"a": None}, False, False)
@@ -530,7 +528,7 @@ B_DONE, B_GOES_ON = Reading("b", CANCELED, "canceled"), Reading("b", QUEUED, "pe
         ([A_DONE, B_DONE], [], 2, {"all": True, "any": True}),
     ],
 )
-def test_a_watch_is_over_when_all_or_any_of_its_runs_have_ended(
+def test_watch_is_done_when_all_or_any_runs_have_ended(
     readings: list[Reading], pending: list[str], ended: int, over: dict[Until, bool]
 ) -> None:
     for until, is_over in over.items():
@@ -560,13 +558,11 @@ def _id(reading: Reading) -> str:
         (RUNWAY, 200, 10),
     ],
 )
-def test_a_run_is_asked_for_at_its_interval_and_less_often_as_it_ages(
-    lifecycle: Lifecycle, age: float, seconds: float
-) -> None:
+def test_poll_interval_grows_with_the_age_of_the_run(lifecycle: Lifecycle, age: float, seconds: float) -> None:
     assert poll_interval_s(lifecycle, age) == seconds
 
 
-def test_it_is_never_asked_for_more_often_than_its_provider_wants() -> None:
+def test_poll_interval_is_at_least_poll_seconds() -> None:
     slow = Lifecycle("p", RENDER.read, SHAPE, STATES, poll_seconds=60)
     assert [poll_interval_s(slow, age) for age in (0, 10_000)] == [60, 60]
 
@@ -586,7 +582,7 @@ def test_it_is_never_asked_for_more_often_than_its_provider_wants() -> None:
         ("1769850000", 0),
     ],
 )
-def test_a_run_is_as_old_as_its_provider_says(started: str, age: float) -> None:
+def test_run_age_is_computed_from_the_start_time(started: str, age: float) -> None:
     reading = Reading("r", RUNNING, "running", started=started)
     now = datetime(2026, 1, 31, 9, 1, 30, tzinfo=UTC)
     assert run_age_s(reading, now) == age
@@ -611,11 +607,11 @@ def test_a_run_is_as_old_as_its_provider_says(started: str, age: float) -> None:
         (Reading("trn-1", FAILED, "failed", error="one\r\n\ttwo\x1b[31m"), "trn-1: failed, one two [31m"),
     ],
 )
-def test_a_run_is_described_in_one_line(reading: Reading, line: str) -> None:
+def test_run_is_described_in_one_line(reading: Reading, line: str) -> None:
     assert describe_run(reading) == line
 
 
-def test_the_line_of_a_run_is_short() -> None:
+def test_run_line_is_truncated() -> None:
     line = describe_run(Reading("r" * 100, FAILED, "failed", "s" * 100, error=["x\n"] * 100))
     assert (len(line), line.isprintable()) == (MAX_LINE, True)
 
@@ -632,7 +628,7 @@ def test_the_line_of_a_run_is_short() -> None:
         (0, "0"),
     ],
 )
-def test_an_error_is_told_in_its_own_words(error: Any, words: str) -> None:
+def test_error_text_has_name_and_message(error: Any, words: str) -> None:
     assert error_text(error) == words
 
 
@@ -647,18 +643,18 @@ def test_an_error_is_told_in_its_own_words(error: Any, words: str) -> None:
         ([A_DONE, B_DONE], "Runs a: succeeded (completed); b: canceled."),
     ],
 )
-def test_states_are_told_in_our_words_and_in_the_provider_s(readings: list[Reading], line: str) -> None:
+def test_status_line_has_status_and_native_status(readings: list[Reading], line: str) -> None:
     assert status_line(readings) == line
 
 
 @pytest.mark.parametrize(("count", "more"), [(10, ""), (11, "; and 1 more"), (1_510, "; and 1,500 more")])
-def test_of_many_runs_the_first_are_told(count: int, more: str) -> None:
+def test_status_line_lists_the_first_runs(count: int, more: str) -> None:
     line = status_line([Reading(f"r{number}", RUNNING, "running") for number in range(count)])
     assert line == "Runs " + "; ".join(f"r{number}: running" for number in range(MAX_LISTED_RUNS)) + more + "."
 
 
 @pytest.mark.parametrize("text", ["a\nb\x1b[31m", "x" * 1_000_000])
-def test_states_are_one_line_whatever_a_provider_says(text: str) -> None:
+def test_status_line_is_one_line(text: str) -> None:
     line = status_line([Reading(f"r{number}{text}", RunStatus.UNKNOWN, text) for number in range(MAX_LISTED_RUNS)])
     assert line.isprintable()
     assert len(line) < 10_000
@@ -793,13 +789,13 @@ FAILED_NEXT = (
         ),
     ],
 )
-def test_a_wait_for_one_run_returns_its_state_flat(lifecycle: Lifecycle, readings: list[Reading], told: Json) -> None:
+def test_wait_result_of_one_run_is_flat(lifecycle: Lifecycle, readings: list[Reading], told: Json) -> None:
     value = waited(lifecycle, ["r"], *readings)
     expected = {"provider": lifecycle.provider, "run_id": "r", "elapsed_seconds": 12.3, "polls": 3, **told}
     assert value == expected
 
 
-def test_what_is_long_comes_after_what_is_short() -> None:
+def test_wait_result_has_long_fields_last() -> None:
     assert list(waited(RENDER, ["r"], A_DONE)) == [
         "provider",
         "run_id",
@@ -888,13 +884,13 @@ B_RUN = {
         ),
     ],
 )
-def test_a_wait_for_several_runs_returns_each(readings: list[Reading], until: Until, told: Json) -> None:
+def test_wait_result_of_several_runs_lists_each(readings: list[Reading], until: Until, told: Json) -> None:
     value = waited(RENDER, ["a", "b"], *readings, until=until, several=True)
     assert value == {"provider": "render", "elapsed_seconds": 12.3, "polls": 3, **told}
 
 
 @pytest.mark.parametrize("states", [(SUCCEEDED, FAILED), (CANCELED, SUCCEEDED)])
-def test_of_several_runs_that_ended_differently_none_is_said_to_have_ended_like_another(
+def test_wait_result_distinguishes_outcomes_of_several_runs(
     states: tuple[RunStatus, ...],
 ) -> None:
     readings = [Reading(run_id, state, str(state)) for run_id, state in zip("ab", states, strict=True)]
@@ -902,7 +898,7 @@ def test_of_several_runs_that_ended_differently_none_is_said_to_have_ended_like_
     assert told.startswith("All runs have ended, some without success: ")
 
 
-def test_advice_is_given_once_for_each_state_in_the_order_of_their_names() -> None:
+def test_status_hints_are_listed_once_in_order() -> None:
     natives = "edcbad"
     advice = {native: f"Advice on {native}." for native in natives}
     lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, status_hints=advice)
@@ -911,7 +907,7 @@ def test_advice_is_given_once_for_each_state_in_the_order_of_their_names() -> No
     assert told == "Advice on a. Advice on b. Advice on c. Advice on d. Advice on e."
 
 
-def test_advice_on_what_has_ended_is_not_given() -> None:
+def test_status_hints_of_ended_runs_are_omitted() -> None:
     lifecycle = Lifecycle(
         "p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints={"ok": "Wrong.", "on": "Right."}
     )
@@ -919,12 +915,12 @@ def test_advice_on_what_has_ended_is_not_given() -> None:
     assert waited(lifecycle, ["a", "b"], *readings, several=True)["next"] == "Right."
 
 
-def test_an_array_of_one_id_is_answered_by_a_list_of_one() -> None:
+def test_array_of_one_id_returns_a_list() -> None:
     value = waited(RENDER, ["a"], A_DONE, several=True)
     assert (value["runs"], value["next"]) == ([A_RUN], "The run has succeeded: no further call is needed.")
 
 
-def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
+def test_interrupted_wait_has_a_reason() -> None:
     watch = Watch(["a"])
     watch.update(Reading("a", RUNNING, "running"))
     value = wait_result(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider returned 503")
@@ -934,7 +930,7 @@ def test_a_wait_that_broke_off_says_why_and_is_no_end() -> None:
     assert value["next"] == "Waiting was interrupted: call render-wait-for-run again later."
 
 
-def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> None:
+def test_unknown_native_status_asks_to_read_the_run() -> None:
     readings = [
         Reading("a", RunStatus.UNKNOWN, "odd"),
         Reading("b", RunStatus.UNKNOWN, "new"),
@@ -1058,7 +1054,7 @@ def test_of_a_state_that_nobody_knows_it_is_not_said_whether_it_is_an_end() -> N
         ),
     ],
 )
-def test_cancelling_tells_whether_it_ended_the_run(
+def test_cancel_result_reports_what_happened(
     before: Reading, after: Reading, answer: Any, guard: str, was_accepted: bool, told: Json
 ) -> None:
     cancel = replace(RENDER.cancels[0], confirm_argument=guard, confirm_effect="deleted together with its output")
@@ -1076,12 +1072,12 @@ def test_cancelling_tells_whether_it_ended_the_run(
     assert list(value)[-1] == "next"
 
 
-def test_what_a_wait_returns_is_described_by_a_schema() -> None:
+def test_wait_schema_is_valid() -> None:
     Draft202012Validator.check_schema(dict(WAIT_SCHEMA))
     assert WAIT_SCHEMA["properties"]["status"]["enum"] == list(RunStatus)
 
 
-def test_a_run_may_be_each_of_a_list() -> None:
+def test_runs_are_found_in_a_list() -> None:
     lifecycle = Lifecycle("p", RENDER.read, SHAPE, STATES, runs_in={"op": (EACH,)})
     answer = parse('[{"id":"a","status":"on"},{"id":"b"},{"id":"c","status":"ok"}]')
     assert [reading.run_id for reading in runs_in_response(lifecycle, "op", answer)] == ["a", "c"]
