@@ -23,6 +23,7 @@ COMMANDS = {
     "tools": "list the tools",
     "call": "call one tool",
     "check": "check capability files",
+    "schema": "print the JSON Schema of capability files or overlays",
     "simulate": "run the four simulated providers on one loopback port",
     "demo": "show the main job offline",
 }
@@ -73,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("files", metavar="FILE", nargs="*", help="files or folders; none: those served")
             command.add_argument("--json", action="store_true", help="the findings as JSON")
             command.add_argument("--env", action="store_true", help="say which variables are not set, too")
+        elif name == "schema":
+            command.add_argument("schema", choices=("capability", "overlay"), help="the kind of file")
         elif name == "simulate":
             command.add_argument("--port", type=int, default=SIMULATOR_PORT, help=f"default: {SIMULATOR_PORT}; 0: any")
         _add_options(command, name)
@@ -134,6 +137,13 @@ def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
     for tool in tools:
         say(f"{tool.name:<{width}}  {_hint_words(tool):<11}  {tool.title}")
     say(_count(tools), file=sys.stderr)
+    return 0
+
+
+def _schema(_: Settings, parsed: dict[str, Any]) -> int:
+    from mcp_taskruns.loading.schemas import format_schema
+
+    sys.stdout.write(format_schema(parsed["schema"]))
     return 0
 
 
@@ -240,4 +250,12 @@ def _demo(_: Settings, __: dict[str, Any]) -> int:
     return _run_async(show, say)
 
 
-_RUN = {"serve": _serve, "tools": _tools, "call": _call, "check": _check, "simulate": _simulate, "demo": _demo}
+_RUN = {
+    "serve": _serve,
+    "tools": _tools,
+    "call": _call,
+    "check": _check,
+    "schema": _schema,
+    "simulate": _simulate,
+    "demo": _demo,
+}

@@ -119,7 +119,9 @@ class Note(StrictModel):
     """A note that is added to responses that match a condition."""
 
     when: When = {}
+    """The condition on the response; default: all responses."""
     text: str
+    """The note."""
 
 
 class OperationKeywords(BaseModel):
@@ -138,6 +140,7 @@ class OperationKeywords(BaseModel):
     log: LogKeywords | None = None
     upload: UploadKeywords | None = None
     notes: tuple[Note, ...] = ()
+    """Notes that are added to responses that match a condition."""
     returns_file: bool = False
     """Whether the response is a user's file, to be returned unchanged."""
 
@@ -159,9 +162,11 @@ class ErrorRuleKeywords(StrictModel):
     status: StatusCodes = ()
     """HTTP status codes; default: all."""
     when: When = {}
+    """The condition on the body of the response; default: all."""
     message_matches: str = ""
     """A regular expression that is searched in the provider's message."""
     kind: Kind | None = None
+    """The kind of the error; default: decided by the status code."""
     hint: str = ""
     """What to do; `{name}` is replaced by the group of that name, `{credential}` by the credential's variable."""
     retryable: bool | None = None
@@ -172,7 +177,9 @@ class RateLimit(StrictModel):
     """At most this many requests in any period of this length."""
 
     requests: int = Field(gt=0)
+    """The number of requests."""
     per_seconds: float = Field(gt=0)
+    """The length of the period in seconds."""
     applies_to: Literal["reads", "writes", "all"] = "all"
     """`reads`: GET, HEAD and OPTIONS; `writes`: other methods."""
 
@@ -181,8 +188,9 @@ class RunCallKeywords(StrictModel):
     """An operation on one run."""
 
     operation: str
+    """The name of the operation."""
     run_id_argument: str = ""
-    """The argument that takes the run's id; default: that of `read`."""
+    """The argument that takes the run's id; required for `read`, otherwise that of `read` by default."""
 
 
 class RunThenKeywords(RunCallKeywords):
@@ -196,20 +204,26 @@ class RunFieldsKeywords(StrictModel):
     """Paths to the fields of a run, from the run."""
 
     id: JsonPath = ""
+    """The run's id (required)."""
     status: JsonPath = ""
+    """The provider's status of the run (required)."""
     stage: JsonPath = ""
+    """A text that refines the status while the run is active."""
     progress: JsonPath = ""
     """A ratio from 0 to 1."""
     result: JsonPath = ""
+    """The output of a run that succeeded."""
     error: Names = ()
-    """One or more paths, whose texts are joined."""
+    """The error of a run that failed: one or more paths, whose texts are joined."""
     started_at: JsonPath = ""
+    """An ISO 8601 timestamp; older runs are polled less often."""
 
 
 class RunStreamKeywords(StrictModel):
     """The operation whose events report changes of runs."""
 
     operation: str
+    """The name of the operation."""
     run_ids_argument: str
     """The argument that takes the id of the run, or the list of ids."""
     when: When = {}
@@ -285,7 +299,9 @@ class ConsumedKeywords(BaseModel):
     errors: Annotated[dict[str, ErrorRuleKeywords], without_nulls] = Field({})
     """Error rules by name; the first that matches counts, in the order of the file."""
     rate_limits: tuple[RateLimit, ...] = ()
+    """Limits that the server keeps to, each for a kind of request."""
     max_concurrent_requests: int | None = Field(None, gt=0)
+    """How many requests the server sends at once; default: 100."""
     runs: RunsKeywords | None = None
 
 
