@@ -87,7 +87,7 @@ async def serve(settings: Settings, announce: Tell) -> None:
         gateway = build_gateway(effective, problems.append)
         for told in (*map(not_served, problems), *gateway.catalog.notes):
             announce(told)
-        configure_logging(effective, gateway.mask)
+        configure_logging(effective, gateway.redactor)
         async with _watched(gateway, effective, problems, announce):
             if effective.transport == "http" or effective.rest:
                 await _serve_sockets(gateway, effective, announce)

@@ -174,7 +174,7 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
 
     async with simulated(settings) as effective:
         gateway = build_gateway(effective, lambda problem: say(not_served(problem), file=sys.stderr))
-        configure_logging(effective, gateway.mask)
+        configure_logging(effective, gateway.redactor)
         try:
             outcome = await gateway.call(name, arguments, report)
         except UnknownTool:
@@ -184,7 +184,7 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
             advice = f"did you mean {close[0]}?" if close else "`mcp-taskruns tools` lists them"
             raise SettingsError(f"there is no tool {name!r} among those chosen; {advice}") from None
         except CallError as exc:
-            say(gateway.mask.redact_text(f"{exc.to_line()}\n{dump(exc.to_json())}"), file=sys.stderr)
+            say(gateway.redactor.redact_text(f"{exc.to_line()}\n{dump(exc.to_json())}"), file=sys.stderr)
             return 1
         finally:
             await gateway.aclose()

@@ -22,10 +22,10 @@ from mcp.client.stdio import StdioServerParameters
 from mcp_taskruns.cli import COMMANDS, build_parser
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, RequestKind
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.engine.client import MAX_RETRIES
-from mcp_taskruns.engine.gateway import MAX_STRUCTURED
 from mcp_taskruns.engine.paginate import MAX_PAGES
-from mcp_taskruns.engine.rate_limits import MAX_AT_ONCE, MAX_STREAMS
+from mcp_taskruns.engine.rate_limits import MAX_REQUESTS, MAX_STREAMS
+from mcp_taskruns.engine.results import MAX_STRUCTURED_CHARS
+from mcp_taskruns.engine.retries import MAX_RETRIES
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.settings import PREFIX, flag_of, options, variable_of
 from tests.timing import PATIENCE
@@ -188,9 +188,9 @@ def test_documented_rates_are_those_of_the_overlays() -> None:
 @pytest.mark.parametrize(
     ("page", "bound"),
     [
-        ("docs/errors.md", f"at most {MAX_AT_ONCE} requests and {MAX_STREAMS} streams open at each provider"),
+        ("docs/errors.md", f"at most {MAX_REQUESTS} requests and {MAX_STREAMS} streams open at each provider"),
         ("docs/errors.md", "three times at most"),
-        ("docs/tools.md", f"Structured content over {MAX_STRUCTURED:,} characters"),
+        ("docs/tools.md", f"Structured content over {MAX_STRUCTURED_CHARS:,} characters"),
         ("docs/tools.md", f"by the time of a wait, and to {MAX_PAGES}."),
     ],
 )

@@ -67,8 +67,8 @@ def test_call_error_as_json_includes_all_known_fields() -> None:
 
 def test_replace_returns_a_changed_copy_of_the_same_class() -> None:
     error = ProviderError("failed", kind="rate_limited", hint="Wait.", status=429, retryable=True, retry_after_s=2.0)
-    copy = error.replace(message="failed (3 tries)", retryable=False)
+    copy = error.replace(message="failed (3 attempts)", retryable=False)
     assert type(copy) is ProviderError
-    assert str(copy) == copy.message == "failed (3 tries)"
-    assert copy.to_json() == {**error.to_json(), "message": "failed (3 tries)", "retryable": False}
+    assert str(copy) == copy.message == "failed (3 attempts)"
+    assert copy.to_json() == {**error.to_json(), "message": "failed (3 attempts)", "retryable": False}
     assert (error.message, error.retryable) == ("failed", True)

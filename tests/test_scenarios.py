@@ -14,7 +14,7 @@ import pytest
 from mcp.client import Client
 from mcp.types import CallToolResult, TextContent
 
-from mcp_taskruns.engine import client as exchange
+from mcp_taskruns.engine import retries
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
 from tests.clients import Door, Era, open_client
@@ -226,8 +226,8 @@ def planted_in(text: str) -> list[str]:
 USUAL_COMMAND = ("-m", "mcp_taskruns")
 COMMAND_WITHOUT_BACKOFF = (
     "-c",
-    "from mcp_taskruns import __main__; from mcp_taskruns.engine import client; "
-    "client.backoff = lambda *_: 0.0; __main__.main()",
+    "from mcp_taskruns import __main__; from mcp_taskruns.engine import retries; "
+    "retries.backoff = lambda *_: 0.0; __main__.main()",
 )
 """A server that retries without backoff."""
 
@@ -265,7 +265,7 @@ async def test_missing_credential_names_its_variable(door: Door, simulated: dict
 
 @pytest.mark.parametrize("door", ["stdio", "http"])
 async def test_unreachable_provider_is_a_retryable_error(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "backoff", lambda *_: 0.0)
+    monkeypatch.setattr(retries, "backoff", lambda *_: 0.0)
     unused = "http://127.0.0.1:9"  # the discard port, on which nothing listens
     addresses = {f"{name}_BASE_URL": unused for name in VARIABLES.values()}
     texts, log = await errors_and_log(PLANTED | addresses, door, COMMAND_WITHOUT_BACKOFF)

@@ -602,7 +602,7 @@ class Soak:
     def __str__(self) -> str:
         kinds = Counter(call.error["kind"] if call.error else "success" for call in self.calls)
         faults = Counter(sent.fault or "none" for sent in self.wire.sent)
-        again = sum("trying again" in line for call in self.calls for _, line in call.progress)
+        again = sum("retrying" in line for call in self.calls for _, line in call.progress)
         longest = max(self.calls, key=lambda call: call.seconds)
         return (
             f"seed {self.seed}: {len(self.calls):,} calls: {dict(kinds)}; {len(self.wire.sent):,} requests, "

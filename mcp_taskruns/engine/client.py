@@ -1,174 +1,156 @@
-"""A request to a provider and its answer: bounded in time, within the provider's limits, free of secrets."""
+"""The client of the providers: the only way to send a request to one.
+
+Retries, deadlines, rate limits and redaction happen here and nowhere else: no caller sees a body or an event that is
+not redacted.
+"""
 
 import logging
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from itertools import chain
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from mcp_taskruns.core.calls.bodies import Part, encode_multipart
+from mcp_taskruns.core.calls.errors import unknown_outcome_hint
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import File, HttpRequest, build_form_request, build_request, credential_values
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.core.model.limits import Limits
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
-from mcp_taskruns.engine.rate_limits import Tell, Throttle, pause, silent
+from mcp_taskruns.core.runs.events import Event
+from mcp_taskruns.engine.progress import Notify, ignore
+from mcp_taskruns.engine.rate_limits import RateLimiter, Slot
+from mcp_taskruns.engine.retries import MAX_RETRIES, Attempts
 from mcp_taskruns.errors import CallError, ProviderError, UpstreamError
 from mcp_taskruns.settings import Settings
 
 if TYPE_CHECKING:
-    from mcp_taskruns.engine.transport import Upstream, UpstreamAnswer
+    import httpx
 
-MAX_RETRIES = 3
+    from mcp_taskruns.engine.exchange import Exchange, OpenResponse
 
-RETRIED = frozenset({429, 502, 503, 504})
-"""Refusals that a moment later may be none."""
-
-STORAGE_ERRORS = (ErrorRule(hint="The form may be too old, or the file not what it was made for: prepare it again."),)
-
-Follow = Callable[["UpstreamAnswer"], Awaitable[CallResult]]
+STORAGE_ERRORS = (
+    ErrorRule(
+        hint="The form may have expired, or the file is not the one it was issued for: prepare the upload again."
+    ),
+)
 
 logger = logging.getLogger(__name__)
 
 
-class Exchange:
-    """Calls operations for everybody of this process."""
+class EventStream:
+    """The redacted events of one connection, keep-alives included.
 
-    def __init__(self, settings: Settings, operations: Iterable[Operation]) -> None:
+    Iterating raises UpstreamError when the connection is lost, or the body is not an event stream. `last_event_id` is
+    the last id as it was received: it goes back to the provider and nowhere else.
+    """
+
+    def __init__(self, response: "OpenResponse", redactor: Redactor) -> None:
+        self.last_event_id = ""
+        self._response = response
+        self._redact = redactor.redact_text
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._response.aclose()
+
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._response.events()) as events:
+            async for event in events:
+                self.last_event_id = event.id
+                yield replace(
+                    event,
+                    data=self._redact(event.data),
+                    event=self._redact(event.event),
+                    id=self._redact(event.id),
+                )
+
+
+class Client:
+    """Sends the requests of all calls of this process.
+
+    `transport` carries the requests; by default connections of our own (`engine.transport`). `settings.timeout` bounds
+    one call with its retries, unless its operation says otherwise.
+    """
+
+    def __init__(
+        self, settings: Settings, operations: Iterable[Operation], transport: "httpx.AsyncBaseTransport | None" = None
+    ) -> None:
         self.settings = settings
-        self.mask = Redactor(settings.tokens)
-        self._upstream: Upstream | None = None
-        self._throttles: dict[str, Throttle] = {}
-        self.adopt(operations)
+        self.redactor = Redactor(settings.tokens)
+        self._transport = transport
+        self._exchange: Exchange | None = None
+        self._rate_limiters: dict[str, RateLimiter] = {}
+        self.add_operations(operations)
 
-    def adopt(self, operations: Iterable[Operation]) -> None:
-        """Let these operations be called from now on: their secrets are masked, their limits kept."""
+    def add_operations(self, operations: Iterable[Operation]) -> None:
+        """Prepare for calls of these operations: redact their credentials, and forget rate limits that changed."""
         limits: dict[str, set[Limits]] = {}
         credentials = {}
         for operation in operations:
             limits.setdefault(operation.provider, set()).add(operation.limits)
             credentials[(operation.authentication, *operation.credentials())] = operation
         values = (credential_values(operation, self.settings.environment) for operation in credentials.values())
-        self.mask.add(chain.from_iterable(values))
-        kept = {name: throttle for name, throttle in self._throttles.items() if throttle.limits in limits.get(name, ())}
-        self._throttles = kept
+        self.redactor.add(chain.from_iterable(values))
+        self._rate_limiters = {
+            name: limiter for name, limiter in self._rate_limiters.items() if limiter.limits in limits.get(name, ())
+        }
+
+    @asynccontextmanager
+    async def open(
+        self,
+        operation: Operation,
+        arguments: Mapping[str, Any],
+        *,
+        notify: Notify = ignore,
+        repeatable: bool | None = None,
+    ) -> AsyncIterator[CallResult | EventStream]:
+        """Call an operation; yield its complete result, or its event stream if the provider returns one.
+
+        A lost connection or a busy provider leads to retries where these are safe: `repeatable` overrides the
+        operation's own word. `notify` receives a line about each delay. Raises CallError when the request cannot be
+        sent, gets no response in time, or is refused.
+        """
+        if repeatable is not None:
+            operation = replace(operation, safe_to_retry=repeatable)
+        request = build_request(operation, arguments, self.settings.environment)
+        async with AsyncExitStack() as connection:
+            yield await _Call(self, operation, request, notify).send(connection)
 
     async def fetch(
         self,
         operation: Operation,
         arguments: Mapping[str, Any],
-        follow: Follow | None = None,
         *,
-        tell: Tell = silent,
+        notify: Notify = ignore,
         repeatable: bool | None = None,
         max_retries: int = MAX_RETRIES,
     ) -> CallResult:
-        """The outcome of a request; an answer that is an event stream is what `follow` makes of it.
-
-        What passes (a lost connection, a provider that is busy) is tried again within the time that a call has, where
-        that is safe: `repeatable` says so instead of the operation. `tell` is told of waiting. Raises CallError: what
-        cannot be sent, what does not arrive in time, and what the provider refuses.
-        """
-        request = build_request(operation, arguments, self.settings.environment)
+        """Call an operation and return its complete result; an event stream is read as text. Raises CallError."""
         if repeatable is not None:
-            operation, request = replace(operation, safe_to_retry=repeatable), replace(request, repeatable=repeatable)
-        return await self._send(request, operation, follow, tell, max_retries)
+            operation = replace(operation, safe_to_retry=repeatable)
+        request = build_request(operation, arguments, self.settings.environment)
+        return await self._fetch(_Call(self, operation, request, notify, max_retries=max_retries, is_streaming=False))
 
-    async def post_form(self, operation: Operation, form: Any, file: File, *, tell: Tell = silent) -> CallResult:
-        """Send a file to a presigned form, `{url, fields}`, that came in an answer of the operation.
+    async def post_form(self, operation: Operation, form: Any, file: File, *, notify: Notify = ignore) -> CallResult:
+        """Send a file to a presigned form, `{url, fields}`, from a response of the operation.
 
-        No credential goes with it: the form holds what it needs. Raises CallError.
+        The form holds its own credential; the provider's is not sent. Raises CallError.
         """
-        place = f"{operation.provider}'s storage"
+        storage = f"{operation.provider}'s storage"
         fields = form.get("fields") if isinstance(form, Mapping) else None
         if not isinstance(fields, Mapping) or not all(isinstance(value, str) for value in fields.values()):
-            raise UpstreamError(f"{operation.provider} did not say how the file is sent", hint="Report this.")
+            raise UpstreamError(f"{operation.provider} returned no usable upload form", hint="Please report this.")
         parts = [Part(name, value.encode()) for name, value in fields.items()]
         parts.append(Part("file", file.content, file.name, file.media_type or "application/octet-stream"))
-        request = build_form_request(place, str(form.get("url")), *encode_multipart(parts))
-        storage = Operation(
-            f"{operation.name} form", place, "POST", operation.base, (), errors=STORAGE_ERRORS, safe_to_retry=True
+        request = build_form_request(storage, str(form.get("url")), *encode_multipart(parts))
+        upload = Operation(
+            f"{operation.name} form", storage, "POST", operation.base, (), errors=STORAGE_ERRORS, safe_to_retry=True
         )
-        return await self._send(request, storage, None, tell, MAX_RETRIES)
-
-    async def _send(
-        self, request: HttpRequest, operation: Operation, follow: Follow | None, tell: Tell, max_retries: int
-    ) -> CallResult:
-        seconds = operation.timeout_s or self.settings.timeout
-        deadline = anyio.current_time() + seconds
-        throttle = self._throttle(operation)
-        tries = 0
-        failure: CallError | None = None
-        while True:
-            try:
-                await throttle.turn(reads=operation.is_safe, deadline=deadline, tell=tell)
-            except UpstreamError:
-                if failure is None:
-                    raise
-                raise _counted(failure, tries) from None  # what happened, and not that there is no other try
-            if failure is not None and anyio.current_time() >= deadline:
-                raise _counted(failure, tries)
-            tries += 1
-            try:
-                async with throttle.place(is_stream=operation.is_stream, deadline=deadline, tell=tell):
-                    whole = await self._exchange(request, follow, deadline, seconds)
-                return whole if isinstance(whole, CallResult) else self._told(whole, operation, request)
-            except CallError as exc:
-                wait = None
-                if tries <= max_retries and _may_pass(exc, request):
-                    wait = exc.retry_after_s or backoff(tries)
-                if wait is None or anyio.current_time() + wait >= deadline:
-                    raise _counted(exc, tries) from exc.__cause__
-                failure = exc
-                reason = f"{exc.message.removesuffix('.')}; trying again ({tries} of {max_retries})"
-            await pause(wait, reason, tell)
-
-    async def _exchange(
-        self, request: HttpRequest, follow: Follow | None, deadline: float, seconds: float
-    ) -> HttpResponse | CallResult:
-        """The whole answer; of an event stream what `follow` makes of it, which has bounds of its own."""
-        began = anyio.current_time()
-        try:
-            with anyio.fail_after(deadline - began) as bound:
-                async with self._open_upstream().send(request) as answer:
-                    if follow is not None and answer.is_event_stream:
-                        bound.deadline = inf
-                        return await follow(answer)
-                    whole = await answer.read()
-        except TimeoutError as exc:
-            raise self._timed_out(request, seconds) from exc
-        took = anyio.current_time() - began
-        logger.debug("answered provider=%s status=%d seconds=%.3f", request.provider, whole.status, took)
-        return whole
-
-    def _told(self, whole: HttpResponse, operation: Operation, request: HttpRequest) -> CallResult:
-        outcome = self._read(whole, operation)
-        if operation.is_stream and whole.body and outcome.value is None:
-            raise self._no_stream(request, whole.status)
-        return outcome
-
-    def _read(self, whole: HttpResponse, operation: Operation) -> CallResult:
-        """What an answer means. A provider that refuses because of its rate is left alone for as long as it says."""
-        masked = replace(whole, body=self.mask.redact_bytes(whole.body))
-        try:
-            return read_response(masked, operation, reveal=self.settings.reveal_secrets)
-        except ProviderError as exc:
-            if exc.kind == "rate_limited" and exc.retry_after_s:
-                self._throttle(operation).hold(reads=operation.is_safe, seconds=exc.retry_after_s)
-            raise
-
-    def _throttle(self, operation: Operation) -> Throttle:
-        throttle = self._throttles.get(operation.provider)
-        if throttle is None:
-            has_rates = not self.settings.no_rate_limits
-            throttle = Throttle(operation.provider, operation.limits, has_rates=has_rates)
-            self._throttles[operation.provider] = throttle
-        return throttle
+        return await self._fetch(_Call(self, upload, request, notify, is_streaming=False))
 
     @asynccontextmanager
     async def open_stream(
@@ -178,95 +160,164 @@ class Exchange:
         *,
         last_event_id: str = "",
         seconds: float | None = None,
-        has_place: bool = False,
-    ) -> "AsyncIterator[UpstreamAnswer]":
-        """The event stream of an operation, from after `last_event_id` where the server knows it.
+        slot: Slot = Slot.STREAM,
+    ) -> AsyncIterator[EventStream]:
+        """Yield the event stream of an operation, from after `last_event_id` where the provider supports that.
 
-        Opening it takes `seconds` at most, or as long as any request. `has_place`: it takes the place of one that the
-        call has followed. Raises CallError, also for an answer that is no event stream.
+        Tries once, for at most `seconds`. `slot`: NONE if the call holds the slot of an earlier connection. Raises
+        CallError, also for a response that is not an event stream.
         """
-        within = min(self.settings.timeout, seconds or inf)
-        deadline = anyio.current_time() + within
         request = build_request(operation, arguments, self.settings.environment)
         if last_event_id.isascii() and last_event_id.isprintable() and last_event_id:
-            kept = [(name, value) for name, value in request.headers if name.lower() != "last-event-id"]
-            request = replace(request, headers=(*kept, ("Last-Event-ID", last_event_id)))
-        throttle = self._throttle(operation)
-        await throttle.turn(reads=operation.is_safe, deadline=deadline, tell=silent)
-        async with (
-            nullcontext() if has_place else throttle.place(is_stream=True, deadline=deadline, tell=silent),
-            self._opened(request, deadline, within) as answer,
-        ):
-            if not answer.is_event_stream:
-                try:
-                    with anyio.fail_after(self.settings.timeout):
-                        whole = await answer.read()
-                except TimeoutError as exc:
-                    raise self._timed_out(request, self.settings.timeout) from exc
-                self._read(whole, operation)
-                raise self._no_stream(request, whole.status)
-            yield answer
+            headers = [(name, value) for name, value in request.headers if name.lower() != "last-event-id"]
+            request = replace(request, headers=(*headers, ("Last-Event-ID", last_event_id)))
+        timeout = min(self.settings.timeout, seconds or self.settings.timeout)
+        async with AsyncExitStack() as connection:
+            call = _Call(self, operation, request, ignore, max_retries=0, timeout=timeout, slot=slot)
+            opened = await call.send(connection)
+            if not isinstance(opened, EventStream):
+                raise no_stream(request, opened.status)
+            yield opened
 
-    @asynccontextmanager
-    async def _opened(self, request: HttpRequest, deadline: float, seconds: float) -> "AsyncIterator[UpstreamAnswer]":
-        sending = self._open_upstream().send(request)
-        try:
-            with anyio.fail_after(deadline - anyio.current_time()):
-                answer = await sending.__aenter__()
-        except TimeoutError as exc:
-            raise self._timed_out(request, seconds) from exc
-        try:
-            yield answer
-        finally:
-            await sending.__aexit__(None, None, None)
+    async def _fetch(self, call: "_Call") -> CallResult:
+        async with AsyncExitStack() as connection:
+            result = await call.send(connection)
+            assert isinstance(result, CallResult)
+            return result
 
-    def redact_result(self, outcome: CallResult) -> CallResult:
-        """The outcome masked once more: what was decoded since its answer entered may spell a secret anew."""
+    def rate_limiter(self, operation: Operation) -> RateLimiter:
+        """Return the rate limiter of the operation's provider."""
+        limiter = self._rate_limiters.get(operation.provider)
+        if limiter is None:
+            has_rates = not self.settings.no_rate_limits
+            limiter = RateLimiter(operation.provider, operation.limits, has_rates=has_rates)
+            self._rate_limiters[operation.provider] = limiter
+        return limiter
+
+    def exchange(self) -> "Exchange":
+        """Return the HTTP exchange, which the first call opens."""
+        if self._exchange is None:
+            # httpx and aiohttp take 0.2 s to import: the first call pays for them, not the start.
+            from mcp_taskruns.engine.exchange import Exchange
+
+            self._exchange = Exchange(self.settings.timeout, self._transport)
+        return self._exchange
+
+    def redact_result(self, result: CallResult) -> CallResult:
+        """Redact a result once more: decoding may have spelled out a secret that the raw body only encoded."""
+        redact = self.redactor.redact_plain_text
         return replace(
-            outcome,
-            text=self.mask.redact_plain_text(outcome.text),
-            media_type=self.mask.redact_plain_text(outcome.media_type),
-            notes=tuple(map(self.mask.redact_plain_text, outcome.notes)),
+            result,
+            text=redact(result.text),
+            media_type=redact(result.media_type),
+            notes=tuple(map(redact, result.notes)),
         )
 
     async def aclose(self) -> None:
-        """Hang up on the providers."""
-        if self._upstream is not None:
-            upstream, self._upstream = self._upstream, None
-            await upstream.aclose()
+        """Close all connections."""
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            await exchange.aclose()
 
-    def _open_upstream(self) -> "Upstream":
-        if self._upstream is None:
-            # The HTTP client takes 150 ms to import: paid by the first call, not by the start.
-            from mcp_taskruns.engine.transport import Upstream
 
-            self._upstream = Upstream(self.settings.timeout)
-        return self._upstream
+class _Call:
+    """One call of an operation: its request, sent as often as is safe and necessary.
 
-    def _no_stream(self, request: HttpRequest, status: int) -> UpstreamError:
+    `timeout` bounds all attempts together, in seconds. `is_streaming`: an event stream is returned open, not read.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        operation: Operation,
+        request: HttpRequest,
+        notify: Notify,
+        *,
+        max_retries: int = MAX_RETRIES,
+        timeout: float | None = None,
+        slot: Slot | None = None,
+        is_streaming: bool = True,
+    ) -> None:
+        self._client = client
+        self._operation = operation
+        self._request = request
+        self._notify = notify
+        self._max_retries = max_retries
+        self._timeout = timeout or operation.timeout_s or client.settings.timeout
+        self._slot = slot or (Slot.STREAM if operation.is_stream else Slot.REQUEST)
+        self._is_streaming = is_streaming
+        self._rate_limiter = client.rate_limiter(operation)
+
+    async def send(self, connection: AsyncExitStack) -> CallResult | EventStream:
+        """Send the request until an attempt succeeds. `connection` closes what the result still needs."""
+        deadline = anyio.current_time() + self._timeout
+        attempts = Attempts(
+            deadline=deadline,
+            max_retries=self._max_retries,
+            is_repeatable=self._request.repeatable,
+            notify=self._notify,
+        )
+        while True:
+            try:
+                await self._rate_limiter.take_token(
+                    self._operation.request_kind, deadline=deadline, notify=self._notify
+                )
+            except UpstreamError as exc:
+                raise attempts.give_up(exc) from exc.__cause__
+            try:
+                async with AsyncExitStack() as attempt:
+                    result = await self._attempt(attempt, deadline)
+                    connection.push_async_exit(attempt.pop_all())
+                    return result
+            except CallError as exc:
+                await attempts.wait(exc)
+
+    async def _attempt(self, connection: AsyncExitStack, deadline: float) -> CallResult | EventStream:
+        await connection.enter_async_context(
+            self._rate_limiter.slot(self._slot, deadline=deadline, notify=self._notify)
+        )
+        exchange = self._client.exchange()
+        started_at = anyio.current_time()
+        try:
+            with anyio.fail_after(deadline - started_at):
+                response = await connection.enter_async_context(exchange.send(self._request))
+                if self._is_streaming and response.is_event_stream:
+                    return EventStream(response, self._client.redactor)
+                complete = await response.read(is_file=self._operation.returns_file)
+        except TimeoutError as exc:
+            raise self._timeout_error() from exc
+        await connection.aclose()  # frees the slot
+        elapsed = anyio.current_time() - started_at
+        logger.debug("response provider=%s status=%d seconds=%.3f", self._request.provider, complete.status, elapsed)
+        return self._read(complete)
+
+    def _read(self, response: HttpResponse) -> CallResult:
+        """Return the result of a response. A provider that returned 429 is left alone for as long as it asks."""
+        operation, settings = self._operation, self._client.settings
+        redacted = replace(response, body=self._client.redactor.redact_bytes(response.body))
+        try:
+            result = read_response(redacted, operation, reveal=settings.reveal_secrets)
+        except ProviderError as exc:
+            if exc.kind == "rate_limited" and exc.retry_after_s:
+                self._rate_limiter.hold(operation.request_kind, exc.retry_after_s)
+            raise
+        if operation.is_stream and response.body and result.value is None:
+            raise no_stream(self._request, response.status)
+        return result
+
+    def _timeout_error(self) -> UpstreamError:
+        request = self._request
         return UpstreamError(
-            f"{request.provider} answered {status} without an event stream",
-            hint="Nothing was changed: read how things stand with another tool.",
+            f"{request.provider} did not respond within {self._timeout:g} s",
+            kind="timeout",
+            hint=unknown_outcome_hint(is_safe=request.method in {"GET", "HEAD"}, is_repeatable=request.repeatable),
+            retryable=request.repeatable,
         )
 
-    def _timed_out(self, request: HttpRequest, seconds: float) -> UpstreamError:
-        from mcp_taskruns.engine.transport import timed_out
 
-        return timed_out(request, seconds)
-
-
-def _counted(failure: CallError, tries: int) -> CallError:
-    failure.message += f" ({tries} tries)" if tries > 1 else ""
-    return failure
-
-
-def _may_pass(failure: CallError, request: HttpRequest) -> bool:
-    """Whether the same request may succeed in a moment, and to send it again is safe."""
-    if isinstance(failure, UpstreamError):
-        return failure.retryable  # which it is not when the request may have arrived, and must not arrive twice
-    return request.repeatable and failure.retryable and failure.status in RETRIED
-
-
-def backoff(attempt: int, longest: float = inf) -> float:
-    """The seconds before trying again after so many failures: exponential, with full jitter, from one second on."""
-    return random.uniform(0, min(2.0 ** (attempt - 1), longest))
+def no_stream(request: HttpRequest, status: int) -> UpstreamError:
+    """Return the error of a response that should have been an event stream."""
+    return UpstreamError(
+        f"{request.provider} returned {status} without an event stream",
+        hint="Nothing was changed. Read the run's status with another tool.",
+    )

@@ -1,316 +1,286 @@
-"""The one way from a tool's name and arguments to an outcome."""
+"""The way from a tool's name and arguments to a result; all servers call tools through it."""
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.core.calls.pages import Page, read_page, render_page
+from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import path_arguments
-from mcp_taskruns.core.calls.response import CallResult, truncate_result
-from mcp_taskruns.core.calls.truncation import truncate
+from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.uploads import extract_files
-from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, UNTIL, WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.events import Event
 from mcp_taskruns.core.runs.logs import render_log
-from mcp_taskruns.core.runs.messages import matches_schema, status_line
+from mcp_taskruns.core.runs.messages import status_line
 from mcp_taskruns.core.runs.reading import runs_in_response
-from mcp_taskruns.engine.client import Exchange
+from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.paginate import read_pages
-from mcp_taskruns.engine.progress import Report, Reporter, reporting
+from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
+from mcp_taskruns.engine.results import finish_result
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
-from mcp_taskruns.engine.runs.follow import events_of, follow, follow_answer
+from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
 from mcp_taskruns.engine.runs.start import start_run
-from mcp_taskruns.engine.runs.wait import total_of, wait_for_runs
+from mcp_taskruns.engine.runs.wait import progress_total, wait_for_runs
 from mcp_taskruns.engine.upload import upload_files
 from mcp_taskruns.errors import InvalidArguments, UnknownTool, UpstreamError
 from mcp_taskruns.loading.catalog import Catalog
 from mcp_taskruns.settings import Settings
 
-if TYPE_CHECKING:
-    from mcp_taskruns.engine.transport import UpstreamAnswer
-
-MAX_STRUCTURED = 20_000
-"""Characters of the object beside the text: a large answer should not be sent twice, whole."""
-
-PassOn = Callable[[AsyncIterator[Event]], Awaitable[None]]
-"""Takes the events of a stream as they come."""
-
-PASSED_ON = CallResult(200, "", media_type="text/event-stream")
-"""What came of a stream that was passed on."""
-
-_PAGING = frozenset({"limit", "offset", "cursor", "page", "after"})
+Listener = Callable[[], Awaitable[None]]
 
 
 class Gateway:
-    """Runs calls of the tools of a catalog."""
+    """Calls the tools of a catalog. `client` is for tests; by default the gateway makes one."""
 
-    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, client: Client | None = None) -> None:
         self.catalog = catalog
+        self.client = client or Client(settings, catalog.operations)
         self._settings = settings
-        self._accepts: dict[str, tuple[Tool, Callable[[Any], bool]]] = {}
-        self._running: set[anyio.CancelScope] = set()
-        self._listeners: list[Callable[[], Awaitable[None]]] = []
-        self.exchange = Exchange(settings, catalog.operations)
-        self.mask = self.exchange.mask
+        self._checks: dict[str, tuple[Tool, Callable[[Any], bool]]] = {}
+        self._in_flight: set[anyio.CancelScope] = set()
+        self._listeners: list[Listener] = []
 
     @property
     def tools(self) -> Mapping[str, Tool]:
-        """The tools that are served now, by name."""
+        """The served tools by name."""
         return self.catalog.tools
 
-    async def serve(self, catalog: Catalog) -> None:
-        """Serve another catalog from now on; calls under way end as they began. Tells who listens."""
-        self.exchange.adopt(catalog.operations)
-        self._accepts = {}
+    @property
+    def redactor(self) -> Redactor:
+        """Redacts every secret that calls of the catalog send."""
+        return self.client.redactor
+
+    async def replace_catalog(self, catalog: Catalog) -> None:
+        """Serve another catalog and notify the listeners; calls in flight keep their tools."""
+        self.client.add_operations(catalog.operations)
+        self._checks = {}
         self.catalog = catalog
         for listener in self._listeners:
             await listener()
 
-    def on_change(self, listener: Callable[[], Awaitable[None]]) -> None:
-        """Have this called whenever another catalog is served."""
+    def on_change(self, listener: Listener) -> None:
+        """Call the listener after each change of the catalog."""
         self._listeners.append(listener)
 
     async def call(self, name: str, arguments: Mapping[str, Any], report: Report) -> CallResult:
-        """Run one call; an event stream is followed, with one report per event.
+        """Call a tool and return its result; each event of an event stream is reported as progress.
 
-        Raises UnknownTool for a name that is not among the tools, CallError for whatever the caller should read.
+        Raises UnknownTool for a name that is not served, and CallError for everything that the caller should read.
         """
-        tool, passed = self.prepare(name, arguments)
-        with self.under_way():
-            return self.finish(tool, await self._run(tool, passed, report))
-
-    async def call_tool(
-        self, tool: Tool, arguments: Mapping[str, Any], report: Report, pass_on: PassOn
-    ) -> CallResult | None:
-        """The same, of a tool of a route, and of any length.
-
-        An event stream is passed on instead, and then there is no outcome. Raises CallError.
-        """
-        passed = self._check(tool, arguments)
-        with self.under_way():
-            outcome = await self._run(tool, passed, report, pass_on)
-            return None if outcome is PASSED_ON else self.exchange.redact_result(outcome)
+        tool, checked = self.prepare(name, arguments)
+        with self.in_flight():
+            return finish_result(self.client, tool, await self._run(tool, checked, report))
 
     @asynccontextmanager
-    async def follow_tool(
+    async def open_tool(
+        self, tool: Tool, arguments: Mapping[str, Any], report: Report
+    ) -> AsyncIterator[CallResult | AsyncIterator[Event]]:
+        """Call the tool of a route; yield its result, untruncated, or the events of the stream that it returns.
+
+        Raises CallError.
+        """
+        checked = self.check_arguments(tool, arguments)
+        with self.in_flight():
+            result = await self._run_in_steps(tool, checked, report)
+            if result is not None:
+                yield self.client.redact_result(result)
+                return
+            async with self._open(tool, checked, report) as opened:
+                if isinstance(opened, CallResult):
+                    yield self.client.redact_result(self._present(tool, checked, opened, limit=sys.maxsize))
+                    return
+                async with aclosing(stream_events(self.client, tool, checked, opened)) as events:
+                    yield events
+
+    @asynccontextmanager
+    async def open_stream(
         self, tool: Tool, arguments: Mapping[str, Any], last_event_id: str = ""
     ) -> AsyncIterator[tuple[AsyncIterator[Event], float]]:
-        """The events of a tool that is called for them, and for how many seconds they may be followed.
+        """Yield the redacted events of a tool whose operation returns an event stream, and how long to follow them.
 
-        They come as they are, but without secrets; on leaving, the provider is hung up on. Opening and reading raise
-        CallError.
+        Opening and reading raise CallError.
         """
-        passed, operation = self._check(tool, arguments), tool.operation
-        opening = self.exchange.open_stream(operation, passed, last_event_id=last_event_id)
-        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.server_arguments else None
-        longest = self._settings.max_wait_seconds
-        seconds = longest if wanted is None else min(float(wanted), longest)
-        async with opening as answer, aclosing(self._events(operation, passed, answer, last_event_id)) as events:
+        checked = self.check_arguments(tool, arguments)
+        limit = self._settings.max_wait_seconds
+        seconds = min(float(checked[WAIT_SECONDS]), limit) if self._has_wait(tool, checked) else limit
+        async with (
+            self.client.open_stream(tool.operation, checked, last_event_id=last_event_id) as stream,
+            aclosing(stream_events(self.client, tool, checked, stream, last_event_id)) as events,
+        ):
             yield events, seconds
 
-    async def _events(
-        self, operation: Operation, passed: Mapping[str, Any], answer: "UpstreamAnswer", last_event_id: str = ""
-    ) -> AsyncGenerator[Event, None]:
-        """The events of a stream, over as many connections as it takes, without secrets."""
-        async with aclosing(
-            events_of(self.exchange, operation, passed, answer, _nothing_to_do, last_event_id)
-        ) as events:
-            async for event in events:
-                yield replace(
-                    event,
-                    data=self.mask.redact_text(event.data),
-                    event=self.mask.redact_text(event.event),
-                    id=self.mask.redact_text(event.id),
-                )
-
     def prepare(self, name: str, arguments: Mapping[str, Any]) -> tuple[Tool, dict[str, Any]]:
-        """The tool of this name and the arguments that are sent, checked. Raises UnknownTool and CallError."""
-        tool = self._tool(name)
-        return tool, self._check(tool, arguments)
-
-    def _tool(self, name: str) -> Tool:
+        """Return the tool of this name and the checked arguments. Raises UnknownTool and InvalidArguments."""
         tool = self.tools.get(name)
         if tool is None:
             raise UnknownTool(name)
-        return tool
+        return tool, self.check_arguments(tool, arguments)
+
+    def check_arguments(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments without nulls and without headers that the server sets itself.
+
+        Raises InvalidArguments for arguments that the input schema does not allow.
+        """
+        checked = {
+            name: value for name, value in arguments.items() if value is not None and name not in tool.dropped_arguments
+        }
+        known, is_valid = self._checks.get(tool.name, (None, None))
+        if is_valid is None or known is not tool:
+            is_valid = compile_validator(tool.input_schema)
+            self._checks[tool.name] = (tool, is_valid)
+        problems = [] if is_valid(checked) else explain_problems(tool.input_schema, checked)
+        if problems:
+            names = ", ".join(tool.input_schema["properties"]) or "none"
+            raise InvalidArguments(
+                "; ".join(problems), hint=f"The arguments of {tool.name} are: {names}. Nothing was sent."
+            )
+        return checked
+
+    def check_start(self, tool: Tool, lifecycle: Lifecycle) -> None:
+        """Raise InvalidArguments if starting the run takes a second tool that is not served."""
+        then = lifecycle.starts[tool.operation.name].then
+        if then is not None and then.tool not in self.tools:
+            raise InvalidArguments(
+                f"{WAIT_SECONDS}: {tool.name} cannot wait, because {then.tool} is not served",
+                hint=f"Leave out {WAIT_SECONDS}. Nothing was sent.",
+            )
 
     @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """A block that `stop` ends with an UpstreamError."""
+    def in_flight(self) -> Iterator[None]:
+        """Run a block that `stop` ends with an UpstreamError."""
         with anyio.CancelScope() as scope:
-            self._running.add(scope)
+            self._in_flight.add(scope)
             try:
                 yield
             finally:
-                self._running.discard(scope)
+                self._in_flight.discard(scope)
         if scope.cancelled_caught:
             raise UpstreamError("this server is stopping", hint="The run at the provider goes on.", retryable=True)
 
     def stop(self) -> None:
-        """End the calls under way; the runs at the providers go on."""
-        for scope in self._running:
+        """End the calls in flight; the runs at the providers go on."""
+        for scope in self._in_flight:
             scope.cancel()
 
     async def aclose(self) -> None:
-        """Hang up on the providers."""
-        await self.exchange.aclose()
+        """Close the connections to the providers."""
+        await self.client.aclose()
 
-    async def _run(
-        self, tool: Tool, passed: Mapping[str, Any], report: Report, pass_on: PassOn | None = None
-    ) -> CallResult:
-        lifecycle = tool.runs
-        if lifecycle is None:
-            return await self._forward(tool, passed, report, pass_on)
-        if tool.is_wait_tool:
-            return await self._wait(tool, lifecycle, passed, report)
-        if tool.operation.name in lifecycle.starts:
-            return await self._start(tool, lifecycle, passed, report)
-        cancel = find_cancel(tool, passed)
-        if cancel is not None:
-            return await cancel_run(self.exchange, lifecycle, cancel, passed, report)
-        outcome = await self._forward(tool, passed, report, pass_on)
-        line = status_line(runs_in_response(lifecycle, tool.operation.name, outcome.value))
-        return replace(outcome, notes=(line, *outcome.notes)) if line else outcome
+    async def _run(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> CallResult:
+        if tool.operation.is_stream:
+            return await follow(self.client, tool, arguments, report, seconds=self._seconds(tool, arguments))
+        result = await self._run_in_steps(tool, arguments, report)
+        if result is not None:
+            return result
+        async with self._open(tool, arguments, report) as opened:
+            if isinstance(opened, CallResult):
+                return self._present(tool, arguments, opened, limit=self._settings.max_result_chars)
+            seconds = self._seconds(tool, arguments)
+            return await follow_stream(self.client, tool, arguments, opened, report, seconds=seconds)
 
-    async def _forward(
-        self, tool: Tool, passed: Mapping[str, Any], report: Report, pass_on: PassOn | None
-    ) -> CallResult:
-        operation = tool.operation
-        seconds = self._seconds(tool, passed)
-        limit = self._settings.max_result_chars if pass_on is None else sys.maxsize
-        if operation.is_stream:
-            return await follow(self.exchange, tool, passed, report, seconds=seconds)
+    async def _run_in_steps(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> CallResult | None:
+        """Run a call that takes more than one request; None for any other."""
+        lifecycle, operation = tool.runs, tool.operation
+        if lifecycle is not None:
+            if tool.is_wait_tool:
+                return await self._wait(tool, lifecycle, arguments, report)
+            if operation.name in lifecycle.starts:
+                return await self._start(tool, lifecycle, arguments, report)
+            cancel = find_cancel(tool, arguments)
+            if cancel is not None:
+                return await cancel_run(self.client, lifecycle, cancel, arguments, report)
         if operation.upload is not None:
-            passed, files = extract_files(operation.upload, passed)
+            arguments, files = extract_files(operation.upload, arguments)
             if any(files):
-                self._check(tool, passed)  # the sizes of the files
-                return await upload_files(self.exchange, operation, operation.upload, passed, files, report)
-        if operation.paging is not None and ALL_PAGES in tool.server_arguments and passed.get(ALL_PAGES):
+                self.check_arguments(tool, arguments)  # the sizes of the files
+                return await upload_files(self.client, operation, operation.upload, arguments, files, report)
+        if operation.paging is not None and ALL_PAGES in tool.server_arguments and arguments.get(ALL_PAGES):
             async with reporting(report) as reporter:
-                pages = read_pages(self.exchange, operation, operation.paging, passed, reporter, seconds=seconds)
-                return self._shown(operation, passed, *await pages, limit=limit)
+                seconds = self._seconds(tool, arguments)
+                result, page = await read_pages(
+                    self.client, operation, operation.paging, arguments, reporter, seconds=seconds
+                )
+            result = self._show(operation, arguments, result, page, limit=self._settings.max_result_chars)
+            return self._with_status_line(tool, result)
+        return None
 
-        async def go_on(answer: "UpstreamAnswer") -> CallResult:
-            if pass_on is not None:
-                async with aclosing(self._events(operation, passed, answer)) as events:
-                    await pass_on(events)
-                return PASSED_ON
-            return await follow_answer(self.exchange, tool, passed, answer, report, seconds=seconds)
-
+    @asynccontextmanager
+    async def _open(
+        self, tool: Tool, arguments: Mapping[str, Any], report: Report
+    ) -> AsyncIterator[CallResult | EventStream]:
+        """Call the tool's operation once. A slow operation sends heartbeats until its response arrives."""
+        operation = tool.operation
         if operation.returns_file:
-            return await self.exchange.fetch(operation, passed, tell=Reporter(report).note)
-        if operation.timeout_s is not None:
-            async with reporting(report) as reporter:
-                return await self.exchange.fetch(operation, passed, go_on, tell=reporter.note)
-        reporter = Reporter(report)
-        outcome = await self.exchange.fetch(operation, passed, go_on, tell=reporter.note)
-        page = None if operation.paging is None else read_page(operation.paging, passed, outcome)
-        return self._shown(operation, passed, outcome, page, limit=limit)
+            yield await self.client.fetch(operation, arguments, notify=ProgressReporter(report).note)
+            return
+        if operation.timeout_s is None:
+            async with self.client.open(operation, arguments, notify=ProgressReporter(report).note) as opened:
+                yield opened
+            return
+        async with (
+            reporting(report) as reporter,
+            self.client.open(operation, arguments, notify=reporter.note) as opened,
+        ):
+            yield opened
 
-    def _shown(
-        self, operation: Operation, passed: Mapping[str, Any], outcome: CallResult, page: Page | None, *, limit: int
+    def _present(self, tool: Tool, arguments: Mapping[str, Any], result: CallResult, *, limit: int) -> CallResult:
+        """Return a list or a log as far as it fits, and the status of the runs that the response shows."""
+        operation = tool.operation
+        if not operation.returns_file:
+            page = None if operation.paging is None else read_page(operation.paging, arguments, result)
+            result = self._show(operation, arguments, result, page, limit=limit)
+        return self._with_status_line(tool, result)
+
+    def _with_status_line(self, tool: Tool, result: CallResult) -> CallResult:
+        if tool.runs is None:
+            return result
+        line = status_line(runs_in_response(tool.runs, tool.operation.name, result.value))
+        return replace(result, notes=(line, *result.notes)) if line else result
+
+    def _show(
+        self, operation: Operation, arguments: Mapping[str, Any], result: CallResult, page: Page | None, *, limit: int
     ) -> CallResult:
-        """Lists and logs as they are shown: as much as there is room for, and how to get the rest."""
         if operation.log is not None:
-            return render_log(outcome, operation.log, passed, limit, page)
-        return render_page(outcome, page, limit)
+            return render_log(result, operation.log, arguments, limit, page)
+        return render_page(result, page, limit)
 
-    async def _wait(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> CallResult:
-        ids = passed[lifecycle.read.run_id_argument]
+    async def _wait(self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report) -> CallResult:
+        ids = arguments[lifecycle.read.run_id_argument]
         several = isinstance(ids, list)
         run_ids = list(dict.fromkeys(ids)) if several else [ids]
-        others = path_arguments(tool.operation, passed)
-        async with reporting(report, total_of(lifecycle, len(run_ids))) as reporter:
+        async with reporting(report, progress_total(lifecycle, len(run_ids))) as reporter:
             return await wait_for_runs(
-                self.exchange,
+                self.client,
                 lifecycle,
-                others,
+                path_arguments(tool.operation, arguments),
                 run_ids,
                 reporter,
-                seconds=self._seconds(tool, passed),
-                until=passed.get(UNTIL, "all"),
+                seconds=self._seconds(tool, arguments),
+                until=arguments.get(UNTIL, "all"),
                 several=several,
             )
 
-    async def _start(self, tool: Tool, lifecycle: Lifecycle, passed: Mapping[str, Any], report: Report) -> CallResult:
-        wants_end = WAIT_SECONDS in passed and WAIT_SECONDS in tool.server_arguments
-        seconds = self._seconds(tool, passed) if wants_end else None
+    async def _start(
+        self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report
+    ) -> CallResult:
+        seconds = self._seconds(tool, arguments) if self._has_wait(tool, arguments) else None
         if seconds is not None:
             self.check_start(tool, lifecycle)
-        return await start_run(self.exchange, tool, lifecycle, passed, report, seconds=seconds)
+        return await start_run(self.client, tool, lifecycle, arguments, report, seconds=seconds)
 
-    def check_start(self, tool: Tool, lifecycle: Lifecycle) -> None:
-        """Raise InvalidArguments where starting the run takes a tool that the operator does not serve."""
-        then = lifecycle.starts[tool.operation.name].then
-        if then is not None and then.tool not in self.tools:
-            raise InvalidArguments(
-                f"{WAIT_SECONDS}: {tool.name} cannot wait here, because {then.tool} is not served",
-                hint=f"Leave out {WAIT_SECONDS}. Nothing was sent.",
-            )
+    def _has_wait(self, tool: Tool, arguments: Mapping[str, Any]) -> bool:
+        return WAIT_SECONDS in tool.server_arguments and WAIT_SECONDS in arguments
 
-    def _seconds(self, tool: Tool, passed: Mapping[str, Any]) -> float:
-        """How long this call may follow or wait."""
+    def _seconds(self, tool: Tool, arguments: Mapping[str, Any]) -> float:
+        """Return how long this call may follow or wait."""
         settings = self._settings
-        wanted = passed.get(WAIT_SECONDS) if WAIT_SECONDS in tool.server_arguments else None
-        return min(settings.wait_seconds if wanted is None else float(wanted), settings.max_wait_seconds)
-
-    def finish(self, tool: Tool, outcome: CallResult) -> CallResult:
-        """The outcome within its bound and without secrets, as an object too where the tool says what it returns."""
-        fitted = truncate_result(outcome, self._settings.max_result_chars, _advice(tool))
-        masked = self.exchange.redact_result(fitted)
-        schema = tool.output_schema
-        if schema is None:
-            return masked
-        if masked.text != fitted.text and masked.media_type == "application/json":
-            masked = replace(masked, value=parse(masked.text))
-        return replace(masked, structured=self._structured(tool, schema, masked))
-
-    def _structured(self, tool: Tool, schema: Mapping[str, Any], outcome: CallResult) -> dict[str, Any]:
-        """The outcome as an object that fits the tool's output schema: strict clients refuse anything else.
-
-        What does not fit, because a provider changed its answers, is there as text.
-        """
-        value: Any = outcome.value if outcome.media_type == "application/json" else None
-        if not (tool.is_wait_tool or matches_schema(schema, value)):
-            return {"text": outcome.text}
-        if tool.is_wait_tool or len(outcome.text) <= MAX_STRUCTURED:
-            found: dict[str, Any] = value
-            return found
-        kept, missing = truncate(value, MAX_STRUCTURED, len(outcome.text))
-        return {**kept, "truncated": f"{'; '.join(missing)}. The text of the result has more."}
-
-    def _check(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that are sent: without nulls and without what the server sets itself."""
-        passed = {
-            name: value for name, value in arguments.items() if value is not None and name not in tool.dropped_arguments
-        }
-        known, accepts = self._accepts.get(tool.name, (None, None))
-        if accepts is None or known is not tool:
-            accepts = compile_validator(tool.input_schema)
-            self._accepts[tool.name] = (tool, accepts)
-        if not accepts(passed):
-            problems = explain_problems(tool.input_schema, passed)
-            if problems:
-                raise InvalidArguments(
-                    "; ".join(problems),
-                    hint=f"The arguments of {tool.name} are: {', '.join(tool.input_schema['properties']) or 'none'}. "
-                    "Nothing was sent.",
-                )
-        return passed
-
-
-def _advice(tool: Tool) -> str:
-    paging = [name for name in tool.input_schema["properties"] if name.lower() in _PAGING]
-    return f"For the rest call again with other values of {', '.join(paging)}." if paging else ""
-
-
-async def _nothing_to_do() -> None:
-    """A stream that was opened again is read on."""
+        wanted = float(arguments[WAIT_SECONDS]) if self._has_wait(tool, arguments) else settings.wait_seconds
+        return min(wanted, settings.max_wait_seconds)

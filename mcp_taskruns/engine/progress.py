@@ -1,7 +1,8 @@
-"""Progress while a call runs: every event up to a hundred a second, and a sign of life where nothing happens."""
+"""Progress notifications of a call: one per event, up to 100 a second, and heartbeats while nothing happens."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import ceil
 
 import anyio
 
@@ -9,32 +10,55 @@ from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.runs.events import Progress
 
 Report = Callable[[Progress], Awaitable[None]]
-"""What a caller gives to be told of progress while a call runs."""
+"""Takes the progress notifications of a call; supplied by the caller."""
+
+Notify = Callable[[str], Awaitable[None]]
+"""Takes a line about a delay, for the people who watch the call."""
 
 HEARTBEAT_SECONDS = 9.0
-"""Hosts give up on calls that are silent: they are told something every ten seconds at the latest."""
+"""Hosts give up on silent calls: they receive a notification every ten seconds at the latest."""
+
+NOTICE_SECONDS = 9.0
+"""A delay is announced again after so many seconds."""
 
 EVENTS_PER_SECOND = 100
-"""So many notifications a second, and as many at once; what comes faster is pooled."""
+"""Notifications per second, and in one burst; further ones are combined."""
 
 POOL_SECONDS = 0.1
 LAST_SECONDS = 1.0
 
 STEP = 0.001
-"""How far a notification moves that has nothing to count: `progress` has to increase with each."""
+"""The increase of `progress` in a notification that counts nothing: MCP requires that the value grows."""
 
 
-class Reporter:
-    """Reports the progress of one call, in order, with `progress` growing; made by `reporting`.
+async def ignore(_: str) -> None:
+    """Notify nobody."""
 
-    A caller that does not take a notification holds up the next one, and with it whoever reports.
+
+async def wait_with_notices(seconds: float, reason: str, notify: Notify) -> None:
+    """Sleep, and announce the reason and the remaining time every NOTICE_SECONDS."""
+    end = anyio.current_time() + seconds
+    while (remaining := end - anyio.current_time()) > 0:
+        await notify(f"{reason} {delay_text(remaining)}")
+        await anyio.sleep(min(remaining, NOTICE_SECONDS))
+
+
+def delay_text(seconds: float) -> str:
+    """Return `in 3 s`, or `in a moment` for less than a second."""
+    return f"in {ceil(seconds)} s" if seconds >= 1 else "in a moment"
+
+
+class ProgressReporter:
+    """Sends the progress notifications of one call in order, with a growing `progress`; made by `reporting`.
+
+    A client that does not read its notifications delays the next one, and with it the code that reports.
     """
 
     def __init__(self, report: Report, total: float | None = None) -> None:
         self._report = report
         self._total = total
         self._lock = anyio.Lock()
-        self._began = self._last_sent = self._refilled = anyio.current_time()
+        self._started_at = self._last_sent = self._refilled_at = anyio.current_time()
         self._tokens = float(EVENTS_PER_SECOND)
         self._value = 0.0
         self._progress: float | None = None
@@ -42,8 +66,8 @@ class Reporter:
         self._pooled = 0
         self._pool_filled = anyio.Event()
 
-    async def tell(self, line: str, value: float) -> None:
-        """Something happened, after which the call has come as far as `value`."""
+    async def report(self, line: str, value: float) -> None:
+        """Report an event, after which the progress of the call is `value`."""
         self._line, self._value = line, value
         if self._take_token():
             await self._send_pool(1)
@@ -52,11 +76,11 @@ class Reporter:
             self._pool_filled.set()
 
     async def note(self, line: str) -> None:
-        """Something is to be said that brings the call no further."""
-        await self.tell(line, self._value)
+        """Report a line without progress."""
+        await self.report(line, self._value)
 
-    async def beat(self) -> None:
-        """Give signs of life, and what was pooled, until cancelled."""
+    async def run_heartbeat(self) -> None:
+        """Send heartbeats and pooled notifications until cancelled."""
         while True:
             with anyio.move_on_at(self._last_sent + HEARTBEAT_SECONDS):
                 await self._pool_filled.wait()
@@ -65,18 +89,18 @@ class Reporter:
             if self._pooled:
                 await self._send_pool(0)
             elif anyio.current_time() >= self._last_sent + HEARTBEAT_SECONDS:
-                elapsed = anyio.current_time() - self._began
+                elapsed = anyio.current_time() - self._started_at
                 await self._send(f"{elapsed:.0f} s, no news: {self._line}" if self._line else f"{elapsed:.0f} s")
 
     async def finish(self) -> None:
-        """Tell what is pooled still; a caller that does not listen does not keep the result."""
+        """Send what is pooled; a client that does not read does not delay the result."""
         with anyio.move_on_after(LAST_SECONDS):
             await self._send_pool(0)
 
     def _take_token(self) -> bool:
         now = anyio.current_time()
-        gained = (now - self._refilled) * EVENTS_PER_SECOND
-        self._tokens, self._refilled = min(self._tokens + gained, EVENTS_PER_SECOND), now
+        gained = (now - self._refilled_at) * EVENTS_PER_SECOND
+        self._tokens, self._refilled_at = min(self._tokens + gained, EVENTS_PER_SECOND), now
         if self._tokens < 1:
             return False
         self._tokens -= 1
@@ -89,42 +113,30 @@ class Reporter:
 
     async def _send(self, line: str) -> None:
         async with self._lock:
-            progress = self._next(self._value)
+            progress = self._next_progress(self._value)
             await self._report(Progress(progress, self._total, one_line(line)))
             self._last_sent = anyio.current_time()
 
-    def _next(self, value: float) -> float:
-        """`value`, or a little more than the last where it has not grown; never the total before it is reached."""
+    def _next_progress(self, value: float) -> float:
+        """Return `value`, or a little more than the last where it has not grown; less than an unreached total."""
         last = self._progress
         if last is not None and value <= last:
-            left = STEP if self._total is None else (self._total - last) / 100
-            value = last + min(STEP, left) if left > 0 else last + STEP
+            remaining = STEP if self._total is None else (self._total - last) / 100
+            value = last + min(STEP, remaining) if remaining > 0 else last + STEP
         self._progress = value
         return value
 
 
 @asynccontextmanager
-async def reporting(report: Report, total: float | None = None) -> AsyncIterator[Reporter]:
-    """A block that reports its progress, with signs of life while it says nothing; `total` where it is known."""
-    reporter = Reporter(report, total)
-    failure: Exception | None = None
-
-    async def beat() -> None:
-        nonlocal failure
-        try:
-            await reporter.beat()
-        except Exception as exc:
-            failure = exc
-            tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(beat)
-        try:
+async def reporting(report: Report, total: float | None = None) -> AsyncIterator[ProgressReporter]:
+    """Report the progress of a block, with heartbeats while it reports nothing; `total` where it is known."""
+    reporter = ProgressReporter(report, total)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reporter.run_heartbeat)
             yield reporter
-        except Exception as exc:
-            failure = exc  # the group would wrap it
-        else:
             await reporter.finish()
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+            tasks.cancel_scope.cancel()
+    except ExceptionGroup as group:  # callers expect the exception of the block itself
+        failure = group.exceptions[0]
+        raise failure from failure.__cause__

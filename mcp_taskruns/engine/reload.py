@@ -52,7 +52,7 @@ async def watch(
         wrong = set(problems)
         told = list(describe_changes(gateway.catalog, catalog))
         if told or catalog.routes != gateway.catalog.routes:
-            await gateway.serve(catalog)
+            await gateway.replace_catalog(catalog)
             announce(f"Capability files have changed. {'; '.join(told) or 'the REST side alone'}.")
 
 

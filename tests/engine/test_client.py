@@ -10,8 +10,8 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from mcp_taskruns.core.calls.request import File, build_form_request
 from mcp_taskruns.core.model.operation import BaseUri, Operation
-from mcp_taskruns.engine.client import Exchange
-from mcp_taskruns.engine.rate_limits import MAX_STREAMS
+from mcp_taskruns.engine.client import Client
+from mcp_taskruns.engine.rate_limits import MAX_STREAMS, Slot
 from mcp_taskruns.errors import UpstreamError
 from mcp_taskruns.settings import Settings
 from mcp_taskruns.simulator.app import Simulator
@@ -43,7 +43,7 @@ async def answering(head: bytes) -> AsyncIterator[Operation]:
 
 @pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
 async def test_a_stream_that_is_none_and_stalls_is_a_timeout(status: str) -> None:
-    exchange = Exchange(Settings(timeout=0.3), ())
+    exchange = Client(Settings(timeout=0.3), ())
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode()
     async with answering(head) as operation:
         with anyio.fail_after(10), pytest.raises(UpstreamError) as caught:
@@ -54,14 +54,14 @@ async def test_a_stream_that_is_none_and_stalls_is_a_timeout(status: str) -> Non
 
 
 async def test_a_stream_that_is_connected_again_takes_the_place_that_its_call_has() -> None:
-    exchange = Exchange(Settings(timeout=5), ())
+    exchange = Client(Settings(timeout=5), ())
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     async with answering(head) as operation:
         for _ in range(MAX_STREAMS):
-            await exchange._throttle(operation)._streams.acquire()
+            await exchange.rate_limiter(operation)._slots[Slot.STREAM].acquire()
         with anyio.fail_after(10):
-            async with exchange.open_stream(operation, {}, has_place=True) as answer:
-                assert answer.is_event_stream
+            async with exchange.open_stream(operation, {}, slot=Slot.NONE):
+                pass
             with pytest.raises(UpstreamError, match="too many calls to acme"):
                 async with exchange.open_stream(operation, {}, seconds=0.2):
                     pytest.fail("no place")
@@ -80,7 +80,7 @@ async def test_a_stream_that_is_connected_again_takes_the_place_that_its_call_ha
     ],
 )
 def test_a_form_is_sent_to_no_address_that_could_be_more_than_one(url: str) -> None:
-    with pytest.raises(UpstreamError, match="cannot be used"):
+    with pytest.raises(UpstreamError, match="is not a valid https URL"):
         build_form_request("acme's storage", url, "text/plain", b"")
 
 
@@ -88,8 +88,8 @@ def test_a_form_is_sent_to_no_address_that_could_be_more_than_one(url: str) -> N
 async def test_a_form_whose_fields_are_no_texts_is_told(fields: Any) -> None:
     operation = Operation("prepare", "acme", "POST", BaseUri(("https://acme.example",), ()), ("/",))
     form = {"url": "https://storage.example/", "fields": fields}
-    with pytest.raises(UpstreamError, match="acme did not say how the file is sent"):
-        await Exchange(Settings(), ()).post_form(operation, form, File("a.txt", "", b"x"))
+    with pytest.raises(UpstreamError, match="acme returned no usable upload form"):
+        await Client(Settings(), ()).post_form(operation, form, File("a.txt", "", b"x"))
 
 
 async def test_a_file_of_five_megabytes_is_taken_over_http(simulator: Simulator, environment: dict[str, str]) -> None:

@@ -198,7 +198,7 @@ async def test_a_provider_that_is_too_slow_is_given_up_within_the_timeout(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", Fault(delay=30))
-    with pytest.raises(UpstreamError, match=r"render did not answer (within 1 s|in time)") as caught:
+    with pytest.raises(UpstreamError, match=r"render did not respond (within 1 s|in time)") as caught:
         await call(open_gateway(environment, timeout=1.0), "render-list-tasks", {})
     assert caught.value.kind == "timeout"
 

@@ -383,7 +383,7 @@ async def test_a_page_that_does_not_come_leaves_those_before_it(simulator: Simul
     running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 1}, ALL_TRIES_S)
     assert len(ids_of(running.outcome)) == 2
     assert len(sent(simulator)) == 2 + TRIES
-    assert any("could not be read: the connection to render broke off" in note for note in running.outcome.notes)
+    assert any("could not be read: the connection to render was lost" in note for note in running.outcome.notes)
 
 
 async def test_a_log_s_page_that_fails_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
@@ -399,7 +399,7 @@ async def test_a_page_that_comes_at_the_second_try_is_one_of_all(simulator: Simu
     running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 2}, ALL_TRIES_S)
     assert len(ids_of(running.outcome)) == 4
     assert describe_page(running.outcome) == "4 items: this is the end of the list."
-    assert any("trying again" in line for line in running.lines)
+    assert any("retrying" in line for line in running.lines)
     assert [progress.progress for progress in running.progress] == sorted({each.progress for each in running.progress})
 
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from mcp_taskruns.core.runs.events import Progress
-from mcp_taskruns.engine.progress import Reporter, reporting
+from mcp_taskruns.engine.progress import ProgressReporter, reporting
 from tests.clock import pass_time
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
@@ -39,16 +39,16 @@ class Listener:
         assert all(earlier < later for earlier, later in itertools.pairwise(amounts)), amounts
 
 
-async def tell(reporter: Reporter, first: int, last: int) -> None:
+async def tell(reporter: ProgressReporter, first: int, last: int) -> None:
     for number in range(first, last + 1):
-        await reporter.tell(f"event {number}", number)
+        await reporter.report(f"event {number}", number)
 
 
 async def test_a_hundred_events_a_second_are_a_hundred_notifications_a_second() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
         for number in range(1, 501):
-            await reporter.tell(f"event {number}", number)
+            await reporter.report(f"event {number}", number)
             await pass_time(0.01)
     assert [(progress.progress, progress.message) for progress in client.told] == [
         (number, f"event {number}") for number in range(1, 501)
@@ -118,7 +118,7 @@ async def test_silence_is_broken_every_ten_seconds_at_the_latest() -> None:
 async def test_a_sign_of_life_repeats_what_was_told_last() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
-        await reporter.tell("run-1: running", 1)
+        await reporter.report("run-1: running", 1)
         await pass_time(20)
     assert client.lines == ["run-1: running", "9 s, no news: run-1: running", "18 s, no news: run-1: running"]
     client.assert_growing()
@@ -128,7 +128,7 @@ async def test_there_are_no_signs_of_life_while_something_happens() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
         for number in range(1, 31):
-            await reporter.tell(f"event {number}", number)
+            await reporter.report(f"event {number}", number)
             await pass_time(1)
     assert client.lines == [f"event {number}" for number in range(1, 31)]
 
@@ -136,12 +136,12 @@ async def test_there_are_no_signs_of_life_while_something_happens() -> None:
 async def test_progress_grows_and_does_not_reach_its_total_before_the_end() -> None:
     client = Listener()
     async with reporting(client.report, 2) as reporter:
-        await reporter.tell("none has ended", 0)
+        await reporter.report("none has ended", 0)
         await pass_time(3_600)
-        await reporter.tell("one has ended", 1)
+        await reporter.report("one has ended", 1)
         await pass_time(3_600)
         assert client.told[-1].progress < 2
-        await reporter.tell("both have ended", 2)
+        await reporter.report("both have ended", 2)
     assert len(client.told) > 600
     assert {progress.total for progress in client.told} == {2}
     assert client.told[-1].progress == 2
@@ -151,9 +151,9 @@ async def test_progress_grows_and_does_not_reach_its_total_before_the_end() -> N
 async def test_each_message_is_one_line_of_at_most_180_characters() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
-        await reporter.tell("two\nlines", 1)
+        await reporter.report("two\nlines", 1)
         for number in range(2, 200):
-            await reporter.tell("x" * 1_000, number)
+            await reporter.report("x" * 1_000, number)
         await pass_time(20)
     assert client.lines[0] == "two lines"
     assert all(len(line) <= 180 and "\n" not in line for line in client.lines)
@@ -175,7 +175,7 @@ async def test_a_client_that_does_not_read_holds_up_who_reports() -> None:
         async def play() -> None:
             nonlocal count
             for number in range(1, 1_001):
-                await reporter.tell(f"event {number}", number)
+                await reporter.report(f"event {number}", number)
                 count = number
 
         tasks.start_soon(play)
@@ -196,7 +196,7 @@ async def test_a_client_that_never_reads_does_not_keep_the_block_open() -> None:
     async def play() -> None:
         async with reporting(deaf) as reporter:
             with anyio.move_on_after(5):
-                await reporter.tell("event 1", 1)
+                await reporter.report("event 1", 1)
         left.set()
 
     async with anyio.create_task_group() as tasks:
@@ -220,7 +220,7 @@ async def test_an_error_of_the_client_leaves_the_block_as_it_is(moment: str) -> 
     async def report() -> None:
         async with reporting(gone) as reporter:
             if moment == "an event":
-                await reporter.tell("event 1", 1)
+                await reporter.report("event 1", 1)
             else:
                 await pass_time(10)
 

@@ -12,7 +12,8 @@ from anyio.abc import TaskGroup
 
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
 from mcp_taskruns.engine.gateway import Gateway
-from mcp_taskruns.engine.rate_limits import Throttle, silent
+from mcp_taskruns.engine.progress import ignore
+from mcp_taskruns.engine.rate_limits import RateLimiter, Slot
 from mcp_taskruns.errors import UpstreamError
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.simulator.app import Simulator
@@ -161,7 +162,7 @@ async def test_a_cancellation_reads_at_once_and_waits_for_its_write_and_says_so(
         await pass_time(10)
         async with calling(crowd.gateway, *CANCEL) as call:
             assert len(simulator.arrived("GET /render")) == 1
-            assert call.lines == ["waiting for render's rate limit: on in 50 s"]
+            assert call.lines == ["waiting for render's rate limit: sending in 50 s"]
             await call.finish(50)
     assert simulator.arrived("DELETE /render") == [MINUTE]
     assert call.value["status"] == "canceled"
@@ -249,7 +250,7 @@ async def test_a_refused_write_holds_up_other_writes_there_and_nothing_else(
         await other.finish(0)
     assert simulator.arrived("POST /render") == [0, 20]
     assert simulator.arrived("DELETE /render") == [20]
-    assert other.lines[0] == "waiting for render's rate limit: on in 20 s"
+    assert other.lines[0] == "waiting for render's rate limit: sending in 20 s"
 
 
 async def test_a_refused_read_holds_up_other_reads_there_for_a_minute_at_most(
@@ -269,22 +270,22 @@ async def test_a_refused_read_holds_up_other_reads_there_for_a_minute_at_most(
 
 
 async def test_a_shorter_hold_does_not_end_a_longer_one() -> None:
-    throttle = Throttle("acme", Limits(), has_rates=True)
-    throttle.hold(reads=True, seconds=30)
-    throttle.hold(reads=True, seconds=10)
-    await taking(throttle, at=30)
+    limiter = RateLimiter("acme", Limits(), has_rates=True)
+    limiter.hold(RequestKind.READ, 30)
+    limiter.hold(RequestKind.READ, 10)
+    await taking(limiter, at=30)
 
 
-async def taking(throttle: Throttle, *, at: float) -> list[str]:
+async def taking(limiter: RateLimiter, *, at: float) -> list[str]:
     """Take a turn, which comes at that moment; what was told meanwhile."""
     told: list[str] = []
     came: list[float] = []
 
-    async def tell(line: str) -> None:
+    async def notify(line: str) -> None:
         told.append(line)
 
     async def take() -> None:
-        await throttle.turn(reads=True, deadline=100, tell=tell)
+        await limiter.take_token(RequestKind.READ, deadline=100, notify=notify)
         came.append(anyio.current_time())
 
     async with anyio.create_task_group() as tasks:
@@ -295,68 +296,68 @@ async def taking(throttle: Throttle, *, at: float) -> list[str]:
 
 
 async def test_a_wait_of_less_than_a_second_is_told_in_a_whole_sentence() -> None:
-    throttle = Throttle("acme", Limits(rates=(Rate(1, 0.5),)), has_rates=True)
-    await throttle.turn(reads=True, deadline=10, tell=silent)
-    (line,) = await taking(throttle, at=0.5)
-    assert line == "waiting for acme's rate limit: on in a moment"
+    limiter = RateLimiter("acme", Limits(rates=(Rate(1, 0.5),)), has_rates=True)
+    await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
+    (line,) = await taking(limiter, at=0.5)
+    assert line == "waiting for acme's rate limit: sending in a moment"
 
 
 async def test_who_is_cancelled_while_waiting_for_a_turn_takes_none_from_the_others() -> None:
-    throttle = Throttle("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
-    await throttle.turn(reads=True, deadline=10, tell=silent)
+    limiter = RateLimiter("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
+    await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
-            tasks.start_soon(lambda: throttle.turn(reads=True, deadline=100, tell=silent))
+            tasks.start_soon(lambda: limiter.take_token(RequestKind.READ, deadline=100, notify=ignore))
         await settle()
         tasks.cancel_scope.cancel()
-    await taking(throttle, at=10)
+    await taking(limiter, at=10)
 
 
 async def test_who_waits_for_a_turn_comes_earlier_when_one_before_it_leaves() -> None:
-    throttle = Throttle("acme", Limits(rates=(Rate(1, 7.0),)), has_rates=True)
-    await throttle.turn(reads=True, deadline=10, tell=silent)
+    limiter = RateLimiter("acme", Limits(rates=(Rate(1, 7.0),)), has_rates=True)
+    await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
 
     async def leave() -> None:
         with anyio.move_on_after(5):
-            await throttle.turn(reads=True, deadline=100, tell=silent)
+            await limiter.take_token(RequestKind.READ, deadline=100, notify=ignore)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leave)
         await settle()
-        await taking(throttle, at=7)
+        await taking(limiter, at=7)
 
 
 async def test_who_would_wait_too_long_behind_others_is_refused_at_once_and_told_when_its_turn_is() -> None:
-    throttle = Throttle("acme", Limits(rates=(Rate(2, 10.0),)), has_rates=True)
-    await throttle.turn(reads=True, deadline=10, tell=silent)
+    limiter = RateLimiter("acme", Limits(rates=(Rate(2, 10.0),)), has_rates=True)
+    await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
     await pass_time(4)
-    await throttle.turn(reads=True, deadline=10, tell=silent)
+    await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
     async with anyio.create_task_group() as tasks:
         # The tokens were taken at 0 and 4, so the turns come at 10, 14, 20, 24, 30...
         for ahead, turn in enumerate((10, 14, 20, 24, 30)):
-            with pytest.raises(UpstreamError, match="acme takes no more calls") as caught:
-                await throttle.turn(reads=True, deadline=turn, tell=silent)
+            with pytest.raises(UpstreamError, match="acme's rate limit allows no more calls") as caught:
+                await limiter.take_token(RequestKind.READ, deadline=turn, notify=ignore)
             assert (ahead, caught.value.retry_after_s) == (ahead, turn - 4)
-            tasks.start_soon(lambda: throttle.turn(reads=True, deadline=100, tell=silent))
+            tasks.start_soon(lambda: limiter.take_token(RequestKind.READ, deadline=100, notify=ignore))
             await settle()
         assert anyio.current_time() == 4
         tasks.cancel_scope.cancel()
 
 
 async def test_a_hold_is_for_those_who_wait_already_and_refuses_whose_time_it_outlasts() -> None:
-    throttle = Throttle("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
-    await throttle.turn(reads=True, deadline=10, tell=silent)
+    limiter = RateLimiter("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
+    await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
     refused: list[tuple[float, UpstreamError]] = []
 
     async def be_refused() -> None:
-        with pytest.raises(UpstreamError, match="acme takes no more calls of this kind") as caught:
-            await throttle.turn(reads=True, deadline=30, tell=silent)
+        with pytest.raises(UpstreamError, match="acme's rate limit allows no more calls of this kind") as caught:
+            await limiter.take_token(RequestKind.READ, deadline=30, notify=ignore)
         refused.append((anyio.current_time(), caught.value))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(be_refused)
         await pass_time(2)
-        throttle.hold(reads=True, seconds=38)
+        limiter.hold(RequestKind.READ, 38)
         await pass_time(8)
     ((at, failure),) = refused
     assert failure.retry_after_s == 40 - at
@@ -364,15 +365,15 @@ async def test_a_hold_is_for_those_who_wait_already_and_refuses_whose_time_it_ou
 
 
 async def test_who_is_cancelled_while_waiting_for_a_place_takes_none_from_the_others() -> None:
-    throttle = Throttle("acme", Limits(max_concurrent_requests=1), has_rates=True)
+    limiter = RateLimiter("acme", Limits(max_concurrent_requests=1), has_rates=True)
     entered = 0
 
     async def enter() -> None:
         nonlocal entered
-        async with throttle.place(is_stream=False, deadline=100, tell=silent):
+        async with limiter.slot(Slot.REQUEST, deadline=100, notify=ignore):
             entered += 1
 
-    async with throttle.place(is_stream=False, deadline=100, tell=silent):
+    async with limiter.slot(Slot.REQUEST, deadline=100, notify=ignore):
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(enter)
@@ -384,17 +385,17 @@ async def test_who_is_cancelled_while_waiting_for_a_place_takes_none_from_the_ot
 
 
 async def test_waiting_for_a_place_ends_with_the_time_of_the_call() -> None:
-    throttle = Throttle("acme", Limits(max_concurrent_requests=1), has_rates=True)
+    limiter = RateLimiter("acme", Limits(max_concurrent_requests=1), has_rates=True)
     ended_at: list[float] = []
 
     async def enter() -> None:
         with pytest.raises(UpstreamError, match="too many calls to acme") as caught:
-            async with throttle.place(is_stream=False, deadline=7, tell=silent):
+            async with limiter.slot(Slot.REQUEST, deadline=7, notify=ignore):
                 raise AssertionError("there were two at once")
         assert (caught.value.kind, caught.value.hint[:16]) == ("rate_limited", "Nothing was sent")
         ended_at.append(anyio.current_time())
 
-    async with throttle.place(is_stream=False, deadline=100, tell=silent), anyio.create_task_group() as tasks:
+    async with limiter.slot(Slot.REQUEST, deadline=100, notify=ignore), anyio.create_task_group() as tasks:
         tasks.start_soon(enter)
         await pass_time(8)
     assert ended_at == [7]
@@ -409,7 +410,7 @@ async def test_places_come_back_when_calls_time_out_and_the_next_one_says_that_i
         hanging = crowd.begin(*READS["posthog"], 100)
         await pass_time(10)
         async with calling(crowd.gateway, *READS["posthog"]) as late:
-            assert late.lines == ["waiting for posthog: too many calls are under way already"]
+            assert late.lines == ["waiting for posthog: too many calls are in flight"]
             await late.finish(50)
         assert {call.failure.kind for call in hanging} == {"timeout"}
     assert simulator.times == [*[0.0] * 100, MINUTE]
@@ -442,24 +443,24 @@ async def test_streams_and_calls_that_hang_at_a_provider_hold_up_nobody_else(
         assert anyio.current_time() == 0
 
 
-@pytest.mark.parametrize("is_stream", [True, False])
-async def test_a_place_is_given_back_by_whoever_leaves(is_stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slot", [Slot.STREAM, Slot.REQUEST], ids=str)
+async def test_a_place_is_given_back_by_whoever_leaves(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp_taskruns.engine.rate_limits.MAX_STREAMS", 1)
-    throttle = Throttle("acme", Limits(max_concurrent_requests=1), has_rates=True)
+    limiter = RateLimiter("acme", Limits(max_concurrent_requests=1), has_rates=True)
     told: list[str] = []
 
-    async def tell(line: str) -> None:
+    async def notify(line: str) -> None:
         told.append(line)
 
     async def enter(seconds: float) -> None:
         deadline = anyio.current_time() + seconds
-        async with throttle.place(is_stream=is_stream, deadline=deadline, tell=tell):
+        async with limiter.slot(slot, deadline=deadline, notify=notify):
             pass
 
     for failing in (ValueError, None):
         with anyio.CancelScope() as scope:
             try:
-                async with throttle.place(is_stream=is_stream, deadline=anyio.current_time() + 1, tell=tell):
+                async with limiter.slot(slot, deadline=anyio.current_time() + 1, notify=notify):
                     if failing:
                         raise failing
                     scope.cancel()
@@ -469,23 +470,23 @@ async def test_a_place_is_given_back_by_whoever_leaves(is_stream: bool, monkeypa
         await enter(1)
     assert told == []
     async with (
-        throttle.place(is_stream=is_stream, deadline=anyio.current_time() + 1, tell=tell),
+        limiter.slot(slot, deadline=anyio.current_time() + 1, notify=notify),
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(pass_time, 6)
-        with pytest.raises(UpstreamError, match="too many calls to acme are under way") as caught:
+        with pytest.raises(UpstreamError, match="too many calls to acme are in flight") as caught:
             await enter(5)
-    assert told == ["waiting for acme: too many calls are under way already"]
+    assert told == ["waiting for acme: too many calls are in flight"]
     assert (caught.value.kind, caught.value.retryable) == ("rate_limited", True)
 
 
 async def test_who_waits_for_a_place_gets_it_when_one_is_free() -> None:
-    throttle = Throttle("acme", Limits(max_concurrent_requests=2), has_rates=True)
+    limiter = RateLimiter("acme", Limits(max_concurrent_requests=2), has_rates=True)
     entered: list[int] = []
     leave = anyio.Event()
 
     async def enter(number: int) -> None:
-        async with throttle.place(is_stream=False, deadline=anyio.current_time() + 60, tell=silent):
+        async with limiter.slot(Slot.REQUEST, deadline=anyio.current_time() + 60, notify=ignore):
             entered.append(number)
             await leave.wait()
 

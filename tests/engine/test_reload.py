@@ -581,12 +581,12 @@ async def test_a_stream_under_way_is_followed_to_its_end(folder: Path) -> None:
 
 async def test_the_secrets_of_a_new_file_are_masked_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with listening(says('{"you sent": "new-planted-key"}')) as provider, watched(folder) as it:
-        mask = it.gateway.mask
+        mask = it.gateway.redactor
         assert mask.redact_text("acme-planted-key, new-planted-key") == "[secret], new-planted-key"
         it.write("new.yaml", capability("New", url=provider.url))
         assert await it.news() == ["Capability files have changed. added: new-list-things."]
         # The log holds the mask with which it began.
-        assert it.gateway.mask is mask
+        assert it.gateway.redactor is mask
         assert mask.redact_text("acme-planted-key, new-planted-key") == "[secret], [secret]"
         record = logging.LogRecord("x", logging.INFO, "x.py", 1, "key=%s", ("new-planted-key",), None)
         assert app.RedactingFormatter(mask).format(record).endswith(" INFO x key=[secret]")
@@ -626,7 +626,9 @@ async def test_the_rates_of_a_provider_that_is_unchanged_stay_used_and_new_ones_
             it.write("acme.yaml", capability(url=provider.url, description="Lists others."))
             assert await it.news() == ["Capability files have changed. changed: acme-list-things."]
             await it.call("acme-list-things")
-            assert re.match(r"rate_limited: acme takes no more calls of this kind for \d+ s", await refused(it))
+            assert re.match(
+                r"rate_limited: acme's rate limit allows no more calls of this kind for \d+ s", await refused(it)
+            )
             it.write("overlays/acme.yaml", LIMITS.format(calls=1))
             assert await it.news() == ["Capability files have changed. changed: acme-list-things."]
             await it.call("acme-list-things")

@@ -139,7 +139,7 @@ def test_every_operation_is_in_one_table() -> None:
 
 
 def assert_retries_are_reported(lines: list[str], count: int) -> None:
-    assert [f"trying again ({number} of 3)" in line for number, line in enumerate(lines, 1)] == [True] * count
+    assert [f"retrying ({number} of 3)" in line for number, line in enumerate(lines, 1)] == [True] * count
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -164,7 +164,7 @@ async def test_retries_a_read_at_most_three_times(
         simulator.fail_next("render", PASSING[fault])
     call = await finished(environment, *READ, ALL_TRIES_S)
     assert len(sent(simulator)) == TRIES
-    assert call.failure.message.endswith(" (4 tries)")
+    assert call.failure.message.endswith(" (4 attempts)")
     assert call.failure.retryable
 
 
@@ -177,9 +177,9 @@ async def test_error_after_all_tries_is_the_last_one(simulator: Simulator, envir
     ):
         simulator.fail_next("render", fault)
     call = await finished(environment, *READ, ALL_TRIES_S)
-    assert "429: the last (4 tries)" in call.failure.message
+    assert "429: the last (4 attempts)" in call.failure.message
     assert (call.failure.kind, call.failure.status) == ("rate_limited", 429)
-    assert ["503: first" in call.lines[0], "broke off" in call.lines[1], "502: third" in call.lines[2]] == [True] * 3
+    assert ["503: first" in call.lines[0], "was lost" in call.lines[1], "502: third" in call.lines[2]] == [True] * 3
 
 
 LASTING = {
@@ -293,7 +293,7 @@ async def test_all_tries_together_take_at_most_the_timeout(simulator: Simulator,
     async with opened(environment, timeout=60.0) as gateway, calling(gateway, *READ) as call:
         await call.finish(60)
     assert len(sent(simulator)) == 3
-    assert call.failure.message.endswith("(3 tries)")
+    assert call.failure.message.endswith("(3 attempts)")
 
 
 async def test_a_slow_provider_is_a_timeout_and_not_retried(simulator: Simulator, environment: dict[str, str]) -> None:
@@ -340,7 +340,7 @@ async def test_a_request_that_may_arrive_twice_is_sent_again(
         await pass_time(3)
         lines = sent(simulator)
         assert lines.count(lines[0]) >= 2
-        assert "trying again" in call.lines[0] or "stream" in tool
+        assert "retrying" in call.lines[0] or "stream" in tool
 
 
 @pytest.mark.parametrize(("tool", "fault"), FAULTS_OF_SENT_ONCE)
@@ -404,7 +404,7 @@ async def test_a_refused_request_is_sent_once_when_the_provider_listens_again(
     tool, arguments, line = REFUSED[case]
     environment = simulator.environment(f"http://127.0.0.1:{port}")
     async with opened(environment) as gateway, calling(gateway, tool, arguments) as call:
-        assert "refused the connection; trying again (1 of 3)" in call.lines[0]
+        assert "refused the connection; retrying (1 of 3)" in call.lines[0]
         async with serve(simulator, port=port):
             await call.finish(ALL_TRIES_S)
     assert call.error is None
@@ -415,8 +415,8 @@ async def test_a_refused_request_is_sent_once_when_the_provider_listens_again(
 async def test_a_provider_that_does_not_listen_is_tried_four_times(case: str, simulator: Simulator, port: int) -> None:
     tool, arguments, _ = REFUSED[case]
     call = await finished(simulator.environment(f"http://127.0.0.1:{port}"), tool, arguments, ALL_TRIES_S)
-    assert_retries_are_reported([line for line in call.lines if "trying again" in line], 3)
-    assert call.failure.message.endswith(f"refused the connection ({TRIES} tries)")
+    assert_retries_are_reported([line for line in call.lines if "retrying" in line], 3)
+    assert call.failure.message.endswith(f"refused the connection ({TRIES} attempts)")
     assert (call.failure.kind, call.failure.retryable) == ("unavailable", True)
     assert call.failure.hint.startswith("Nothing was sent")
 
@@ -433,9 +433,9 @@ async def test_a_refused_cancellation_is_sent_once_when_the_provider_listens_aga
     async with opened(simulator.environment(f"http://127.0.0.1:{port}")) as gateway, anyio.create_task_group() as tasks:
         # Not through the tool, which reads the run first.
         operation = gateway.tools[tool].operation
-        tasks.start_soon(lambda: gateway.exchange.fetch(operation, CANCELS[tool][0], tell=note))
+        tasks.start_soon(lambda: gateway.client.fetch(operation, CANCELS[tool][0], notify=note))
         await pass_time(0)
-        assert "refused the connection; trying again (1 of 3)" in lines[0]
+        assert "refused the connection; retrying (1 of 3)" in lines[0]
         async with serve(simulator, port=port):
             await pass_time(ALL_TRIES_S)
     assert [line.partition(" ")[0] for line in sent(simulator)] == ["DELETE"]
@@ -490,7 +490,7 @@ async def test_a_write_that_arrived_at_the_second_try_is_not_sent_again(port: in
             await call.finish(ALL_TRIES_S)
             await pass_time(10)
     assert len(arrived) == 1
-    assert " tries)" in call.failure.message
+    assert " attempts)" in call.failure.message
     assert call.failure.hint.startswith("The request may have been carried out")
     assert not call.failure.retryable
 
@@ -549,7 +549,7 @@ async def test_a_request_whose_connection_was_dropped_is_sent_again_only_if_that
         await pass_time(10)
     method = line.partition(" ")[0]
     assert [one for one in arrived if one.startswith(method)] == [line] * times
-    assert "broke off" in call.failure.message
+    assert "was lost" in call.failure.message
     assert call.failure.retryable is (times > 1)
 
 
@@ -559,7 +559,7 @@ async def test_a_start_whose_connection_was_dropped_is_sent_again_with_the_same_
     assert len(arrived) == TRIES
     assert len(set(arrived)) == 1
     assert '"idempotencyKey":"mcp-' in arrived[0]
-    assert call.failure.message.endswith(f"({TRIES} tries)")
+    assert call.failure.message.endswith(f"({TRIES} attempts)")
 
 
 async def test_a_write_does_not_fail_because_an_idle_connection_was_closed(

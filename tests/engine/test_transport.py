@@ -21,9 +21,9 @@ from mcp_taskruns.core.calls.request import HttpRequest
 from mcp_taskruns.core.calls.response import HttpResponse
 from mcp_taskruns.core.model.operation import ArgumentReference, Authentication, BaseUri, Operation, Variable
 from mcp_taskruns.core.runs.events import Event
-from mcp_taskruns.engine import transport as upstream_module
-from mcp_taskruns.engine.client import Exchange
-from mcp_taskruns.engine.transport import Upstream
+from mcp_taskruns.engine import exchange as exchange_module
+from mcp_taskruns.engine.client import Client
+from mcp_taskruns.engine.exchange import Exchange
 from mcp_taskruns.errors import NotConfigured, ProviderError, UpstreamError
 from mcp_taskruns.settings import Settings
 
@@ -68,14 +68,14 @@ async def hangs(_: anyio.abc.SocketStream) -> None:
 
 
 async def fetch(url: str, *, timeout: float = 5, method: str = "GET", content: bytes | None = None) -> HttpResponse:
-    upstream = Upstream(timeout)
+    exchange = Exchange(timeout)
     request = HttpRequest("acme", method, url, (("X-Mine", "1"),), content, repeatable=method == "GET")
     try:
         with anyio.fail_after(10):
-            async with upstream.send(request) as answer:
+            async with exchange.send(request) as answer:
                 return await answer.read()
     finally:
-        await upstream.aclose()
+        await exchange.aclose()
 
 
 async def failure(url: str, **more: float) -> UpstreamError:
@@ -117,7 +117,6 @@ async def test_a_request_is_sent_as_it_was_built() -> None:
     assert headers == {
         "host": f"127.0.0.1:{port}",
         "x-mine": "1",
-        "accept": "*/*",
         "accept-encoding": "gzip, deflate",
         "content-length": "7",
         "connection": "close",  # nobody knows whether what is sent over one that was kept has arrived
@@ -143,13 +142,13 @@ async def test_a_refused_connection_names_the_host_and_may_be_tried_again() -> N
 
 async def test_an_unknown_host_is_told_as_such() -> None:
     error = await failure("http://nobody.invalid/")
-    assert error.message == "acme could not be reached: the host nobody.invalid is not known"
+    assert error.message == "acme could not be reached: the host nobody.invalid is unknown"
 
 
 async def test_silence_is_a_timeout_after_which_a_read_may_be_tried_again() -> None:
     async with provider(hangs) as url:
         error = await failure(url, timeout=0.2)
-    assert (error.kind, error.message) == ("timeout", "acme did not answer in time")
+    assert (error.kind, error.message) == ("timeout", "acme did not respond in time")
     assert (error.hint, error.retryable) == ("Nothing was changed: try again.", True)
 
 
@@ -168,7 +167,7 @@ async def test_silence_in_the_middle_of_an_answer_is_a_timeout() -> None:
 
     async with provider(handler) as url:
         error = await failure(url, timeout=0.2)
-    assert (error.kind, error.message) == ("timeout", "acme did not answer in time")
+    assert (error.kind, error.message) == ("timeout", "acme did not respond in time")
 
 
 @pytest.mark.parametrize(
@@ -186,12 +185,12 @@ async def test_an_answer_that_is_not_whole_is_an_error(sent: bytes) -> None:
     async with provider(sends(sent)) as url:
         error = await failure(url)
     assert error.kind == "unavailable"
-    assert error.message == "the connection to acme broke off before its answer was whole"
+    assert error.message == "the connection to acme was lost before its response was complete"
 
 
 async def test_a_broken_encoding_is_an_error() -> None:
     async with provider(answers(b"no gzip", "Content-Encoding: gzip\r\n")) as url:
-        assert "broke off" in (await failure(url)).message
+        assert "cannot be decoded" in (await failure(url)).message
 
 
 async def test_a_write_that_may_have_arrived_is_not_called_retryable() -> None:
@@ -202,7 +201,7 @@ async def test_a_write_that_may_have_arrived_is_not_called_retryable() -> None:
 
 
 async def test_an_answer_larger_than_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_module, "MAX_BODY_BYTES", 10)
+    monkeypatch.setattr(exchange_module, "MAX_PARSED_BYTES", 10)
     async with provider(answers(b"12345678901")) as url:
         assert (await failure(url)).message == "acme sent more than 10 bytes"
 
@@ -226,7 +225,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_told_as_such(tls_server:
         error = await failure(f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/")
         tasks.cancel_scope.cancel()
     assert error.message.startswith("no secure connection to acme at 127.0.0.1:")
-    assert error.hint.endswith("An authority of your own has to be trusted by the machine.")
+    assert error.hint.endswith("A certificate authority of your own must be trusted by the machine.")
 
 
 async def test_an_address_that_cannot_be_called_is_a_matter_of_configuration() -> None:
@@ -243,16 +242,16 @@ async def test_cookies_are_not_kept_between_calls() -> None:
             await answers(b"{}", "Set-Cookie: session=1\r\nConnection: close\r\n")(stream)
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    upstream = Upstream(5)
+    exchange = Exchange(5)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
         url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/"
         with anyio.fail_after(5):
             for _ in range(2):
-                async with upstream.send(HttpRequest("acme", "GET", url, ())) as answer:
+                async with exchange.send(HttpRequest("acme", "GET", url, ())) as answer:
                     await answer.read()
         tasks.cancel_scope.cancel()
-    await upstream.aclose()
+    await exchange.aclose()
     assert len(requests) == 2
     assert b"session" not in requests[1]
 
@@ -267,17 +266,17 @@ async def test_events_arrive_one_by_one_and_heartbeats_are_none() -> None:
         await second.wait()
         await stream.send(b"data: last\n\n")
 
-    upstream = Upstream(5)
+    exchange = Exchange(5)
     seen: list[Event] = []
     async with provider(handler) as url:
         with anyio.fail_after(5):
-            async with upstream.send(HttpRequest("acme", "GET", url, ())) as answer:
+            async with exchange.send(HttpRequest("acme", "GET", url, ())) as answer:
                 assert answer.is_event_stream
                 async for event in answer.events():
                     seen.append(event)
                     if event.data:
                         second.set()
-    await upstream.aclose()
+    await exchange.aclose()
     assert seen == [
         Event("", retry_s=2.0),
         Event('{"a":1}', "task.completed", "0", has_id=True),
@@ -287,14 +286,14 @@ async def test_events_arrive_one_by_one_and_heartbeats_are_none() -> None:
 
 async def test_an_error_is_no_event_stream_whatever_it_is_called() -> None:
     headers = "Content-Type: text/event-stream\r\n"
-    upstream = Upstream(5)
+    exchange = Exchange(5)
     async with (
         provider(answers(b"typecodedetailattr", headers, "406 Not Acceptable")) as url,
-        upstream.send(HttpRequest("acme", "GET", url, ())) as answer,
+        exchange.send(HttpRequest("acme", "GET", url, ())) as answer,
     ):
         assert not answer.is_event_stream
         assert (await answer.read()).status == 406
-    await upstream.aclose()
+    await exchange.aclose()
 
 
 async def test_leaving_an_unread_answer_hangs_up() -> None:
@@ -307,13 +306,13 @@ async def test_leaving_an_unread_answer_hangs_up() -> None:
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             left.set()
 
-    upstream = Upstream(5)
+    exchange = Exchange(5)
     async with provider(handler) as url:
-        async with upstream.send(HttpRequest("acme", "GET", url, ())):
+        async with exchange.send(HttpRequest("acme", "GET", url, ())):
             pass
         with anyio.fail_after(1):
             await left.wait()
-    await upstream.aclose()
+    await exchange.aclose()
 
 
 async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +332,7 @@ async def test_this_machine_is_never_reached_through_a_proxy(monkeypatch: pytest
 async def test_a_host_that_no_proxy_names_is_reached_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "nobody.invalid")
-    assert "nobody.invalid is not known" in (await failure("http://nobody.invalid/")).message
+    assert "nobody.invalid is unknown" in (await failure("http://nobody.invalid/")).message
 
 
 async def test_a_proxy_of_another_kind_is_a_matter_of_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,20 +453,20 @@ async def asking(provider: DigestProvider) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def client() -> AsyncIterator[Upstream]:
-    upstream = Upstream(5)
+async def client() -> AsyncIterator[Exchange]:
+    exchange = Exchange(5)
     try:
         with anyio.fail_after(10):
-            yield upstream
+            yield exchange
     finally:
-        await upstream.aclose()
+        await exchange.aclose()
 
 
-async def ask(upstream: Upstream, url: str, content: bytes | None = None, password: str = PASSWORD) -> HttpResponse:
+async def ask(exchange: Exchange, url: str, content: bytes | None = None, password: str = PASSWORD) -> HttpResponse:
     """The answer to a request of the user; one with a body changes something."""
     method = "POST" if content else "GET"
     request = HttpRequest("acme", method, url, (), content, digest=(USER, password), repeatable=not content)
-    async with upstream.send(request) as answer:
+    async with exchange.send(request) as answer:
         return await answer.read()
 
 
@@ -476,8 +475,8 @@ async def ask(upstream: Upstream, url: str, content: bytes | None = None, passwo
 async def test_a_challenge_is_answered_without_the_password(algorithm: Literal["MD5", "SHA-256"], qop: str) -> None:
     # https://www.rfc-editor.org/rfc/rfc7616#section-3.9.1
     asked = DigestProvider(algorithm, qop.partition(",")[0])
-    async with asking(asked) as url, client() as upstream:
-        answer = await ask(upstream, f"{url}/dir/index%2Fx.html?a=b%20c&d=%2C")
+    async with asking(asked) as url, client() as exchange:
+        answer = await ask(exchange, f"{url}/dir/index%2Fx.html?a=b%20c&d=%2C")
     assert (answer.status, answer.body) == (200, b'{"user":"Mufasa"}')
     first, second = asked.requests
     assert first.credentials() == {}
@@ -489,8 +488,8 @@ async def test_a_challenge_is_answered_without_the_password(algorithm: Literal["
 
 async def test_a_provider_that_has_asked_once_need_not_ask_again() -> None:
     asked = DigestProvider()
-    async with asking(asked) as url, client() as upstream:
-        statuses = [(await ask(upstream, f"{url}/{place}")).status for place in range(3)]
+    async with asking(asked) as url, client() as exchange:
+        statuses = [(await ask(exchange, f"{url}/{place}")).status for place in range(3)]
     assert statuses == [200, 200, 200]
     told = [request.credentials() for request in asked.requests]
     assert [one.get("nc") for one in told] == [None, "00000001", "00000002", "00000003"]
@@ -499,8 +498,8 @@ async def test_a_provider_that_has_asked_once_need_not_ask_again() -> None:
 
 async def test_a_challenge_that_is_new_is_answered_too() -> None:
     asked = DigestProvider(lasts=1)
-    async with asking(asked) as url, client() as upstream:
-        statuses = [(await ask(upstream, url)).status for _ in range(2)]
+    async with asking(asked) as url, client() as exchange:
+        statuses = [(await ask(exchange, url)).status for _ in range(2)]
     assert statuses == [200, 200]
     told = [request.credentials() for request in asked.requests]
     assert [(one.get("nonce"), one.get("nc")) for one in told] == [
@@ -515,8 +514,8 @@ async def test_a_challenge_that_is_new_is_answered_too() -> None:
 async def test_a_body_arrives_whole_with_the_answer_to_the_challenge(size: int) -> None:
     content = (b"0123456789" * (size // 10 + 1))[:size]
     asked = DigestProvider()
-    async with asking(asked) as url, client() as upstream:
-        answers = [await ask(upstream, url, content) for _ in range(2)]
+    async with asking(asked) as url, client() as exchange:
+        answers = [await ask(exchange, url, content) for _ in range(2)]
     assert [answer.status for answer in answers] == [200, 200]
     assert [request.method for request in asked.requests] == ["POST"] * 3
     assert [bool(request.credentials()) for request in asked.requests] == [False, True, True]
@@ -525,16 +524,16 @@ async def test_a_body_arrives_whole_with_the_answer_to_the_challenge(size: int) 
 
 async def test_users_of_one_provider_are_told_apart() -> None:
     asked = DigestProvider()
-    async with asking(asked) as url, client() as upstream:
-        statuses = [(await ask(upstream, url, password=password)).status for password in (PASSWORD, "other", PASSWORD)]
+    async with asking(asked) as url, client() as exchange:
+        statuses = [(await ask(exchange, url, password=password)).status for password in (PASSWORD, "other", PASSWORD)]
     assert statuses == [200, 401, 200]
 
 
 async def test_a_request_without_a_user_does_not_answer_a_challenge() -> None:
     asked = DigestProvider()
-    async with asking(asked) as url, client() as upstream:
-        await ask(upstream, url)
-        async with upstream.send(HttpRequest("acme", "GET", url, (), repeatable=True)) as answer:
+    async with asking(asked) as url, client() as exchange:
+        await ask(exchange, url)
+        async with exchange.send(HttpRequest("acme", "GET", url, (), repeatable=True)) as answer:
             assert (await answer.read()).status == 401
     assert asked.requests[-1].credentials() == {}
     assert len(asked.requests) == 3
@@ -542,8 +541,8 @@ async def test_a_request_without_a_user_does_not_answer_a_challenge() -> None:
 
 async def test_a_challenge_of_another_kind_is_an_answer() -> None:
     headers = 'WWW-Authenticate: Basic realm="x"\r\n'
-    async with provider(answers(b"no", headers, "401 Unauthorized")) as url, client() as upstream:
-        answer = await ask(upstream, url)
+    async with provider(answers(b"no", headers, "401 Unauthorized")) as url, client() as exchange:
+        answer = await ask(exchange, url)
     assert (answer.status, answer.body) == (401, b"no")
 
 
@@ -559,9 +558,9 @@ async def test_a_challenge_of_another_kind_is_an_answer() -> None:
 async def test_a_challenge_that_cannot_be_answered_is_told_as_such(challenge: str, user: str) -> None:
     request = HttpRequest("acme", "GET", "", (), digest=(user, PASSWORD), repeatable=True)
     refusal = answers(b"no", f"WWW-Authenticate: {challenge}\r\n", "401 Unauthorized")
-    async with provider(refusal) as url, client() as upstream:
+    async with provider(refusal) as url, client() as exchange:
         with pytest.raises((NotConfigured, UpstreamError)) as caught:
-            async with upstream.send(replace(request, url=url)) as answer:
+            async with exchange.send(replace(request, url=url)) as answer:
                 await answer.read()
     assert not caught.value.retryable
     assert not re.search("broke off|proxy|address", caught.value.to_line())
@@ -595,7 +594,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
 
 async def call(url: str, password: str) -> Any:
     operation = operation_of(url)
-    exchange = Exchange(settings_of(password), [operation])
+    exchange = Client(settings_of(password), [operation])
     try:
         with anyio.fail_after(10):
             return (await exchange.fetch(operation, {"body": {"n": [1]}})).value
@@ -609,7 +608,7 @@ async def test_an_operation_of_a_file_answers_a_challenge(log: Callable[[], str]
         assert await call(url, PASSWORD) == {"user": "Mufasa"}
     assert [request.body for request in asked.requests] == [b'{"n":[1]}'] * 2
     assert asked.requests[-1].headers["content-type"] == "application/json"
-    assert "answered provider=acme status=200" in log()
+    assert "response provider=acme status=200" in log()
     assert PASSWORD not in log()
 
 

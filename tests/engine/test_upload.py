@@ -334,7 +334,7 @@ async def test_the_storage_takes_a_file_with_any_of_its_words(
 async def test_a_form_that_the_storage_does_not_know_is_told_in_its_words(
     simulator: Simulator, gateway: Gateway
 ) -> None:
-    origin = gateway.exchange.settings.environment["POSTHOG_BASE_URL"]
+    origin = gateway.client.settings.environment["POSTHOG_BASE_URL"]
     form = {"url": f"{origin}/storage/", "fields": {"key": "other", "policy": "p", "x-amz-signature": "s"}}
     simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
     with pytest.raises(CallError) as caught:
@@ -362,7 +362,7 @@ async def test_a_storage_that_is_busy_is_asked_again(status: int, simulator: Sim
     assert sent(simulator) == [PREPARED, STORED, STORED, STORED]
     (entry,) = running.value["artifacts"]
     assert kept(simulator) == {entry["storage_path"]: b"hello"}
-    assert any("trying again" in line for line in running.lines)
+    assert any("retrying" in line for line in running.lines)
 
 
 async def test_a_storage_that_stays_busy_is_given_up(simulator: Simulator, gateway: Gateway) -> None:
@@ -424,7 +424,7 @@ async def test_a_form_of_another_shape_is_told(form: Any, simulator: Simulator, 
     simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
     with pytest.raises(UpstreamError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    assert caught.value.message == "a.md was not uploaded: posthog did not say how the file is sent"
+    assert caught.value.message == "a.md was not uploaded: posthog returned no usable upload form"
     assert sent(simulator) == [PREPARED]
 
 
@@ -435,7 +435,7 @@ async def test_more_or_fewer_files_than_were_asked_for_are_sent_nowhere(
     simulator.fail_next("posthog", json_response({"artifacts": artifacts}))
     with pytest.raises(CallError) as caught:
         await call(gateway, PREPARE, preparing(file("a.md", content="a"), file("b.md", content="b")))
-    assert caught.value.message == "posthog did not prepare as many files as it was asked to"
+    assert caught.value.message.startswith("posthog prepared")
     assert sent(simulator) == [PREPARED]
 
 

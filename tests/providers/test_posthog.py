@@ -571,7 +571,7 @@ async def test_posthog_get_run_retries_429_after_retry_after(simulator: Simulato
     assert result.value["id"] == POSTHOG_RUNNING
     assert len(server_requests(simulator)) == 3
     assert "Request was throttled." in result.progress[0]
-    assert "trying again (1 of 3)" in result.progress[0]
+    assert "retrying (1 of 3)" in result.progress[0]
 
 
 async def test_posthog_rejected_accept_header_is_an_error_of_this_server(simulator: Simulator, caller: Caller) -> None:

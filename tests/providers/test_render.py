@@ -196,7 +196,7 @@ async def test_render_start_with_a_lost_response_is_retried_and_starts_one_run(
     runs = await outside(environment, "GET", RENDER_RUNS)
     assert [run for run in ids_of(runs) if run == result.value["id"]] == [result.value["id"]]
     assert len(runs) == 5
-    assert "trying again (1 of 3)" in result.progress[0]
+    assert "retrying (1 of 3)" in result.progress[0]
 
 
 async def test_render_start_with_wait_returns_the_result(simulator: Simulator, caller: Caller) -> None:
@@ -506,7 +506,7 @@ async def test_render_get_retries_429_after_ratelimit_reset(simulator: Simulator
     result = await caller.call("render-retrieve-task-run", taskRunId=RENDER_COMPLETED, within=46)
     assert result.value["id"] == RENDER_COMPLETED
     assert len(server_requests(simulator)) == 2
-    assert result.progress[0] == ("the provider returned 429: rate limit exceeded; trying again (1 of 3) in 45 s")
+    assert result.progress[0] == ("the provider returned 429: rate limit exceeded; retrying (1 of 3) in 45 s")
 
 
 @pytest.mark.parametrize(
@@ -544,4 +544,4 @@ async def test_render_rate_limit_is_kept_by_waiting() -> None:
         result = await caller.call("render-retrieve-task", taskId=TASKS[1], within=25)
     assert result.value["name"] == "pipeline"
     assert len(server_requests(simulator)) == 3
-    assert "rate limit exceeded; trying again (1 of 3)" in result.progress[0]
+    assert "rate limit exceeded; retrying (1 of 3)" in result.progress[0]

@@ -1,139 +1,179 @@
-"""The bytes of an event stream to the blocks of lines that its events are, bounded and checked."""
+"""Split the bytes of an event stream into events, with bounds on their size.
+
+A parser of server-sent events needs three things that it does not report itself: a bound on the size of an event,
+whether an event brought an id or inherited the last one, and whether the text is an event stream at all. The
+`EventSplitter` handles them on the bytes, before the parser, and writes its findings into each event's id (`EventId`).
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mcp_taskruns.errors import UpstreamError
-
 MAX_EVENT_BYTES = 8_000_000
-"""More of one event is not kept: 4 MB of input and as much of results are the most that a provider takes."""
+"""The rest of a larger event is dropped. Providers accept at most 4 MB of input and as much of results."""
 
 MAX_LINE_BYTES = 32_000_000
-"""A line that goes on beyond this will not end."""
+"""A longer line is taken for one that never ends."""
 
-MAX_JUNK_BYTES = 64_000
-"""Bytes that may come before the first event and are none."""
+MAX_UNKNOWN_BYTES = 64_000
+"""Text before the first event that has no field of an event."""
 
-SHOWN_BYTES = 100
+MAX_QUOTED_BYTES = 100
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data", b"event", b"id", b"retry")
 
 
+class InvalidEventStream(ValueError):
+    """The bytes are not an event stream; the message completes "the provider sent ..."."""
+
+
 @dataclass(frozen=True)
-class Block:
-    """The lines of one event, with the blank one that ends it. `is_cut`: what came beyond the bound is left out."""
+class EventId:
+    """The id of an event, with what `EventSplitter` found out about the event.
 
-    data: bytes
-    has_id: bool
-    is_cut: bool
-
-
-class BlockReader:
-    """Takes a stream's bytes as they come and gives its blocks; comments are left out.
-
-    Raises UpstreamError for what is no event stream: text that is not UTF-8, a line without end, or other lines than
-    events have. `provider` is named in it.
+    `is_own` is false where the event has no `id` line: then `value` is empty. `is_truncated`: data was dropped.
     """
 
-    def __init__(self, provider: str) -> None:
-        self._provider = provider
-        self._line = bytearray()
-        self._line_size = 0
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._is_cut = False
-        self._is_line_cut = False
-        self._after_cr = False
-        self._begun = False
-        self._found = False
-        self._junk = bytearray()
-        self._junk_size = 0
+    value: str
+    is_own: bool
+    is_truncated: bool
 
-    def feed(self, data: bytes) -> Iterator[Block]:
-        """The blocks that are whole with these bytes."""
+    @classmethod
+    def parse(cls, text: str) -> "EventId":
+        """Read the id as `EventSplitter` writes it: flags, a colon, and the id."""
+        flags, _, value = text.partition(":")
+        return cls(value, "i" in flags, "t" in flags)
+
+
+class EventSplitter:
+    """Splits a stream of bytes into events, each ready to be parsed on its own; comments are dropped.
+
+    Follows the grammar of https://html.spec.whatwg.org/multipage/server-sent-events.html. Raises InvalidEventStream for
+    text that is not UTF-8, a line that does not end, and text without a field of an event.
+    """
+
+    def __init__(self) -> None:
+        self._line = _Line()
+        self._event = _EventLines()
+        self._after_cr = False
+        self._is_first_line = True
+        self._has_fields = False
+        self._unknown = bytearray()
+        self._unknown_size = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Return the events that these bytes complete."""
         if not data:
             return
         if self._after_cr:
-            data = data.removeprefix(b"\n")  # the second half of a line's end
+            data = data.removeprefix(b"\n")  # the second half of a CRLF
         self._after_cr = data.endswith(b"\r")
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
-            self._extend(data[start:end])
+            self._extend_line(data[start:end])
             start = end + 1
-            block = self._end_line()
-            if block is not None:
-                yield block
-        self._extend(data[start:])
+            event = self._end_line()
+            if event is not None:
+                yield event
+        self._extend_line(data[start:])
 
     def end(self) -> None:
-        """No more bytes will come; an event that is not whole is none."""
-        if not self._found and self._line_size:
+        """Check the stream when no more bytes come; an incomplete event is dropped, as the standard demands."""
+        if not self._has_fields and self._line.size:
             self._end_line()
-        if not self._found and self._junk_size:
+        if not self._has_fields and self._unknown_size:
             raise self._no_events()
 
-    def _extend(self, part: bytes) -> None:
-        self._line_size += len(part)
-        if self._line_size > MAX_LINE_BYTES:
-            raise self._wrong("a line without end")
-        room = MAX_EVENT_BYTES - self._size - len(self._line)
-        if len(part) > room:
-            self._is_line_cut = True
-            part = part[: max(room, 0)]
-        self._line += part
+    def _extend_line(self, part: bytes) -> None:
+        self._line.extend(part, room=MAX_EVENT_BYTES - self._event.size)
+        if self._line.size > MAX_LINE_BYTES:
+            raise InvalidEventStream("a line that does not end")
 
-    def _end_line(self) -> Block | None:
-        line = bytes(self._line)
-        is_blank, is_cut = not self._line_size, self._is_line_cut
-        self._line.clear()
-        self._line_size, self._is_line_cut = 0, False
-        if not self._begun:
-            self._begun = True
-            if line.startswith(_BOM):
-                line = line.removeprefix(_BOM)
-                is_blank = not line
+    def _end_line(self) -> bytes | None:
+        line, self._line = self._line, _Line()
+        text = bytes(line.data)
+        is_blank = not line.size
+        if self._is_first_line:
+            self._is_first_line = False
+            if text.startswith(_BOM):
+                text = text.removeprefix(_BOM)
+                is_blank = not text
         if is_blank:
-            return self._end_block()
-        if not line:
-            self._is_cut = True  # there was no room for it
-        if not line or line.startswith(b":"):
-            return None
-        try:
-            line.decode()
-        except UnicodeDecodeError as exc:
-            if not (is_cut and exc.reason == "unexpected end of data"):
-                raise self._wrong("text that is not UTF-8") from exc
-            line = line[: exc.start]
-        if line.partition(b":")[0] in _FIELDS:
-            self._lines.append(line)
-            self._size += len(line)
-            self._is_cut |= is_cut
-        elif not self._found:
-            if len(self._junk) < SHOWN_BYTES:
-                self._junk += line[:SHOWN_BYTES] + b" "
-            self._junk_size += len(line) + 1
-            if self._junk_size > MAX_JUNK_BYTES:
-                raise self._no_events()
+            event, self._event = self._event, _EventLines()
+            return event.to_bytes()
+        if not text:
+            self._event.is_truncated = True  # the event had no room left for the line
+        elif not text.startswith(b":"):
+            self._add_line(_complete_utf8(text, is_truncated=line.is_truncated), is_truncated=line.is_truncated)
         return None
 
-    def _end_block(self) -> Block | None:
-        lines, self._lines = self._lines, []
-        is_cut, self._is_cut, self._size = self._is_cut, False, 0
-        if not lines:
+    def _add_line(self, line: bytes, *, is_truncated: bool) -> None:
+        if line.partition(b":")[0] in _FIELDS:
+            self._has_fields = True
+            self._event.add(line, is_truncated=is_truncated)
+        elif not self._has_fields:
+            if len(self._unknown) < MAX_QUOTED_BYTES:
+                self._unknown += line[:MAX_QUOTED_BYTES] + b" "
+            self._unknown_size += len(line) + 1
+            if self._unknown_size > MAX_UNKNOWN_BYTES:
+                raise self._no_events()
+
+    def _no_events(self) -> InvalidEventStream:
+        quoted = bytes(self._unknown[:MAX_QUOTED_BYTES]).decode("utf-8", "replace").strip()
+        return InvalidEventStream(f"text that has no events: {quoted}")
+
+
+class _Line:
+    """A line that is being received: its size, and as much of it as there is room for."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.size = 0
+        self.is_truncated = False
+
+    def extend(self, part: bytes, *, room: int) -> None:
+        self.size += len(part)
+        room -= len(self.data)
+        if len(part) > room:
+            self.is_truncated = True
+            part = part[: max(room, 0)]
+        self.data += part
+
+
+class _EventLines:
+    """The lines of one event."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.is_truncated = False
+        self._lines: list[bytes] = []
+        self._id: bytes | None = None
+
+    def add(self, line: bytes, *, is_truncated: bool) -> None:
+        self.size += len(line)
+        self.is_truncated |= is_truncated
+        name, _, value = line.partition(b":")
+        if name != b"id":
+            self._lines.append(line)
+        elif b"\0" not in value:  # the standard ignores such an id
+            self._id = value.removeprefix(b" ")
+
+    def to_bytes(self) -> bytes | None:
+        """Return the event with its id as `EventId.parse` reads it; None for an event without lines."""
+        if not self._lines and self._id is None:
             return None
-        self._found = True
-        has_id = any(line.partition(b":")[0] == b"id" for line in lines)
-        return Block(b"\n".join([*lines, b"", b""]), has_id, is_cut)
+        flags = (b"" if self._id is None else b"i") + (b"t" if self.is_truncated else b"")
+        return b"\n".join([b"id:" + flags + b":" + (self._id or b""), *self._lines, b"", b""])
 
-    def _no_events(self) -> UpstreamError:
-        shown = bytes(self._junk[:SHOWN_BYTES]).decode("utf-8", "replace").strip()
-        return self._wrong(f"other text than events: {shown}")
 
-    def _wrong(self, what: str) -> UpstreamError:
-        return UpstreamError(
-            f"{self._provider} sent {what} where an event stream should be",
-            hint="Following it again is not likely to help: read the run's state instead.",
-        )
+def _complete_utf8(line: bytes, *, is_truncated: bool) -> bytes:
+    """Return the line if it is UTF-8; of a truncated line drop the character that was divided."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as exc:
+        if not (is_truncated and exc.reason == "unexpected end of data"):
+            raise InvalidEventStream("text that is not UTF-8") from exc
+        return line[: exc.start]
+    return line

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from mcp_taskruns.core.model.json_path import Condition, Path
-from mcp_taskruns.core.model.limits import NO_LIMITS, Limits
+from mcp_taskruns.core.model.limits import NO_LIMITS, Limits, RequestKind
 from mcp_taskruns.errors import Kind
 
 
@@ -223,6 +223,11 @@ class Operation:
     def is_stream(self) -> bool:
         """Whether the response is a stream of server-sent events."""
         return self.accept.startswith("text/event-stream")
+
+    @property
+    def request_kind(self) -> RequestKind:
+        """What rate limits count its requests as."""
+        return RequestKind.READ if self.is_safe else RequestKind.WRITE
 
     @property
     def is_safe(self) -> bool:

@@ -41,8 +41,9 @@ NO_EVENT_FORMAT = EventFormat()
 class Event:
     """One server-sent event.
 
-    `id` is the stream's last id, `has_id` whether this event brought it. `retry_s` are the seconds after which the
-    server wants to be asked again when the connection is lost. `is_cut`: its data was too long to be kept whole.
+    `id` is the last id of the stream, `has_id` whether this event brought it. `retry_s` is the delay in seconds before
+    a new connection that the server asks for. `is_truncated`: the event was too long, and the end of its data was
+    dropped.
     """
 
     data: str
@@ -50,11 +51,11 @@ class Event:
     id: str = ""
     has_id: bool = False
     retry_s: float | None = None
-    is_cut: bool = False
+    is_truncated: bool = False
 
     @property
     def is_keep_alive(self) -> bool:
-        """Whether nothing happened: it keeps the connection open, or only carries an id or a time to reconnect."""
+        """Whether the event only keeps the connection open, or only carries an id or a delay."""
         if self.event in _KEEP_ALIVE or (not self.data and self.event == "message"):
             return True
         if len(self.data) > MAX_KEEP_ALIVE or '"type"' not in self.data:
@@ -77,11 +78,11 @@ EndReason = Literal["closed", "terminal", "wait_over", "event_limit", "error"]
 
 
 class Replay:
-    """Knows which events of a new connection were received on an earlier one.
+    """Recognises the events of a new connection that an earlier one has already brought.
 
-    An event that brings an id is known by it and by what it says: Render's id is always 0. Those without an id come
-    again in the order in which they came since the last id, or since the beginning. The last `limit` events with ids
-    are remembered at least, of the others the first.
+    An event with an id is recognised by the id and its data, because some providers send the same id with every event.
+    Events without an id are expected again in the order in which they came since the last id, or since the beginning.
+    Of events with ids at least the last `limit` are remembered, of others the first.
     """
 
     def __init__(self, limit: int) -> None:
@@ -90,33 +91,33 @@ class Replay:
         self._older: set[int] = set()
         self._current: set[int] = set()
         self._since_id: list[int] = []
-        self._place: int | None = None
+        self._position: int | None = None
 
     def reconnect(self) -> None:
-        """A new connection begins."""
+        """Begin a new connection."""
         if len(self._earlier) > self._limit:
             self._earlier.clear()
         self._earlier |= self._older | self._current
         self._older = set()
         self._current = set()
-        self._place = 0
+        self._position = 0
 
     def is_known(self, event: Event) -> bool:
-        """Whether an earlier connection brought this event; to be asked of each, in order."""
-        told = hash((event.has_id and event.id, event.event, event.data))
+        """Return whether an earlier connection brought this event; call it for each event, in order."""
+        fingerprint = hash((event.has_id and event.id, event.event, event.data))
         if event.has_id:
             self._since_id.clear()
-            self._place = None
+            self._position = None
             if len(self._current) >= self._limit:
                 self._older, self._current = self._current, set()
-            self._current.add(told)
-            return told in self._earlier
-        if self._place is not None and self._since_id[self._place : self._place + 1] == [told]:
-            self._place += 1
+            self._current.add(fingerprint)
+            return fingerprint in self._earlier
+        if self._position is not None and self._since_id[self._position : self._position + 1] == [fingerprint]:
+            self._position += 1
             return True
-        self._place = None
+        self._position = None
         if len(self._since_id) < self._limit:
-            self._since_id.append(told)
+            self._since_id.append(fingerprint)
         return False
 
 
@@ -195,7 +196,7 @@ class EventCollector:
             return False
         listed = {"event": event.event, "id": event.id, "data": data}
         listed = {name: value for name, value in listed.items() if value not in ("", None)}
-        if event.is_cut:
+        if event.is_truncated:
             listed["truncated"] = True
         if (size := len(dump(listed)) + 1) > self._max_event_chars:
             listed = {**truncate(listed, self._max_event_chars - TRUNCATED_CHARS - 1)[0], "truncated": True}

@@ -1,4 +1,4 @@
-"""Cancelling a run honestly: what had ended already is not cancelled, and what became of the rest is told."""
+"""Cancel a run, and report its status before and after."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,72 +13,101 @@ from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.messages import cancel_result, status_line
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
-from mcp_taskruns.engine.client import Exchange
-from mcp_taskruns.engine.progress import Report, reporting
+from mcp_taskruns.engine.client import Client
+from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.read import read_run
 from mcp_taskruns.errors import CallError, ProviderError
 
 
 def find_cancel(tool: Tool, arguments: Mapping[str, Any]) -> RunCancel | None:
-    """What this call of the tool cancels, if it cancels something."""
+    """Return how this call of the tool cancels a run, or None if it does not."""
     cancels = tool.runs.cancels if tool.runs else ()
     return next((c for c in cancels if c.call.operation == tool.operation and matches(arguments, c.when)), None)
 
 
 async def cancel_run(
-    exchange: Exchange,
+    client: Client,
     lifecycle: Lifecycle,
     cancel: RunCancel,
     arguments: Mapping[str, Any],
     report: Report,
 ) -> CallResult:
-    """Cancel a run that goes on, and tell its state before and after; of one that has ended tell just that.
+    """Cancel an active run. A run with a terminal status is left alone unless the call confirms.
 
-    Raises CallError for a run that cannot be read, and for what the provider refuses while the run goes on.
+    Raises CallError when the run cannot be read, or when the provider refuses to cancel an active run.
     """
-    run_id = arguments[cancel.call.run_id_argument]
-    others = path_arguments(lifecycle.read.operation, arguments)
     async with reporting(report) as reporter:
-        before = await read_run(exchange, lifecycle, others, run_id, tell=reporter.note)
+        return await _Cancellation(client, lifecycle, cancel, arguments, reporter).run()
+
+
+class _Cancellation:
+    """One call that cancels a run."""
+
+    def __init__(
+        self,
+        client: Client,
+        lifecycle: Lifecycle,
+        cancel: RunCancel,
+        arguments: Mapping[str, Any],
+        reporter: ProgressReporter,
+    ) -> None:
+        self._client = client
+        self._lifecycle = lifecycle
+        self._cancel = cancel
+        self._arguments = arguments
+        self._reporter = reporter
+        self._run_id = arguments[cancel.call.run_id_argument]
+        self._read_arguments = path_arguments(lifecycle.read.operation, arguments)
+
+    async def run(self) -> CallResult:
+        before = await read_run(
+            self._client, self._lifecycle, self._read_arguments, self._run_id, notify=self._reporter.note
+        )
         read_at = anyio.current_time()
-        is_forced = bool(cancel.confirm_argument and arguments.get(cancel.confirm_argument))
-        # What has ended in a state that we do not know would be deleted, where there is a guard against that.
-        is_doubtful = before.status is RunStatus.UNKNOWN and bool(cancel.confirm_argument)
-        if (before.status.is_terminal or is_doubtful) and not is_forced:
-            return _outcome(lifecycle, cancel, before, before, was_accepted=False, was_sent=False)
+        if self._must_be_confirmed(before) and not self._is_confirmed:
+            return self._result(before, before, was_accepted=False, was_sent=False)
         try:
-            answer = await exchange.fetch(cancel.call.operation, arguments, tell=reporter.note)
+            response = await self._client.fetch(
+                self._cancel.call.operation, self._arguments, notify=self._reporter.note
+            )
         except ProviderError:
-            with suppress(CallError):
-                after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
-                if after.status.is_terminal:
-                    return _outcome(lifecycle, cancel, before, after, was_accepted=False)
+            after = await self._read_after()
+            if after is not None and after.status.is_terminal:
+                return self._result(before, after, was_accepted=False)
             raise
         if before.status.is_terminal:
-            return _outcome(lifecycle, cancel, before, before, was_accepted=True, response=answer.value)
-        found = runs_in_response(lifecycle, cancel.call.operation.name, answer.value, run_id)
-        if found:
-            return _outcome(lifecycle, cancel, before, found[0], was_accepted=True, response=answer.value)
-        # An answer may be as old as the one before cancelling.
-        await anyio.sleep_until(read_at + lifecycle.max_age_seconds)
-        try:
-            after = await read_run(exchange, lifecycle, others, run_id, was_known=True)
-        except CallError:
-            after = Reading(run_id, RunStatus.UNKNOWN, "")
-        return _outcome(lifecycle, cancel, before, after, was_accepted=True, response=answer.value)
+            return self._result(before, before, was_accepted=True, response=response.value)
+        runs = runs_in_response(self._lifecycle, self._cancel.call.operation.name, response.value, self._run_id)
+        if runs:
+            return self._result(before, runs[0], was_accepted=True, response=response.value)
+        # Until then the provider may return a cached response from before the cancellation.
+        await anyio.sleep_until(read_at + self._lifecycle.max_age_seconds)
+        after = await self._read_after() or Reading(self._run_id, RunStatus.UNKNOWN, "")
+        return self._result(before, after, was_accepted=True, response=response.value)
 
+    def _must_be_confirmed(self, before: Reading) -> bool:
+        """Whether cancelling might delete the run: it has ended, or it has a status that we do not know."""
+        return before.status.is_terminal or (before.status is RunStatus.UNKNOWN and bool(self._cancel.confirm_argument))
 
-def _outcome(
-    lifecycle: Lifecycle,
-    cancel: RunCancel,
-    before: Reading,
-    after: Reading,
-    *,
-    was_accepted: bool,
-    was_sent: bool = True,
-    response: Any = None,
-) -> CallResult:
-    value = cancel_result(
-        lifecycle, cancel, before, after, was_accepted=was_accepted, was_sent=was_sent, response=response
-    )
-    return CallResult.from_value(value, status_line([after]))
+    @property
+    def _is_confirmed(self) -> bool:
+        return bool(self._cancel.confirm_argument and self._arguments.get(self._cancel.confirm_argument))
+
+    async def _read_after(self) -> Reading | None:
+        with suppress(CallError):
+            return await read_run(self._client, self._lifecycle, self._read_arguments, self._run_id, was_known=True)
+        return None
+
+    def _result(
+        self, before: Reading, after: Reading, *, was_accepted: bool, was_sent: bool = True, response: Any = None
+    ) -> CallResult:
+        value = cancel_result(
+            self._lifecycle,
+            self._cancel,
+            before,
+            after,
+            was_accepted=was_accepted,
+            was_sent=was_sent,
+            response=response,
+        )
+        return CallResult.from_value(value, status_line([after]))

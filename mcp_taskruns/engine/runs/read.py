@@ -1,4 +1,4 @@
-"""Reading where runs stand, by their provider's own operation."""
+"""Read the status of runs with their provider's own operation."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -8,79 +8,98 @@ import anyio
 
 from mcp_taskruns.core.model.run import Lifecycle, RunStatus
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
-from mcp_taskruns.engine.client import MAX_RETRIES, Exchange
-from mcp_taskruns.engine.rate_limits import Tell, silent
+from mcp_taskruns.engine.client import Client
+from mcp_taskruns.engine.progress import Notify, ignore
+from mcp_taskruns.engine.retries import MAX_RETRIES
 from mcp_taskruns.errors import CallError, ProviderError
 
-MAX_AT_ONCE = 8
-"""How many runs are read side by side: the other calls need connections too."""
+MAX_CONCURRENT_READS = 8
+"""Runs that one call reads at a time: the others of the process need connections too."""
 
-GONE = "the provider does not know this run any more: it was cancelled or deleted"
+GONE = "the provider no longer knows this run: it was canceled or deleted"
 
 
 async def read_run(
-    exchange: Exchange,
+    client: Client,
     lifecycle: Lifecycle,
     arguments: Mapping[str, Any],
     run_id: str,
     *,
     was_known: bool = False,
-    tell: Tell = silent,
+    notify: Notify = ignore,
     max_retries: int = MAX_RETRIES,
 ) -> Reading:
-    """The run as its provider tells it now.
+    """Read one run; `arguments` are the other arguments of the provider's operation.
 
-    `arguments` hold what else the operation takes. Of a run that `was_known` and is not found any more the provider
-    may have forgotten that it was cancelled. Raises CallError, also when the answer tells no run.
+    If the provider forgets canceled runs, a run that `was_known` and is not found now counts as canceled. Raises
+    CallError, also for a response without a run.
     """
     read = lifecycle.read
     try:
-        outcome = await exchange.fetch(
-            read.operation, {**arguments, read.run_id_argument: run_id}, tell=tell, max_retries=max_retries
+        result = await client.fetch(
+            read.operation, {**arguments, read.run_id_argument: run_id}, notify=notify, max_retries=max_retries
         )
     except ProviderError as exc:
         if exc.kind == "not_found" and was_known and lifecycle.gone_after_cancel:
             return Reading(run_id, RunStatus.CANCELED, "not found", error=GONE)
         raise
-    found = runs_in_response(lifecycle, read.operation.name, outcome.value, run_id)
-    if not found:
+    runs = runs_in_response(lifecycle, read.operation.name, result.value, run_id)
+    if not runs:
         raise ProviderError(
-            f"the answer of {lifecycle.provider} tells no run's state",
-            hint=f"Call {read.tool} to see it.",
-            status=outcome.status,
+            f"the response of {lifecycle.provider} has no run status",
+            hint=f"Call {read.tool} to see the response.",
+            status=result.status,
         )
-    return replace(found[0], run_id=run_id)  # as it was asked for: upper case or lower, it is the same run
+    return replace(runs[0], run_id=run_id)  # the caller's spelling: some providers ignore case
 
 
 async def read_runs(
-    exchange: Exchange,
+    client: Client,
     lifecycle: Lifecycle,
     arguments: Mapping[str, Any],
     run_ids: Iterable[str],
     *,
     were_known: bool = False,
 ) -> list[Reading]:
-    """Several runs at once. Raises the first CallError: who reads again and again tries again by that."""
-    readings: list[Reading] = []
-    failures: list[CallError] = []
-    places = anyio.Semaphore(MAX_AT_ONCE)
+    """Read several runs at a time, each once: callers that poll have retries of their own.
 
-    async def read(run_id: str) -> None:
-        async with places:
+    Raises the first CallError.
+    """
+    reads = _ConcurrentReads(client, lifecycle, arguments, were_known=were_known)
+    return await reads.run(list(run_ids))
+
+
+class _ConcurrentReads:
+    """Reads runs concurrently, until the first failure."""
+
+    def __init__(self, client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], *, were_known: bool) -> None:
+        self._client = client
+        self._lifecycle = lifecycle
+        self._arguments = arguments
+        self._were_known = were_known
+        self._slots = anyio.Semaphore(MAX_CONCURRENT_READS)
+        self._tasks = anyio.create_task_group()
+        self._readings: list[Reading] = []
+        self._failures: list[tuple[str, CallError]] = []
+
+    async def run(self, run_ids: list[str]) -> list[Reading]:
+        async with self._tasks:
+            for run_id in run_ids:
+                self._tasks.start_soon(self._read, run_id)
+        if self._failures:
+            run_id, failure = self._failures[0]
+            message = failure.message if len(run_ids) == 1 else f"{run_id}: {failure.message}"
+            raise failure.replace(message=message) from failure.__cause__
+        return self._readings
+
+    async def _read(self, run_id: str) -> None:
+        async with self._slots:
             try:
-                readings.append(
-                    await read_run(exchange, lifecycle, arguments, run_id, was_known=were_known, max_retries=0)
+                reading = await read_run(
+                    self._client, self._lifecycle, self._arguments, run_id, was_known=self._were_known, max_retries=0
                 )
             except CallError as exc:
-                if len(asked) > 1:
-                    exc.message = f"{run_id}: {exc.message}"
-                failures.append(exc)
-                tasks.cancel_scope.cancel()
-
-    asked = list(run_ids)
-    async with anyio.create_task_group() as tasks:
-        for run_id in asked:
-            tasks.start_soon(read, run_id)
-    if failures:
-        raise failures[0]
-    return readings
+                self._failures.append((run_id, exc))
+                self._tasks.cancel_scope.cancel()
+            else:
+                self._readings.append(reading)

@@ -1,4 +1,4 @@
-"""Starting a run: once, however often the provider has to be asked; and waiting for its end where that is wanted."""
+"""Start a run once, whatever number of requests that takes, and wait for its terminal status if asked to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,29 +16,29 @@ from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.messages import status_line, wait_result
 from mcp_taskruns.core.runs.reading import Reading, describe_run, runs_in_response
 from mcp_taskruns.core.runs.watch import Watch
-from mcp_taskruns.engine.client import Exchange
-from mcp_taskruns.engine.progress import Report, Reporter, reporting
-from mcp_taskruns.engine.runs.wait import total_of, wait_for_runs
+from mcp_taskruns.engine.client import Client
+from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
+from mcp_taskruns.engine.runs.wait import progress_total, wait_for_runs
 from mcp_taskruns.errors import CallError
 
 
 @dataclass(frozen=True)
 class Started:
-    """A run that was started: the provider's answer and the runs in it, this one among them or not; the call's key."""
+    """A started run: the provider's response, the run's readings in it, and the idempotency key of the call."""
 
-    outcome: CallResult
+    result: CallResult
     run_id: str
-    found: list[Reading]
+    readings: list[Reading]
     key: str | None
 
     @property
     def reading(self) -> Reading | None:
-        """The run as far as the answer tells it."""
-        return next((reading for reading in self.found if reading.run_id == self.run_id), None)
+        """The run as the response shows it."""
+        return next((reading for reading in self.readings if reading.run_id == self.run_id), None)
 
 
 async def start_run(
-    exchange: Exchange,
+    client: Client,
     tool: Tool,
     lifecycle: Lifecycle,
     arguments: Mapping[str, Any],
@@ -46,117 +46,118 @@ async def start_run(
     *,
     seconds: float | None,
 ) -> CallResult:
-    """Call a tool that makes or starts a run and, with `seconds`, wait for its end for at most so long.
+    """Call a tool that creates or starts a run; with `seconds`, wait for a terminal status for at most so long.
 
-    Raises CallError when the run was not started; once it was, nothing that happens while waiting is an error.
+    Raises CallError when the run was not started. A failure after that is part of the result.
     """
-    async with reporting(report, total_of(lifecycle)) as reporter:
-        started = await launch(exchange, tool, lifecycle, arguments, reporter, is_whole=seconds is not None)
+    async with reporting(report, progress_total(lifecycle)) as reporter:
+        started = await launch(client, tool, lifecycle, arguments, reporter, is_complete=seconds is not None)
         if seconds is None:
-            return noted(started)
+            return with_notes(started)
         if not started.run_id:
-            return noted(started, "The answer does not name the run, so there was no waiting for it.")
-        waited = await _wait(exchange, lifecycle, arguments, started, reporter, seconds)
+            return with_notes(started, "The response does not name the run, so there was nothing to wait for.")
+        waited = await _wait(client, lifecycle, arguments, started, reporter, seconds)
     value = waited.value | ({"idempotency_key": started.key} if started.key else {})
     return replace(waited, text=dump(value), value=value)
 
 
 async def launch(
-    exchange: Exchange,
+    client: Client,
     tool: Tool,
     lifecycle: Lifecycle,
     arguments: Mapping[str, Any],
-    reporter: Reporter,
+    reporter: ProgressReporter,
     *,
-    is_whole: bool,
+    is_complete: bool,
 ) -> Started:
-    """Call a tool that makes or starts a run; `is_whole`: what it makes is started too, and the run's id told at once.
+    """Call a tool that creates or starts a run. Raises CallError.
 
-    Where the provider recognises repeated calls by a key, one is made if the caller has none.
+    `is_complete`: also start a run that was only created, and report the run's id at once. Where the provider supports
+    idempotency keys, a call without one gets one.
     """
     start = lifecycle.starts[tool.operation.name]
     if start.idempotency_key_argument is not None and not value_at(arguments, start.idempotency_key_argument):
         arguments = set_at(arguments, start.idempotency_key_argument, f"mcp-{uuid4()}")
-    outcome = await _send(exchange, tool, arguments, start, reporter)
-    found = runs_in_response(lifecycle, tool.operation.name, outcome.value)
-    run_id = arguments.get(lifecycle.read.run_id_argument) or (found[0].run_id if found else "")
-    # A call that names the run starts that one, whatever else its answer tells of.
-    found = [reading for reading in found if reading.run_id.lower() == run_id.lower()]
-    started = Started(outcome, run_id, found, value_at(arguments, start.idempotency_key_argument))
-    if is_whole and started.run_id:
-        told = describe_run(started.reading) if started.reading else started.run_id
-        await reporter.tell(f"started {told}", 0)
-        await _start_what_was_made(exchange, start, arguments, outcome.value, started.run_id, reporter)
+    result = await _send(client, tool, arguments, start, reporter)
+    readings = runs_in_response(lifecycle, tool.operation.name, result.value)
+    run_id = arguments.get(lifecycle.read.run_id_argument) or (readings[0].run_id if readings else "")
+    # A call that names a run starts that run, even if the response shows others.
+    readings = [reading for reading in readings if reading.run_id.lower() == run_id.lower()]
+    started = Started(result, run_id, readings, value_at(arguments, start.idempotency_key_argument))
+    if is_complete and started.run_id:
+        run = describe_run(started.reading) if started.reading else started.run_id
+        await reporter.report(f"started {run}", 0)
+        await _start_created_run(client, start, arguments, result.value, started.run_id, reporter)
     return started
 
 
-def noted(started: Started, *more: str) -> CallResult:
-    """The provider's answer, with what there is to say of it."""
-    notes = [status_line(started.found), *started.outcome.notes, *more]
+def with_notes(started: Started, *more: str) -> CallResult:
+    """Return the provider's response with notes about the run's status and the idempotency key."""
+    notes = [status_line(started.readings), *started.result.notes, *more]
     if started.key is not None:
         notes.append(f'Idempotency key: "{started.key}". Repeating the call with it starts no second run.')
-    return replace(started.outcome, notes=tuple(note for note in notes if note))
+    return replace(started.result, notes=tuple(note for note in notes if note))
 
 
 async def _send(
-    exchange: Exchange, tool: Tool, arguments: Mapping[str, Any], start: RunStart, reporter: Reporter
+    client: Client, tool: Tool, arguments: Mapping[str, Any], start: RunStart, reporter: ProgressReporter
 ) -> CallResult:
-    """Send the call, with a key as often as it takes: the provider starts one run whatever arrived before."""
+    """Send the call. With an idempotency key it is repeatable: the provider starts one run."""
     if start.idempotency_key_argument is None:
-        return await exchange.fetch(tool.operation, arguments, tell=reporter.note)
+        return await client.fetch(tool.operation, arguments, notify=reporter.note)
     try:
-        return await exchange.fetch(tool.operation, arguments, tell=reporter.note, repeatable=True)
+        return await client.fetch(tool.operation, arguments, notify=reporter.note, repeatable=True)
     except CallError as exc:
-        if exc.retryable:
-            path = start.idempotency_key_argument
-            key = f"{'.'.join(path)} {dump(value_at(arguments, path))}"
-            unsent = f"{exc.hint} " if exc.hint.startswith("Nothing was sent") else ""
-            exc.hint = f"{unsent}To try again pass {key}: with it no second run is started."
-        raise
+        if not exc.retryable:
+            raise
+        key = f"{'.'.join(start.idempotency_key_argument)} {dump(value_at(arguments, start.idempotency_key_argument))}"
+        unsent = f"{exc.hint} " if exc.hint.startswith("Nothing was sent") else ""
+        hint = f"{unsent}To try again, pass {key}: with this key no second run is started."
+        raise exc.replace(hint=hint) from exc.__cause__
 
 
-async def _start_what_was_made(
-    exchange: Exchange,
+async def _start_created_run(
+    client: Client,
     start: RunStart,
     arguments: Mapping[str, Any],
-    made: Any,
+    created: Any,
     run_id: str,
-    reporter: Reporter,
+    reporter: ProgressReporter,
 ) -> None:
-    """Where making a run does not start it, start it."""
+    """Start a run that the provider has only created."""
     then = start.then
-    if then is None or not matches(made, start.then_when):
+    if then is None or not matches(created, start.then_when):
         return
     try:
-        named = {**path_arguments(then.operation, arguments), then.run_id_argument: run_id}
-        await exchange.fetch(then.operation, named, tell=reporter.note)
+        call_arguments = {**path_arguments(then.operation, arguments), then.run_id_argument: run_id}
+        await client.fetch(then.operation, call_arguments, notify=reporter.note)
     except CallError as exc:
-        # Whatever the reason, to repeat the call would create another run.
+        # Repeating the call would create another run, whatever the reason.
         raise CallError(
             f"run {run_id} was created, but not started: {exc.message}",
             kind=exc.kind,
             status=exc.status,
-            hint=f"Do not create another: call {then.tool} for this run, when what the message says is mended.",
+            hint=f"Do not create another run. Fix the reason, then call {then.tool} for this run.",
         ) from exc
 
 
 async def _wait(
-    exchange: Exchange,
+    client: Client,
     lifecycle: Lifecycle,
     arguments: Mapping[str, Any],
     started: Started,
-    reporter: Reporter,
+    reporter: ProgressReporter,
     seconds: float,
 ) -> CallResult:
     run_id, reading = started.run_id, started.reading
-    known = [reading] if reading and not reading.status.is_terminal else []  # the answer tells no results
-    began = anyio.current_time()
+    known = [reading] if reading and not reading.status.is_terminal else []  # the response has no results
+    started_at = anyio.current_time()
     others = path_arguments(lifecycle.read.operation, arguments)
     try:
-        return await wait_for_runs(exchange, lifecycle, others, [run_id], reporter, seconds=seconds, known=known)
+        return await wait_for_runs(client, lifecycle, others, [run_id], reporter, seconds=seconds, known=known)
     except CallError as exc:
-        # The run was started, so this is no error, although nothing is known of it.
-        elapsed = anyio.current_time() - began
+        # The run was started, so this is not an error of the call, although nothing is known about the run.
+        elapsed = anyio.current_time() - started_at
         return CallResult.from_value(
             wait_result(lifecycle, Watch([run_id]), elapsed_s=elapsed, polls=0, reason=exc.message)
         )

@@ -1,4 +1,4 @@
-"""Waiting for runs: their state first, then their stream or, where there is none, adaptive polling."""
+"""Wait for runs: read their status first, then follow their event stream or poll."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
@@ -15,46 +15,46 @@ from mcp_taskruns.core.runs.events import Event, describe_event
 from mcp_taskruns.core.runs.messages import status_line, wait_result
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
 from mcp_taskruns.core.runs.watch import Until, Watch, poll_interval_s, run_age_s
-from mcp_taskruns.engine.client import Exchange
-from mcp_taskruns.engine.progress import Reporter
+from mcp_taskruns.engine.client import Client
+from mcp_taskruns.engine.progress import ProgressReporter
 from mcp_taskruns.engine.runs.read import read_runs
 from mcp_taskruns.errors import CallError, UpstreamError
 
 MAX_FAILURES = 5
-"""How often in a row a provider may fail to say where a run stands."""
+"""Failed reads in a row after which a wait gives up."""
 
 MAX_STREAMS = 3
-"""How many streams in a row may bring nothing before polling takes over."""
+"""Event streams in a row without an event after which polling takes over."""
 
 LAST_SECONDS = 5.0
-"""How long a reading may take that goes beyond the time, and opening a stream, before polling takes its place."""
+"""How long a final read may take beyond the time of the call, and how long a stream may take to open."""
 
-ALMOST = 0.99
-"""The progress of a run that has done everything and has not ended."""
+ALMOST_DONE = 0.99
+"""The progress of a run that reports 100 % and has no terminal status."""
 
 
 async def wait_for_runs(
-    exchange: Exchange,
+    client: Client,
     lifecycle: Lifecycle,
     arguments: Mapping[str, Any],
     run_ids: Iterable[str],
-    reporter: Reporter,
+    reporter: ProgressReporter,
     *,
     seconds: float,
     until: Until = "all",
     several: bool = False,
     known: Iterable[Reading] = (),
 ) -> CallResult:
-    """Wait until `all` or `any` of the runs have ended, for at most `seconds`; time that is over is no error.
+    """Wait until `all` or `any` of the runs have a terminal status, for at most `seconds`. A timeout is not an error.
 
-    `arguments` are what reading a run takes beside its id, `known` readings that need not be made again. Raises
-    CallError when nothing can be found out; what breaks off a wait later is told with what is known.
+    `arguments` are the arguments of the read operation besides the run id; `known` are readings that need not be made
+    again. Raises CallError when no run could be read; a failure after that ends the wait with what is known.
     """
     watch = Watch(run_ids, until)
     for reading in known:
         watch.update(reading)
-    wait = _Wait(exchange, lifecycle, arguments, watch, reporter)
-    began = anyio.current_time()
+    wait = _Wait(client, lifecycle, arguments, watch, reporter)
+    started_at = anyio.current_time()
     reason = ""
     try:
         await wait.run(seconds)
@@ -62,109 +62,115 @@ async def wait_for_runs(
         if not any(watch.readings.values()):
             raise
         reason = exc.message
-    elapsed = anyio.current_time() - began
+    elapsed = anyio.current_time() - started_at
     value = wait_result(lifecycle, watch, elapsed_s=elapsed, polls=wait.polls, several=several, reason=reason)
     return CallResult.from_value(value, status_line([reading for reading in watch.readings.values() if reading]))
 
 
-def total_of(lifecycle: Lifecycle, runs: int = 1) -> float | None:
-    """Up to where the progress of a wait counts: how many runs there are, 1 where a run tells a ratio, or unknown."""
+def progress_total(lifecycle: Lifecycle, runs: int = 1) -> float | None:
+    """Return the `total` of a wait's progress: the number of runs, 1 for a run that reports a ratio, else None."""
     if runs > 1:
         return runs
     return None if lifecycle.fields.progress is None else 1
 
 
 class _Wait:
-    """One wait: what is known of its runs, and how it goes on finding out."""
+    """One wait: what is known about its runs, and how to learn more."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        client: Client,
         lifecycle: Lifecycle,
         arguments: Mapping[str, Any],
         watch: Watch,
-        reporter: Reporter,
+        reporter: ProgressReporter,
     ) -> None:
         self.polls = 0
         self._watch = watch
         self._reporter = reporter
-        self._exchange = exchange
+        self._client = client
         self._lifecycle = lifecycle
         self._arguments = arguments
         self._stream = lifecycle.stream
-        self._told = 0
+        self._reported = 0
         self._failures = 0
-        self._fruitless = self._brief = 0
+        self._empty_streams = self._brief_streams = 0
         self._failure: CallError | None = None
         self._not_before = self._last_read = -inf
 
     async def run(self, seconds: float) -> None:
-        """Return when the wait is over or its time is."""
+        """Return when the wait is over or the time has passed."""
         end = anyio.current_time() + seconds
         if not all(self._watch.readings.values()):
-            with anyio.move_on_after(max(seconds, LAST_SECONDS)) as first:
-                await self._read()
-            if first.cancelled_caught:
-                self._failure = UpstreamError(
-                    f"{self._lifecycle.provider} did not say in time where the run stands",
-                    kind="timeout",
-                    hint="Nothing was changed: try again.",
-                    retryable=True,
-                )
+            await self._read_first(seconds)
         while not self._watch.is_done and anyio.current_time() < end:
             with anyio.move_on_at(end):
-                await self._find_out_more()
-        # Once more, but not sooner than an answer can be a new one: some streams tell of ends alone.
+                await self._learn_more()
+        await self._read_last()
+        if self._failure is not None and not any(self._watch.readings.values()):
+            raise self._failure
+
+    async def _read_first(self, seconds: float) -> None:
+        with anyio.move_on_after(max(seconds, LAST_SECONDS)) as scope:
+            await self._read()
+        if scope.cancelled_caught:
+            self._failure = UpstreamError(
+                f"{self._lifecycle.provider} did not return the run's status in time",
+                kind="timeout",
+                hint="Nothing was changed. Try again.",
+                retryable=True,
+            )
+
+    async def _read_last(self) -> None:
+        """Read once more, unless the provider would return the same again: some streams report nothing but ends."""
         next_read = max(self._last_read + self._lifecycle.poll_seconds, self._not_before)
         if not self._watch.is_done and anyio.current_time() >= next_read:
             with anyio.move_on_after(LAST_SECONDS):
                 await self._read()
-        if self._failure is not None and not any(self._watch.readings.values()):
-            raise self._failure
 
-    async def _find_out_more(self) -> None:
+    async def _learn_more(self) -> None:
         stream = self._stream
         if stream is None:
-            await self._pause(self._interval())
+            await self._sleep(self._interval())
             await self._read()
             return
         await anyio.sleep_until(self._not_before)
-        opened = anyio.current_time()
+        opened_at = anyio.current_time()
         await self._follow(stream)
         if not self._watch.is_done and anyio.current_time() >= self._not_before:
-            await self._read()  # why the stream has ended
+            await self._read()  # shows why the stream ended
         if not self._watch.is_done:
-            # A stream that ends as soon as it is open is no better than asking again.
-            has_lasted = anyio.current_time() - opened >= self._lifecycle.poll_seconds
-            self._brief = 0 if has_lasted else self._brief + 1
-            await self._pause(min(2.0 ** max(self._brief - 1, 0), self._interval()))
+            # A stream that closes at once is no better than polling.
+            was_long = anyio.current_time() - opened_at >= self._lifecycle.poll_seconds
+            self._brief_streams = 0 if was_long else self._brief_streams + 1
+            await self._sleep(min(2.0 ** max(self._brief_streams - 1, 0), self._interval()))
 
-    async def _pause(self, seconds: float) -> None:
-        """Let time pass before the provider is asked again: as long as is useful, and as it wants."""
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep before the next request to the provider, at least as long as the provider asks for."""
         await anyio.sleep_until(max(anyio.current_time() + seconds, self._not_before))
 
     def _interval(self) -> float:
-        """The seconds between two readings, by the age of the youngest run."""
+        """Return the seconds between two reads, by the age of the youngest run."""
         now = datetime.now(UTC)
         ages = [run_age_s(reading, now) for run_id in self._watch.pending if (reading := self._watch.readings[run_id])]
         return poll_interval_s(self._lifecycle, min(ages, default=0.0))
 
     async def _read(self) -> None:
-        """Read the runs that have not ended. A provider that cannot answer now is asked again, some times."""
+        """Read the pending runs. A read that fails for a passing reason is repeated later, a few times."""
         self.polls += 1
-        is_known = all(self._watch.readings.values())
+        are_known = all(self._watch.readings.values())
         try:
             readings = await read_runs(
-                self._exchange, self._lifecycle, self._arguments, self._watch.pending, were_known=is_known
+                self._client, self._lifecycle, self._arguments, self._watch.pending, were_known=are_known
             )
         except CallError as exc:
             self._failures += 1
-            has_answered = is_known or exc.status is not None
-            if not (exc.retryable and has_answered) or self._failures > MAX_FAILURES:
+            has_responded = are_known or exc.status is not None
+            if not (exc.retryable and has_responded) or self._failures > MAX_FAILURES:
                 raise
             self._failure = exc
-            self._put_off(exc)
-            await self._tell(f"{exc.message}; asking again")
+            self._postpone(exc)
+            await self._report(f"{exc.message}; reading again")
             return
         self._failures = 0
         self._last_read = anyio.current_time()
@@ -172,62 +178,61 @@ class _Wait:
             await self._take(reading)
 
     async def _follow(self, stream: RunStream) -> None:
-        """Take in a stream's events until the wait is over or the stream is; polling takes over from one that fails."""
+        """Follow an event stream until the wait is over or the stream ends; if streams fail, polling takes over."""
         pending = self._watch.pending
         arguments = {
             **self._arguments,
             **stream.new_events_arguments,
             stream.run_ids_argument: pending if stream.takes_many_runs else pending[0],
         }
-        self._fruitless += 1
+        self._empty_streams += 1
         try:
-            opening = self._exchange.open_stream(stream.operation, arguments, seconds=LAST_SECONDS)
-            async with opening as answer:
-                # What ended before the stream was open may not be told on it.
+            opening = self._client.open_stream(stream.operation, arguments, seconds=LAST_SECONDS)
+            async with opening as opened:
+                # A run that ended before the stream was open may not appear on it.
                 await self._read()
-                async with aclosing(answer.events()) as events:
+                async with aclosing(aiter(opened)) as events:
                     while not self._watch.is_done and (event := await anext(events, None)) is not None:
                         if not event.is_keep_alive:
                             await self._take_event(event)
         except CallError as exc:
             if not exc.retryable:
                 self._stream = None
-            self._put_off(exc)
-        if self._fruitless > MAX_STREAMS:
+            self._postpone(exc)
+        if self._empty_streams > MAX_STREAMS:
             self._stream = None
 
-    def _put_off(self, failure: CallError) -> None:
+    def _postpone(self, failure: CallError) -> None:
         self._not_before = max(self._not_before, anyio.current_time() + (failure.retry_after_s or 0.0))
 
     async def _take_event(self, event: Event) -> None:
-        if event.is_cut:
-            await self._read()  # what it says cannot be told from a part of it
+        if event.is_truncated:
+            await self._read()  # a part of the event does not show the run's status
             return
-        mask = self._exchange.mask.redact_text
-        data = parse_or_text(mask(event.data))
+        data = parse_or_text(event.data)
         reading = run_in_event(self._lifecycle, data, self._watch.only_run_id)
         if reading is not None:
             await self._take(reading)
         else:
-            await self._tell(describe_event(mask(event.event), data))
+            await self._report(describe_event(event.event, data))
         if event.event != "error":
-            self._fruitless = 0
+            self._empty_streams = 0
 
     async def _take(self, reading: Reading) -> None:
         if self._watch.update(reading):
-            await self._tell(describe_run(reading))
+            await self._report(describe_run(reading))
 
-    async def _tell(self, line: str) -> None:
-        self._told += 1
-        await self._reporter.tell(line, self._value())
+    async def _report(self, line: str) -> None:
+        self._reported += 1
+        await self._reporter.report(line, self._progress())
 
-    def _value(self) -> float:
-        """How far the wait has come: of several runs those that have ended, of one its progress, else what was told."""
+    def _progress(self) -> float:
+        """Return the runs that have ended, for one run its ratio, else the number of lines so far."""
         if len(self._watch.readings) > 1:
             return self._watch.ended_count
         (reading,) = self._watch.readings.values()
         if self._lifecycle.fields.progress is None:
-            return self._told
+            return self._reported
         if reading is None:
             return 0.0
-        return 1.0 if reading.status.is_terminal else min(reading.progress or 0.0, ALMOST)
+        return 1.0 if reading.status.is_terminal else min(reading.progress or 0.0, ALMOST_DONE)

@@ -131,7 +131,7 @@ def render_result(name: str, outcome: CallResult) -> dict[str, Any]:
 
 def render_error(error: CallError, gateway: Gateway) -> dict[str, Any]:
     """A tool error: a line for people, then the same as JSON. Text only: some hosts drop anything else."""
-    text = gateway.mask.redact_text(f"{error.to_line()}\n{dump(error.to_json())}")
+    text = gateway.redactor.redact_text(f"{error.to_line()}\n{dump(error.to_json())}")
     return {"resultType": "complete", "content": [_text(text)], "isError": True}
 
 

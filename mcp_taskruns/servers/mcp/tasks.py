@@ -31,9 +31,10 @@ from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import reporting
+from mcp_taskruns.engine.results import finish_result
 from mcp_taskruns.engine.runs.cancel import cancel_run
 from mcp_taskruns.engine.runs.read import read_run
-from mcp_taskruns.engine.runs.start import launch, noted
+from mcp_taskruns.engine.runs.start import launch, with_notes
 from mcp_taskruns.errors import CallError
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -104,11 +105,11 @@ class Tasks:
             if WAIT_SECONDS not in passed:
                 return None  # it only makes a run, which nobody starts yet
             self._gateway.check_start(tool, lifecycle)
-        with self._gateway.under_way():
+        with self._gateway.in_flight():
             async with reporting(_untold) as reporter:
-                started = await launch(self._gateway.exchange, tool, lifecycle, passed, reporter, is_whole=True)
+                started = await launch(self._gateway.client, tool, lifecycle, passed, reporter, is_complete=True)
         if not started.run_id:
-            return self._render(name, self._gateway.finish(tool, noted(started)))
+            return self._render(name, finish_result(self._gateway.client, tool, with_notes(started)))
         others = path_arguments(lifecycle.read.operation, passed)
         others.pop(lifecycle.read.run_id_argument, None)
         handle = Handle(tool, lifecycle, started.run_id, others, int(datetime.now(UTC).timestamp()))
@@ -130,19 +131,19 @@ class Tasks:
                 needed: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
                 raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, "Missing required client capability", needed)
             try:
-                with self._gateway.under_way():
+                with self._gateway.in_flight():
                     return {"resultType": "complete", **await act(params, self._read_id(params.task_id))}
             except CallError as exc:
                 if exc.kind == "not_found":
                     raise _not_found() from exc
                 # No status of the task: how the run stands is not known, and to a client `failed` would be the end.
-                raise MCPError(types.INTERNAL_ERROR, self._gateway.mask.redact_text(exc.message)) from exc
+                raise MCPError(types.INTERNAL_ERROR, self._gateway.redactor.redact_text(exc.message)) from exc
 
         return handle
 
     async def _get(self, _: TaskParams, handle: Handle) -> dict[str, Any]:
-        exchange = self._gateway.exchange
-        reading = await read_run(exchange, handle.lifecycle, handle.others, handle.run_id, was_known=True)
+        client = self._gateway.client
+        reading = await read_run(client, handle.lifecycle, handle.others, handle.run_id, was_known=True)
         status = STATUSES.get(reading.status, "working")
         fields = self._fields(handle, status, status_line([reading]))
         return {**fields, "result": self._result(handle, reading)} if status == "completed" else fields
@@ -158,7 +159,7 @@ class Tasks:
             arguments = {**handle.others, cancel.call.run_id_argument: handle.run_id}
             for path, wanted in cancel.when:
                 arguments = set_at(arguments, path, wanted[0])
-            await cancel_run(self._gateway.exchange, handle.lifecycle, cancel, arguments, _untold)
+            await cancel_run(self._gateway.client, handle.lifecycle, cancel, arguments, _untold)
         return {}
 
     def _served_cancel(self, lifecycle: Lifecycle) -> RunCancel | None:
@@ -169,7 +170,7 @@ class Tasks:
         return {
             "taskId": self._write_id(handle),
             "status": status,
-            "statusMessage": self._gateway.mask.redact_plain_text(line),
+            "statusMessage": self._gateway.redactor.redact_plain_text(line),
             "createdAt": _timestamp(datetime.fromtimestamp(handle.created, UTC)),
             "lastUpdatedAt": _timestamp(datetime.now(UTC)),
             "ttlMs": None if lifecycle.retention_seconds is None else round(lifecycle.retention_seconds * 1000),
@@ -183,7 +184,7 @@ class Tasks:
         elapsed = datetime.now(UTC).timestamp() - handle.created
         value = wait_result(handle.lifecycle, watch, elapsed_s=elapsed, polls=1)
         outcome = CallResult.from_value(value, status_line([reading]))
-        result = self._render(handle.tool.name, self._gateway.finish(handle.tool, outcome))
+        result = self._render(handle.tool.name, finish_result(self._gateway.client, handle.tool, outcome))
         if reading.status is not RunStatus.FAILED:
             return result
         # Errors are text only: strict clients would check an object against the tool's schema.
@@ -208,7 +209,7 @@ class Tasks:
         return Handle(tool, lifecycle, run_id, others, created)
 
     def _sign(self, lifecycle: Lifecycle, told: bytes) -> bytes:
-        secrets = credential_values(lifecycle.read.operation, self._gateway.exchange.settings.environment)
+        secrets = credential_values(lifecycle.read.operation, self._gateway.client.settings.environment)
         key = hashlib.sha256("\0".join([EXTENSION, *secrets]).encode()).digest()
         return hmac.digest(key, told, "sha256")[:SIGNATURE_BYTES]
 

@@ -119,7 +119,7 @@ class RestApp:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_until_left, request.receive, tasks.cancel_scope)
             try:
-                with self._gateway.under_way():
+                with self._gateway.in_flight():
                     await self._call(found.route, arguments, request, answering)
             except CallError as exc:
                 await answering.fail(exc)
@@ -130,14 +130,15 @@ class RestApp:
 
     async def _call(self, route: Route, arguments: dict[str, Any], request: Request, answering: "_Answering") -> None:
         if not route.tool.operation.is_stream:
-            outcome = await self._gateway.call_tool(route.tool, arguments, _untold, answering.send_events)
-            if outcome is None:
-                await answering.end()
-            else:
-                await answering.send_outcome(outcome)
+            async with self._gateway.open_tool(route.tool, arguments, _untold) as opened:
+                if isinstance(opened, CallResult):
+                    await answering.send_outcome(opened)
+                else:
+                    await answering.send_events(opened)
+                    await answering.end()
             return
         last_event_id = request.headers.get("last-event-id", "")
-        async with self._gateway.follow_tool(route.tool, arguments, last_event_id) as (events, seconds):
+        async with self._gateway.open_stream(route.tool, arguments, last_event_id) as (events, seconds):
             with anyio.move_on_after(0 if request.method == "HEAD" else seconds):
                 await answering.send_events(events)
             await answering.end()
@@ -358,9 +359,9 @@ def _error_problem(error: CallError, gateway: Gateway, status: int | None) -> Re
     shown = status or _status_of(error)
     if error.status is not None and error.status != shown:
         told["provider_status"] = error.status
-    masked = json.loads(gateway.mask.redact_text(json.dumps(told)))
+    masked = json.loads(gateway.redactor.redact_text(json.dumps(told)))
     headers = {} if error.retry_after_s is None else {"Retry-After": str(max(1, round(error.retry_after_s)))}
-    return _problem(shown, gateway.mask.redact_text(error.message), masked, headers)
+    return _problem(shown, gateway.redactor.redact_text(error.message), masked, headers)
 
 
 def _status_of(error: CallError) -> int:

@@ -452,7 +452,7 @@ def test_unlisted_events_are_counted_and_can_be_resumed(ended: EndReason, note: 
 
 
 def test_truncated_event_is_marked_with_a_note() -> None:
-    collector, _ = fold_of(Event("whole"), Event("half", is_cut=True))
+    collector, _ = fold_of(Event("whole"), Event("half", is_truncated=True))
     outcome = collector.result("closed", {})
     assert outcome.value["events"] == [
         {"event": "message", "data": "whole"},

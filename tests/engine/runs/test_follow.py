@@ -451,7 +451,7 @@ async def test_connecting_again_takes_longer_each_time_and_is_given_up_with_what
     assert pauses == pytest.approx([1, 2, 4, 8, 10], abs=0.3)
     assert call.value["ended"] == "error"
     assert call.value["reason"] == (
-        "the connection to posthog broke off before its answer was whole; connecting again 5 times did not help"
+        "the connection to posthog was lost before its response was complete; 5 new connections did not help"
     )
     assert numbers(call.ids) == [1, 2]
     assert call.value["resume"] == {**IDS, "Last-Event-ID": "2-0"}
@@ -628,7 +628,7 @@ async def test_a_stream_that_is_asked_for_with_a_write_is_never_asked_for_again(
         file.write_text(file.read_text().replace("ORIGIN", odd.origin))
         call = await follow({}, "odd-t", {}, capabilities=(str(tmp_path),))
     assert (call.value["ended"], numbers(call.ids)) == ("error", [1])
-    assert call.value["reason"] == "the connection to odd broke off before its answer was whole"
+    assert call.value["reason"] == "the connection to odd was lost before its response was complete"
     assert len(odd.streams) == 1
     assert odd.streams[0].head.startswith("POST ")
 
@@ -702,7 +702,7 @@ async def test_a_compressed_stream_that_is_cut_goes_on_with_the_next_connection(
     ("body", "told"),
     [
         (b'data: {"a": "\xff\xfe"}\n\n', "text that is not UTF-8"),
-        (b"<!DOCTYPE html>\n" + b"<p>Bad gateway</p>\n" * 10_000, "other text than events: <!DOCTYPE html>"),
+        (b"<!DOCTYPE html>\n" + b"<p>Bad gateway</p>\n" * 10_000, "text that has no events: <!DOCTYPE html>"),
     ],
     ids=["invalid UTF-8", "HTML"],
 )
@@ -719,7 +719,7 @@ async def test_text_that_is_not_utf_8_ends_the_call_and_keeps_what_was_received(
     async with provider(sends(entries(2).encode() + b"data: \xff\n\n" + entry(3).encode())) as posthog:
         call = await follow(posthog.environment)
     assert call.value["ended"] == "error"
-    assert call.value["reason"] == "posthog sent text that is not UTF-8 where an event stream should be"
+    assert call.value["reason"] == "posthog sent text that is not UTF-8 instead of an event stream"
     assert numbers(call.ids) == [1, 2]
     assert len(call.told) == 2
     assert call.value["resume"] == {**IDS, "Last-Event-ID": "2-0"}
@@ -751,7 +751,7 @@ async def test_a_line_without_end_ends_the_call_in_bounded_memory_and_keeps_what
         tracemalloc.stop()
     assert (call.value["ended"], call.value["reason"]) == (
         "error",
-        "posthog sent a line without end where an event stream should be",
+        "posthog sent a line that does not end instead of an event stream",
     )
     assert numbers(call.ids) == [1]
     assert sent < 100_000_000
@@ -786,14 +786,14 @@ async def test_an_answer_that_is_no_event_stream_is_an_error() -> None:
     async with provider(page) as posthog:
         call = await follow(posthog.environment)
     assert isinstance(call.error, UpstreamError)
-    assert call.error.message == "posthog answered 200 without an event stream"
+    assert call.error.message == "posthog returned 200 without an event stream"
 
 
 async def test_a_reconnection_that_brings_no_event_stream_keeps_what_was_received() -> None:
     page = sends("<html><title>Sign in</title></html>", "Content-Type: text/html\r\n")
     async with provider(cuts("retry: 0\n\n" + entries(2)), page) as posthog:
         call = await follow(posthog.environment)
-    assert (call.value["ended"], call.value["reason"]) == ("error", "posthog answered 200 without an event stream")
+    assert (call.value["ended"], call.value["reason"]) == ("error", "posthog returned 200 without an event stream")
     assert numbers(call.ids) == [1, 2]
     assert len(posthog.streams) == 2
 

@@ -189,7 +189,7 @@ async def test_a_start_that_did_not_get_through_is_tried_again_with_the_same_key
     assert len(set(keys)) == 1
     assert await render_runs(environment) == [NEW]
     told = [line for line in call.lines if "no news" not in line]
-    assert [f"; trying again ({number} of 3)" in line for number, line in enumerate(told, 1)] == [True] * failures
+    assert [f"; retrying ({number} of 3)" in line for number, line in enumerate(told, 1)] == [True] * failures
 
 
 async def test_a_refused_start_is_tried_again_when_the_provider_wants_it(
@@ -213,7 +213,7 @@ async def test_a_start_is_tried_again_three_times_at_most_and_the_error_names_th
     keys = keys_sent(simulator)
     assert len(keys) == TRIES
     assert call.failure.hint.endswith(
-        f'To try again pass body.idempotencyKey "{keys[0]}": with it no second run is started.'
+        f'To try again, pass body.idempotencyKey "{keys[0]}": with this key no second run is started.'
     )
 
 
@@ -247,7 +247,7 @@ async def test_a_start_that_is_refused_for_good_is_not_tried_again(
 async def test_a_start_without_a_key_is_not_tried_again(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("posthog", Fault(truncate=True))
     call = await finished(environment, "posthog-create-task-run", CLOUD, 0)
-    assert "broke off" in call.failure.message
+    assert "was lost" in call.failure.message
     assert len(sent(simulator)) == 1
     assert (await outside(environment, "GET", f"{POSTHOG_RUNS}/"))["count"] == 4 + 1
 
@@ -361,7 +361,9 @@ async def test_a_run_that_was_created_but_not_started_is_named_in_the_error(
     assert call.failure.message == (
         f"run {run['id']} was created, but not started: the provider returned 402: over the limit"
     )
-    assert call.failure.hint.startswith("Do not create another: call posthog-start-task-run for this run")
+    assert call.failure.hint.startswith(
+        "Do not create another run. Fix the reason, then call posthog-start-task-run for this run"
+    )
     assert not call.failure.retryable  # the call that failed creates: to repeat it would create another
     assert call.failure.status == 402
     assert len(sent(simulator)) == 2
@@ -518,7 +520,7 @@ async def test_an_answer_that_does_not_name_the_run_is_not_lost(
     simulator.fail_next("render", Fault(202, {"Content-Type": "application/json"}, '{"job":"trn-odd"}'))
     call = await finished(environment, "render-run-task", {**SQUARE, "wait_seconds": 30}, 0)
     assert call.outcome.text == '{"job":"trn-odd"}'
-    assert call.outcome.notes[0] == "The answer does not name the run, so there was no waiting for it."
+    assert call.outcome.notes[0] == "The response does not name the run, so there was nothing to wait for."
 
 
 async def test_a_start_whose_run_cannot_be_read_after_is_no_error_and_names_the_run(

@@ -411,7 +411,7 @@ async def test_a_runway_task_that_is_deleted_meanwhile_is_cancelled(
         "not found",
         True,
     )
-    assert call.value["error"] == "the provider does not know this run any more: it was cancelled or deleted"
+    assert call.value["error"] == "the provider no longer knows this run: it was canceled or deleted"
     assert len(sent(simulator)) == 3
 
 
@@ -622,7 +622,7 @@ async def test_a_refused_poll_is_made_again_when_the_provider_wants_it(
         await call.finish(3)
     assert call.value["status"] == "succeeded"
     assert len(sent(simulator)) == 3
-    assert "the provider returned 429: slow down; asking again" in call.lines
+    assert "the provider returned 429: slow down; reading again" in call.lines
 
 
 async def test_a_refused_stream_is_opened_again_when_the_provider_wants_it(
@@ -656,7 +656,7 @@ async def test_a_provider_that_cannot_answer_for_a_while_is_asked_again(
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * (failures + 1) + 12)
     assert call.value["status"] == "succeeded"
-    assert call.lines.count("the provider returned 503: busy; asking again") == failures
+    assert call.lines.count("the provider returned 503: busy; reading again") == failures
 
 
 async def test_a_provider_that_cannot_answer_any_more_ends_the_wait_with_what_is_known(
@@ -677,7 +677,7 @@ async def test_a_provider_that_never_answers_is_an_error(simulator: Simulator, e
         simulator.fail_next("inngest", Fault(delay=500))
     arguments = {"runId": INNGEST_FRESH, "wait_seconds": 20}
     call = await finished(environment, "inngest-wait-for-run", arguments, 26)
-    assert call.failure.message == "inngest did not say in time where the run stands"
+    assert call.failure.message == "inngest did not return the run's status in time"
     assert (call.failure.kind, call.failure.retryable) == ("timeout", True)
 
 

@@ -97,7 +97,7 @@ async def change_until_told(gateway: Gateway, news: News, *catalogs: Catalog) ->
     """Serve the catalogs in turn until the client is told: nobody knows when its stream for that is open."""
     while True:
         for catalog in catalogs:
-            await gateway.serve(catalog)
+            await gateway.replace_catalog(catalog)
             with anyio.move_on_after(0.5):
                 await news.wait()
                 return
@@ -117,7 +117,7 @@ async def test_a_client_is_told_of_each_change_and_then_lists_the_new_tools(era:
             assert await names(client) == {"render"}
             await change_until_told(gateway, news, catalog_of("runway"))
             assert await names(client) == {"runway"}
-            await gateway.serve(catalog_of("runway", "inngest"))
+            await gateway.replace_catalog(catalog_of("runway", "inngest"))
             await news.wait()
             if way == "memory":
                 assert news.count == 2
@@ -150,7 +150,7 @@ async def test_clients_of_both_eras_are_told_of_one_change(way: Way) -> None:
                 await change_until_told(gateway, news, catalog_of("runway"))
             # Over HTTP they may still be told of changes of before.
             counts = [news.count for news in clients]
-            await gateway.serve(catalog_of("inngest"))
+            await gateway.replace_catalog(catalog_of("inngest"))
             for news, count in zip(clients, counts, strict=True):
                 while news.count == count:
                     await news.wait()
@@ -168,7 +168,7 @@ async def test_a_client_of_2026_that_does_not_listen_is_not_told(way: Way) -> No
             Client(server, mode="auto", message_handler=news.on_message) as client,
             told(server, "auto") as (_, other),
         ):
-            await gateway.serve(catalog_of("runway"))
+            await gateway.replace_catalog(catalog_of("runway"))
             await other.wait()
             assert await names(client) == {"runway"}
     assert (news.count, other.count) == (0, 1)
@@ -260,7 +260,7 @@ async def test_a_client_that_does_not_read_keeps_nobody(
     with anyio.fail_after(PATIENCE):
         async with raw_client(server) as silent, told(server, "legacy") as (client, news):
             await silent.handshake()
-            await gateway.serve(catalog_of("runway"))
+            await gateway.replace_catalog(catalog_of("runway"))
             await news.wait()
             assert await names(client) == {"runway"}
             assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
@@ -268,7 +268,7 @@ async def test_a_client_that_does_not_read_keeps_nobody(
             ]
             # It is told again once it reads.
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(gateway.serve, catalog_of("inngest"))
+                tasks.start_soon(gateway.replace_catalog, catalog_of("inngest"))
                 message = await silent.receive()
             assert isinstance(message, types.JSONRPCNotification)
             assert message.method == "notifications/tools/list_changed"
@@ -282,14 +282,14 @@ async def test_a_client_is_told_only_after_it_has_initialized() -> None:
             info = {"name": "test", "version": "1"}
             await client.send("initialize", 1, protocolVersion="2025-11-25", capabilities={}, clientInfo=info)
             await client.receive()
-            await gateway.serve(catalog_of("runway"))
+            await gateway.replace_catalog(catalog_of("runway"))
             await client.send("notifications/initialized")
             await client.send("ping", 2)
             answer = await client.receive()
             assert isinstance(answer, types.JSONRPCResponse)
             assert answer.id == 2
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(gateway.serve, catalog_of("inngest"))
+                tasks.start_soon(gateway.replace_catalog, catalog_of("inngest"))
                 message = await client.receive()
             assert isinstance(message, types.JSONRPCNotification)
             assert message.method == "notifications/tools/list_changed"
@@ -312,11 +312,11 @@ async def test_a_client_that_has_left_is_forgotten(way: Way, monkeypatch: pytest
                 for news in (stays, leaves):
                     await change_until_told(gateway, news, catalog_of("runway"))
                 asked.clear()
-                await gateway.serve(catalog_of("inngest"))
+                await gateway.replace_catalog(catalog_of("inngest"))
                 assert len(set(asked)) == 2
             while len(set(asked)) != 1:
                 asked.clear()
-                await gateway.serve(catalog_of("runway"))
+                await gateway.replace_catalog(catalog_of("runway"))
                 await anyio.lowlevel.checkpoint()
 
 
@@ -334,11 +334,11 @@ async def test_a_stream_of_changes_that_was_left_is_forgotten(way: Way, monkeypa
     with anyio.fail_after(PATIENCE):
         async with served(gateway, way) as server:
             async with told(server, "auto") as (_, news):
-                await gateway.serve(catalog_of("runway"))
+                await gateway.replace_catalog(catalog_of("runway"))
                 await news.wait()
                 assert [len(bus._listeners) for bus in buses] == [1]
             while buses[0]._listeners:
-                await gateway.serve(catalog_of("inngest"))
+                await gateway.replace_catalog(catalog_of("inngest"))
                 await anyio.lowlevel.checkpoint()
 
 
@@ -365,7 +365,7 @@ async def test_a_client_that_opened_no_stream_of_its_own_keeps_nobody(monkeypatc
             with anyio.fail_after(PATIENCE):
                 # More than any buffer on the way holds.
                 for _ in range(50):
-                    await gateway.serve(catalog_of("runway"))
+                    await gateway.replace_catalog(catalog_of("runway"))
             await change_until_told(gateway, news, catalog_of("inngest"))
             listed = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
             answer = await client.post("/mcp", json=listed, headers=session)

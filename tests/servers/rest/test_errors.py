@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, get_args
 
 import anyio
@@ -10,7 +12,7 @@ import pytest
 from mcp.client import Client
 from starlette.responses import JSONResponse, Response
 
-from mcp_taskruns.engine import client as exchange
+from mcp_taskruns.engine import retries
 from mcp_taskruns.errors import CallError, Kind
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.servers.rest.app import STATUSES
@@ -28,7 +30,7 @@ NOBODY = "http://127.0.0.1:9"
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits before it is tried again."""
-    monkeypatch.setattr(exchange, "backoff", lambda *_: 0.0)
+    monkeypatch.setattr(retries, "backoff", lambda *_: 0.0)
 
 
 @pytest.mark.parametrize(
@@ -191,10 +193,12 @@ async def test_a_failure_of_the_server_itself_is_500_and_only_its_log_says_why(
 ) -> None:
     async with acme(Provider()) as side:
 
-        async def fail(*_: Any) -> None:
+        @asynccontextmanager
+        async def failing(*_: Any) -> AsyncIterator[None]:
             raise ZeroDivisionError("inner workings")
+            yield
 
-        side.gateway.call_tool = fail  # type: ignore[method-assign,assignment]  # a bug that nobody knows
+        side.gateway.open_tool = failing  # type: ignore[method-assign,assignment]  # a bug that nobody knows
         told = problem(await side.client.get("/v1/things"))
     assert told["status"] == 500
     assert "inner workings" not in json.dumps(told)
@@ -266,10 +270,12 @@ async def test_a_key_in_an_argument_is_not_in_the_answer_that_repeats_it() -> No
 async def test_a_key_in_what_an_error_says_is_not_in_the_problem() -> None:
     async with acme(Provider()) as side:
 
-        async def fail(*_: Any) -> None:
+        @asynccontextmanager
+        async def failing(*_: Any) -> AsyncIterator[None]:
             raise CallError(f"{KEY} is wrong", hint=f'Do not pass "{KEY}".')
+            yield
 
-        side.gateway.call_tool = fail  # type: ignore[method-assign,assignment]  # an error that no provider has seen
+        side.gateway.open_tool = failing  # type: ignore[method-assign,assignment]  # an error that no provider has seen
         told = problem(await side.client.get("/v1/things"))
     assert KEY not in json.dumps(told)
     assert told["hint"].startswith('Do not pass "')

@@ -423,7 +423,7 @@ async def test_another_catalog_is_served_from_the_moment_that_the_gateway_has_it
     provider = Provider()
     async with acme(provider) as side, acme(Provider(), exclude_tools=["acme-list-*"]) as other:
         assert (await side.client.get(THINGS)).status_code == 200
-        await side.gateway.serve(other.gateway.catalog)
+        await side.gateway.replace_catalog(other.gateway.catalog)
         assert problem(await side.client.get(THINGS))["status"] == 405
         assert (await side.client.get(THING)).status_code == 200
 

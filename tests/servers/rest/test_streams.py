@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
-from mcp_taskruns.engine import client as exchange
+from mcp_taskruns.engine import retries
 from mcp_taskruns.servers.rest import app as rest_adapter
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
@@ -39,8 +39,8 @@ POSTHOG = f"/v1/api/projects/1/tasks/{TASK}/runs"
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits before it is tried again."""
-    monkeypatch.setattr(exchange, "backoff", lambda *_: 0.0)
-    monkeypatch.setattr("mcp_taskruns.engine.runs.follow.backoff", lambda *_: 0.0)
+    monkeypatch.setattr(retries, "backoff", lambda *_: 0.0)
+    monkeypatch.setattr("mcp_taskruns.engine.runs.reconnect.backoff", lambda *_: 0.0)
 
 
 class Reader:

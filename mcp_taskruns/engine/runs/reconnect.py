@@ -1,0 +1,133 @@
+"""Receive the events of a stream over as many connections as it takes."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import anyio
+
+from mcp_taskruns.core.model.operation import Operation
+from mcp_taskruns.core.runs.events import Event, Replay
+from mcp_taskruns.engine.client import Client, EventStream
+from mcp_taskruns.engine.rate_limits import Slot
+from mcp_taskruns.engine.retries import backoff
+from mcp_taskruns.errors import CallError, UpstreamError
+
+MAX_RECONNECTS = 5
+"""Connections in a row that may bring no event."""
+
+MAX_BACKOFF_SECONDS = 10.0
+"""The longest delay before a new connection, where the provider asks for none."""
+
+MAX_REMEMBERED = 4_000
+"""Events that are recognised when a provider sends them again in spite of `Last-Event-ID`."""
+
+STABLE_SECONDS = 10.0
+"""A connection that lasted so long did not fail, even without an event."""
+
+
+class Reconnected:
+    """Takes the place of an event when a new connection is open."""
+
+
+async def reconnecting_events(
+    client: Client,
+    operation: Operation,
+    arguments: Mapping[str, Any],
+    first: EventStream,
+    last_event_id: str = "",
+) -> AsyncGenerator[Event | Reconnected, None]:
+    """Return the events of a stream, each once and without keep-alives, until the provider ends the stream.
+
+    `first` is the first connection, opened after the event `last_event_id`. A lost connection is re-established after
+    the last event, if the operation only reads; then a `Reconnected` follows. Raises CallError when that fails.
+    """
+    replay = Replay(MAX_REMEMBERED)
+    connection = _Connection(client, operation, arguments, first, last_event_id)
+    async with connection:
+        while True:
+            try:
+                async with aclosing(aiter(connection.stream)) as events:
+                    async for event in events:
+                        connection.note(event)
+                        if not event.is_keep_alive and not replay.is_known(event):
+                            connection.has_brought_event()
+                            yield event
+                return
+            except CallError as exc:
+                failure = exc
+            await connection.reopen(failure)
+            replay.reconnect()
+            yield Reconnected()
+
+
+class _Connection:
+    """The current connection of a stream, and what a new one needs to know."""
+
+    def __init__(
+        self,
+        client: Client,
+        operation: Operation,
+        arguments: Mapping[str, Any],
+        first: EventStream,
+        last_event_id: str,
+    ) -> None:
+        self.stream = first
+        self._client = client
+        self._operation = operation
+        self._arguments = arguments
+        self._last_event_id = last_event_id
+        self._retry_s: float | None = None
+        self._failures = 0
+        self._opened_at = anyio.current_time()
+        self._resources = AsyncExitStack()
+
+    async def __aenter__(self) -> None:
+        return
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._resources.aclose()
+
+    def note(self, event: Event) -> None:
+        """Remember where a new connection has to begin, and when."""
+        if event.retry_s is not None:
+            self._retry_s = event.retry_s
+        if event.has_id:
+            self._last_event_id = self.stream.last_event_id
+
+    def has_brought_event(self) -> None:
+        """Forget earlier failures."""
+        self._failures = 0
+
+    async def reopen(self, failure: CallError) -> None:
+        """Open a new connection, after as many attempts as it takes. Raises CallError when they are used up."""
+        if anyio.current_time() - self._opened_at >= STABLE_SECONDS:
+            self._failures = 0
+        await self.stream.aclose()
+        while True:
+            self._failures += 1
+            self._check(failure)
+            await self._resources.aclose()
+            delay = backoff(self._failures, MAX_BACKOFF_SECONDS) if self._retry_s is None else self._retry_s
+            await anyio.sleep(failure.retry_after_s or delay)
+            try:
+                await self._open()
+            except CallError as exc:
+                failure = exc
+            else:
+                return
+
+    async def _open(self) -> None:
+        opening = self._client.open_stream(
+            self._operation, self._arguments, last_event_id=self._last_event_id, slot=Slot.NONE
+        )
+        self.stream = await self._resources.enter_async_context(opening)
+        self._opened_at = anyio.current_time()
+
+    def _check(self, failure: CallError) -> None:
+        """Raise the failure where a new connection is not safe or has not helped."""
+        if not (failure.retryable and self._operation.is_safe):
+            raise failure
+        if self._failures > MAX_RECONNECTS:
+            message = f"{failure.message}; {MAX_RECONNECTS} new connections did not help"
+            raise UpstreamError(message, kind=failure.kind, hint=failure.hint, retryable=True) from failure
