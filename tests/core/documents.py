@@ -1,4 +1,4 @@
-"""Capabilities of one operation, for tests of what is compiled from them."""
+"""Capability files with one operation, for tests of compiled tools."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ KEY = {"THING_KEY": "key-123456"}
 def document(
     operation: Json | None = None, *, path: str = "/things", tool: Json | None = None, **consumed: Any
 ) -> Json:
-    """A capability file with one operation and one tool; `consumed` are keys of its adapter."""
+    """Return a capability file with one operation and one tool; `consumed` are keys of its adapter."""
     return {
         "naftiko": "1.0.0-alpha2",
         "info": {"tags": ["Thing", "Beta"]},
@@ -47,13 +47,13 @@ def capability(*args: Any, source: str = "things-api.yaml", **kwargs: Any) -> Ca
 
 
 def tool_of(*args: Any, **kwargs: Any) -> Tool:
-    """The one tool of such a capability."""
+    """Return the tool of such a capability file."""
     (tool,) = compile_tools([capability(*args, **kwargs)])
     return tool
 
 
 def inputs(*parameters: Json, **operation: Any) -> Json:
-    """An operation with these input parameters."""
+    """Return an operation with these input parameters."""
     return {"inputParameters": list(parameters), **operation}
 
 

@@ -1,4 +1,4 @@
-"""What hostile files, answers and settings must not do."""
+"""Hostile capability files, responses and settings."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
-"""What holds of every capability, every argument and every answer, tried with made-up ones.
+"""Properties of all capability files, arguments and responses, tested with generated ones.
 
-Capabilities are made from the grammar of the format, as Python values that a YAML reader would give. Requests are read
-again by the standard library's parsers, which know nothing of how they were written.
+Capability files are generated from the grammar of the format, as the values that a YAML parser returns. Requests are
+parsed again by the standard library's parsers, which are independent of the encoders.
 """
 
 import base64
@@ -36,7 +36,7 @@ settings.register_profile(
     deadline=None,
     derandomize=True,
     database=None,
-    # A whole capability file is a large thing to make, and that is what these tests are about.
+    # Generating a complete capability file takes long, and these tests need one.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 PROFILE = settings.get_profile("properties")
@@ -96,13 +96,13 @@ PATHS = st.builds(
 
 
 def entry(required: Mapping[str, st.SearchStrategy[Any]], **optional: st.SearchStrategy[Any]) -> Any:
-    """A mapping of these keys, of which the optional ones may be missing."""
+    """Generate a mapping of these keys; optional ones may be missing."""
     return st.fixed_dictionaries(dict(required), optional=optional)
 
 
 @st.composite
 def several(draw: st.DrawFn, entries: st.SearchStrategy[Json], key: str = "name", least: int = 0, most: int = 3) -> Any:
-    """A list of entries, or the same as a mapping that is keyed by their names."""
+    """Generate a list of entries, or the same entries as a mapping keyed by name."""
     found = draw(st.lists(entries, min_size=least, max_size=most))
     if draw(st.booleans()) or len({str(item[key]) for item in found}) < len(found):
         return found
@@ -159,7 +159,7 @@ MAPPINGS = st.sampled_from(["$", "$.", "a.b", *BEYOND]) | st.lists(
 
 
 def outputs(names: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Output parameters, three levels deep at most."""
+    """Generate output parameters, at most three levels deep."""
     leaf = entry({"mapping": MAPPINGS}, type=TYPES)
     constant = entry({}, type=TYPES, value=JSON, const=JSON)
     shape: st.SearchStrategy[Json] = st.one_of(leaf, leaf, constant)
@@ -235,7 +235,7 @@ HINTS = entry({}, readOnly=st.booleans(), destructive=st.booleans(), idempotent=
 
 
 def entries(found: Any, key: str = "name") -> Iterator[tuple[str, Any]]:
-    """The names and the rest of entries that are a list or a keyed mapping."""
+    """Yield names and other members of entries in a list or a mapping keyed by name."""
     if isinstance(found, Mapping):
         yield from ((str(name), item) for name, item in found.items())
     else:
@@ -243,7 +243,7 @@ def entries(found: Any, key: str = "name") -> Iterator[tuple[str, Any]]:
 
 
 def exposures(calls: list[str]) -> st.SearchStrategy[Json]:
-    """Our side, calling these operations, and now and then one that is not there."""
+    """Generate the exposed side, which calls these operations and sometimes one that does not exist."""
     call = st.sampled_from([*calls, *calls, "things.nothing", ""])
     tools = entry(
         {"name": TOOL_NAMES, "call": call},
@@ -291,7 +291,7 @@ INFO = entry(
 
 @st.composite
 def documents(draw: st.DrawFn) -> Json:
-    """A capability file that the grammar allows, as a YAML reader gives it."""
+    """Generate a capability file that the grammar allows, as a YAML parser returns it."""
     consumes = draw(several(CONSUMED, "namespace", least=1))
     calls = [
         f"{namespace}.{name}"
@@ -324,7 +324,7 @@ KEYWORDS = st.sampled_from(
 
 @st.composite
 def mutated(draw: st.DrawFn, node: Any, other: st.SearchStrategy[Any]) -> Any:
-    """The value with something else somewhere in it."""
+    """Return the value with one part replaced by another value."""
     turn = draw(st.integers(0, 9))
     if isinstance(node, dict) and node and turn > 1:
         key = draw(st.sampled_from(list(node)))
@@ -339,7 +339,7 @@ def mutated(draw: st.DrawFn, node: Any, other: st.SearchStrategy[Any]) -> Any:
 
 @st.composite
 def wrong_documents(draw: st.DrawFn) -> Any:
-    """A capability file with up to three mistakes in it."""
+    """Generate a capability file with up to three mistakes."""
     whole = draw(documents())
     for _ in range(draw(st.integers(1, 3))):
         whole = draw(mutated(whole, ANYTHING))
@@ -347,7 +347,7 @@ def wrong_documents(draw: st.DrawFn) -> Any:
 
 
 def compiled(*found: Any) -> tuple[Tool, ...]:
-    """The tools of such files together."""
+    """Compile the tools of several files together."""
     return compile_tools([parse_capability(one, f"file{place}.yaml") for place, one in enumerate(found)])
 
 
@@ -362,7 +362,7 @@ SAMPLES: Mapping[Any, st.SearchStrategy[Any]] = {
 
 
 def values_of(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """The values that a property allows; of those that a file declares none has bounds."""
+    """Generate values that a property allows; properties of generated files have no bounds."""
     if "minimum" in schema:
         return st.integers(schema["minimum"], schema.get("maximum"))
     if "contentEncoding" in schema:
@@ -372,7 +372,7 @@ def values_of(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def fitting(draw: st.DrawFn, tool: Tool) -> Json:
-    """Arguments that a tool's input schema allows."""
+    """Generate arguments that a tool's input schema allows."""
     schema = tool.input_schema
     return {
         name: draw(values_of(part))
@@ -382,7 +382,7 @@ def fitting(draw: st.DrawFn, tool: Tool) -> Json:
 
 
 def check_listing(tools: tuple[Tool, ...]) -> None:
-    """What holds of tools that are listed together."""
+    """Check the properties of tools that are listed together."""
     assert [tool.name for tool in tools if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool.name)] == []
     assert len({tool.name for tool in tools}) == len(tools)
     for tool in tools:
@@ -436,7 +436,9 @@ def test_fast_validator_agrees_with_explain_problems(data: st.DataObject) -> Non
         right = data.draw(fitting(tool))
         assert (check(right), explain_problems(tool.input_schema, right)) == (True, [])
         wrong = data.draw(mutated(right, JSON | st.floats()))
-        if "contentEncoding" in json.dumps(tool.input_schema):  # the quick test refuses other text, which is no problem
+        if "contentEncoding" in json.dumps(
+            tool.input_schema
+        ):  # the fast validator refuses other text, which is allowed
             assert not (check(wrong) and explain_problems(tool.input_schema, wrong))
         else:
             assert check(wrong) is not bool(explain_problems(tool.input_schema, wrong))
@@ -475,7 +477,7 @@ ANY_TEXT = st.text(st.characters()) | st.lists(st.sampled_from(PIECES), max_size
 
 @dataclass(frozen=True)
 class Sent:
-    """A request as the standard library reads it: all names and values decoded."""
+    """A request parsed by the standard library, with all names and values decoded."""
 
     path: list[str]
     method: str = "GET"
@@ -488,7 +490,7 @@ class Sent:
 
 
 def read_request(request: HttpRequest) -> Sent:
-    """What a server makes of a request."""
+    """Parse a request like a server."""
     assert re.fullmatch(r"[!-~]+", request.url), "a URL holds what no URL may"
     url = urlsplit(request.url)
     assert "#" not in request.url
@@ -514,7 +516,7 @@ def read_request(request: HttpRequest) -> Sent:
 
 
 def read_body(content_type: str, content: bytes) -> Any:
-    """A body as the reader of its type understands it."""
+    """Parse a body by its content type."""
     match content_type.partition(";")[0]:
         case "application/json":
             return json.loads(content)
@@ -522,7 +524,7 @@ def read_body(content_type: str, content: bytes) -> Any:
             assert re.fullmatch(rb"[!-~]*", content)
             return parse_qsl(content.decode(), keep_blank_values=True, strict_parsing=True, errors="strict")
         case "application/xml":
-            root = ElementTree.fromstring(content)  # our own text, and a file that names no other
+            root = ElementTree.fromstring(content)  # written by this server, and the file declares no other entities
             return [(one.tag, one.attrib, one.text, one.tail) for one in root.iter()]
         case "multipart/form-data":
             whole = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + content)
@@ -537,7 +539,7 @@ def read_body(content_type: str, content: bytes) -> Any:
 
 
 def read_part(part: Message) -> tuple[Any, ...]:
-    """The name, the type and the text of a field of a form."""
+    """Return name, content type and text of a form field."""
     content = part.get_payload(decode=True)
     assert isinstance(content, bytes)
     assert not part.defects
@@ -552,7 +554,7 @@ def never(_: str) -> bool:
 
 
 def is_half(text: str) -> bool:
-    """Whether half a surrogate pair is in the text, which no encoding has a form for."""
+    """Return whether the text contains an unpaired surrogate, which UTF-8 cannot encode."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -565,15 +567,15 @@ def is_no_header(text: str) -> bool:
 
 
 def is_no_xml(text: str) -> bool:
-    """Whether a character is in the text that XML 1.0 has no form for (section 2.2)."""
+    """Return whether the text contains a character that XML 1.0 cannot represent (section 2.2)."""
     return re.search("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text) is not None
 
 
 @dataclass(frozen=True)
 class Place:
-    """A file with an operation that has an argument `x`, and what is sent for each of its values.
+    """A file whose operation has an argument `x`, and what is sent for each value.
 
-    Some values must be refused, and some others may be.
+    Some values must be refused, some others may be refused.
     """
 
     file: Json
@@ -584,7 +586,7 @@ class Place:
 
 
 def made(*parameters: Json, path: str = "/things", tool: Json | None = None, **operation: Any) -> Json:
-    """A file whose operation takes these parameters; its key is sent in a header."""
+    """Return a file whose operation has these parameters; its key is sent in a header."""
     return document(
         {"inputParameters": list(parameters), **operation},
         path=path,
@@ -595,7 +597,7 @@ def made(*parameters: Json, path: str = "/things", tool: Json | None = None, **o
 
 
 def templated(kind: str, data: Any) -> Json:
-    """A file whose operation has a body template."""
+    """Return a file whose operation has a body template."""
     return made(method="POST", body={"type": kind, "data": data})
 
 
@@ -737,7 +739,7 @@ def tool_at(name: str) -> Tool:
 
 
 def markup(request: HttpRequest) -> str:
-    """The characters of a body that are XML's own, and nothing else of it."""
+    """Return only the markup characters of an XML body."""
     return re.sub(r"""[^<>"']""", "", (request.content or b"").decode())
 
 
@@ -760,7 +762,7 @@ def test_text_arguments_are_encoded_at_every_location(name: str, value: str) -> 
         assert must_be_refused or place.may_be_refused(value)
         return
     assert not must_be_refused
-    if place.may_be_refused is is_no_xml and is_no_xml(value):  # no parser reads it, and it ends where it began
+    if place.may_be_refused is is_no_xml and is_no_xml(value):  # no parser accepts an empty form
         assert markup(request) == markup(build_request(tool_at(name).operation, place.arguments("a"), KEY))
         return
     assert read_request(request) == place.expected(value)
@@ -773,7 +775,7 @@ BOUNDARY = re.compile(r'boundary="?([^";]+)"?')
 @pytest.mark.parametrize("begin", ["", "\r\n", "\n", "a"])
 def test_multipart_boundary_does_not_occur_in_parts(name: str, begin: str) -> None:
     value = "a"
-    for _ in range(5):  # each time with the boundary that the last text had
+    for _ in range(5):  # each text contains the previous boundary
         request = build_request(tool_at(name).operation, {"x": value}, KEY)
         assert read_request(request) == PLACES[name].expected(value)
         found = BOUNDARY.search(dict(request.headers)["Content-Type"])
@@ -825,7 +827,7 @@ OBJECTS = st.dictionaries(UNICODE, VALUES, max_size=4)
 
 
 def exact(value: Any) -> str:
-    """A value as text in which 5.0 is 5, and true is not 1."""
+    """Return a value as text in which 5.0 equals 5 and true differs from 1."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{json.dumps(name)}:{exact(item)}" for name, item in sorted(value.items())) + "}"
     if isinstance(value, list):

@@ -32,7 +32,7 @@ MAX_KEEP_ALIVE = 100
 """Characters of a keep-alive event. A longer event has content."""
 
 _KEEP_ALIVE = ("keepalive", "keep-alive", "ping", "heartbeat")
-_TOLD = ("status", "state", "stage", "message", "error", "error_message")
+_DETAIL_FIELDS = ("status", "state", "stage", "message", "error", "error_message")
 
 NO_EVENT_FORMAT = EventFormat()
 
@@ -299,8 +299,8 @@ def _describe(name: str, data: Any) -> str:
     if not isinstance(data, dict):
         return f"{name}: {data}" if name and data not in ("", None) else str(data or name)
     subject = data.get("id") or data.get("run_id") or data.get("type") or name
-    told = [str(data[key]) for key in _TOLD if data.get(key)]
-    return f"{subject}: {', '.join(told)}" if told else f"{name}: {subject}" if name else str(subject)
+    details = [str(data[key]) for key in _DETAIL_FIELDS if data.get(key)]
+    return f"{subject}: {', '.join(details)}" if details else f"{name}: {subject}" if name else str(subject)
 
 
 def _to_words(type_: str) -> str:

@@ -1,4 +1,4 @@
-"""Arguments against a tool's input schema."""
+"""Validation of arguments against input schemas."""
 
 from typing import Any
 
@@ -87,12 +87,12 @@ def test_schema_defaults_are_not_filled_in() -> None:
         ("date-time", "2026-01-31T09:00:00Z\n", False),
         ("date-time", "2026-01-31t09:00:00z", True),
         ("date-time", "2026-01-31 09:00:00-05:00", True),
-        # Of the right form, and yet no moment
+        # The right form, but not a valid time
         ("date-time", "2026-13-01T09:00:00Z", False),
         ("date-time", "2026-02-30T09:00:00Z", False),
         ("date-time", "2026-01-31T25:00:00Z", False),
         ("date-time", "2026-01-31T09:61:00Z", False),
-        # What other formats mean is the provider's to say
+        # Other formats are annotations
         ("uri", "no address", True),
         ("email", "nobody", True),
         ("uuid", 5, True),
@@ -202,7 +202,7 @@ FILE = {"name": "a.md", "type": "output"}
         ("posthog-retrieve-task-run", RUN | {"project_id": 12345}, []),
         ("posthog-retrieve-task-run", RUN | {"project_id": "12345"}, []),
         ("posthog-retrieve-task-run", RUN | {"project_id": True}, ["project_id: must be of type integer or string"]),
-        # An id that is none is told as such, and not as no list of ids.
+        # An invalid id is reported as such, not as "must be of type array".
         ("render-wait-for-run", {"taskRunId": ["trn-1", "trn-2"]}, []),
         ("render-wait-for-run", {"taskRunId": 5}, ["taskRunId: must be of type string or array"]),
         ("render-wait-for-run", {"taskRunId": []}, ["taskRunId: [] should be non-empty"]),

@@ -1,4 +1,4 @@
-"""Bodies as they are sent: trees whose holes are filled, in each of the forms."""
+"""Encoding of request bodies, directly and through body templates."""
 
 import base64
 from email import message_from_bytes
@@ -98,7 +98,7 @@ def test_nan_and_infinity_are_refused_in_every_body_kind(kind: BodyKind, value: 
 
 
 def parts_of(content_type: str, content: bytes) -> list[Message]:
-    """The parts as the standard library reads them."""
+    """Parse a multipart form with the standard library."""
     message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + content)
     parts = message.get_payload()
     assert isinstance(parts, list)
@@ -197,7 +197,7 @@ JSON_TYPE = "application/json"
 @pytest.mark.parametrize(
     ("body", "arguments", "content_type", "content"),
     [
-        # JSON, as a tree and as a text
+        # JSON, as a tree and as text
         ('{"a": {{a}}, "b": "{{b}}", "t": "<{{t}}>"}', {"a": [1], "t": '"'}, JSON_TYPE, b'{"a":[1],"t":"<\\">"}'),
         ({"type": "json", "data": '{"a": {{a}}}'}, {"a": {"b": None}}, "application/json", b'{"a":{"b":null}}'),
         ({"type": "json", "data": '{"a": {{a}}}'}, {}, None, None),
@@ -205,7 +205,7 @@ JSON_TYPE = "application/json"
         ({"a": "{{a}}", "b": 1}, {"a": 2}, "application/json", b'{"a":2,"b":1}'),
         (["{{a}}", "x"], {}, "application/json", b'["x"]'),
         ("[{{a}}, 1]", {"a": "x"}, "application/json", b'["x",1]'),
-        # With other members than both, or than those, it is no template: they are the provider's.
+        # An object with other members is not a template but a literal body.
         ({"data": {"a": "{{a}}"}}, {"a": 1}, "application/json", b'{"data":{"a":1}}'),
         ({"type": "text"}, {}, "application/json", b'{"type":"text"}'),
         ({"type": "{{a}}", "b": 1}, {"a": "x"}, "application/json", b'{"type":"x","b":1}'),
@@ -262,7 +262,7 @@ def test_body_template_is_filled_and_encoded_by_kind(
         ([], {}, None),
         ({}, {}, None),
         (["value", {"name": "a", "value": "x"}], {}, [("a", None, None, b"x")]),
-        # What is no part is left out, whether or not there are others.
+        # Values that are not parts are omitted.
         ([5, {"name": "a", "value": "x"}], {}, [("a", None, None, b"x")]),
         ([5, {"name": "gone", "value": "{{gone}}"}], {}, None),
     ],

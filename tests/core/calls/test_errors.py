@@ -1,7 +1,8 @@
-"""Answers are as the providers send them: Render's API reference and its CLI's local server (render-oss/cli
-pkg/workflows/apiserver), Inngest's open-source server, PostHog's source (products/tasks/backend), Runway's OpenAPI
-document and documentation (docs.dev.runwayml.com). Here they are told of an operation without rules, or with rules made
-for a test.
+"""Interpretation of error responses, for operations without error rules and with rules made for a test.
+
+The responses are taken from Render's API reference and its CLI's local server (render-oss/cli
+pkg/workflows/apiserver), Inngest's open-source server, PostHog's source (products/tasks/backend), and Runway's OpenAPI
+document and documentation (docs.dev.runwayml.com).
 """
 
 import json
@@ -41,7 +42,7 @@ from tests.core.documents import Json
         ),
         # render 1.5.0 changelog, 0.6.1: 401 may be plain text
         (answer(401, "text/plain", "Unauthorized\n"), error("auth", 401, "Unauthorized")),
-        # pkg/workflows/apiserver: cancelling what has ended
+        # pkg/workflows/apiserver: cancelling a run that has ended
         (
             answer(500, "application/json", '{"message":"task run trn-1 is not active"}'),
             error("unavailable", 500, "task run trn-1 is not active", retryable=True),
@@ -130,7 +131,7 @@ from tests.core.documents import Json
             answer(422, "application/problem+json", '{"title":"Unfit","detail":"No such colour","status":422}'),
             error("validation", 422, "No such colour - Unfit"),
         ),
-        # What says more comes first, in whatever order it is written
+        # The order of keys in the body does not matter
         (
             answer(400, "application/json", '{"detail":"c","error":"b","message":"a"}'),
             error("validation", 400, "a - b - c"),
@@ -144,7 +145,7 @@ from tests.core.documents import Json
             answer(500, "application/json", '{"error":{"message":"deep"}}'),
             error("unavailable", 500, "deep", retryable=True),
         ),
-        # A path that is no list says nothing of where
+        # A path that is not a list is not the place of the error
         (
             answer(404, "application/json", '{"status":404,"error":"Not Found","path":"/api/runs/7"}'),
             error("not_found", 404, "Not Found"),
@@ -177,7 +178,7 @@ from tests.core.documents import Json
             ),
             error("auth", 403, "Request has expired"),
         ),
-        # JSON says what it says whatever its type; what is none and comes as events says nothing
+        # JSON is parsed whatever its content type; an event stream that is not JSON has no message
         (answer(404, "text/event-stream", '{"detail":"Not found."}'), error("not_found", 404, "Not found.")),
         (answer(502, "text/event-stream", "typecodedetailattr"), error("unavailable", 502, "", retryable=True)),
         (answer(400, "text/plain", b" caf\xe9 \n"), error("validation", 400, "caf\ufffd")),
@@ -275,7 +276,7 @@ def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryab
 )
 @pytest.mark.parametrize(
     ("status", "arrived"),
-    # RFC 9110 section 15.5.9, RFC 6585 section 4, RFC 8470 section 5.2: those were not carried out, but for 408
+    # RFC 9110 section 15.5.9, RFC 6585 section 4, RFC 8470 section 5.2: 425 and 429 were not carried out, 408 may be
     [(408, True), (500, True), (502, True), (503, True), (504, True), (425, False), (429, False)],
 )
 def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
@@ -293,7 +294,7 @@ def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
         ("text/plain", "x" * 100_000),
         ("application/json", dump({"error": "x" * 100_000})),
         ("application/json", dump({"issues": [{"message": "x" * 1_500}, {"message": "y" * 1_500}]})),
-        # A title, and a message of object storage, that has no end in what is read of a body
+        # A title and a message of object storage that continue beyond the part of the body that is read
         ("text/html", "<title>" + "x" * 100_000),
         ("text/html", f"<html><title>{'x' * 3_000}</title>"),
         ("application/xml", f"<Error><Message>{'x' * 3_000}</Message></Error>"),
@@ -315,7 +316,7 @@ NOW = 1_792_567_660.0
 
 
 def after(status: int = 503, **headers: str) -> float | None:
-    """The seconds to wait that an answer with these headers, received at NOW, is told with."""
+    """Return `retry_after_s` of an error response with these headers, received at NOW."""
     told = refused(replace(answer(status, None, "", **headers), received_at=NOW))
     json.dumps(told.to_json(), allow_nan=False)
     return told.retry_after_s
@@ -331,7 +332,7 @@ def after(status: int = 503, **headers: str) -> float | None:
         ("1.5", 1.5),
         ("0.12345", 0.123),
         ("-3", 0.0),
-        # RFC 9110 section 5.6.7: all three forms of a date have to be accepted
+        # RFC 9110 section 5.6.7: all three date formats must be accepted
         ("Wed, 21 Oct 2026 07:28:00 GMT", 20.0),
         ("Wednesday, 21-Oct-26 07:28:00 GMT", 20.0),
         ("Wed Oct 21 07:28:00 2026", 20.0),
@@ -347,7 +348,7 @@ def after(status: int = 503, **headers: str) -> float | None:
         ("nan", None),
         ("Wed, 32 Oct 2026 07:28:00 GMT", None),
         ("Wed, 21 Oct 2026 25:28:00 GMT", None),
-        pytest.param("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None, id="a year without end"),
+        pytest.param("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None, id="a year with twenty digits"),
         ("21 Oct 2026 07:28:00 +99999999999", None),
         ("2026-10-21T07:28:00Z", None),
         ("\x00", None),
@@ -388,7 +389,7 @@ def test_retry_after_ms_takes_precedence_if_valid(ms: str, seconds: float) -> No
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
-        # Render API reference, Rate limiting: in seconds since 1970, and 45 in its example
+        # Render API reference, Rate limiting: seconds since 1970, but 45 in its example
         ("45", 45.0),
         (str(int(NOW) + 12), 12.0),
         (str(int(NOW) - 12), 0.0),
@@ -418,7 +419,7 @@ def test_retry_after_takes_precedence_over_rate_limit_reset() -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 500, 503])
 def test_rate_limit_reset_is_ignored_unless_429(status: int) -> None:
-    # Render sends these headers with every answer: API reference, Rate limiting
+    # Render sends these headers with every response: API reference, Rate limiting
     assert after(status, ratelimit_reset="45", x_ratelimit_reset="45") is None
 
 
@@ -560,7 +561,7 @@ def hint_of(says: str, hint: str, message: str, asked: Operation | None = None) 
         ),
         ("(?P<a>x)?no", "[{a}]", "no", "[]"),
         ("(x)?no", "{a} {} {0} {a b} { a}", "no", "{a} {} {0} {a b} { a}"),
-        # What the provider says is no hint of ours
+        # Braces in the provider's text are not placeholders
         ("(?P<a>.+)", "It said {a}.", "{credential} {a} {0}", "It said {credential} {a} {0}."),
     ],
 )
@@ -583,7 +584,7 @@ def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
         ({"a": ["x" * MAX_QUOTED, "y"]}, "", "{a}", "x" * MAX_QUOTED),
         (["a"], "", "{a} {0}", "{a} {0}"),
         ({"a": "{b} {credential}", "b": "c"}, "", "{a}", "{b} {credential}"),
-        # What the rule finds goes before, and what a credential is called is not the provider's to say
+        # Groups of the rule take precedence, and the body cannot replace the name of the credential
         ({"message": "said", "a": "member"}, r"(?P<a>\w+)", "{a}", "said"),
         ({"credential": "your password"}, "", "Look at {credential}.", "Look at A_KEY or B_KEY."),
     ],
@@ -622,7 +623,7 @@ def test_hint_of_406_and_415_asks_to_report_a_bug() -> None:
 def test_retryable_status_codes_have_a_passing_kind() -> None:
     told = {status: refused(answer(status, None, "")) for status in range(400, 600)}
     lasting = [status for status, error in told.items() if error.retryable and error.kind not in PASSING]
-    # Too Early is about the connection, not about what was asked: RFC 8470 section 5.2
+    # Too Early is about the connection, not about the request: RFC 8470 section 5.2
     assert lasting == [425]
 
 

@@ -1,4 +1,4 @@
-"""What a tool returns of an answer, by its `outputParameters`."""
+"""Output mappings by `outputParameters`."""
 
 import re
 from typing import Any
@@ -185,7 +185,7 @@ RUN: Json = {"id": "r", "steps": [{"n": 1, "out": {"a": "x"}}, {"n": 2}], "total
         ([{"mapping": "$.id"}], "text", None),
         ([{"mapping": "$.steps[*].n"}], RUN, [1, 2]),
         ([{"mapping": "$.missing[*].n"}], RUN, []),
-        # The parts of an object
+        # Members of an object
         ([{"name": "run", "mapping": "$.id"}, {"name": "total"}], RUN, {"run": "r", "total": 2}),
         ([{"name": "gone"}, {"name": "n", "value": 1}], RUN, {"gone": None, "n": 1}),
         ([{"name": "all", "mapping": "$"}], RUN, {"all": RUN}),
@@ -212,18 +212,18 @@ RUN: Json = {"id": "r", "steps": [{"n": 1, "out": {"a": "x"}}, {"n": 2}], "total
         ([{"mapping": "$.missing", "items": {"mapping": "$.n"}}], RUN, None),
         ([{"mapping": "$.steps[*].n", "items": {"mapping": "$"}}], RUN, [1, 2]),
         ([{"mapping": "$", "items": {"items": {"mapping": "$.a"}}}], [[{"a": 1}], [], "t"], [[1], [], "t"]),
-        # Of some lists their files say that they are objects.
+        # Some files declare a list as an object.
         ([{"properties": {"no": {"mapping": "$.n"}}}], RUN["steps"], [{"no": 1}, {"no": 2}]),
         ([{"properties": {"no": {"mapping": "$.n"}}}], [], []),
         ([{"mapping": "$.steps", "properties": {"n": {}}}], RUN, [{"n": 1}, {"n": 2}]),
-        # And of a row without names its items by their numbers.
+        # Columns of a row without names are selected by index.
         ([{"properties": {"a": {"mapping": "$[0]"}, "b": {"mapping": "$[1]"}}}], ["x", "y"], {"a": "x", "b": "y"}),
         (
             [{"items": {"properties": {"a": {"mapping": "$[0]"}, "b": {"mapping": "$[2]"}}}}],
             [["x", "y"], ["z"]],
             [{"a": "x", "b": None}, {"a": "z", "b": None}],
         ),
-        # JSONPaths that say more: RFC 9535
+        # JSONPath beyond names and indexes: RFC 9535
         ([{"mapping": "$..n"}], RUN, [1, 2]),
         ([{"mapping": "$.steps[?(@.n == 2)].n"}], RUN, [2]),
         ([{"mapping": "$.steps[?@.n > 5]"}], RUN, []),

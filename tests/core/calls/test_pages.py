@@ -1,4 +1,4 @@
-"""A page of a list: how the list goes on, and what is told of it."""
+"""Pages of lists: the next arguments and the notes."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,13 +23,13 @@ def paging_of(operation: Operation) -> Paging:
 
 
 def answered(operation: Operation, value: Any, headers: dict[str, str] | None = None) -> CallResult:
-    """What a call returned whose answer is this JSON."""
+    """Return the result of a call with this JSON response."""
     sent = {"content-type": "application/json"} | {name.lower(): text for name, text in (headers or {}).items()}
     return read_response(HttpResponse(200, sent, dump(value).encode()), operation)
 
 
 def read(operation: Operation, arguments: Json, outcome: CallResult) -> Page:
-    """The page that an answer with a list is."""
+    """Return the page in a response with a list."""
     page = read_page(paging_of(operation), arguments, outcome)
     assert page is not None
     return page
@@ -40,18 +40,18 @@ def page_of(operation: Operation, arguments: Json, value: Any, headers: dict[str
 
 
 def note_of(operation: Operation, arguments: Json, value: Any, headers: dict[str, str] | None = None) -> str:
-    """What is told of a page that is shown whole."""
+    """Return the note of a page that is not truncated."""
     page = page_of(operation, arguments, value, headers)
     return describe_page(page, len(page.items))
 
 
 def render_runs(count: int, first: int = 1, **more: Any) -> list[Json]:
-    """A page as Render answers it: [{taskRun, cursor}]. Render API reference: List task runs."""
+    """Return a page of Render: [{taskRun, cursor}]. Render API reference: List task runs."""
     return [{"taskRun": {"id": f"trn-{n}"} | more, "cursor": f"c{n}"} for n in range(first, first + count)]
 
 
 def posthog_page(count: int, start: int, total: int) -> Json:
-    """A page as Django REST framework's LimitOffsetPagination answers it; `next` is an address, null at the end."""
+    """Return a page of Django REST framework's LimitOffsetPagination; `next` is a URL, null on the last page."""
     at = "https://us.posthog.com/api/projects/1/tasks/t/runs/?limit=50&offset="
     return {
         "count": total,
@@ -62,7 +62,7 @@ def posthog_page(count: int, start: int, total: int) -> Json:
 
 
 def session_headers(more: str, matching: str, total: str) -> dict[str, str]:
-    """What PostHog tells of a session log beside its entries. products/tasks/backend/api.py (session_logs)"""
+    """Return the headers of a session log of PostHog. products/tasks/backend/api.py (session_logs)"""
     return {"X-Has-More": more, "X-Matching-Count": matching, "X-Filtered-Count": matching, "X-Total-Count": total}
 
 
@@ -84,7 +84,7 @@ def test_shipped_lists_have_the_paging_of_their_providers() -> None:
     )
     assert (paging_of(RENDER_RUNS), paging_of(RENDER_TASKS)) == (render, render)
     # PostHog products/tasks/backend/api.py: LimitOffsetPagination, 50 by default and 100 at most; session_logs 1000 and
-    # 5000, whose totals are in headers alone
+    # 5000, whose totals are only in headers
     assert paging_of(POSTHOG_RUNS) == Paging(
         items=("results",),
         page_size_argument="limit",
@@ -109,7 +109,7 @@ def test_shipped_lists_have_the_paging_of_their_providers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "count", "told"),
     [
-        # Render does not say whether there is more; the official CLI stops when a page is not full (pkg/tasks/repo.go).
+        # Render does not report has_more; its CLI stops at a page that is not full (pkg/tasks/repo.go).
         ({}, 0, "There are no items."),
         ({}, 1, "1 item: this is the end of the list."),
         ({}, 19, "19 items: this is the end of the list."),
@@ -127,14 +127,14 @@ def test_shipped_lists_have_the_paging_of_their_providers() -> None:
             '1 item; the page is full, so there may be more: for the next page pass cursor "c1", or all_pages true for '
             "as many as fit.",
         ),
-        # More than was asked for is not less.
+        # A page with more items than requested is full.
         (
             {"limit": 2},
             3,
             '3 items; the page is full, so there may be more: for the next page pass cursor "c3", or all_pages true '
             "for as many as fit.",
         ),
-        # After the last page, which was full, there is an empty one.
+        # The last page may be full, and the next one empty.
         ({"cursor": "c20", "limit": 20}, 0, "There are no items."),
     ],
 )
@@ -147,7 +147,7 @@ def test_cursor_paging_continues_after_last_item_of_full_page(arguments: Json, c
     [
         ({}, posthog_page(0, 0, 0), "There are no items."),
         ({}, posthog_page(1, 0, 1), "Item 1 of 1: this is the end of the list."),
-        # A full page may be the last: PostHog says so.
+        # A full page may be the last: PostHog reports it.
         ({}, posthog_page(50, 0, 50), "Items 1 to 50 of 50: this is the end of the list."),
         (
             {},
@@ -162,7 +162,7 @@ def test_cursor_paging_continues_after_last_item_of_full_page(arguments: Json, c
         ),
         ({"offset": 1100}, posthog_page(20, 1100, 1120), "Items 1,101 to 1,120 of 1,120: this is the end of the list."),
         ({"offset": 5000}, posthog_page(0, 5000, 4), "There are no items at offset 5,000."),
-        # To JSON Schema 100.0 is an integer.
+        # JSON Schema accepts 100.0 as an integer.
         ({"offset": 100.0}, posthog_page(20, 100, 120), "Items 101 to 120 of 120: this is the end of the list."),
     ],
 )
@@ -196,9 +196,9 @@ def test_offset_paging_continues_after_last_item(arguments: Json, value: Json, t
         ),
         ({"event_types": "none"}, 0, session_headers("false", "0", "40"), "There are no items."),
         ({"offset": 40}, 0, session_headers("false", "40", "40"), "There are no items at offset 40."),
-        # A full page of which PostHog says that it is the last is the last.
+        # PostHog reports that a full page is the last.
         ({"limit": 3}, 3, session_headers("false", "3", "3"), "Items 1 to 3 of 3: this is the end of the list."),
-        # A proxy may write the value otherwise.
+        # A proxy may change the case of the value.
         (
             {},
             1,
@@ -206,7 +206,7 @@ def test_offset_paging_continues_after_last_item(arguments: Json, value: Json, t
             "Item 1 of 2; there are more: for the next page pass offset 1, or all_pages true for as many as fit.",
         ),
         ({}, 1, session_headers("FALSE", "1", "1"), "Item 1 of 1: this is the end of the list."),
-        # Without the headers, which a proxy may drop, a page that is full may not be the last.
+        # A proxy may drop the headers: then a full page may not be the last.
         ({}, 2, {}, "Items 1 to 2: this is the end of the list."),
         (
             {"limit": 2},
@@ -314,7 +314,7 @@ def test_truncated_last_page_is_not_the_end_of_the_list() -> None:
 
 
 def walk(operation: Operation, pages: Any, limit: int) -> list[Any]:
-    """All items that are shown to somebody who goes on as advised."""
+    """Return all items shown by following the advice of each note."""
     arguments: Json = {}
     seen: list[Any] = []
     for _ in range(1000):
@@ -333,7 +333,7 @@ def walk(operation: Operation, pages: Any, limit: int) -> list[Any]:
     raise AssertionError("it does not end")
 
 
-# Small, about as large as what is shown, and far too large for it: those are shown cut.
+# Items that are small, about as large as the limit, and much larger, which are truncated.
 SIZES = [10, 300, 5_000, 1, 900, 990, 1_000, 1_010, 60, 60, 60, 20_000, 20_000, 5]
 
 

@@ -41,7 +41,7 @@ def test_secret_is_redacted_at_any_offset_in_base64(
     encode: Callable[[bytes], bytes], before: str, after: str, secret: str
 ) -> None:
     encoded = encode(f"{before}{secret}{after}".encode()).decode()
-    # Each character holds six bits; those that hold bits of the secret only are masked.
+    # Each character encodes six bits; characters that encode only bits of the secret are redacted.
     start, end = 8 * len(before), 8 * len((before + secret).encode())
     own = [place for place in range(len(encoded)) if start <= 6 * place and 6 * (place + 1) <= end]
     expected = encoded[: own[0]] + REPLACEMENT + encoded[own[-1] + 1 :]
@@ -81,7 +81,7 @@ def test_redacted_json_is_valid_json() -> None:
         ('{"said": "\\u006bey-123456"}', f'{{"said":"{REPLACEMENT}"}}'),
         ('{"\\u006Bey\\u002d123456": "gr\\u00f6\\u00dfe"}', f'{{"{REPLACEMENT}":"größe"}}'),
         ('["a\\/key-123456\\/b", null, 1.5]', f'["a/{REPLACEMENT}/b",null,1.5]'),
-        # What is no JSON is masked as it stands.
+        # Text that is not JSON is redacted as text.
         ('said \\ key-123456 "', f'said \\ {REPLACEMENT} "'),
         ('{"said": "key-123456\\n"', f'{{"said": "{REPLACEMENT}\\n"'),
         ('{"said": "key-123456"}', f'{{"said": "{REPLACEMENT}"}}'),
@@ -128,7 +128,7 @@ URL = "https://bucket.s3.amazonaws.com/log?X-Amz-Signature=abc"
     ("value", "places", "shown", "told"),
     [
         ({"token": "a.b.c", "id": 1}, ["token"], {"token": REDACTED, "id": 1}, ["token"]),
-        # As PostHog answers: products/tasks/backend/serializers.py, TaskRunDetailSerializer
+        # PostHog products/tasks/backend/serializers.py: TaskRunDetailSerializer
         (
             {"id": "r", "log_url": URL, "state": {"mode": "background", "sandbox_url": URL}},
             ["log_url", "state.sandbox_connect_token", "state.sandbox_url"],
@@ -141,11 +141,11 @@ URL = "https://bucket.s3.amazonaws.com/log?X-Amz-Signature=abc"
             {"results": [{"log_url": REDACTED}, {"log_url": None}, {}, {"log_url": REDACTED}]},
             ["results[*].log_url"],
         ),
-        # What is no text is as secret.
+        # Values that are not text are redacted too.
         ({"token": {"jwt": "a", "expires": 5}}, ["token"], {"token": REDACTED}, ["token"]),
         ({"token": 123456}, ["token"], {"token": REDACTED}, ["token"]),
         ({"tokens": ["a", "b", ""]}, ["tokens[*]"], {"tokens": [REDACTED, REDACTED, ""]}, ["tokens[*]"]),
-        # Where there is nothing to hide, nothing is said.
+        # Empty values are not redacted.
         ({"token": ""}, ["token"], {"token": ""}, []),
         ({"token": None}, ["token"], {"token": None}, []),
         (

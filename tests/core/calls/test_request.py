@@ -267,7 +267,7 @@ def test_placeholders_are_filled_anywhere_in_the_path(path: str, arguments: Json
         ({}, False, "?q=false"),
         ({}, 0, "?q=0"),
         ({}, 1.5, "?q=1.5"),
-        # To JSON Schema these are integers.
+        # JSON Schema accepts these as integers.
         ({}, 5.0, "?q=5"),
         ({}, 1e3, "?q=1000"),
         ({}, -0.0, "?q=0"),
@@ -550,7 +550,7 @@ BASIC = "Basic " + base64.b64encode(b"me:key-123456").decode()
             (),
             "?api%20key=key-123456%26%3D",
         ),
-        # The other spellings of public files
+        # Other spellings in public files
         (
             {"type": "apikey", "in": "header", "name": "X-Key", "value": "{{env.THING_KEY}}"},
             (("X-Key", "key-123456"),),
@@ -751,7 +751,7 @@ def test_repr_of_a_request_hides_secrets() -> None:
 @pytest.mark.parametrize(
     ("method", "declared", "repeatable"),
     [
-        # RFC 9110 section 9.2.1 for what is safe. That a method is idempotent is not enough: to cancel again what has
+        # RFC 9110 section 9.2.1 for safe methods. Idempotent is not enough: cancelling again after the run has
         # ended deletes it at Runway (runwayml 5.24 resources/tasks.py).
         ("GET", None, True),
         ("HEAD", None, True),
@@ -799,7 +799,7 @@ FORM = ("multipart/form-data; boundary=b", b"--b--")
     [
         "https://bucket.s3.amazonaws.com/",
         "https://s3.example:9000/bucket?x=1#y",
-        # Object storage of a PostHog of one's own, on this machine
+        # Object storage of a self-hosted PostHog on this machine
         "http://127.0.0.1:19000/posthog",
         "http://localhost/posthog",
         "http://[::1]:19000/",
@@ -835,7 +835,7 @@ def test_form_request_has_no_other_headers(url: str) -> None:
         "https://bucket.example:port/",
         "http://localhost@bucket.example/",
         "http://127.0.0.1.bucket.example/",
-        # What no address is written with: RFC 3986 section 2
+        # Characters that a URL cannot contain: RFC 3986 section 2
         "https://bucket.example/a b",
         "https://bucket.example/\r\nX-A: b",
         "https://bucket.example/\n",

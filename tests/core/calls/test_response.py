@@ -1,4 +1,6 @@
-"""Answers are as the providers send them: Render's API reference and its CLI's local server (render-oss/cli
+"""Interpretation of responses.
+
+The responses are taken from Render's API reference and its CLI's local server (render-oss/cli
 pkg/workflows/apiserver), Inngest's open-source server, PostHog's source (products/tasks/backend), Runway's OpenAPI
 document and documentation (docs.dev.runwayml.com).
 """
@@ -17,7 +19,7 @@ from mcp_taskruns.core.model.operation import Authentication, BaseUri, ErrorBody
 from mcp_taskruns.errors import Kind, ProviderError
 from tests.core.documents import Json
 
-# Inngest pkg/api/apiv1/cache.go: the cached body comes without its status code.
+# Inngest pkg/api/apiv1/cache.go: a cached body is sent without its status code.
 INNGEST_ERROR = ErrorBody(status=("status",), message=("error",))
 
 
@@ -55,12 +57,12 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         (answer(200, "application/json", '"text"'), CallResult(200, '"text"', "text")),
         (answer(200, "application/json", "0"), CallResult(200, "0", 0)),
         (answer(200, "application/json", "\ufeff[1]"), CallResult(200, "[1]", [1])),
-        # Render and Runway: DELETE is answered 204
+        # Render and Runway: DELETE returns 204
         (
             answer(204, None, ""),
             CallResult(204, "Done: the provider returned 204 without content.", media_type="text/plain"),
         ),
-        # Inngest: DELETE is answered 200, JSON by its type and without content
+        # Inngest: DELETE returns 200 with a JSON content type and without content
         (
             answer(200, "application/json", ""),
             CallResult(200, "Done: the provider returned 200 without content.", media_type="text/plain"),
@@ -68,13 +70,13 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         # Inngest: a cached GET loses its type
         (answer(200, "text/plain; charset=utf-8", json.dumps(RUNNING)), CallResult(200, dump(RUNNING), RUNNING)),
         (answer(200, None, "[1]"), CallResult(200, "[1]", [1])),
-        # A text that happens to be a JSON scalar is a text
+        # Text that happens to be a JSON scalar stays text
         (answer(200, "text/plain", "12"), CallResult(200, "12", media_type="text/plain")),
         (answer(200, "text/plain", "{no json"), CallResult(200, "{no json", media_type="text/plain")),
         (answer(200, "text/csv", "a,b\n1,2\n"), CallResult(200, "a,b\n1,2\n", media_type="text/csv")),
         (answer(200, None, "text"), CallResult(200, "text", media_type="text/plain")),
         (answer(200, "text/plain", b"a\xffb"), CallResult(200, "a\ufffdb", media_type="text/plain")),
-        # PostHog: logs are JSON lines, and empty for a run that has not begun
+        # PostHog: logs are JSON lines, and empty before the run has started
         (
             answer(200, "application/jsonl", '{"a":1}\n\n{"b":2}\r\nno json\n'),
             CallResult(200, '[{"a":1},{"b":2},"no json"]', [{"a": 1}, {"b": 2}, "no json"]),
@@ -82,13 +84,13 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         (answer(200, "application/x-ndjson", "1"), CallResult(200, "[1]", [1])),
         (answer(200, "application/jsonl", "\n"), CallResult(200, "[]", [])),
         (answer(200, "application/jsonl", ""), CallResult(200, "[]", [])),
-        # PostHog: an artifact comes as its own type
+        # PostHog: an artifact is sent with its own type
         (answer(200, "image/png", b"\x89PNG\xff"), CallResult(200, "", data=b"\x89PNG\xff", media_type="image/png")),
         (
             answer(200, "application/octet-stream", b"{}\x00"),
             CallResult(200, "", data=b"{}\x00", media_type="application/octet-stream"),
         ),
-        # A file of which nobody said what it is, as PostHog and S3 give it back
+        # A file without a declared type, as PostHog and S3 return it
         (
             answer(200, "application/octet-stream", "# gr\u00fc\u00df \x1b[1mall\x1b[0m\r\n\tx"),
             CallResult(200, "# gr\u00fc\u00df \x1b[1mall\x1b[0m\r\n\tx", media_type="text/plain"),
@@ -97,7 +99,7 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
             answer(200, "binary/octet-stream", b"caf\xe9"),
             CallResult(200, "", data=b"caf\xe9", media_type="binary/octet-stream"),
         ),
-        # What ends a line for Python stays within a line of JSON
+        # Line separators of Unicode do not end a JSON line
         (
             answer(200, "application/jsonl", '{"a":"x\u2028y\u2029z\x85"}\n"\u2028"\nb\x0bc\x0cd\x1ce\rf'),
             CallResult(
@@ -122,7 +124,7 @@ def test_file_of_unknown_type_with_control_characters_is_binary(body: bytes) -> 
 
 @pytest.mark.parametrize("text", ["a\tb\n\x0b\x0c\r\n", "\x1b[1mbold", "\ufeffa", "漢字 \x7f", '{"a": 1}', "[1]"])
 def test_file_of_unknown_type_that_is_utf8_is_text(text: str) -> None:
-    # PostHog gives an artifact back as it was uploaded; JSON in it is not ours to rewrite
+    # PostHog returns an artifact as it was uploaded; its JSON is not rewritten
     assert read_response(answer(200, "application/octet-stream", text), operation()) == CallResult(
         200, text, media_type="text/plain"
     )
@@ -183,7 +185,7 @@ REMARKS = (
 @pytest.mark.parametrize(
     ("value", "notes"),
     [
-        # PostHog api.py (relay_message): 200 where nothing is posted
+        # PostHog api.py (relay_message): 200 even if nothing is posted
         ({"status": "skipped"}, ("NOT posted.",)),
         ({"status": "ignored", "text": ""}, ("NOT posted.",)),
         ({"status": "skipped", "text": ""}, ("NOT posted.", "There was no text.")),
@@ -388,7 +390,7 @@ def test_text_is_truncated_at_the_limit() -> None:
 @pytest.mark.parametrize(
     ("media_type", "body", "outcome"),
     [
-        # The bytes of a file are not read as JSON, whatever they look like.
+        # The bytes of a file are never parsed as JSON.
         ("application/json", '{ "a": 1 }', CallResult(200, '{ "a": 1 }', media_type="text/plain")),
         ("application/json", '{"a": ', CallResult(200, '{"a": ', media_type="text/plain")),
         ("application/x-ndjson", '{"a":1}', CallResult(200, '{"a":1}', media_type="text/plain")),

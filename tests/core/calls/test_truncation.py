@@ -117,7 +117,7 @@ def test_at_most_ten_notes_are_listed(cuts: int, more: list[str]) -> None:
     assert told == [*list(value)[:10], *more]
 
 
-# Fewer than 60 characters are no room for the first item of a list.
+# The first item of a list needs at least 60 characters.
 @pytest.mark.parametrize(("limit", "kept"), [(62, ["x" * 30 + "… (970 more)"]), (61, [])])
 def test_first_item_is_truncated_if_it_has_60_characters(limit: int, kept: list[str]) -> None:
     assert truncate(["x" * 1_000], limit)[0] == kept

@@ -1,4 +1,4 @@
-"""Files in the arguments of a call: taken out of them, and marked in the answer."""
+"""Files in arguments: extraction and the result after the upload."""
 
 import base64
 from typing import Any
@@ -30,7 +30,7 @@ def given(*artifacts: Json) -> Json:
 
 
 def taken(**artifact: Any) -> tuple[Json, File | None]:
-    """What is sent for one file, and the file."""
+    """Return the entry that is sent for one file, and the file."""
     arguments, (file,) = extract_files(upload(), given({"name": "report.md", "type": "output", **artifact}))
     assert arguments["task_id"] == "t"
     (sent,) = arguments["body"]["artifacts"]
@@ -104,7 +104,7 @@ def test_several_files_are_extracted_in_order() -> None:
         "aGk=aGk=",
         "aGk=\x00",
         "data:text/plain;base64,aGk=",
-        "-_8=",  # of the other alphabet: RFC 4648 section 5
+        "-_8=",  # the URL-safe alphabet: RFC 4648 section 5
         "é",
         "\ud800",
     ],
@@ -125,7 +125,7 @@ def test_repr_of_a_file_hides_its_content() -> None:
 
 
 def accepted(size: int) -> list[str]:
-    """What is wrong with preparing a file of this size."""
+    """Return the problems of the arguments for a file of this size."""
     arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     body = {"artifacts": [{"name": "a", "type": "output", "size": size}]}
     problems = explain_problems(TOOL.input_schema, {**arguments, "body": body})
@@ -143,7 +143,7 @@ FORM = {"url": "https://bucket.s3.amazonaws.com/", "fields": {"key": "tasks/a", 
 
 
 def prepared(*names: str) -> CallResult:
-    """PostHog's answer to preparing these files. products/tasks/backend/api.py (artifacts_prepare_upload)"""
+    """Return PostHog's response to preparing these files. products/tasks/backend/api.py (artifacts_prepare_upload)"""
     artifacts = [{"id": name * 32, "name": name, "expires_in": 3600, "presigned_post": FORM} for name in names]
     return CallResult.from_value({"artifacts": artifacts})
 
@@ -170,7 +170,7 @@ def test_file_that_was_not_prepared_has_no_form(value: Any, forms: list[Any]) ->
 
 def test_used_form_is_replaced_by_uploaded() -> None:
     files = [File("a", "", b"a" * 1234), None, File("c", "", b"cc")]
-    outcome = upload_result(upload(), prepared("a", "b", "c").with_notes("Said before."), files)
+    outcome = upload_result(upload(), prepared("a", "b", "c").with_notes("An earlier note."), files)
     assert outcome.value == {
         "artifacts": [
             {"id": "a" * 32, "name": "a", "expires_in": 3600, "uploaded": True},
@@ -182,7 +182,7 @@ def test_used_form_is_replaced_by_uploaded() -> None:
     assert outcome.notes == (
         "Uploaded: a (1,234 bytes), c (2 bytes). Now attach the uploaded files to the run: call "
         "posthog-finalize-direct-uploads-task-run with id, name, type and storage_path of each.",
-        "Said before.",
+        "An earlier note.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The document is OpenAPI 3.1 and says of each route what the tool's schema says; the page shows it, escaped."""
+"""The OpenAPI document of the REST server and the HTML page that shows it."""
 
 import json
 import re
@@ -110,7 +110,7 @@ SEVERAL = (LIST_RUNS, START_RUN, EXPORT, GET_RUN, FOLLOW, RENAME)
 
 
 def documented(*routes: Route, protected: bool = False, server: str = "/") -> Json:
-    """The document of the routes, after it has been found to be OpenAPI 3.1 and JSON."""
+    """Return the document of the routes after validating it as OpenAPI 3.1 and JSON."""
     document = openapi_document(routes, version="1.2.3", protected=protected, server=server)
     assert json.loads(json.dumps(document)) == document
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
@@ -118,7 +118,7 @@ def documented(*routes: Route, protected: bool = False, server: str = "/") -> Js
 
 
 def only(document: Json) -> Json:
-    """The only operation of a document."""
+    """Return the only operation of a document."""
     ((operation,),) = (item.values() for item in document["paths"].values())
     found: Json = operation
     return found
@@ -356,7 +356,7 @@ def test_tool_schemas_are_not_modified() -> None:
 
 
 class Page(HTMLParser):
-    """What a browser reads in a page: its elements, their texts and what they link to."""
+    """Collects the elements, texts and links of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.ids: list[str] = []
         self.texts: list[str] = []
-        """Those outside of `pre`, which shows commands and JSON."""
+        """The texts outside of `pre`, which contains commands and JSON."""
         self.feed(page)
         self.close()
 
@@ -450,7 +450,7 @@ def test_page_shows_the_schema_of_a_body() -> None:
 
 
 def full(text: str) -> Json:
-    """A document that says the text wherever a document can say anything."""
+    """Return a document that contains the text in every place that accepts text."""
     schema = {"type": "string", "description": text, "default": text, "format": text}
     places = {text: (Location.QUERY, schema), "body": (Location.BODY, schema), "b": (Location.HEADER, {"enum": [text]})}
     served = route(
@@ -558,7 +558,7 @@ def test_example_is_quoted_for_the_shell(text: str) -> None:
     words = shlex.split(written.replace(" \\\n", " "))
     assert [words[:3], words[4::2]] == [["curl", "--request", "POST"], ["--header", "--header", "--data"]]
     assert (words[5], json.loads(words[9])) == (f"h: {text}", text)
-    # Between double quotes a shell reads these; of ours there is the dollar of $BASE alone.
+    # A shell expands these inside double quotes; only the dollar of $BASE is intended.
     assert not set('$`"\\!\n') & set(words[3].removeprefix("$"))
 
 

@@ -1,4 +1,4 @@
-"""Which route a path leads to, of routes that several could be."""
+"""Selection of a route among several that could match."""
 
 from typing import Any
 
@@ -102,7 +102,7 @@ def test_unknown_path_has_no_route(path: str) -> None:
 
 
 def test_matching_takes_linear_time() -> None:
-    # With a regular expression this would take minutes, and the test its limit.
+    # A regular expression would take minutes and exceed the timeout of the test.
     dots = "." * 60_000
     assert ROUTER.find("GET", f"/v1/compare/{dots}/") == []
     found = ROUTER.find("GET", f"/v1/compare/a{dots}b")

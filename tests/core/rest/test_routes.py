@@ -1,4 +1,4 @@
-"""Which request is which call of which tool, by table."""
+"""Compilation of routes and conversion of their arguments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ def tool(
     body: Any = None,
     sent_as: Mapping[str, str] | None = None,
 ) -> Tool:
-    """A tool of a REST side with these arguments, each sent under its own name or as `sent_as` says."""
+    """Return the tool of a REST adapter with these arguments; `sent_as` has the provider's names of some."""
     arguments = arguments or {}
     parameters = [
         Parameter((sent_as or {}).get(argument, argument), location, argument)
@@ -49,7 +49,7 @@ def tool(
 
 
 def served(tool: Tool, name: str) -> Tool:
-    """The same as the MCP side has it."""
+    """Return the same tool as an MCP adapter has it."""
     return replace(tool, name=name, route=None)
 
 

@@ -1,4 +1,4 @@
-"""Events are as the providers send them: Render's clients and PostHog's source (products/tasks/backend)."""
+"""Event streams, with events taken from Render's clients and PostHog's source (products/tasks/backend)."""
 
 import json
 from typing import Any
@@ -116,7 +116,7 @@ def update(**fields: Any) -> Json:
         ("message", "[DONE]", "message: [DONE]"),
         ("message", [1, 2], "message: [1, 2]"),
         ("message", 0, "message: 0"),
-        # An entry of a log has no name
+        # A log entry has no name
         ("", "text", "text"),
         ("", 7, "7"),
         ("", None, ""),
@@ -158,7 +158,7 @@ def test_event_line_is_truncated(name: str, data: Any) -> None:
         Event("", event="ping"),
         Event("x", event="heartbeat"),
         Event("x", event="keep-alive"),
-        # What only carries an id or a time to reconnect: Render begins with one
+        # Only an id or a retry time: Render starts with one
         Event("", id="1-0", has_id=True),
         Event("", retry_s=2.0),
     ],
@@ -192,7 +192,7 @@ def known(replay: Replay, *told: Event) -> list[bool]:
 
 
 def entry(number: int) -> Event:
-    """A log entry with PostHog's ids, from Redis."""
+    """Return a log entry with an id of PostHog, which uses Redis."""
     return Event(f'{{"n":{number}}}', id=f"{number}-0", has_id=True)
 
 
@@ -281,7 +281,7 @@ def test_number_of_remembered_events_is_bounded(kind: str) -> None:
         replay.reconnect()
     held = [value for value in vars(replay).values() if isinstance(value, set | list)]
     assert all(len(value) <= 9 for value in held)
-    # The latest of those with ids, for a server may send just these again; of the others the first.
+    # The latest events with ids, because a server may send these again, and the first events without ids.
     kept = many[-3:] if kind == "ids" else many[:3]
     assert known(replay, *kept) == [True, True, True]
 
@@ -411,7 +411,7 @@ def test_collector_is_full_at_max_stream_characters(monkeypatch: pytest.MonkeyPa
     assert collector.is_full
 
 
-# Beside its text, an event takes 29 characters and a comma, with an id 38 and a comma.
+# Besides its text, an event takes 29 characters and a comma, with an id 38 and a comma.
 @pytest.mark.parametrize(
     ("told", "listed"),
     [
@@ -509,7 +509,7 @@ def test_result_does_not_exceed_max_chars(event: Event, max_chars: int) -> None:
 
 
 def test_event_with_invalid_json_is_listed_as_text() -> None:
-    # Render's example of this stream spreads the JSON over lines without "data:": a parser gets its first line only.
+    # Render's example of this stream has JSON over several lines without "data:": a parser returns only the first line.
     collector, told = fold_of(Event("{", event="task.completed"))
     assert told == ["task.completed: {"]
     assert collector.result("closed", {}).value["events"] == [{"event": "task.completed", "data": "{"}]

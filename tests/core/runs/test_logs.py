@@ -1,4 +1,4 @@
-"""A log as lines: which entries are told, how, and how many."""
+"""Rendering of logs: selection, lines and notes."""
 
 import json
 import re
@@ -28,7 +28,7 @@ LOG = log_of(LOGS)
 
 
 def entry(second: int | str | None, method: str = "_posthog/console", **params: Any) -> Json:
-    """An entry as PostHog logs it, so many seconds after nine. products/tasks/backend/models.py"""
+    """Return a log entry of PostHog, `seconds` after nine o'clock. products/tasks/backend/models.py"""
     at = f"2026-01-31T09:{second // 60:02}:{second % 60:02}Z" if isinstance(second, int) else second
     timed = {} if at is None else {"timestamp": at}
     return {"type": "notification", **timed, "notification": {"jsonrpc": "2.0", "method": method, "params": params}}
@@ -39,7 +39,7 @@ def update(second: int, kind: str, **more: Any) -> Json:
 
 
 def lines_answered(entries: list[Any]) -> CallResult:
-    """What a call returned whose answer are these JSON lines: application/jsonl, as PostHog sends the whole log."""
+    """Return the result for these JSON lines: PostHog sends the complete log as application/jsonl."""
     body = "".join(f"{item if isinstance(item, str) else json.dumps(item)}\n" for item in entries)
     return read_response(HttpResponse(200, {"content-type": "application/jsonl"}, body.encode()), LOGS)
 
@@ -51,7 +51,7 @@ def told(entries: list[Any], room: int = ROOM, **arguments: Any) -> CallResult:
 def told_page(
     entries: list[Any], room: int = ROOM, more: str = "false", total: int = 40, **arguments: Any
 ) -> CallResult:
-    """What is shown of a page of a session log: a JSON array, with its totals in headers."""
+    """Render a page of a session log: a JSON array, with its totals in headers."""
     headers = {"content-type": "application/json", "x-has-more": more, "x-matching-count": str(total)}
     outcome = read_response(HttpResponse(200, headers, dump(entries).encode()), SESSION_LOG)
     assert SESSION_LOG.paging is not None
@@ -89,7 +89,7 @@ def test_notes_of_the_result_are_kept() -> None:
 
 
 def numbers(outcome: CallResult) -> list[int]:
-    """Which of the entries of `counted` are shown."""
+    """Return the numbers of the entries of `counted` that are shown."""
     return [int(number) for number in re.findall(r"entry (\d+)$", outcome.text, re.MULTILINE)]
 
 
@@ -122,7 +122,7 @@ def test_last_100_entries_are_shown_by_default(count: int, arguments: Json, show
         ("2026-01-31T09:00:01.999Z", [2, 3, 4]),
         ("2026-01-31T08:59:59Z", [0, 1, 2, 3, 4]),
         ("2026-01-31T09:00:03.999Z", [4]),
-        # The same moment in other zones, and in other spellings of RFC 3339
+        # The same time in other zones and other spellings of RFC 3339
         ("2026-01-31T10:00:02+01:00", [3, 4]),
         ("2026-01-31T04:00:02-05:00", [3, 4]),
         ("2026-01-31T10:00:02.000+0100", [3, 4]),
@@ -159,7 +159,7 @@ def test_time_without_zone_is_utc() -> None:
 @pytest.mark.parametrize(
     ("types", "shown"),
     [
-        # What an event type is: for session/update the kind of update. products/tasks/backend/api.py (session_logs)
+        # The type of an event, for session/update the kind of update: products/tasks/backend/api.py (session_logs)
         (["tool_call"], [1]),
         (["agent_message", "tool_call"], [1, 2]),
         (["_posthog/console"], [0]),
@@ -204,7 +204,7 @@ def test_empty_log_has_a_note(entries: list[Any]) -> None:
 
 
 def test_result_without_entries_is_not_empty_text() -> None:
-    # Model APIs refuse a message with an empty block of text.
+    # Model APIs refuse a message with an empty text block.
     assert told([""]).text
     assert told(MIXED, types=["unknown"]).text
     assert told_page([], total=0).text
@@ -260,7 +260,7 @@ def test_entry_is_one_line_of_at_most_500_characters(odd: Any) -> None:
 
 
 def test_invalid_entry_does_not_affect_others() -> None:
-    odd = [item for item in ODD if not isinstance(item, str)]  # a text with a line break would be two lines
+    odd = [item for item in ODD if not isinstance(item, str)]  # text with a line break would be two lines
     lines = told([MIXED[0], *odd, MIXED[2]], last=1000).text.split("\n")
     assert (lines[0], lines[-1]) == (describe_entry(MIXED[0], LOG), describe_entry(MIXED[2], LOG))
     assert len(lines) == len(odd) + 2

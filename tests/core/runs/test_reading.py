@@ -1,5 +1,8 @@
-"""Runs of the shipped capabilities, as their providers tell them: render 1.5.0, Inngest's open source server, PostHog's
-source (products/tasks/backend) and runwayml 5.24."""
+"""Reading of runs of the shipped capabilities.
+
+Their responses are taken from render 1.5.0, Inngest's open-source server, PostHog's source (products/tasks/backend) and
+runwayml 5.24.
+"""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -55,7 +58,7 @@ SUCCEEDED, FAILED, CANCELED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.C
                 "canceled": CANCELED,
             },
         ),
-        # inngest pkg/enums/run_status.go; Unknown says nothing
+        # inngest pkg/enums/run_status.go; Unknown is not a status
         (
             "inngest",
             {
@@ -458,7 +461,7 @@ STATE_EVENT: Json = {
         pytest.param(
             POSTHOG,
             STATE_EVENT,
-            # Its stream is of one run: that is the one, even if it was asked for in other letters.
+            # The stream is about one run, even if its id is spelled with other letters.
             Reading("asked", FAILED, "failed", "build", error="No sandbox"),
             id="PostHog",
         ),
@@ -576,7 +579,7 @@ def test_poll_interval_is_at_least_poll_seconds() -> None:
         ("2026-01-31T10:00:00+01:00", 90),
         ("2026-01-31T09:00:00", 90),
         ("2026-01-31", 32_490),
-        ("2026-01-31T09:02:00Z", 0),  # two clocks
+        ("2026-01-31T09:02:00Z", 0),  # clocks that differ
         ("", 0),
         ("yesterday", 0),
         ("1769850000", 0),
@@ -727,7 +730,7 @@ FAILED_NEXT = (
                 "error": None,
                 "next": "The run has been cancelled: waiting longer does not help.",
             },
-            id="canceled, and no tool to start another",
+            id="canceled, without a tool that starts runs",
         ),
         pytest.param(
             RUNWAY,
@@ -959,7 +962,7 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
             "",
             True,
             {"cancelled": True, "response": {"status": "cancelled"}, "next": "The run was cancelled."},
-            id="cancelled, with an answer",
+            id="cancelled, with a response",
         ),
         pytest.param(
             Reading("r", SUCCEEDED, "completed"),
@@ -981,7 +984,7 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
                 "next": "The run had already failed: nothing was cancelled. "
                 "To have it deleted together with its output, pass delete_output: true.",
             },
-            id="had failed, and could be deleted",
+            id="had failed, could be deleted",
         ),
         pytest.param(
             Reading("r", CANCELED, "canceled"),
@@ -1037,7 +1040,7 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
                 "response": {},
                 "next": "The provider has accepted the cancellation: call render-wait-for-run to wait for the run.",
             },
-            id="accepted, and nothing known afterwards",
+            id="accepted, status unknown afterwards",
         ),
         pytest.param(
             Reading("r", RunStatus.UNKNOWN, "odd"),
@@ -1050,7 +1053,7 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
                 "next": "It is not known whether odd is a terminal status, so nothing was cancelled: a run that has "
                 "ended would be deleted together with its output. To accept that, pass delete_output: true.",
             },
-            id="not known, and could be deleted",
+            id="unknown status, could be deleted",
         ),
     ],
 )
