@@ -28,7 +28,7 @@ from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Condition
 from mcp_taskruns.core.model.operation import Authentication, ErrorRule, Location, Operation, Parameter, Variable
 from mcp_taskruns.errors import Kind, ProviderError
-from tests.core.calls.test_response import INNGEST_ERROR, answer, error, failure, operation, refused
+from tests.core.calls.test_response import INNGEST_ERROR, error, failure, operation, raised_by, response
 from tests.core.documents import Json
 
 
@@ -37,26 +37,29 @@ from tests.core.documents import Json
     [
         # Render API reference: errors are {id, message}
         (
-            answer(404, "application/json", '{"id":"err-1","message":"task run not found"}'),
+            response(404, "application/json", '{"id":"err-1","message":"task run not found"}'),
             error("not_found", 404, "task run not found"),
         ),
         # render 1.5.0 changelog, 0.6.1: 401 may be plain text
-        (answer(401, "text/plain", "Unauthorized\n"), error("auth", 401, "Unauthorized")),
+        (response(401, "text/plain", "Unauthorized\n"), error("auth", 401, "Unauthorized")),
         # pkg/workflows/apiserver: cancelling a run that has ended
         (
-            answer(500, "application/json", '{"message":"task run trn-1 is not active"}'),
+            response(500, "application/json", '{"message":"task run trn-1 is not active"}'),
             error("unavailable", 500, "task run trn-1 is not active", retryable=True),
         ),
         # Inngest, pkg/api/apiv1: DELETE of an unknown run
         (
-            answer(404, "application/json", '{"error":"Unable to load function run: 01HE","data":null,"status":404}'),
+            response(404, "application/json", '{"error":"Unable to load function run: 01HE","data":null,"status":404}'),
             error("not_found", 404, "Unable to load function run: 01HE"),
         ),
-        (answer(404, "text/plain; charset=utf-8", "404 page not found"), error("not_found", 404, "404 page not found")),
-        (answer(401, "text/plain", "Authentication failed"), error("auth", 401, "Authentication failed")),
+        (
+            response(404, "text/plain; charset=utf-8", "404 page not found"),
+            error("not_found", 404, "404 page not found"),
+        ),
+        (response(401, "text/plain", "Authentication failed"), error("auth", 401, "Authentication failed")),
         # PostHog: exceptions-hog
         (
-            answer(
+            response(
                 403,
                 "application/json",
                 '{"type":"authentication_error","code":"permission_denied",'
@@ -65,7 +68,7 @@ from tests.core.documents import Json
             error("auth", 403, "API key missing required scope 'task:write'"),
         ),
         (
-            answer(
+            response(
                 400,
                 "application/json",
                 '{"type":"validation_error","code":"required","detail":"This field is required.","attr":"entries"}',
@@ -73,7 +76,7 @@ from tests.core.documents import Json
             error("validation", 400, "entries: This field is required."),
         ),
         (
-            answer(
+            response(
                 429,
                 "application/json",
                 '{"type":"throttled_error","code":"throttled",'
@@ -90,25 +93,25 @@ from tests.core.documents import Json
         ),
         # PostHog: TaskRunErrorResponse
         (
-            answer(400, "application/json", '{"error":"Run is already active in cloud"}'),
+            response(400, "application/json", '{"error":"Run is already active in cloud"}'),
             error("validation", 400, "Run is already active in cloud"),
         ),
         (
-            answer(502, "application/json", '{"error":"Agent server is not reachable"}'),
+            response(502, "application/json", '{"error":"Agent server is not reachable"}'),
             error("unavailable", 502, "Agent server is not reachable", retryable=True),
         ),
         (
-            answer(504, "application/json", '{"error":"Agent server request timed out"}'),
+            response(504, "application/json", '{"error":"Agent server request timed out"}'),
             error("timeout", 504, "Agent server request timed out", retryable=True),
         ),
         # PostHog: the stream's renderer garbles its errors
         (
-            answer(406, "text/event-stream", "typecodedetailattr"),
+            response(406, "text/event-stream", "typecodedetailattr"),
             error("unsupported", 406, "", hint=HINT_BY_STATUS[406]),
         ),
         # Runway's OpenAPI document: {error, issues, docUrl}
         (
-            answer(
+            response(
                 400,
                 "application/json",
                 '{"error":"Validation of body failed","issues":[{"code":"invalid_string","path":["params","id"],'
@@ -117,61 +120,61 @@ from tests.core.documents import Json
             error("validation", 400, "Validation of body failed - params.id: Invalid uuid - Other"),
         ),
         (
-            answer(429, "application/json", '{"error":"You are out of runs."}'),
+            response(429, "application/json", '{"error":"You are out of runs."}'),
             error("rate_limited", 429, "You are out of runs.", retryable=True),
         ),
-        (answer(404, "application/json", '{"error":"Not found"}'), error("not_found", 404, "Not found")),
+        (response(404, "application/json", '{"error":"Not found"}'), error("not_found", 404, "Not found")),
         # Inngest v2: {errors: [{code, message}]}
         (
-            answer(409, "application/json", '{"errors":[{"code":"run_already_ended","message":"Run has ended"}]}'),
+            response(409, "application/json", '{"errors":[{"code":"run_already_ended","message":"Run has ended"}]}'),
             error("conflict", 409, "Run has ended"),
         ),
         # RFC 9457
         (
-            answer(422, "application/problem+json", '{"title":"Unfit","detail":"No such colour","status":422}'),
+            response(422, "application/problem+json", '{"title":"Unfit","detail":"No such colour","status":422}'),
             error("validation", 422, "No such colour - Unfit"),
         ),
         # The order of keys in the body does not matter
         (
-            answer(400, "application/json", '{"detail":"c","error":"b","message":"a"}'),
+            response(400, "application/json", '{"detail":"c","error":"b","message":"a"}'),
             error("validation", 400, "a - b - c"),
         ),
         # RFC 6749
         (
-            answer(401, "application/json", '{"error":"invalid_token","error_description":"It expired"}'),
+            response(401, "application/json", '{"error":"invalid_token","error_description":"It expired"}'),
             error("auth", 401, "invalid_token - It expired"),
         ),
         (
-            answer(500, "application/json", '{"error":{"message":"deep"}}'),
+            response(500, "application/json", '{"error":{"message":"deep"}}'),
             error("unavailable", 500, "deep", retryable=True),
         ),
         # A path that is not a list is not the place of the error
         (
-            answer(404, "application/json", '{"status":404,"error":"Not Found","path":"/api/runs/7"}'),
+            response(404, "application/json", '{"status":404,"error":"Not Found","path":"/api/runs/7"}'),
             error("not_found", 404, "Not Found"),
         ),
-        (answer(400, "application/json", '{"path":5,"message":"no"}'), error("validation", 400, "no")),
-        (answer(400, "application/json", '{"path":{"a":1},"message":"no"}'), error("validation", 400, "no")),
+        (response(400, "application/json", '{"path":5,"message":"no"}'), error("validation", 400, "no")),
+        (response(400, "application/json", '{"path":{"a":1},"message":"no"}'), error("validation", 400, "no")),
         (
-            answer(400, "application/json", '{"path":["entries",0,"type"],"message":"no"}'),
+            response(400, "application/json", '{"path":["entries",0,"type"],"message":"no"}'),
             error("validation", 400, "entries.0.type: no"),
         ),
-        (answer(400, "application/json", '["one", "two", "one", ""]'), error("validation", 400, "one - two")),
-        (answer(400, "application/json", '{"code":17}'), error("validation", 400, '{"code":17}')),
-        (answer(503, None, ""), error("unavailable", 503, "", retryable=True)),
+        (response(400, "application/json", '["one", "two", "one", ""]'), error("validation", 400, "one - two")),
+        (response(400, "application/json", '{"code":17}'), error("validation", 400, '{"code":17}')),
+        (response(503, None, ""), error("unavailable", 503, "", retryable=True)),
         (
-            answer(502, "text/html", "<html><head><TITLE a=b>502 Bad\n  Gateway </TITLE></head><body>…"),
+            response(502, "text/html", "<html><head><TITLE a=b>502 Bad\n  Gateway </TITLE></head><body>…"),
             error("unavailable", 502, "502 Bad Gateway", retryable=True),
         ),
         (
-            answer(500, "text/html", "\ufeffOops <html><title>Down</title>"),
+            response(500, "text/html", "\ufeffOops <html><title>Down</title>"),
             error("unavailable", 500, "Down", retryable=True),
         ),
-        (answer(500, None, " <!doctype html><p>x"), error("unavailable", 500, "an HTML page", retryable=True)),
-        (answer(500, "text/html", " \n"), error("unavailable", 500, "", retryable=True)),
+        (response(500, None, " <!doctype html><p>x"), error("unavailable", 500, "an HTML page", retryable=True)),
+        (response(500, "text/html", " \n"), error("unavailable", 500, "", retryable=True)),
         # Amazon S3 API reference: Error responses
         (
-            answer(
+            response(
                 403,
                 "application/xml",
                 '<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>',
@@ -179,11 +182,11 @@ from tests.core.documents import Json
             error("auth", 403, "Request has expired"),
         ),
         # JSON is parsed whatever its content type; an event stream that is not JSON has no message
-        (answer(404, "text/event-stream", '{"detail":"Not found."}'), error("not_found", 404, "Not found.")),
-        (answer(502, "text/event-stream", "typecodedetailattr"), error("unavailable", 502, "", retryable=True)),
-        (answer(400, "text/plain", b" caf\xe9 \n"), error("validation", 400, "caf\ufffd")),
-        (answer(400, "application/json", '{"attr":"a","detail":["x","y"]}'), error("validation", 400, "a: x - a: y")),
-        (answer(400, "application/json", '{"message":null,"error":5,"detail":"z"}'), error("validation", 400, "z")),
+        (response(404, "text/event-stream", '{"detail":"Not found."}'), error("not_found", 404, "Not found.")),
+        (response(502, "text/event-stream", "typecodedetailattr"), error("unavailable", 502, "", retryable=True)),
+        (response(400, "text/plain", b" caf\xe9 \n"), error("validation", 400, "caf\ufffd")),
+        (response(400, "application/json", '{"attr":"a","detail":["x","y"]}'), error("validation", 400, "a: x - a: y")),
+        (response(400, "application/json", '{"message":null,"error":5,"detail":"z"}'), error("validation", 400, "z")),
     ],
 )
 def test_error_has_the_message_of_the_provider(given: HttpResponse, expected: Json) -> None:
@@ -193,11 +196,11 @@ def test_error_has_the_message_of_the_provider(given: HttpResponse, expected: Js
 @pytest.mark.parametrize(
     "given",
     [
-        answer(302, "text/html", "<title>Found</title>", location="https://evil.example/?key=1"),
-        answer(301, "application/json", '{"message":"moved"}'),
-        answer(300, None, ""),
-        answer(304, None, ""),
-        answer(399, None, ""),
+        response(302, "text/html", "<title>Found</title>", location="https://evil.example/?key=1"),
+        response(301, "application/json", '{"message":"moved"}'),
+        response(300, None, ""),
+        response(304, None, ""),
+        response(399, None, ""),
     ],
 )
 def test_redirect_is_an_error_that_names_the_base_url_variable(given: HttpResponse) -> None:
@@ -216,7 +219,7 @@ TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("called", "names"),
     [
         (operation(authentication=KEY_HEADER), "A_KEY or B_KEY"),
         (operation(authentication=BASIC), "USER_NAME, PASSWORD"),
@@ -225,16 +228,16 @@ TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
     ],
     ids=["alternatives", "two parts", "constant beside", "constant"],
 )
-def test_hint_of_401_and_403_names_the_credential_variables(asked: Operation, names: str, status: int) -> None:
-    told = refused(answer(status, None, ""), asked)
-    assert told.hint == f"Check {names} in the server's environment: it may be wrong or lack a permission."
+def test_hint_of_401_and_403_names_the_credential_variables(called: Operation, names: str, status: int) -> None:
+    raised = raised_by(response(status, None, ""), called)
+    assert raised.hint == f"Check {names} in the server's environment: it may be wrong or lack a permission."
 
 
 def test_hint_of_other_status_codes_does_not_name_the_credential() -> None:
-    asked = operation(authentication=KEY_HEADER)
+    called = operation(authentication=KEY_HEADER)
     statuses = [status for status in range(400, 600) if status not in {401, 403}]
-    told = {refused(answer(status, None, ""), asked).hint for status in statuses}
-    assert told <= {*HINT_BY_KIND.values(), *HINT_BY_STATUS.values()}
+    raised = {raised_by(response(status, None, ""), called).hint for status in statuses}
+    assert raised <= {*HINT_BY_KIND.values(), *HINT_BY_STATUS.values()}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ def test_hint_of_other_status_codes_does_not_name_the_credential() -> None:
 )
 def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryable: bool) -> None:
     hint = HINT_BY_STATUS.get(status, HINT_BY_KIND[kind])
-    assert failure(answer(status, "text/plain", "no")) == error(kind, status, "no", retryable=retryable, hint=hint)
+    assert failure(response(status, "text/plain", "no")) == error(kind, status, "no", retryable=retryable, hint=hint)
 
 
 @pytest.mark.parametrize(
@@ -282,10 +285,10 @@ def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryab
 def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
     status: int, arrived: bool, method: str, repeatable: bool | None, is_open: bool
 ) -> None:
-    told = refused(answer(status, None, ""), replace(operation(), method=method, safe_to_retry=repeatable))
-    assert told.retryable is not (arrived and is_open)
+    raised = raised_by(response(status, None, ""), replace(operation(), method=method, safe_to_retry=repeatable))
+    assert raised.retryable is not (arrived and is_open)
     read_first = "The request may have been carried out: read the current state before trying again."
-    assert (told.hint == read_first) is (arrived and is_open)
+    assert (raised.hint == read_first) is (arrived and is_open)
 
 
 @pytest.mark.parametrize(
@@ -302,9 +305,9 @@ def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
     ids=["text", "json", "several", "title without end", "title", "xml"],
 )
 def test_long_error_message_is_truncated(media_type: str, body: str) -> None:
-    told = failure(answer(400, media_type, body))["message"].removeprefix("the provider returned 400: ")
-    assert told[:1_500] == "x" * 1_500
-    assert (len(told), told[-1]) == (MAX_ERROR_MESSAGE + 1, "…")
+    raised = failure(response(400, media_type, body))["message"].removeprefix("the provider returned 400: ")
+    assert raised[:1_500] == "x" * 1_500
+    assert (len(raised), raised[-1]) == (MAX_ERROR_MESSAGE + 1, "…")
 
 
 def test_every_kind_has_a_hint() -> None:
@@ -317,9 +320,9 @@ NOW = 1_792_567_660.0
 
 def after(status: int = 503, **headers: str) -> float | None:
     """Return `retry_after_s` of an error response with these headers, received at NOW."""
-    told = refused(replace(answer(status, None, "", **headers), received_at=NOW))
-    json.dumps(told.to_json(), allow_nan=False)
-    return told.retry_after_s
+    raised = raised_by(replace(response(status, None, "", **headers), received_at=NOW))
+    json.dumps(raised.to_json(), allow_nan=False)
+    return raised.retry_after_s
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -428,19 +431,19 @@ def test_retry_after_is_parsed_for_any_status() -> None:
     assert retry_after({}, 429, NOW) is None
 
 
-def ruled(given: HttpResponse, *rules: ErrorRule, **more: Any) -> ProviderError:
-    return refused(given, replace(operation(**more), errors=rules))
+def raised_with_rules(given: HttpResponse, *rules: ErrorRule, **more: Any) -> ProviderError:
+    return raised_by(given, replace(operation(**more), errors=rules))
 
 
-def said(status: int, message: str, **members: Any) -> HttpResponse:
-    return answer(status, "application/json", dump({"message": message, **members}))
+def error_response(status: int, message: str, **members: Any) -> HttpResponse:
+    return response(status, "application/json", dump({"message": message, **members}))
 
 
 A_RULE = ErrorRule(kind="conflict", hint="Do that.")
 
 
 @pytest.mark.parametrize(
-    ("rule", "fits"),
+    ("rule", "applies"),
     [
         (ErrorRule(), True),
         (ErrorRule(status=frozenset({403})), True),
@@ -463,88 +466,104 @@ A_RULE = ErrorRule(kind="conflict", hint="Do that.")
         (ErrorRule(frozenset({403}), ((("code",), ("no",)),), re.compile("ran")), False),
     ],
 )
-def test_error_rule_applies_if_status_condition_and_message_match(rule: ErrorRule, fits: bool) -> None:
-    told = ruled(said(403, "task run is odd", code="no", deep={"er": 1}), replace(rule, kind="conflict", hint="Do."))
-    assert (told.kind, told.hint) == (("conflict", "Do.") if fits else ("auth", HINT_BY_KIND["auth"]))
+def test_error_rule_applies_if_status_condition_and_message_match(rule: ErrorRule, applies: bool) -> None:
+    raised = raised_with_rules(
+        error_response(403, "task run is odd", code="no", deep={"er": 1}), replace(rule, kind="conflict", hint="Do.")
+    )
+    assert (raised.kind, raised.hint) == (("conflict", "Do.") if applies else ("auth", HINT_BY_KIND["auth"]))
 
 
 @pytest.mark.parametrize(
     ("given", "when"),
     [
-        (answer(400, "text/plain", "code"), ((("code",), ("no",)),)),
-        (answer(400, "application/json", '["no"]'), ((("code",), ("no",)),)),
-        (answer(400, "application/json", '{"code": "no"'), ((("code",), ("no",)),)),
-        (answer(400, None, ""), ((("code",), ("no",)),)),
+        (response(400, "text/plain", "code"), ((("code",), ("no",)),)),
+        (response(400, "application/json", '["no"]'), ((("code",), ("no",)),)),
+        (response(400, "application/json", '{"code": "no"'), ((("code",), ("no",)),)),
+        (response(400, None, ""), ((("code",), ("no",)),)),
     ],
 )
 def test_error_rule_condition_does_not_match_body_without_members(given: HttpResponse, when: Condition) -> None:
-    assert ruled(given, replace(A_RULE, when=when)).kind == "validation"
+    assert raised_with_rules(given, replace(A_RULE, when=when)).kind == "validation"
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (answer(401, "text/plain", "Authentication failed\n"), "^Authentication failed$"),
-        (answer(503, "text/html", "<html><title>Bad  gateway</title>"), "^Bad gateway$"),
-        (answer(400, "application/json", '{"attr":"entries","detail":"Too many"}'), "^entries: Too many$"),
-        (answer(404, None, ""), "^$"),
+        (response(401, "text/plain", "Authentication failed\n"), "^Authentication failed$"),
+        (response(503, "text/html", "<html><title>Bad  gateway</title>"), "^Bad gateway$"),
+        (response(400, "application/json", '{"attr":"entries","detail":"Too many"}'), "^entries: Too many$"),
+        (response(404, None, ""), "^$"),
     ],
 )
 def test_error_rule_pattern_is_matched_against_the_error_message(given: HttpResponse, says: str) -> None:
-    assert ruled(given, replace(A_RULE, message_matches=re.compile(says))).kind == "conflict"
+    assert raised_with_rules(given, replace(A_RULE, message_matches=re.compile(says))).kind == "conflict"
 
 
 def test_error_rule_status_is_matched_against_status_in_body() -> None:
     # Inngest pkg/api/apiv1/cache.go: sent with 200
-    given = answer(200, "text/plain", '{"error":"Unable to load function run: 01HE","data":null,"status":500}')
-    told = ruled(given, replace(A_RULE, status=frozenset({500})), error_body=INNGEST_ERROR)
-    assert (told.kind, told.status) == ("conflict", 500)
-    told = ruled(given, replace(A_RULE, status=frozenset({200})), error_body=INNGEST_ERROR)
-    assert (told.kind, told.status) == ("unavailable", 500)
+    given = response(200, "text/plain", '{"error":"Unable to load function run: 01HE","data":null,"status":500}')
+    raised = raised_with_rules(given, replace(A_RULE, status=frozenset({500})), error_body=INNGEST_ERROR)
+    assert (raised.kind, raised.status) == ("conflict", 500)
+    raised = raised_with_rules(given, replace(A_RULE, status=frozenset({200})), error_body=INNGEST_ERROR)
+    assert (raised.kind, raised.status) == ("unavailable", 500)
 
 
 def test_first_matching_error_rule_applies() -> None:
     odd = ErrorRule(status=frozenset({404}), kind="usage_limit", hint="Never.")
     first = ErrorRule(status=frozenset({429}), kind="conflict", hint="First.")
     second = ErrorRule(kind="timeout", hint="Second.", retryable=False)
-    assert ruled(said(429, "no"), odd, first, second).to_json() == error("conflict", 429, "no", hint="First.")
-    assert ruled(said(429, "no"), odd, second, first).to_json() == error("timeout", 429, "no", hint="Second.")
-    assert ruled(said(429, "no"), ErrorRule(), first).to_json() == error("rate_limited", 429, "no", retryable=True)
+    assert raised_with_rules(error_response(429, "no"), odd, first, second).to_json() == error(
+        "conflict", 429, "no", hint="First."
+    )
+    assert raised_with_rules(error_response(429, "no"), odd, second, first).to_json() == error(
+        "timeout", 429, "no", hint="Second."
+    )
+    assert raised_with_rules(error_response(429, "no"), ErrorRule(), first).to_json() == error(
+        "rate_limited", 429, "no", retryable=True
+    )
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("status", [400, 500])
 def test_kind_of_error_rule_decides_retryable_by_default(kind: Kind, status: int) -> None:
     passes = kind in {"rate_limited", "unavailable", "timeout"}
-    assert ruled(said(status, "no"), ErrorRule(kind=kind)).to_json() == error(kind, status, "no", retryable=passes)
+    assert raised_with_rules(error_response(status, "no"), ErrorRule(kind=kind)).to_json() == error(
+        kind, status, "no", retryable=passes
+    )
     for retryable in (True, False):
-        told = ruled(said(status, "no"), ErrorRule(kind=kind, hint="Go.", retryable=retryable))
-        assert told.to_json() == error(kind, status, "no", hint="Go.", retryable=retryable)
+        raised = raised_with_rules(error_response(status, "no"), ErrorRule(kind=kind, hint="Go.", retryable=retryable))
+        assert raised.to_json() == error(kind, status, "no", hint="Go.", retryable=retryable)
 
 
 def test_error_rule_without_kind_keeps_kind_of_status() -> None:
     hinted = ErrorRule(hint="Go.")
-    assert ruled(said(503, "no"), hinted).to_json() == error("unavailable", 503, "no", retryable=True, hint="Go.")
-    assert ruled(said(404, "no"), hinted).to_json() == error("not_found", 404, "no", hint="Go.")
+    assert raised_with_rules(error_response(503, "no"), hinted).to_json() == error(
+        "unavailable", 503, "no", retryable=True, hint="Go."
+    )
+    assert raised_with_rules(error_response(404, "no"), hinted).to_json() == error("not_found", 404, "no", hint="Go.")
     lasting = ErrorRule(retryable=False)
-    assert ruled(said(503, "no"), lasting).to_json() == error("unavailable", 503, "no")
+    assert raised_with_rules(error_response(503, "no"), lasting).to_json() == error("unavailable", 503, "no")
     passing = ErrorRule(retryable=True)
-    assert ruled(said(404, "no"), passing).to_json() == error("not_found", 404, "no", retryable=True)
+    assert raised_with_rules(error_response(404, "no"), passing).to_json() == error(
+        "not_found", 404, "no", retryable=True
+    )
 
 
 def test_error_rule_does_not_change_status_message_and_retry_after() -> None:
-    given = replace(said(429, "out of credit"), headers={"content-type": "application/json", "retry-after": "3600"})
-    told = ruled(given, ErrorRule(kind="usage_limit", hint="Pay."))
-    assert told.to_json() == error("usage_limit", 429, "out of credit", hint="Pay.", retry_after_s=3600.0)
+    given = replace(
+        error_response(429, "out of credit"), headers={"content-type": "application/json", "retry-after": "3600"}
+    )
+    raised = raised_with_rules(given, ErrorRule(kind="usage_limit", hint="Pay."))
+    assert raised.to_json() == error("usage_limit", 429, "out of credit", hint="Pay.", retry_after_s=3600.0)
 
 
-def hint_of(says: str, hint: str, message: str, asked: Operation | None = None) -> str:
+def hint_of(says: str, hint: str, message: str, called: Operation | None = None) -> str:
     rule = ErrorRule(message_matches=re.compile(says), hint=hint)
-    return refused(said(403, message), replace(asked or operation(), errors=(rule,))).hint
+    return raised_by(error_response(403, message), replace(called or operation(), errors=(rule,))).hint
 
 
 @pytest.mark.parametrize(
-    ("says", "hint", "message", "filled"),
+    ("says", "hint", "message", "expected"),
     [
         # PostHog posthog/permissions.py
         (
@@ -566,13 +585,13 @@ def hint_of(says: str, hint: str, message: str, asked: Operation | None = None) 
     ],
 )
 def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
-    says: str, hint: str, message: str, filled: str
+    says: str, hint: str, message: str, expected: str
 ) -> None:
-    assert hint_of(says, hint, message, operation(authentication=KEY_HEADER)) == filled
+    assert hint_of(says, hint, message, operation(authentication=KEY_HEADER)) == expected
 
 
 @pytest.mark.parametrize(
-    ("body", "says", "hint", "filled"),
+    ("body", "says", "hint", "expected"),
     [
         # PostHog's TaskRunErrorResponse: products/tasks/backend/serializers.py
         ({"missing_artifact_ids": ["a1", "a2"]}, "", "Not here: {missing_artifact_ids}.", "Not here: a1, a2."),
@@ -589,10 +608,10 @@ def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
         ({"credential": "your password"}, "", "Look at {credential}.", "Look at A_KEY or B_KEY."),
     ],
 )
-def test_hint_placeholders_are_filled_with_texts_of_the_body(body: Any, says: str, hint: str, filled: str) -> None:
+def test_hint_placeholders_are_filled_with_texts_of_the_body(body: Any, says: str, hint: str, expected: str) -> None:
     rule = ErrorRule(message_matches=re.compile(says), hint=hint)
-    given = answer(403, "application/json", dump(body))
-    assert ruled(given, rule, authentication=KEY_HEADER).hint == filled
+    given = response(403, "application/json", dump(body))
+    assert raised_with_rules(given, rule, authentication=KEY_HEADER).hint == expected
 
 
 def test_quoted_text_in_a_hint_is_bounded() -> None:
@@ -601,28 +620,28 @@ def test_quoted_text_in_a_hint_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "filled"),
+    ("called", "expected"),
     [
         (operation(authentication=KEY_HEADER), "Look at A_KEY or B_KEY."),
         (operation(authentication=BASIC, parameters=TEAM), "Look at USER_NAME, PASSWORD, TEAM_KEY."),
     ],
 )
-def test_credential_placeholder_is_filled_with_variable_names(asked: Operation, filled: str) -> None:
-    assert hint_of("", "Look at {credential}.", "no", asked) == filled
+def test_credential_placeholder_is_filled_with_variable_names(called: Operation, expected: str) -> None:
+    assert hint_of("", "Look at {credential}.", "no", called) == expected
 
 
 def test_hint_of_406_and_415_asks_to_report_a_bug() -> None:
-    assert {status: failure(answer(status, None, ""))["hint"] for status in (406, 415)} == dict.fromkeys(
+    assert {status: failure(response(status, None, ""))["hint"] for status in (406, 415)} == dict.fromkeys(
         (406, 415), SERVER_BUG_HINT
     )
     assert "report" in SERVER_BUG_HINT
-    assert failure(answer(405, None, ""))["hint"] == HINT_BY_KIND["unsupported"] != SERVER_BUG_HINT
-    assert ruled(answer(406, None, ""), ErrorRule(hint="Go.")).hint == "Go."
+    assert failure(response(405, None, ""))["hint"] == HINT_BY_KIND["unsupported"] != SERVER_BUG_HINT
+    assert raised_with_rules(response(406, None, ""), ErrorRule(hint="Go.")).hint == "Go."
 
 
 def test_retryable_status_codes_have_a_passing_kind() -> None:
-    told = {status: refused(answer(status, None, "")) for status in range(400, 600)}
-    lasting = [status for status, error in told.items() if error.retryable and error.kind not in PASSING]
+    raised = {status: raised_by(response(status, None, "")) for status in range(400, 600)}
+    lasting = [status for status, error in raised.items() if error.retryable and error.kind not in PASSING]
     # Too Early is about the connection, not about the request: RFC 8470 section 5.2
     assert lasting == [425]
 
@@ -655,7 +674,7 @@ def test_retryable_status_codes_have_a_passing_kind() -> None:
 def test_any_error_body_becomes_a_provider_error(body: str) -> None:
     for status in (*range(300, 600), 999):
         for media_type in (None, "application/json", "text/html", "text/event-stream", "image/png"):
-            told = refused(answer(status, media_type, body))
-            assert told.message.startswith(f"the provider returned {status}")
-            assert told.kind in get_args(Kind)
-            assert told.hint
+            raised = raised_by(response(status, media_type, body))
+            assert raised.message.startswith(f"the provider returned {status}")
+            assert raised.kind in get_args(Kind)
+            assert raised.hint

@@ -22,21 +22,21 @@ def paging_of(operation: Operation) -> Paging:
     return operation.paging
 
 
-def answered(operation: Operation, value: Any, headers: dict[str, str] | None = None) -> CallResult:
+def result_of(operation: Operation, value: Any, headers: dict[str, str] | None = None) -> CallResult:
     """Return the result of a call with this JSON response."""
     sent = {"content-type": "application/json"} | {name.lower(): text for name, text in (headers or {}).items()}
     return read_response(HttpResponse(200, sent, dump(value).encode()), operation)
 
 
-def read(operation: Operation, arguments: Json, outcome: CallResult) -> Page:
+def read(operation: Operation, arguments: Json, result: CallResult) -> Page:
     """Return the page in a response with a list."""
-    page = read_page(paging_of(operation), arguments, outcome)
+    page = read_page(paging_of(operation), arguments, result)
     assert page is not None
     return page
 
 
 def page_of(operation: Operation, arguments: Json, value: Any, headers: dict[str, str] | None = None) -> Page:
-    return read(operation, arguments, answered(operation, value, headers))
+    return read(operation, arguments, result_of(operation, value, headers))
 
 
 def note_of(operation: Operation, arguments: Json, value: Any, headers: dict[str, str] | None = None) -> str:
@@ -107,7 +107,7 @@ def test_shipped_lists_have_the_paging_of_their_providers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "count", "told"),
+    ("arguments", "count", "note"),
     [
         # Render does not report has_more; its CLI stops at a page that is not full (pkg/tasks/repo.go).
         ({}, 0, "There are no items."),
@@ -138,12 +138,12 @@ def test_shipped_lists_have_the_paging_of_their_providers() -> None:
         ({"cursor": "c20", "limit": 20}, 0, "There are no items."),
     ],
 )
-def test_cursor_paging_continues_after_last_item_of_full_page(arguments: Json, count: int, told: str) -> None:
-    assert note_of(RENDER_RUNS, arguments, render_runs(count)) == told
+def test_cursor_paging_continues_after_last_item_of_full_page(arguments: Json, count: int, note: str) -> None:
+    assert note_of(RENDER_RUNS, arguments, render_runs(count)) == note
 
 
 @pytest.mark.parametrize(
-    ("arguments", "value", "told"),
+    ("arguments", "value", "note"),
     [
         ({}, posthog_page(0, 0, 0), "There are no items."),
         ({}, posthog_page(1, 0, 1), "Item 1 of 1: this is the end of the list."),
@@ -166,12 +166,12 @@ def test_cursor_paging_continues_after_last_item_of_full_page(arguments: Json, c
         ({"offset": 100.0}, posthog_page(20, 100, 120), "Items 101 to 120 of 120: this is the end of the list."),
     ],
 )
-def test_offset_paging_continues_after_last_item(arguments: Json, value: Json, told: str) -> None:
-    assert note_of(POSTHOG_RUNS, arguments, value) == told
+def test_offset_paging_continues_after_last_item(arguments: Json, value: Json, note: str) -> None:
+    assert note_of(POSTHOG_RUNS, arguments, value) == note
 
 
 @pytest.mark.parametrize(
-    ("arguments", "count", "headers", "told"),
+    ("arguments", "count", "headers", "note"),
     [
         ({}, 3, session_headers("false", "3", "3"), "Items 1 to 3 of 3: this is the end of the list."),
         (
@@ -219,16 +219,16 @@ def test_offset_paging_continues_after_last_item(arguments: Json, value: Json, t
     ],
 )
 def test_offset_paging_reads_has_more_from_headers(
-    arguments: Json, count: int, headers: dict[str, str], told: str
+    arguments: Json, count: int, headers: dict[str, str], note: str
 ) -> None:
-    assert note_of(SESSION_LOG, arguments, [{"n": n} for n in range(count)], headers) == told
+    assert note_of(SESSION_LOG, arguments, [{"n": n} for n in range(count)], headers) == note
 
 
 @pytest.mark.parametrize("last", [{"taskRun": {}}, {"cursor": ""}, {"cursor": None}, "text", None, [1]])
 def test_page_without_cursor_has_no_next_arguments(last: Any) -> None:
     value = [*render_runs(1), last]
-    told = "2 items; there may be more, but the response has no cursor for the next page."
-    assert note_of(RENDER_RUNS, {"limit": 2}, value) == told
+    note = "2 items; there may be more, but the response has no cursor for the next page."
+    assert note_of(RENDER_RUNS, {"limit": 2}, value) == note
     assert page_of(RENDER_RUNS, {"limit": 2}, value).next_arguments(2) == {}
 
 
@@ -263,40 +263,40 @@ def test_total_is_shown_if_it_is_a_number(value: Json, total: int | None) -> Non
     ],
 )
 def test_response_without_list_is_not_a_page(operation: Operation, value: Any) -> None:
-    outcome = answered(operation, value)
-    page = read_page(paging_of(operation), {}, outcome)
+    result = result_of(operation, value)
+    page = read_page(paging_of(operation), {}, result)
     assert page is None
-    assert render_page(outcome, page, 1000) == outcome
+    assert render_page(result, page, 1000) == result
 
 
 ADVICE = r"for the next page pass"
 
 
 def shown(operation: Operation, arguments: Json, value: Any, limit: int) -> CallResult:
-    outcome = answered(operation, value)
-    return render_page(outcome, read(operation, arguments, outcome), limit)
+    result = result_of(operation, value)
+    return render_page(result, read(operation, arguments, result), limit)
 
 
 def test_page_within_limit_is_not_truncated() -> None:
     value = render_runs(5)
-    outcome = shown(RENDER_RUNS, {}, value, 10_000)
-    assert (outcome.value, parse(outcome.text)) == (value, value)
-    assert outcome.notes == ("5 items: this is the end of the list.",)
+    result = shown(RENDER_RUNS, {}, value, 10_000)
+    assert (result.value, parse(result.text)) == (value, value)
+    assert result.notes == ("5 items: this is the end of the list.",)
 
 
 def test_notes_of_the_result_are_kept() -> None:
-    outcome = answered(RENDER_RUNS, render_runs(5)).with_notes("Redacted: something.")
-    noted = render_page(outcome, read(RENDER_RUNS, {}, outcome), 10_000)
+    result = result_of(RENDER_RUNS, render_runs(5)).with_notes("Redacted: something.")
+    noted = render_page(result, read(RENDER_RUNS, {}, result), 10_000)
     assert noted.notes == ("5 items: this is the end of the list.", "Redacted: something.")
 
 
 def test_truncated_page_continues_after_last_shown_item() -> None:
     value = render_runs(20, input=["x" * 100])
-    outcome = shown(RENDER_RUNS, {}, value, 1000)
-    kept = len(outcome.value)
+    result = shown(RENDER_RUNS, {}, value, 1000)
+    kept = len(result.value)
     assert 0 < kept < 20
-    assert outcome.value == value[:kept]
-    assert outcome.notes == (
+    assert result.value == value[:kept]
+    assert result.notes == (
         f'{kept} items; there are more: for the next page pass cursor "c{kept}", or all_pages true for as many as fit.',
         f"Truncated to about 1,000 characters; kept: the list: {kept} of 20 items.",
     )
@@ -304,10 +304,10 @@ def test_truncated_page_continues_after_last_shown_item() -> None:
 
 def test_truncated_last_page_is_not_the_end_of_the_list() -> None:
     value = posthog_page(30, 90, 120) | {"results": [{"id": str(n), "output": "x" * 80} for n in range(91, 121)]}
-    outcome = shown(POSTHOG_RUNS, {"offset": 90}, value, 1000)
-    kept = len(outcome.value["results"])
+    result = shown(POSTHOG_RUNS, {"offset": 90}, value, 1000)
+    kept = len(result.value["results"])
     assert 0 < kept < 30
-    assert outcome.notes[0] == (
+    assert result.notes[0] == (
         f"Items 91 to {90 + kept} of 120; there are more: for the next page pass offset {90 + kept}, or all_pages true "
         "for as many as fit."
     )
@@ -318,9 +318,9 @@ def walk(operation: Operation, pages: Any, limit: int) -> list[Any]:
     arguments: Json = {}
     seen: list[Any] = []
     for _ in range(1000):
-        outcome = answered(operation, pages(arguments))
-        page = read(operation, arguments, outcome)
-        visible = render_page(outcome, page, limit)
+        result = result_of(operation, pages(arguments))
+        page = read(operation, arguments, result)
+        visible = render_page(result, page, limit)
         items = visible.value if operation is RENDER_RUNS else visible.value["results"]
         seen += items
         if ADVICE not in visible.notes[0]:
@@ -366,9 +366,9 @@ def test_following_the_advice_shows_every_item_once_with_offset(limit: int) -> N
 
 def test_pages_are_joined_into_one() -> None:
     values = [posthog_page(2, 3, 7), posthog_page(2, 5, 7)]
-    outcomes = [answered(POSTHOG_RUNS, value) for value in values]
-    pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((3, 5), outcomes, strict=True)]
-    whole, page = join_pages(outcomes[0], pages, outcomes[1])
+    results = [result_of(POSTHOG_RUNS, value) for value in values]
+    pages = [read(POSTHOG_RUNS, {"offset": offset}, result) for offset, result in zip((3, 5), results, strict=True)]
+    whole, page = join_pages(results[0], pages, results[1])
     assert whole.value == {
         "count": 7,
         "next": None,
@@ -382,21 +382,21 @@ def test_pages_are_joined_into_one() -> None:
 
 
 def test_joined_pages_have_the_latest_total() -> None:
-    outcomes = [answered(POSTHOG_RUNS, posthog_page(2, 0, 4)), answered(POSTHOG_RUNS, posthog_page(2, 2, 9))]
-    pages = [read(POSTHOG_RUNS, {"offset": offset}, outcome) for offset, outcome in zip((0, 2), outcomes, strict=True)]
-    _, page = join_pages(outcomes[0], pages, outcomes[1])
+    results = [result_of(POSTHOG_RUNS, posthog_page(2, 0, 4)), result_of(POSTHOG_RUNS, posthog_page(2, 2, 9))]
+    pages = [read(POSTHOG_RUNS, {"offset": offset}, result) for offset, result in zip((0, 2), results, strict=True)]
+    _, page = join_pages(results[0], pages, results[1])
     assert (page.total, page.has_more) == (9, True)
 
 
 def test_pages_without_has_more_field_are_joined() -> None:
-    outcomes = [answered(RENDER_RUNS, render_runs(2)), answered(RENDER_RUNS, render_runs(2, 3))]
-    pages = [read(RENDER_RUNS, {"limit": 2}, outcome) for outcome in outcomes]
-    whole, page = join_pages(outcomes[0], pages, outcomes[1])
+    results = [result_of(RENDER_RUNS, render_runs(2)), result_of(RENDER_RUNS, render_runs(2, 3))]
+    pages = [read(RENDER_RUNS, {"limit": 2}, result) for result in results]
+    whole, page = join_pages(results[0], pages, results[1])
     assert whole.value == render_runs(4)
     assert (page.has_more, page.is_known, page.next_arguments(4)) == (True, False, {"cursor": "c4"})
 
 
 def test_joining_one_page_changes_nothing() -> None:
-    outcome = answered(RENDER_RUNS, render_runs(2))
-    page = read(RENDER_RUNS, {}, outcome)
-    assert join_pages(outcome, [page], outcome) == (outcome, page)
+    result = result_of(RENDER_RUNS, render_runs(2))
+    page = read(RENDER_RUNS, {}, result)
+    assert join_pages(result, [page], result) == (result, page)

@@ -22,9 +22,9 @@ SECRET = 'phx_A/b+c="%\\d'
     ],
 )
 def test_secret_is_redacted_in_every_encoding(form: str) -> None:
-    mask = Redactor([SECRET])
-    assert mask.redact_text(f"<{form}|{form}>") == f"<{REPLACEMENT}|{REPLACEMENT}>"
-    assert mask.redact_bytes(b"\x00<" + form.encode() + b">\xff") == b"\x00<" + REPLACEMENT.encode() + b">\xff"
+    redactor = Redactor([SECRET])
+    assert redactor.redact_text(f"<{form}|{form}>") == f"<{REPLACEMENT}|{REPLACEMENT}>"
+    assert redactor.redact_bytes(b"\x00<" + form.encode() + b">\xff") == b"\x00<" + REPLACEMENT.encode() + b">\xff"
 
 
 def test_encodings_of_these_tests_are_correct() -> None:
@@ -48,10 +48,10 @@ def test_secret_is_redacted_at_any_offset_in_base64(
     assert Redactor([secret]).redact_text(f"Basic {encoded}") == f"Basic {expected}"
 
 
-@pytest.mark.parametrize(("secret", "masked"), [("", False), ("12345", False), ("123456", True)])
-def test_secrets_shorter_than_six_characters_are_not_redacted(secret: str, masked: bool) -> None:
+@pytest.mark.parametrize(("secret", "expected"), [("", False), ("12345", False), ("123456", True)])
+def test_secrets_shorter_than_six_characters_are_not_redacted(secret: str, expected: bool) -> None:
     text = f"a {secret} b"
-    assert Redactor([secret]).redact_text(text) == (f"a {REPLACEMENT} b" if masked else text)
+    assert Redactor([secret]).redact_text(text) == (f"a {REPLACEMENT} b" if expected else text)
 
 
 def test_longer_secret_is_redacted_first() -> None:
@@ -62,8 +62,8 @@ def test_longer_secret_is_redacted_first() -> None:
 
 
 def test_text_without_secrets_is_unchanged() -> None:
-    mask = Redactor(["key-12"])
-    assert (mask.redact_text("key-13"), mask.redact_bytes(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
+    redactor = Redactor(["key-12"])
+    assert (redactor.redact_text("key-13"), redactor.redact_bytes(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
 
 
 def test_redactor_without_secrets_changes_nothing() -> None:
@@ -71,39 +71,39 @@ def test_redactor_without_secrets_changes_nothing() -> None:
 
 
 def test_redacted_json_is_valid_json() -> None:
-    body = json.dumps({"said": f"wrong key {SECRET}", "n": [1]}).encode()
-    assert json.loads(Redactor([SECRET]).redact_bytes(body)) == {"said": f"wrong key {REPLACEMENT}", "n": [1]}
+    body = json.dumps({"message": f"wrong key {SECRET}", "n": [1]}).encode()
+    assert json.loads(Redactor([SECRET]).redact_bytes(body)) == {"message": f"wrong key {REPLACEMENT}", "n": [1]}
 
 
 @pytest.mark.parametrize(
-    ("written", "masked"),
+    ("written", "expected"),
     [
-        ('{"said": "\\u006bey-123456"}', f'{{"said":"{REPLACEMENT}"}}'),
+        ('{"message": "\\u006bey-123456"}', f'{{"message":"{REPLACEMENT}"}}'),
         ('{"\\u006Bey\\u002d123456": "gr\\u00f6\\u00dfe"}', f'{{"{REPLACEMENT}":"größe"}}'),
         ('["a\\/key-123456\\/b", null, 1.5]', f'["a/{REPLACEMENT}/b",null,1.5]'),
         # Text that is not JSON is redacted as text.
-        ('said \\ key-123456 "', f'said \\ {REPLACEMENT} "'),
-        ('{"said": "key-123456\\n"', f'{{"said": "{REPLACEMENT}\\n"'),
-        ('{"said": "key-123456"}', f'{{"said": "{REPLACEMENT}"}}'),
+        ('sent \\ key-123456 "', f'sent \\ {REPLACEMENT} "'),
+        ('{"message": "key-123456\\n"', f'{{"message": "{REPLACEMENT}\\n"'),
+        ('{"message": "key-123456"}', f'{{"message": "{REPLACEMENT}"}}'),
     ],
 )
-def test_secret_with_json_escapes_is_redacted(written: str, masked: str) -> None:
-    mask = Redactor(["key-123456"])
-    assert mask.redact_text(written) == masked
-    assert mask.redact_bytes(written.encode()) == masked.encode()
+def test_secret_with_json_escapes_is_redacted(written: str, expected: str) -> None:
+    redactor = Redactor(["key-123456"])
+    assert redactor.redact_text(written) == expected
+    assert redactor.redact_bytes(written.encode()) == expected.encode()
 
 
 def test_secret_with_backslashes_is_redacted_in_json_and_text() -> None:
-    mask = Redactor([SECRET])
-    assert mask.redact_text(json.dumps({"said": SECRET})) == f'{{"said":"{REPLACEMENT}"}}'
-    assert mask.redact_text(f"said {SECRET}!") == f"said {REPLACEMENT}!"
+    redactor = Redactor([SECRET])
+    assert redactor.redact_text(json.dumps({"message": SECRET})) == f'{{"message":"{REPLACEMENT}"}}'
+    assert redactor.redact_text(f"sent {SECRET}!") == f"sent {REPLACEMENT}!"
 
 
 def test_redact_plain_text_does_not_parse_json() -> None:
-    mask = Redactor([SECRET])
+    redactor = Redactor([SECRET])
     text = '{"a": "\\n", "secret": %s}'
-    assert mask.redact_plain_text(text % json.dumps(SECRET)) == text % f'"{REPLACEMENT}"'
-    assert mask.redact_plain_text(f"\\ {SECRET}") == f"\\ {REPLACEMENT}"
+    assert redactor.redact_plain_text(text % json.dumps(SECRET)) == text % f'"{REPLACEMENT}"'
+    assert redactor.redact_plain_text(f"\\ {SECRET}") == f"\\ {REPLACEMENT}"
 
 
 def test_json_is_not_rewritten_without_secrets() -> None:
@@ -112,9 +112,9 @@ def test_json_is_not_rewritten_without_secrets() -> None:
 
 
 def test_unpaired_surrogate_beside_a_secret_becomes_a_question_mark() -> None:
-    mask = Redactor(["key-123456"])
-    assert mask.redact_text("\\ \ud800 key-123456") == f"\\ ? {REPLACEMENT}"
-    assert mask.redact_bytes(b'["\\ud800", "key-123456"]') == f'["?","{REPLACEMENT}"]'.encode()
+    redactor = Redactor(["key-123456"])
+    assert redactor.redact_text("\\ \ud800 key-123456") == f"\\ ? {REPLACEMENT}"
+    assert redactor.redact_bytes(b'["\\ud800", "key-123456"]') == f'["?","{REPLACEMENT}"]'.encode()
 
 
 def test_repr_of_a_redactor_hides_its_secrets() -> None:
@@ -125,7 +125,7 @@ URL = "https://bucket.s3.amazonaws.com/log?X-Amz-Signature=abc"
 
 
 @pytest.mark.parametrize(
-    ("value", "places", "shown", "told"),
+    ("value", "paths", "shown", "redacted"),
     [
         ({"token": "a.b.c", "id": 1}, ["token"], {"token": REDACTED, "id": 1}, ["token"]),
         # PostHog products/tasks/backend/serializers.py: TaskRunDetailSerializer
@@ -162,10 +162,10 @@ URL = "https://bucket.s3.amazonaws.com/log?X-Amz-Signature=abc"
     ],
 )
 def test_redact_paths_replaces_values_and_returns_their_paths(
-    value: Any, places: list[str], shown: Any, told: list[str]
+    value: Any, paths: list[str], shown: Any, redacted: list[str]
 ) -> None:
     before = repr(value)
-    assert redact_paths(value, map(parse_path, places)) == (shown, told)
+    assert redact_paths(value, (parse_path(f"$.{path}") for path in paths)) == (shown, redacted)
     assert repr(value) == before
 
 

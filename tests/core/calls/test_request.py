@@ -744,7 +744,7 @@ def test_repr_of_a_request_hides_secrets() -> None:
         inputs({"name": "body", "in": "body"}, method="POST"),
         authentication={"type": "apikey", "key": "k", "value": "{{env.THING_KEY}}", "placement": "query"},
     )
-    request = request_of(tool, {"body": "said in confidence"})
+    request = request_of(tool, {"body": "confidential text"})
     assert repr(request) == "HttpRequest(provider='thing', method='POST', repeatable=False)"
 
 
@@ -766,11 +766,11 @@ def test_repr_of_a_request_hides_secrets() -> None:
     ],
 )
 def test_request_is_repeatable_if_safe_or_declared(method: str, declared: bool | None, repeatable: bool) -> None:
-    assert request_of(tool_of({"method": method, "repeatable": declared})).repeatable is repeatable
+    assert request_of(tool_of({"method": method, "safe_to_retry": declared})).repeatable is repeatable
 
 
 def test_request_has_the_timeout_of_its_operation() -> None:
-    assert request_of(tool_of({"timeout": 610})).timeout_s == 610.0
+    assert request_of(tool_of({"timeout_seconds": 610})).timeout_s == 610.0
     assert request_of(tool_of()).timeout_s is None
 
 
@@ -921,9 +921,9 @@ def test_variables_in_constants_are_credential_values(operation: Json, environme
     tool = tool_of({"method": "POST", **operation})
     request = request_of(tool, {}, environment)
     sent = f"{request.url} {request.headers} {request.content!r}"
-    mask = Redactor(credential_values(tool.operation, environment))
+    redactor = Redactor(credential_values(tool.operation, environment))
     assert ("key-123456" in sent) is (operation != {})
-    assert mask.redact_text(sent) == sent.replace("key-123456", REPLACEMENT)
+    assert redactor.redact_text(sent) == sent.replace("key-123456", REPLACEMENT)
 
 
 @pytest.mark.parametrize(
@@ -937,8 +937,8 @@ def test_variables_in_constants_are_credential_values(operation: Json, environme
 )
 def test_basic_password_is_redacted_alone_and_encoded(password: str, environment: Mapping[str, str]) -> None:
     operation = tool_of(authentication={"type": "basic", "username": "me", "password": password}).operation
-    mask = Redactor(credential_values(operation, environment))
-    assert mask.redact_text(f"said key-123456 and {BASIC}") == f"said {REPLACEMENT} and Basic {REPLACEMENT}"
+    redactor = Redactor(credential_values(operation, environment))
+    assert redactor.redact_text(f"sent key-123456 and {BASIC}") == f"sent {REPLACEMENT} and Basic {REPLACEMENT}"
 
 
 def test_names_in_the_base_url_are_not_redacted() -> None:
@@ -957,9 +957,9 @@ def test_secrets_in_the_base_url_are_redacted() -> None:
     environment = {"BOT_TOKEN": "12345:bot", "MY_SECRET": "secret-123456"}
     assert request_of(tool, {}, environment).url == "https://api.example/secret-123456/bot12345%3Abot/send"
     assert set(credential_values(tool.operation, environment)) == {"12345:bot", "secret-123456"}
-    mask = Redactor(credential_values(tool.operation, environment))
+    redactor = Redactor(credential_values(tool.operation, environment))
     assert (
-        mask.redact_text(request_of(tool, {}, environment).url)
+        redactor.redact_text(request_of(tool, {}, environment).url)
         == f"https://api.example/{REPLACEMENT}/bot{REPLACEMENT}/send"
     )
 
@@ -970,8 +970,8 @@ def test_basic_authentication_can_have_an_empty_password(password: Json) -> None
     assert tool.operation.unsupported is None
     sent = dict(request_of(tool).headers)["Authorization"]
     assert base64.b64decode(sent.removeprefix("Basic ")) == b"key-123456:"
-    mask = Redactor(credential_values(tool.operation, KEY))
-    assert mask.redact_text(f"{sent} of key-123456") == f"Basic {REPLACEMENT} of {REPLACEMENT}"
+    redactor = Redactor(credential_values(tool.operation, KEY))
+    assert redactor.redact_text(f"{sent} of key-123456") == f"Basic {REPLACEMENT} of {REPLACEMENT}"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.core.documents import Json
 INNGEST_ERROR = ErrorBody(status=("status",), message=("error",))
 
 
-def answer(status: int, media_type: str | None, body: bytes | str, **headers: str) -> HttpResponse:
+def response(status: int, media_type: str | None, body: bytes | str, **headers: str) -> HttpResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if media_type is not None:
         named["content-type"] = media_type
@@ -45,63 +45,63 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
 
 
 @pytest.mark.parametrize(
-    ("given", "outcome"),
+    ("given", "result"),
     [
         (
-            answer(200, "application/json", '{ "a": [1, null, "\\u00f6"] }\n'),
+            response(200, "application/json", '{ "a": [1, null, "\\u00f6"] }\n'),
             CallResult(200, '{"a":[1,null,"ö"]}', {"a": [1, None, "ö"]}),
         ),
-        (answer(202, "Application/JSON; charset=utf-8", "[]"), CallResult(202, "[]", [])),
-        (answer(200, "application/vnd.api+json", "{}"), CallResult(200, "{}", {})),
-        (answer(200, "application/json", " null "), CallResult(200, "null", None)),
-        (answer(200, "application/json", '"text"'), CallResult(200, '"text"', "text")),
-        (answer(200, "application/json", "0"), CallResult(200, "0", 0)),
-        (answer(200, "application/json", "\ufeff[1]"), CallResult(200, "[1]", [1])),
+        (response(202, "Application/JSON; charset=utf-8", "[]"), CallResult(202, "[]", [])),
+        (response(200, "application/vnd.api+json", "{}"), CallResult(200, "{}", {})),
+        (response(200, "application/json", " null "), CallResult(200, "null", None)),
+        (response(200, "application/json", '"text"'), CallResult(200, '"text"', "text")),
+        (response(200, "application/json", "0"), CallResult(200, "0", 0)),
+        (response(200, "application/json", "\ufeff[1]"), CallResult(200, "[1]", [1])),
         # Render and Runway: DELETE returns 204
         (
-            answer(204, None, ""),
+            response(204, None, ""),
             CallResult(204, "Done: the provider returned 204 without content.", media_type="text/plain"),
         ),
         # Inngest: DELETE returns 200 with a JSON content type and without content
         (
-            answer(200, "application/json", ""),
+            response(200, "application/json", ""),
             CallResult(200, "Done: the provider returned 200 without content.", media_type="text/plain"),
         ),
         # Inngest: a cached GET loses its type
-        (answer(200, "text/plain; charset=utf-8", json.dumps(RUNNING)), CallResult(200, dump(RUNNING), RUNNING)),
-        (answer(200, None, "[1]"), CallResult(200, "[1]", [1])),
+        (response(200, "text/plain; charset=utf-8", json.dumps(RUNNING)), CallResult(200, dump(RUNNING), RUNNING)),
+        (response(200, None, "[1]"), CallResult(200, "[1]", [1])),
         # Text that happens to be a JSON scalar stays text
-        (answer(200, "text/plain", "12"), CallResult(200, "12", media_type="text/plain")),
-        (answer(200, "text/plain", "{no json"), CallResult(200, "{no json", media_type="text/plain")),
-        (answer(200, "text/csv", "a,b\n1,2\n"), CallResult(200, "a,b\n1,2\n", media_type="text/csv")),
-        (answer(200, None, "text"), CallResult(200, "text", media_type="text/plain")),
-        (answer(200, "text/plain", b"a\xffb"), CallResult(200, "a\ufffdb", media_type="text/plain")),
+        (response(200, "text/plain", "12"), CallResult(200, "12", media_type="text/plain")),
+        (response(200, "text/plain", "{no json"), CallResult(200, "{no json", media_type="text/plain")),
+        (response(200, "text/csv", "a,b\n1,2\n"), CallResult(200, "a,b\n1,2\n", media_type="text/csv")),
+        (response(200, None, "text"), CallResult(200, "text", media_type="text/plain")),
+        (response(200, "text/plain", b"a\xffb"), CallResult(200, "a\ufffdb", media_type="text/plain")),
         # PostHog: logs are JSON lines, and empty before the run has started
         (
-            answer(200, "application/jsonl", '{"a":1}\n\n{"b":2}\r\nno json\n'),
+            response(200, "application/jsonl", '{"a":1}\n\n{"b":2}\r\nno json\n'),
             CallResult(200, '[{"a":1},{"b":2},"no json"]', [{"a": 1}, {"b": 2}, "no json"]),
         ),
-        (answer(200, "application/x-ndjson", "1"), CallResult(200, "[1]", [1])),
-        (answer(200, "application/jsonl", "\n"), CallResult(200, "[]", [])),
-        (answer(200, "application/jsonl", ""), CallResult(200, "[]", [])),
+        (response(200, "application/x-ndjson", "1"), CallResult(200, "[1]", [1])),
+        (response(200, "application/jsonl", "\n"), CallResult(200, "[]", [])),
+        (response(200, "application/jsonl", ""), CallResult(200, "[]", [])),
         # PostHog: an artifact is sent with its own type
-        (answer(200, "image/png", b"\x89PNG\xff"), CallResult(200, "", data=b"\x89PNG\xff", media_type="image/png")),
+        (response(200, "image/png", b"\x89PNG\xff"), CallResult(200, "", data=b"\x89PNG\xff", media_type="image/png")),
         (
-            answer(200, "application/octet-stream", b"{}\x00"),
+            response(200, "application/octet-stream", b"{}\x00"),
             CallResult(200, "", data=b"{}\x00", media_type="application/octet-stream"),
         ),
         # A file without a declared type, as PostHog and S3 return it
         (
-            answer(200, "application/octet-stream", "# gr\u00fc\u00df \x1b[1mall\x1b[0m\r\n\tx"),
+            response(200, "application/octet-stream", "# gr\u00fc\u00df \x1b[1mall\x1b[0m\r\n\tx"),
             CallResult(200, "# gr\u00fc\u00df \x1b[1mall\x1b[0m\r\n\tx", media_type="text/plain"),
         ),
         (
-            answer(200, "binary/octet-stream", b"caf\xe9"),
+            response(200, "binary/octet-stream", b"caf\xe9"),
             CallResult(200, "", data=b"caf\xe9", media_type="binary/octet-stream"),
         ),
         # Line separators of Unicode do not end a JSON line
         (
-            answer(200, "application/jsonl", '{"a":"x\u2028y\u2029z\x85"}\n"\u2028"\nb\x0bc\x0cd\x1ce\rf'),
+            response(200, "application/jsonl", '{"a":"x\u2028y\u2029z\x85"}\n"\u2028"\nb\x0bc\x0cd\x1ce\rf'),
             CallResult(
                 200,
                 '[{"a":"x\u2028y\u2029z\x85"},"\u2028","b\\u000bc\\fd\\u001ce\\rf"]',
@@ -110,8 +110,8 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         ),
     ],
 )
-def test_response_is_read_by_content_type(given: HttpResponse, outcome: CallResult) -> None:
-    assert read_response(given, operation()) == outcome
+def test_response_is_read_by_content_type(given: HttpResponse, result: CallResult) -> None:
+    assert read_response(given, operation()) == result
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_response_is_read_by_content_type(given: HttpResponse, outcome: CallResu
     [b"\x00", b"a\x08b", b"a\x0eb", b"a\x1ab", b"a\x1cb", b"a\x1fb", b"\xff", b"\xc3", b"\xed\xa0\x80"],
 )
 def test_file_of_unknown_type_with_control_characters_is_binary(body: bytes) -> None:
-    assert read_response(answer(200, "application/octet-stream", body), operation()).data == body
+    assert read_response(response(200, "application/octet-stream", body), operation()).data == body
 
 
 @pytest.mark.parametrize("text", ["a\tb\n\x0b\x0c\r\n", "\x1b[1mbold", "\ufeffa", "漢字 \x7f", '{"a": 1}', "[1]"])
 def test_file_of_unknown_type_that_is_utf8_is_text(text: str) -> None:
     # PostHog returns an artifact as it was uploaded; its JSON is not rewritten
-    assert read_response(answer(200, "application/octet-stream", text), operation()) == CallResult(
+    assert read_response(response(200, "application/octet-stream", text), operation()) == CallResult(
         200, text, media_type="text/plain"
     )
 
@@ -136,7 +136,7 @@ def test_file_of_unknown_type_that_is_utf8_is_text(text: str) -> None:
 )
 def test_result_has_the_headers_of_the_response(media_type: str, body: str) -> None:
     # PostHog api.py (session_logs): totals are in headers
-    given = answer(200, media_type, body, x_total_count="7")
+    given = response(200, media_type, body, x_total_count="7")
     assert read_response(given, operation()).headers == {"content-type": media_type, "x-total-count": "7"}
     assert "x-total-count" not in repr(read_response(given, operation()))
 
@@ -149,22 +149,22 @@ SHOWN = {"id": "r", "log_url": "[redacted]", "state": {"sandbox_url": "[redacted
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain"])
 def test_secrets_in_a_response_are_redacted_with_a_note(media_type: str) -> None:
     # PostHog products/tasks/mcp/tools.yaml
-    given = answer(200, media_type, dump(RUN))
-    asked = replace(operation(), redactions=SECRETS)
-    outcome = read_response(given, asked)
-    assert (outcome.value, outcome.text) == (SHOWN, dump(SHOWN))
-    assert outcome.notes == (
+    given = response(200, media_type, dump(RUN))
+    called = replace(operation(), redactions=SECRETS)
+    result = read_response(given, called)
+    assert (result.value, result.text) == (SHOWN, dump(SHOWN))
+    assert result.notes == (
         "Redacted: log_url, state.sandbox_url. The server shows these secrets with `--reveal-secrets`.",
     )
-    assert read_response(given, asked, reveal=True) == CallResult(200, dump(RUN), RUN)
+    assert read_response(given, called, reveal=True) == CallResult(200, dump(RUN), RUN)
 
 
 def test_secrets_in_a_list_are_redacted_with_one_note() -> None:
     page = {"count": 2, "results": [RUN, RUN, {"id": "s", "log_url": None}]}
-    asked = replace(operation(), redactions=tuple(("results", EACH, *place) for place in SECRETS))
-    outcome = read_response(answer(200, "application/json", dump(page)), asked)
-    assert outcome.value["results"] == [SHOWN, SHOWN, {"id": "s", "log_url": None}]
-    assert outcome.notes == (
+    called = replace(operation(), redactions=tuple(("results", EACH, *place) for place in SECRETS))
+    result = read_response(response(200, "application/json", dump(page)), called)
+    assert result.value["results"] == [SHOWN, SHOWN, {"id": "s", "log_url": None}]
+    assert result.notes == (
         "Redacted: results[*].log_url, results[*].state.sandbox_url. "
         "The server shows these secrets with `--reveal-secrets`.",
     )
@@ -172,8 +172,8 @@ def test_secrets_in_a_list_are_redacted_with_one_note() -> None:
 
 @pytest.mark.parametrize("value", [{"id": "r"}, {"id": "r", "log_url": None}, {"log_url": ""}, [], "x", None])
 def test_response_without_secrets_has_no_note(value: Any) -> None:
-    asked = replace(operation(), redactions=SECRETS)
-    assert read_response(answer(200, "application/json", dump(value)), asked) == CallResult(200, dump(value), value)
+    called = replace(operation(), redactions=SECRETS)
+    assert read_response(response(200, "application/json", dump(value)), called) == CallResult(200, dump(value), value)
 
 
 REMARKS = (
@@ -194,21 +194,21 @@ REMARKS = (
     ],
 )
 def test_matching_response_has_the_notes_of_the_overlay(value: Any, notes: tuple[str, ...]) -> None:
-    asked = replace(operation(), notes=REMARKS)
-    assert read_response(answer(200, "application/json", dump(value)), asked).notes == notes
+    called = replace(operation(), notes=REMARKS)
+    assert read_response(response(200, "application/json", dump(value)), called).notes == notes
 
 
 def test_overlay_notes_precede_the_redaction_note() -> None:
-    asked = replace(operation(), redactions=(("a",),), notes=(((), "Look."),))
-    outcome = read_response(answer(200, "application/json", '{"a":"x"}'), asked)
-    assert outcome.notes == ("Look.", "Redacted: a. The server shows these secrets with `--reveal-secrets`.")
+    called = replace(operation(), redactions=(("a",),), notes=(((), "Look."),))
+    result = read_response(response(200, "application/json", '{"a":"x"}'), called)
+    assert result.notes == ("Look.", "Redacted: a. The server shows these secrets with `--reveal-secrets`.")
 
 
 def test_with_notes_prepends_and_drops_empty_notes() -> None:
-    outcome = CallResult.from_value({"a": 1}, "", "old")
-    assert outcome == CallResult(200, '{"a":1}', {"a": 1}, notes=("old",))
-    assert outcome.with_notes("first", "", "second").notes == ("first", "second", "old")
-    assert outcome.with_notes("").notes == ("old",)
+    result = CallResult.from_value({"a": 1}, "", "old")
+    assert result == CallResult(200, '{"a":1}', {"a": 1}, notes=("old",))
+    assert result.with_notes("first", "", "second").notes == ("first", "second", "old")
+    assert result.with_notes("").notes == ("old",)
 
 
 def failure(given: HttpResponse, error_body: ErrorBody | None = None) -> Json:
@@ -217,15 +217,21 @@ def failure(given: HttpResponse, error_body: ErrorBody | None = None) -> Json:
     return caught.value.to_json()
 
 
-def refused(given: HttpResponse, asked: Operation | None = None) -> ProviderError:
+def raised_by(given: HttpResponse, called: Operation | None = None) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        read_response(given, asked or operation())
+        read_response(given, called or operation())
     return caught.value
 
 
 def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **more: Any) -> Json:
-    said = f"the provider returned {status}{': ' * bool(message)}{message}"
-    return {"kind": kind, "status": status, "message": said, "retryable": retryable, "hint": HINT_BY_KIND[kind]} | more
+    message = f"the provider returned {status}{': ' * bool(message)}{message}"
+    return {
+        "kind": kind,
+        "status": status,
+        "message": message,
+        "retryable": retryable,
+        "hint": HINT_BY_KIND[kind],
+    } | more
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/vnd.api+json; charset=utf-8"])
@@ -242,7 +248,7 @@ def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **m
     ],
 )
 def test_invalid_json_response_is_an_error(media_type: str, body: str | bytes, shown: str) -> None:
-    assert failure(answer(200, media_type, body)) == {
+    assert failure(response(200, media_type, body)) == {
         "kind": "unavailable",
         "status": 200,
         "message": f"the provider's response is incomplete or is not valid JSON: {shown}",
@@ -256,15 +262,15 @@ def test_invalid_json_response_is_an_error(media_type: str, body: str | bytes, s
     [("POST", None, True), ("DELETE", None, True), ("POST", True, False), ("GET", None, False), ("GET", False, True)],
 )
 def test_invalid_json_after_a_write_has_an_unknown_outcome(method: str, repeatable: bool | None, is_lost: bool) -> None:
-    asked = replace(operation(), method=method, safe_to_retry=repeatable)
-    told = refused(answer(200, "application/json", "{"), asked)
+    called = replace(operation(), method=method, safe_to_retry=repeatable)
+    raised = raised_by(response(200, "application/json", "{"), called)
     may = "The request may have been carried out: read the current state before trying again."
     if is_lost:
-        assert (told.hint, told.retryable) == (may, False)
+        assert (raised.hint, raised.retryable) == (may, False)
     else:
         reads = "Nothing was changed: try again."
         writes = "The request may have been carried out, but it is safe to try again."
-        assert (told.hint, told.retryable) == (reads if method == "GET" else writes, True)
+        assert (raised.hint, raised.retryable) == (reads if method == "GET" else writes, True)
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain; charset=utf-8"])
@@ -282,7 +288,7 @@ def test_invalid_json_after_a_write_has_an_unknown_outcome(method: str, repeatab
     ],
 )
 def test_error_in_the_body_of_a_200_is_an_error(media_type: str, body: str, expected: Json) -> None:
-    assert failure(answer(200, media_type, body), INNGEST_ERROR) == expected
+    assert failure(response(200, media_type, body), INNGEST_ERROR) == expected
 
 
 @pytest.mark.parametrize(
@@ -290,23 +296,23 @@ def test_error_in_the_body_of_a_200_is_an_error(media_type: str, body: str, expe
     [
         '{"data":{"status":"Failed","output":{"error":"boom"}}}',
         '{"error":"","status":500}',
-        '{"error":"told","status":200}',
-        '{"error":"told","status":"500"}',
-        '{"error":"told"}',
-        '[{"error":"told","status":500}]',
+        '{"error":"failed","status":200}',
+        '{"error":"failed","status":"500"}',
+        '{"error":"failed"}',
+        '[{"error":"failed","status":500}]',
     ],
 )
 def test_body_that_resembles_an_error_is_a_result(body: str) -> None:
-    assert read_response(answer(200, "application/json", body), operation(INNGEST_ERROR)).value == json.loads(body)
+    assert read_response(response(200, "application/json", body), operation(INNGEST_ERROR)).value == json.loads(body)
 
 
 def test_error_body_is_ignored_unless_declared() -> None:
-    body = {"error": "told", "status": 500}
-    assert read_response(answer(200, "application/json", dump(body)), operation()).value == body
+    body = {"error": "failed", "status": 500}
+    assert read_response(response(200, "application/json", dump(body)), operation()).value == body
 
 
 def test_repr_of_a_response_hides_its_body() -> None:
-    assert "confidence" not in repr(answer(200, "text/plain", "in confidence"))
+    assert "confidence" not in repr(response(200, "text/plain", "in confidence"))
 
 
 RUNS = [
@@ -320,75 +326,75 @@ def fitted(value: Any, limit: int, advice: str = "") -> CallResult:
 
 @pytest.mark.parametrize("limit", [10_000, 20_000])
 def test_result_within_limit_is_unchanged(limit: int) -> None:
-    outcome = CallResult(200, "x" * 10_000, media_type="text/plain", notes=("told",))
-    assert truncate_result(outcome, limit, "advice") is outcome
+    result = CallResult(200, "x" * 10_000, media_type="text/plain", notes=("an earlier note",))
+    assert truncate_result(result, limit, "advice") is result
 
 
 @pytest.mark.parametrize("limit", [300, 1_000, 5_000])
 def test_list_is_truncated_to_whole_items_with_a_note(limit: int) -> None:
-    outcome = fitted(RUNS, limit, "Ask for the rest.")
-    kept = json.loads(outcome.text)
+    result = fitted(RUNS, limit, "Ask for the rest.")
+    kept = json.loads(result.text)
     assert kept == RUNS[: len(kept)]
-    assert len(outcome.text) <= limit < len(dump(RUNS[: len(kept) + 1]))
-    assert outcome.notes == (
+    assert len(result.text) <= limit < len(dump(RUNS[: len(kept) + 1]))
+    assert result.notes == (
         f"Truncated to about {limit:,} characters; kept: the list: {len(kept)} of 200 items. Ask for the rest.",
     )
-    assert outcome.value == kept
+    assert result.value == kept
 
 
 def test_small_members_are_kept_beside_a_truncated_list() -> None:
     # PostHog's page: {count, next, previous, results}
     page = {"count": 200, "next": "https://us.posthog.com/?offset=100", "previous": None, "results": RUNS}
-    outcome = fitted(page, 2_000)
-    kept = json.loads(outcome.text)
+    result = fitted(page, 2_000)
+    kept = json.loads(result.text)
     assert kept == {**page, "results": RUNS[: len(kept["results"])]}
-    assert 1_800 < len(outcome.text) <= 2_000
-    assert outcome.notes == (
+    assert 1_800 < len(result.text) <= 2_000
+    assert result.notes == (
         f"Truncated to about 2,000 characters; kept: results: {len(kept['results'])} of 200 items.",
     )
 
 
 def test_first_item_is_truncated_if_it_does_not_fit() -> None:
-    outcome = fitted([{"id": "trn-1", "results": ["x" * 5_000]}, {"id": "trn-2"}], 500)
-    ((kept, *_), *others) = json.loads(outcome.text), None
+    result = fitted([{"id": "trn-1", "results": ["x" * 5_000]}, {"id": "trn-2"}], 500)
+    ((kept, *_), *others) = json.loads(result.text), None
     assert (others, kept["id"]) == ([None], "trn-1")
     (text,) = kept["results"]
     shown = text.partition("…")[0]
     assert text == f"{shown}… ({5_000 - len(shown):,} more)"
-    assert outcome.notes == (
+    assert result.notes == (
         f"Truncated to about 500 characters; kept: [0].results[0]: {len(shown)} of 5,000 characters; "
         "the list: 1 of 2 items.",
     )
 
 
 def test_large_members_share_the_limit() -> None:
-    outcome = fitted({"a": "x" * 9_000, "b": {"c": ["y" * 10] * 900}, "d": "z" * 100}, 1_000)
-    kept = json.loads(outcome.text)
+    result = fitted({"a": "x" * 9_000, "b": {"c": ["y" * 10] * 900}, "d": "z" * 100}, 1_000)
+    kept = json.loads(result.text)
     assert kept["d"] == "z" * 100
     assert 350 < len(kept["a"]) < 500
     assert 350 < len(dump(kept["b"])) < 500
-    assert len(outcome.text) <= 1_000
+    assert len(result.text) <= 1_000
 
 
 def test_long_string_is_truncated_with_a_note() -> None:
-    outcome = fitted("x" * 2_000, 130)
-    assert json.loads(outcome.text) == "x" * 100 + "… (1,900 more)"
-    assert outcome.notes == ("Truncated to about 130 characters; kept: the text: 100 of 2,000 characters.",)
+    result = fitted("x" * 2_000, 130)
+    assert json.loads(result.text) == "x" * 100 + "… (1,900 more)"
+    assert result.notes == ("Truncated to about 130 characters; kept: the text: 100 of 2,000 characters.",)
 
 
 def test_text_is_truncated_at_the_limit() -> None:
-    outcome = truncate_result(
-        CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("told",)), 1_000, "Ask again."
+    result = truncate_result(
+        CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("an earlier note",)), 1_000, "Ask again."
     )
-    assert outcome.text == ("abc" * 1_000)[:1_000]
-    assert outcome.notes == (
+    assert result.text == ("abc" * 1_000)[:1_000]
+    assert result.notes == (
         "Truncated to about 1,000 characters; kept: the text: 1,000 of 3,000 characters. Ask again.",
-        "told",
+        "an earlier note",
     )
 
 
 @pytest.mark.parametrize(
-    ("media_type", "body", "outcome"),
+    ("media_type", "body", "result"),
     [
         # The bytes of a file are never parsed as JSON.
         ("application/json", '{ "a": 1 }', CallResult(200, '{ "a": 1 }', media_type="text/plain")),
@@ -398,5 +404,5 @@ def test_text_is_truncated_at_the_limit() -> None:
         ("image/png", "x", CallResult(200, "", data=b"x", media_type="image/png")),
     ],
 )
-def test_file_is_returned_unchanged(media_type: str, body: str, outcome: CallResult) -> None:
-    assert read_response(answer(200, media_type, body), replace(operation(), returns_file=True)) == outcome
+def test_file_is_returned_unchanged(media_type: str, body: str, result: CallResult) -> None:
+    assert read_response(response(200, media_type, body), replace(operation(), returns_file=True)) == result

@@ -113,8 +113,8 @@ def test_many_large_members_are_truncated_and_the_first_are_kept() -> None:
 def test_at_most_ten_notes_are_listed(cuts: int, more: list[str]) -> None:
     value = {f"m{number:02}": "x" * 1_000 for number in range(cuts)}
     _, notes = truncate(value, 5_000 if cuts > 5 else 500)
-    told = [note.partition(":")[0] for note in notes]
-    assert told == [*list(value)[:10], *more]
+    places = [note.partition(":")[0] for note in notes]
+    assert places == [*list(value)[:10], *more]
 
 
 # The first item of a list needs at least 60 characters.

@@ -25,13 +25,15 @@ def upload() -> Upload:
     return TOOL.operation.upload
 
 
-def given(*artifacts: Json) -> Json:
+def artifacts_argument(*artifacts: Json) -> Json:
     return {"task_id": "t", "body": {"artifacts": list(artifacts)}}
 
 
-def taken(**artifact: Any) -> tuple[Json, File | None]:
+def extract(**artifact: Any) -> tuple[Json, File | None]:
     """Return the entry that is sent for one file, and the file."""
-    arguments, (file,) = extract_files(upload(), given({"name": "report.md", "type": "output", **artifact}))
+    arguments, (file,) = extract_files(
+        upload(), artifacts_argument({"name": "report.md", "type": "output", **artifact})
+    )
     assert arguments["task_id"] == "t"
     (sent,) = arguments["body"]["artifacts"]
     return sent, file
@@ -56,13 +58,13 @@ def taken(**artifact: Any) -> tuple[Json, File | None]:
     ],
 )
 def test_content_is_replaced_by_its_size_in_bytes(artifact: Json, content: bytes) -> None:
-    sent, file = taken(**artifact)
+    sent, file = extract(**artifact)
     assert file == File("report.md", "", content)
     assert sent == {"name": "report.md", "type": "output", "size": len(content)}
 
 
 def test_other_fields_of_a_file_are_sent() -> None:
-    sent, file = taken(content="hi", content_type="text/markdown", source="agent", newer="field")
+    sent, file = extract(content="hi", content_type="text/markdown", source="agent", newer="field")
     assert sent == {
         "name": "report.md",
         "type": "output",
@@ -75,11 +77,11 @@ def test_other_fields_of_a_file_are_sent() -> None:
 
 
 def test_size_of_the_content_overrides_the_given_size() -> None:
-    assert taken(content="hello", size=3)[0]["size"] == 5
+    assert extract(content="hello", size=3)[0]["size"] == 5
 
 
 def test_file_without_content_is_sent_unchanged() -> None:
-    assert taken(size=3, content_type="image/png") == (
+    assert extract(size=3, content_type="image/png") == (
         {"name": "report.md", "type": "output", "size": 3, "content_type": "image/png"},
         None,
     )
@@ -87,7 +89,7 @@ def test_file_without_content_is_sent_unchanged() -> None:
 
 def test_several_files_are_extracted_in_order() -> None:
     named = [{"name": name, "type": "output"} for name in "abc"]
-    arguments = given(named[0] | {"content": "a"}, named[1] | {"size": 2}, named[2] | {"content": "ccc"})
+    arguments = artifacts_argument(named[0] | {"content": "a"}, named[1] | {"size": 2}, named[2] | {"content": "ccc"})
     before = repr(arguments)
     sent, files = extract_files(upload(), arguments)
     assert sent["body"]["artifacts"] == [item | {"size": size} for item, size in zip(named, (1, 2, 3), strict=True)]
@@ -111,7 +113,7 @@ def test_several_files_are_extracted_in_order() -> None:
 )
 def test_invalid_base64_is_refused_with_the_file_name(content: str) -> None:
     with pytest.raises(InvalidArguments) as caught:
-        taken(content=content, content_encoding="base64")
+        extract(content=content, content_encoding="base64")
     assert caught.value.to_json() == {
         "kind": "validation",
         "message": "the content of `report.md` is not valid base64",
@@ -124,7 +126,7 @@ def test_repr_of_a_file_hides_its_content() -> None:
     assert "secret" not in repr(File("report.md", "text/plain", b"secret"))
 
 
-def accepted(size: int) -> list[str]:
+def size_problems(size: int) -> list[str]:
     """Return the problems of the arguments for a file of this size."""
     arguments = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     body = {"artifacts": [{"name": "a", "type": "output", "size": size}]}
@@ -134,9 +136,9 @@ def accepted(size: int) -> list[str]:
 
 
 def test_file_size_is_from_1_to_31457280_bytes() -> None:
-    assert accepted(MAX_SIZE) == accepted(1) == []
-    assert accepted(MAX_SIZE + 1) == ["body.artifacts[0].size: 31457281 is greater than the maximum of 31457280"]
-    assert accepted(0) == ["body.artifacts[0].size: 0 is less than the minimum of 1"]
+    assert size_problems(MAX_SIZE) == size_problems(1) == []
+    assert size_problems(MAX_SIZE + 1) == ["body.artifacts[0].size: 31457281 is greater than the maximum of 31457280"]
+    assert size_problems(0) == ["body.artifacts[0].size: 0 is less than the minimum of 1"]
 
 
 FORM = {"url": "https://bucket.s3.amazonaws.com/", "fields": {"key": "tasks/a", "policy": "p"}}
@@ -149,8 +151,8 @@ def prepared(*names: str) -> CallResult:
 
 
 def test_each_file_has_its_presigned_form() -> None:
-    outcome = CallResult.from_value({"artifacts": [{"presigned_post": FORM}, {"presigned_post": {"url": "other"}}]})
-    assert upload_forms(upload(), outcome) == [FORM, {"url": "other"}]
+    result = CallResult.from_value({"artifacts": [{"presigned_post": FORM}, {"presigned_post": {"url": "other"}}]})
+    assert upload_forms(upload(), result) == [FORM, {"url": "other"}]
 
 
 @pytest.mark.parametrize(
@@ -170,16 +172,16 @@ def test_file_that_was_not_prepared_has_no_form(value: Any, forms: list[Any]) ->
 
 def test_used_form_is_replaced_by_uploaded() -> None:
     files = [File("a", "", b"a" * 1234), None, File("c", "", b"cc")]
-    outcome = upload_result(upload(), prepared("a", "b", "c").with_notes("An earlier note."), files)
-    assert outcome.value == {
+    result = upload_result(upload(), prepared("a", "b", "c").with_notes("An earlier note."), files)
+    assert result.value == {
         "artifacts": [
             {"id": "a" * 32, "name": "a", "expires_in": 3600, "uploaded": True},
             {"id": "b" * 32, "name": "b", "expires_in": 3600, "presigned_post": FORM},
             {"id": "c" * 32, "name": "c", "expires_in": 3600, "uploaded": True},
         ]
     }
-    assert parse(outcome.text) == outcome.value
-    assert outcome.notes == (
+    assert parse(result.text) == result.value
+    assert result.notes == (
         "Uploaded: a (1,234 bytes), c (2 bytes). Now attach the uploaded files to the run: call "
         "posthog-finalize-direct-uploads-task-run with id, name, type and storage_path of each.",
         "An earlier note.",
@@ -187,8 +189,8 @@ def test_used_form_is_replaced_by_uploaded() -> None:
 
 
 def test_other_items_of_the_response_are_unchanged() -> None:
-    outcome = CallResult.from_value({"artifacts": [None, "text"]})
-    assert upload_result(upload(), outcome, [None, None]).value == outcome.value
+    result = CallResult.from_value({"artifacts": [None, "text"]})
+    assert upload_result(upload(), result, [None, None]).value == result.value
 
 
 def test_note_without_hint_lists_the_uploaded_files() -> None:

@@ -270,8 +270,8 @@ def test_argument_can_be_the_whole_body() -> None:
     assert [parameter["name"] for parameter in operation["parameters"]] == ["wait_seconds", "X-Trace"]
 
 
-@pytest.mark.parametrize(("required", "told"), [((), {}), (("title",), {"required": ["title"]})])
-def test_body_arguments_are_members_of_an_object(required: tuple[str, ...], told: Json) -> None:
+@pytest.mark.parametrize(("required", "expected"), [((), {}), (("title",), {"required": ["title"]})])
+def test_body_arguments_are_members_of_an_object(required: tuple[str, ...], expected: Json) -> None:
     title, tags = {"type": "string", "description": "The title."}, {"type": "array", "items": {}}
     places = {"title": (Location.BODY, title), "tags": (Location.BODY, tags)}
     operation = only(documented(route("POST", arguments=places, required=required)))
@@ -283,7 +283,7 @@ def test_body_arguments_are_members_of_an_object(required: tuple[str, ...], told
                     "type": "object",
                     "properties": {"title": title, "tags": tags},
                     "additionalProperties": False,
-                    **told,
+                    **expected,
                 }
             }
         },
@@ -421,7 +421,7 @@ def test_page_describes_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "told"),
+    ("schema", "expected"),
     [
         ({}, "any"),
         ({"type": "array", "items": {"type": "string"}}, "array of string Repeat the name for several."),
@@ -433,11 +433,11 @@ def test_page_describes_parameters() -> None:
         ({"anyOf": [{"type": "integer"}, {"oneOf": [{"type": "string"}]}]}, "integer or string"),
     ],
 )
-def test_page_summarises_schemas(schema: Json, told: str) -> None:
+def test_page_summarises_schemas(schema: Json, expected: str) -> None:
     document = openapi_document([route(arguments={"x": (Location.QUERY, schema)})], version="1", protected=False)
     row = docs_page(document).split("<tr>")[-1].split("</tr>")[0]
     cells = [unescape(re.sub("<.*?>", "", cell)) for cell in row.split("<td>")[3:]]
-    assert " ".join(filter(None, cells)) == told
+    assert " ".join(filter(None, cells)) == expected
 
 
 def test_page_shows_the_schema_of_a_body() -> None:
@@ -480,15 +480,15 @@ def test_page_escapes_text_of_the_document() -> None:
 
 
 @pytest.mark.parametrize(
-    ("served", "told"),
+    ("served", "expected"),
     [
         (LIST_RUNS, "Answers application/json or any other type."),
         (FOLLOW, "Answers text/event-stream."),
         (EXPORT, "Answers a file of any type."),
     ],
 )
-def test_page_describes_responses(served: Route, told: str) -> None:
-    assert told in Page(docs_page(documented(served))).text
+def test_page_describes_responses(served: Route, expected: str) -> None:
+    assert expected in Page(docs_page(documented(served))).text
 
 
 def test_page_shows_the_server_address() -> None:

@@ -187,8 +187,8 @@ def test_events_with_content_are_not_keep_alive(event: Event) -> None:
     assert not event.is_keep_alive
 
 
-def known(replay: Replay, *told: Event) -> list[bool]:
-    return [replay.is_known(event) for event in told]
+def known(replay: Replay, *events: Event) -> list[bool]:
+    return [replay.is_known(event) for event in events]
 
 
 def entry(number: int) -> Event:
@@ -237,12 +237,12 @@ def test_first_connection_has_no_known_events() -> None:
 )
 def test_events_of_an_earlier_connection_are_known(connections: list[list[Event]], fresh: list[str]) -> None:
     replay = Replay(100)
-    told = []
+    fresh_events = []
     for place, connection in enumerate(connections):
         if place:
             replay.reconnect()
-        told += [event for event in connection if not replay.is_known(event)]
-    assert [event.id.partition("-")[0] if event.has_id else event.data for event in told] == fresh
+        fresh_events += [event for event in connection if not replay.is_known(event)]
+    assert [event.id.partition("-")[0] if event.has_id else event.data for event in fresh_events] == fresh
 
 
 def test_events_with_the_same_id_are_distinguished_by_data() -> None:
@@ -286,9 +286,9 @@ def test_number_of_remembered_events_is_bounded(kind: str) -> None:
     assert known(replay, *kept) == [True, True, True]
 
 
-def fold_of(*told: Event, max_events: int = 100, max_chars: int = 10_000) -> tuple[EventCollector, list[str | None]]:
+def collect(*events: Event, max_events: int = 100, max_chars: int = 10_000) -> tuple[EventCollector, list[str | None]]:
     collector = EventCollector(max_events, max_chars)
-    return collector, [collector.add(event) for event in told]
+    return collector, [collector.add(event) for event in events]
 
 
 def watched(
@@ -299,13 +299,13 @@ def watched(
 
 
 def test_collector_returns_a_line_for_each_event_and_counts() -> None:
-    collector, told = fold_of(
+    collector, lines = collect(
         Event('{"status":"queued","id":"r"}', id="1-0"),
         Event('{"status":"in_progress","id":"r"}', id="2-0"),
         Event('{"status":"in_progress","id":"r"}', id="2-0"),
         Event("", event="done"),
     )
-    assert told == ["r: queued", "r: in_progress", "r: in_progress", "done"]
+    assert lines == ["r: queued", "r: in_progress", "r: in_progress", "done"]
     assert collector.count == 4
 
 
@@ -325,7 +325,7 @@ GO_ON = " To continue, call again with the arguments in resume."
 
 @pytest.mark.parametrize(("ended", "note"), ENDINGS)
 def test_result_lists_events_and_end_reason(ended: EndReason, note: str) -> None:
-    collector, _ = fold_of(
+    collector, _ = collect(
         Event('{"a": 1}', id="0", event="task.completed"),
         Event("text"),
         Event("null", id="2"),
@@ -339,13 +339,13 @@ def test_result_lists_events_and_end_reason(ended: EndReason, note: str) -> None
     ]
     is_whole = ended in ("closed", "terminal")
     value = {"ended": ended, "runs": {}, "resume": {} if is_whole else {"id": "r"}, "events": listed}
-    told = note if is_whole else note + GO_ON
-    assert collector.result(ended, {"id": "r"}) == CallResult(200, dump(value), value, notes=(told,))
+    expected = note if is_whole else note + GO_ON
+    assert collector.result(ended, {"id": "r"}) == CallResult(200, dump(value), value, notes=(expected,))
 
 
 @pytest.mark.parametrize(("ended", "note"), ENDINGS)
 @pytest.mark.parametrize(
-    ("told", "resume", "arguments"),
+    ("events", "resume", "arguments"),
     [
         ([Event("a", id="1-0"), Event("b", id="2-0")], "after", {"task_id": "t", "after": "2-0"}),
         ([Event("a", id="1-0"), Event("b", id="1-0")], "after", {"task_id": "t", "after": "1-0"}),
@@ -356,19 +356,19 @@ def test_result_lists_events_and_end_reason(ended: EndReason, note: str) -> None
     ids=["last id", "an earlier id", "id taken back", "no argument", "no events"],
 )
 def test_result_has_resume_arguments(
-    told: list[Event], resume: str, arguments: Json, ended: EndReason, note: str
+    events: list[Event], resume: str, arguments: Json, ended: EndReason, note: str
 ) -> None:
-    collector, _ = fold_of(*told)
+    collector, _ = collect(*events)
     given = {"task_id": "t", "after": "0-0"}
-    outcome = collector.result(ended, given, resume=resume)
+    result = collector.result(ended, given, resume=resume)
     is_whole = ended in ("closed", "terminal")
-    assert outcome.notes == (note if is_whole else note + GO_ON,)
-    assert outcome.value["resume"] == ({} if is_whole else arguments)
+    assert result.notes == (note if is_whole else note + GO_ON,)
+    assert result.value["resume"] == ({} if is_whole else arguments)
     assert given == {"task_id": "t", "after": "0-0"}
 
 
 def test_result_has_the_reason_of_an_error() -> None:
-    collector, _ = fold_of()
+    collector, _ = collect()
     assert collector.result("error", {"a": 1}, reason="connection lost").value == {
         "ended": "error",
         "reason": "connection lost",
@@ -379,7 +379,7 @@ def test_result_has_the_reason_of_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "error"),
+    ("events", "error"),
     [
         # PostHog api.py (stream)
         ([Event('{"error":"Stream not available"}', event="error")], "error: Stream not available"),
@@ -389,8 +389,8 @@ def test_result_has_the_reason_of_an_error() -> None:
         ([], ""),
     ],
 )
-def test_error_event_at_the_end_is_recorded(told: list[Event], error: str) -> None:
-    collector, _ = fold_of(*told)
+def test_error_event_at_the_end_is_recorded(events: list[Event], error: str) -> None:
+    collector, _ = collect(*events)
     assert collector.error == error
 
 
@@ -405,15 +405,15 @@ def test_collector_is_full_at_max_events() -> None:
 
 def test_collector_is_full_at_max_stream_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MAX_STREAM_CHARS", 1_000)
-    collector, told = fold_of(*[Event("x" * 500)] * 2, max_chars=1_000)
-    assert (collector.is_full, None in told) == (False, False)
+    collector, lines = collect(*[Event("x" * 500)] * 2, max_chars=1_000)
+    assert (collector.is_full, None in lines) == (False, False)
     collector.add(Event("x"))
     assert collector.is_full
 
 
 # Besides its text, an event takes 29 characters and a comma, with an id 38 and a comma.
 @pytest.mark.parametrize(
-    ("told", "listed"),
+    ("events", "listed"),
     [
         pytest.param([Event("x" * 219)] * 4, [219] * 4, id="to the character"),
         pytest.param([Event("x" * 219)] * 5, [219] * 4, id="no room for one more"),
@@ -426,11 +426,11 @@ def test_collector_is_full_at_max_stream_characters(monkeypatch: pytest.MonkeyPa
         pytest.param([Event("", event="n" * 236)] * 5, [0] * 4, id="with their names"),
     ],
 )
-def test_events_are_listed_until_one_does_not_fit(told: list[Event], listed: list[int]) -> None:
-    collector, lines = fold_of(*told, max_chars=1_000 + ENVELOPE)
+def test_events_are_listed_until_one_does_not_fit(events: list[Event], listed: list[int]) -> None:
+    collector, lines = collect(*events, max_chars=1_000 + ENVELOPE)
     assert [len(event.get("data", "")) for event in collector.result("closed", {}).value["events"]] == listed
     assert not any("truncated" in event for event in collector.result("closed", {}).value["events"])
-    assert (None in lines, collector.count, collector.is_full) == (False, len(told), False)
+    assert (None in lines, collector.count, collector.is_full) == (False, len(events), False)
 
 
 @pytest.mark.parametrize(
@@ -442,33 +442,33 @@ def test_events_are_listed_until_one_does_not_fit(told: list[Event], listed: lis
     ],
 )
 def test_unlisted_events_are_counted_and_can_be_resumed(ended: EndReason, note: str) -> None:
-    collector, _ = fold_of(
+    collector, _ = collect(
         *[Event("x" * 200, id=f"{number}-0") for number in range(1_500)], max_events=2_000, max_chars=2_000
     )
-    outcome = collector.result(ended, {"id": "r"}, resume="after")
-    assert outcome.notes == (f"{note} Only the first 4 of 1,500 events are listed: the rest did not fit.{GO_ON}",)
-    assert outcome.value["resume"] == {"id": "r", "after": "3-0"}
-    assert [event["id"] for event in outcome.value["events"]] == ["0-0", "1-0", "2-0", "3-0"]
+    result = collector.result(ended, {"id": "r"}, resume="after")
+    assert result.notes == (f"{note} Only the first 4 of 1,500 events are listed: the rest did not fit.{GO_ON}",)
+    assert result.value["resume"] == {"id": "r", "after": "3-0"}
+    assert [event["id"] for event in result.value["events"]] == ["0-0", "1-0", "2-0", "3-0"]
 
 
 def test_truncated_event_is_marked_with_a_note() -> None:
-    collector, _ = fold_of(Event("whole"), Event("half", is_truncated=True))
-    outcome = collector.result("closed", {})
-    assert outcome.value["events"] == [
+    collector, _ = collect(Event("whole"), Event("half", is_truncated=True))
+    result = collector.result("closed", {})
+    assert result.value["events"] == [
         {"event": "message", "data": "whole"},
         {"event": "message", "data": "half", "truncated": True},
     ]
-    assert outcome.notes == (f"{ENDINGS[0][1]} Events marked as truncated were too long to be listed in full.",)
+    assert result.notes == (f"{ENDINGS[0][1]} Events marked as truncated were too long to be listed in full.",)
 
 
 def test_long_event_is_truncated_in_the_list_but_not_in_its_line() -> None:
-    collector, told = fold_of(
+    collector, lines = collect(
         Event("short", id="1"),
         Event(json.dumps({"id": "trn-1", "status": "failed", "results": ["x" * 50] * 100}), id="2"),
         Event("last", id="3"),
         max_chars=4_000 + ENVELOPE,
     )
-    assert told == ["message: short", "trn-1: failed", "message: last"]
+    assert lines == ["message: short", "trn-1: failed", "message: last"]
     first, second, third = collector.result("event_limit", {}).value["events"]
     kept = second["data"].pop("results")
     assert (first, second, third) == (
@@ -481,8 +481,8 @@ def test_long_event_is_truncated_in_the_list_but_not_in_its_line() -> None:
 
 
 def test_truncated_event_has_a_minimum_size() -> None:
-    collector, told = fold_of(Event("y" * 2_000), Event("z"), max_chars=100)
-    assert told == [f"message: {'y' * (MAX_LINE - 10)}…", "message: z"]
+    collector, lines = collect(Event("y" * 2_000), Event("z"), max_chars=100)
+    assert lines == [f"message: {'y' * (MAX_LINE - 10)}…", "message: z"]
     (only,) = collector.result("event_limit", {}).value["events"]
     shown = only["data"].count("y")
     assert only == {"event": "message", "data": "y" * shown + f"… ({2_000 - shown:,} more)", "truncated": True}
@@ -502,7 +502,7 @@ def test_truncated_event_has_a_minimum_size() -> None:
     ],
 )
 def test_result_does_not_exceed_max_chars(event: Event, max_chars: int) -> None:
-    collector, _ = fold_of(*[event] * 200, max_events=1_000, max_chars=max_chars)
+    collector, _ = collect(*[event] * 200, max_events=1_000, max_chars=max_chars)
     text = collector.result("event_limit", {"project_id": 1, "id": "r" * 36}, reason="r" * 180, resume="after").text
     assert max_chars / 3 < len(text) <= max_chars
     assert parse(text)["events"]
@@ -510,31 +510,31 @@ def test_result_does_not_exceed_max_chars(event: Event, max_chars: int) -> None:
 
 def test_event_with_invalid_json_is_listed_as_text() -> None:
     # Render's example of this stream has JSON over several lines without "data:": a parser returns only the first line.
-    collector, told = fold_of(Event("{", event="task.completed"))
-    assert told == ["task.completed: {"]
+    collector, lines = collect(Event("{", event="task.completed"))
+    assert lines == ["task.completed: {"]
     assert collector.result("closed", {}).value["events"] == [{"event": "task.completed", "data": "{"}]
 
 
 def test_result_has_the_statuses_of_the_runs() -> None:
     run_id = "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22"
     collector, watch = watched("posthog", run_id)
-    told = [
+    lines = [
         collector.add(Event(json.dumps(STATE_EVENT), id="1-0")),
         collector.add(Event(json.dumps(log_entry("_posthog/console", {"message": "hi"})), id="2-0")),
         collector.add(Event(json.dumps(STATE_EVENT | {"status": "completed", "output": {"a": 1}}), id="3-0")),
     ]
-    assert told == [f"{run_id}: running, build", "console: hi", f"{run_id}: succeeded, build"]
+    assert lines == [f"{run_id}: running, build", "console: hi", f"{run_id}: succeeded, build"]
     end = Reading(run_id, RunStatus.SUCCEEDED, "completed", "build", result={"a": 1})
     assert watch.readings == {run_id: end}
-    outcome = collector.result("terminal", {"id": run_id})
-    assert (outcome.value["runs"], outcome.value["resume"]) == ({run_id: "succeeded"}, {})
-    assert outcome.notes == (f"Run {run_id}: succeeded (completed).", "All followed runs have ended.")
+    result = collector.result("terminal", {"id": run_id})
+    assert (result.value["runs"], result.value["resume"]) == ({run_id: "succeeded"}, {})
+    assert result.notes == (f"Run {run_id}: succeeded (completed).", "All followed runs have ended.")
 
 
 def test_repeated_terminal_status_is_ignored() -> None:
     collector, _ = watched("render", "a", "b")
-    told = [collector.add(event) for event in (end_of("a"), end_of("b", "failed"), end_of("a"), end_of("b", "failed"))]
-    assert told == ["a: succeeded", "b: failed", None, None]
+    lines = [collector.add(event) for event in (end_of("a"), end_of("b", "failed"), end_of("a"), end_of("b", "failed"))]
+    assert lines == ["a: succeeded", "b: failed", None, None]
     assert collector.count == 2
     assert [event["data"]["id"] for event in collector.result("terminal", {}).value["events"]] == ["a", "b"]
 
@@ -577,11 +577,11 @@ def test_event_without_run_is_described_by_its_data(event: Event) -> None:
 def test_resume_contains_the_pending_runs(ended: EndReason) -> None:
     collector, _ = watched("render", "a", "b", "c")
     collector.add(end_of("b"))
-    outcome = collector.result(ended, {"taskRunIds": ["a", "b", "c"], "Accept": "x"})
-    assert outcome.value["resume"] == {"taskRunIds": ["a", "c"], "Accept": "x"}
-    assert outcome.value["runs"] == {"b": "succeeded"}
-    assert outcome.notes[0] == "Run b: succeeded (completed)."
-    assert outcome.notes[1].endswith(GO_ON)
+    result = collector.result(ended, {"taskRunIds": ["a", "b", "c"], "Accept": "x"})
+    assert result.value["resume"] == {"taskRunIds": ["a", "c"], "Accept": "x"}
+    assert result.value["runs"] == {"b": "succeeded"}
+    assert result.notes[0] == "Run b: succeeded (completed)."
+    assert result.notes[1].endswith(GO_ON)
 
 
 def test_stream_closed_after_all_runs_ended_has_no_resume() -> None:
@@ -595,10 +595,10 @@ def test_resume_contains_runs_with_unlisted_events() -> None:
     results = {"results": ["x" * 60]}
     for run_id in "dcba":
         collector.add(Event(dump({"id": run_id, "status": "completed", **results}), "task.completed", "0", has_id=True))
-    outcome = collector.result("terminal", {"taskRunIds": ["a", "b", "c", "d"]})
-    assert [event["data"]["id"] for event in outcome.value["events"]] == ["d"]
-    assert outcome.value["resume"] == {"taskRunIds": ["a", "b", "c"]}
-    assert outcome.value["runs"] == dict.fromkeys("abcd", "succeeded")
+    result = collector.result("terminal", {"taskRunIds": ["a", "b", "c", "d"]})
+    assert [event["data"]["id"] for event in result.value["events"]] == ["d"]
+    assert result.value["resume"] == {"taskRunIds": ["a", "b", "c"]}
+    assert result.value["runs"] == dict.fromkeys("abcd", "succeeded")
 
 
 def test_resume_contains_each_run_once() -> None:

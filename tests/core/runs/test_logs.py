@@ -16,7 +16,7 @@ from tests.core.documents import Json
 
 TOOLS = {tool.name: tool.operation for tool in load_tools([])}
 LOGS, SESSION_LOG = TOOLS["posthog-get-task-run-logs"], TOOLS["posthog-get-filtered-task-run-session"]
-ROOM = 50_000
+MAX_CHARS = 50_000
 
 
 def log_of(operation: Operation) -> LogFormat:
@@ -38,24 +38,26 @@ def update(second: int, kind: str, **more: Any) -> Json:
     return entry(second, "session/update", update={"sessionUpdate": kind, **more})
 
 
-def lines_answered(entries: list[Any]) -> CallResult:
+def log_result(entries: list[Any]) -> CallResult:
     """Return the result for these JSON lines: PostHog sends the complete log as application/jsonl."""
     body = "".join(f"{item if isinstance(item, str) else json.dumps(item)}\n" for item in entries)
     return read_response(HttpResponse(200, {"content-type": "application/jsonl"}, body.encode()), LOGS)
 
 
-def told(entries: list[Any], room: int = ROOM, **arguments: Any) -> CallResult:
-    return render_log(lines_answered(entries), LOG, arguments, room, None)
+def render(entries: list[Any], max_chars: int = MAX_CHARS, **arguments: Any) -> CallResult:
+    return render_log(log_result(entries), LOG, arguments, max_chars, None)
 
 
-def told_page(
-    entries: list[Any], room: int = ROOM, more: str = "false", total: int = 40, **arguments: Any
+def render_entries_of_page(
+    entries: list[Any], max_chars: int = MAX_CHARS, more: str = "false", total: int = 40, **arguments: Any
 ) -> CallResult:
     """Render a page of a session log: a JSON array, with its totals in headers."""
     headers = {"content-type": "application/json", "x-has-more": more, "x-matching-count": str(total)}
-    outcome = read_response(HttpResponse(200, headers, dump(entries).encode()), SESSION_LOG)
+    result = read_response(HttpResponse(200, headers, dump(entries).encode()), SESSION_LOG)
     assert SESSION_LOG.paging is not None
-    return render_log(outcome, log_of(SESSION_LOG), arguments, room, read_page(SESSION_LOG.paging, arguments, outcome))
+    return render_log(
+        result, log_of(SESSION_LOG), arguments, max_chars, read_page(SESSION_LOG.paging, arguments, result)
+    )
 
 
 MIXED = [
@@ -67,30 +69,30 @@ MIXED = [
 
 
 def test_log_has_one_line_for_each_entry_oldest_first() -> None:
-    outcome = told(MIXED)
-    assert outcome.text.split("\n") == [
+    result = render(MIXED)
+    assert result.text.split("\n") == [
         "2026-01-31T09:00:00Z console: Provisioning sandbox",
         "2026-01-31T09:00:01Z tool call: Read src/retry.py",
         "2026-01-31T09:00:02Z agent message: The tests pass.",
         '2026-01-31T09:00:03Z turn complete: {"stopReason":"end_turn"}',
     ]
-    assert outcome.notes == ("All 4 entries.",)
-    assert outcome.media_type == "text/plain"
+    assert result.notes == ("All 4 entries.",)
+    assert result.media_type == "text/plain"
 
 
 def test_entries_of_a_page_are_rendered_like_a_complete_log() -> None:
-    assert told_page(MIXED).text == told(MIXED).text
+    assert render_entries_of_page(MIXED).text == render(MIXED).text
     assert log_of(SESSION_LOG) == LOG
 
 
 def test_notes_of_the_result_are_kept() -> None:
-    outcome = render_log(lines_answered(MIXED).with_notes("Redacted: something."), LOG, {}, ROOM, None)
-    assert outcome.notes == ("All 4 entries.", "Redacted: something.")
+    result = render_log(log_result(MIXED).with_notes("Redacted: something."), LOG, {}, MAX_CHARS, None)
+    assert result.notes == ("All 4 entries.", "Redacted: something.")
 
 
-def numbers(outcome: CallResult) -> list[int]:
+def numbers(result: CallResult) -> list[int]:
     """Return the numbers of the entries of `counted` that are shown."""
-    return [int(number) for number in re.findall(r"entry (\d+)$", outcome.text, re.MULTILINE)]
+    return [int(number) for number in re.findall(r"entry (\d+)$", result.text, re.MULTILINE)]
 
 
 def counted(count: int, **more: Any) -> list[Json]:
@@ -109,9 +111,9 @@ def counted(count: int, **more: Any) -> list[Json]:
     ],
 )
 def test_last_100_entries_are_shown_by_default(count: int, arguments: Json, shown: list[int], note: str) -> None:
-    outcome = told(counted(count), **arguments)
-    assert numbers(outcome) == shown
-    assert outcome.notes == (note,)
+    result = render(counted(count), **arguments)
+    assert numbers(result) == shown
+    assert result.notes == (note,)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +134,9 @@ def test_last_100_entries_are_shown_by_default(count: int, arguments: Json, show
     ],
 )
 def test_since_selects_later_entries(since: str, shown: list[int]) -> None:
-    outcome = told(counted(5), since=since)
-    assert numbers(outcome) == shown
-    assert outcome.notes == (
+    result = render(counted(5), since=since)
+    assert numbers(result) == shown
+    assert result.notes == (
         ("All 5 entries.",)
         if len(shown) == 5
         else (f"All {len(shown)} matching {'entry' if len(shown) == 1 else 'entries'}; the log has 5.",)
@@ -147,13 +149,13 @@ def test_since_omits_entries_without_time(at: Any) -> None:
     if at is None:
         del untimed["timestamp"]
     entries = [untimed, entry(1, message="entry 1")]
-    assert numbers(told(entries, since="2020-01-01T00:00:00Z")) == [1]
-    assert numbers(told(entries)) == [0, 1]
+    assert numbers(render(entries, since="2020-01-01T00:00:00Z")) == [1]
+    assert numbers(render(entries)) == [0, 1]
 
 
 def test_time_without_zone_is_utc() -> None:
     entries = [entry("2026-01-31T09:00:00", message="entry 0"), entry("2026-01-31T09:00:01.5", message="entry 1")]
-    assert numbers(told(entries, since="2026-01-31T10:00:00+01:00")) == [1]
+    assert numbers(render(entries, since="2026-01-31T10:00:00+01:00")) == [1]
 
 
 @pytest.mark.parametrize(
@@ -168,59 +170,59 @@ def test_time_without_zone_is_utc() -> None:
     ],
 )
 def test_types_selects_entries_of_these_types(types: list[str], shown: list[int]) -> None:
-    outcome = told(MIXED, types=types, raw=True)
-    assert [json.loads(line) for line in outcome.text.splitlines()] == [MIXED[number] for number in shown]
+    result = render(MIXED, types=types, raw=True)
+    assert [json.loads(line) for line in result.text.splitlines()] == [MIXED[number] for number in shown]
 
 
 @pytest.mark.parametrize("types", [["unknown"], ["tool"]])
 def test_note_lists_the_types_if_no_entry_matches(types: list[str]) -> None:
-    outcome = told(MIXED, types=types)
+    result = render(MIXED, types=types)
     there_are = "_posthog/console, _posthog/turn_complete, agent_message, tool_call"
-    assert (outcome.text, outcome.notes) == (f"None of the 4 entries matches; their types are {there_are}.", ())
+    assert (result.text, result.notes) == (f"None of the 4 entries matches; their types are {there_are}.", ())
 
 
 def test_types_match_generic_and_specific_types() -> None:
-    assert told(MIXED, types=["session/update"]).text.count("\n") == 1
+    assert render(MIXED, types=["session/update"]).text.count("\n") == 1
 
 
 def test_last_matching_entries_are_shown_with_their_number() -> None:
     entries = [*counted(40), *(update(50 + number, "tool_call", title=f"entry {number}") for number in range(12))]
-    outcome = told(entries, types=["tool_call"], since="2026-01-31T09:00:51Z", last=3)
-    assert numbers(outcome) == [9, 10, 11]
-    assert outcome.notes == ("The last 3 of 10 matching entries; the log has 52.",)
+    result = render(entries, types=["tool_call"], since="2026-01-31T09:00:51Z", last=3)
+    assert numbers(result) == [9, 10, 11]
+    assert result.notes == ("The last 3 of 10 matching entries; the log has 52.",)
 
 
 def test_types_omits_entries_without_type() -> None:
     entries = [MIXED[1], {"timestamp": "2026-01-31T09:00:09Z"}, "text", 5, None, {"notification": {"method": 7}}]
-    assert told(entries, types=["tool_call"]).text == told(MIXED[1:2]).text
+    assert render(entries, types=["tool_call"]).text == render(MIXED[1:2]).text
 
 
 @pytest.mark.parametrize("entries", [[], ["", "  "]])
 def test_empty_log_has_a_note(entries: list[Any]) -> None:
     # "200 application/jsonl, possibly empty": products/tasks/backend/api.py (logs)
-    outcome = told(entries)
-    assert "The log is empty." in (outcome.text, *outcome.notes)
-    assert "Done" not in outcome.text
+    result = render(entries)
+    assert "The log is empty." in (result.text, *result.notes)
+    assert "Done" not in result.text
 
 
 def test_result_without_entries_is_not_empty_text() -> None:
     # Model APIs refuse a message with an empty text block.
-    assert told([""]).text
-    assert told(MIXED, types=["unknown"]).text
-    assert told_page([], total=0).text
+    assert render([""]).text
+    assert render(MIXED, types=["unknown"]).text
+    assert render_entries_of_page([], total=0).text
 
 
 def test_raw_returns_json_lines() -> None:
-    outcome = told(MIXED, raw=True, last=2)
-    assert [json.loads(line) for line in outcome.text.split("\n")] == MIXED[2:]
-    assert outcome.media_type == "application/jsonl"
-    assert told_page(MIXED, raw=True).text.split("\n") == list(map(dump, MIXED))
-    assert told(MIXED, raw=False).text == told(MIXED).text
+    result = render(MIXED, raw=True, last=2)
+    assert [json.loads(line) for line in result.text.split("\n")] == MIXED[2:]
+    assert result.media_type == "application/jsonl"
+    assert render_entries_of_page(MIXED, raw=True).text.split("\n") == list(map(dump, MIXED))
+    assert render(MIXED, raw=False).text == render(MIXED).text
 
 
 def test_raw_entry_is_one_complete_line() -> None:
     odd = entry(0, message="a\nb\r\nc\u2028d\x1b[31m\x00" + "x" * 5000)
-    (line,) = told([odd], raw=True).text.split("\n")
+    (line,) = render([odd], raw=True).text.split("\n")
     assert json.loads(line) == odd
 
 
@@ -261,7 +263,7 @@ def test_entry_is_one_line_of_at_most_500_characters(odd: Any) -> None:
 
 def test_invalid_entry_does_not_affect_others() -> None:
     odd = [item for item in ODD if not isinstance(item, str)]  # text with a line break would be two lines
-    lines = told([MIXED[0], *odd, MIXED[2]], last=1000).text.split("\n")
+    lines = render([MIXED[0], *odd, MIXED[2]], last=1000).text.split("\n")
     assert (lines[0], lines[-1]) == (describe_entry(MIXED[0], LOG), describe_entry(MIXED[2], LOG))
     assert len(lines) == len(odd) + 2
 
@@ -295,28 +297,28 @@ LINE = len("2026-01-31T09:00:00Z console: entry 0")
 )
 def test_last_lines_of_a_log_are_kept_within_the_limit(limit: int, shown: int) -> None:
     entries = counted(10)
-    outcome = told(entries, limit)
-    assert outcome.text.split("\n") == [describe_entry(one, LOG) for one in entries[10 - shown :]]
-    assert len(outcome.text) <= limit
-    assert outcome.notes == ("All 10 entries.",) if shown == 10 else (f"The last {shown} of 10 entries.",)
+    result = render(entries, limit)
+    assert result.text.split("\n") == [describe_entry(one, LOG) for one in entries[10 - shown :]]
+    assert len(result.text) <= limit
+    assert result.notes == ("All 10 entries.",) if shown == 10 else (f"The last {shown} of 10 entries.",)
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(3 * (LINE + 1), 3), (3 * (LINE + 1) - 2, 2), (LINE + 1, 1)])
 def test_first_lines_of_a_page_are_kept_within_the_limit(limit: int, shown: int) -> None:
     entries = counted(10)
-    outcome = told_page(entries, limit, more="true", offset=20)
-    assert outcome.text.split("\n") == [describe_entry(one, LOG) for one in entries[:shown]]
-    assert len(outcome.text) <= limit
+    result = render_entries_of_page(entries, limit, more="true", offset=20)
+    assert result.text.split("\n") == [describe_entry(one, LOG) for one in entries[:shown]]
+    assert len(result.text) <= limit
     items = "Item 21" if shown == 1 else f"Items 21 to {20 + shown}"
-    assert outcome.notes == (
+    assert result.notes == (
         f"{items} of 40; there are more: for the next page pass offset {20 + shown}, or all_pages true for as many as "
         "fit.",
     )
 
 
 def test_truncated_last_page_is_not_the_end_of_the_log() -> None:
-    outcome = told_page(counted(10), 3 * (LINE + 1), more="false", total=10)
-    assert outcome.notes == (
+    result = render_entries_of_page(counted(10), 3 * (LINE + 1), more="false", total=10)
+    assert result.notes == (
         "Items 1 to 3 of 10; there are more: for the next page pass offset 3, or all_pages true for as many as fit.",
     )
 
@@ -324,11 +326,11 @@ def test_truncated_last_page_is_not_the_end_of_the_log() -> None:
 @pytest.mark.parametrize("raw", [True, False])
 def test_entry_over_the_limit_is_truncated(raw: bool) -> None:
     entries = [entry(0, message="first"), entry(1, message="x" * 5000)]
-    outcome = told(entries, 300, raw=raw)
+    result = render(entries, 300, raw=raw)
     line = dump(entries[1]) if raw else describe_entry(entries[1], LOG)
-    assert outcome.text == line[: len(outcome.text) - 1] + "…"
-    assert 250 < len(outcome.text) <= 300
-    assert outcome.notes == ("The last 1 of 2 entries.",)
+    assert result.text == line[: len(result.text) - 1] + "…"
+    assert 250 < len(result.text) <= 300
+    assert result.notes == ("The last 1 of 2 entries.",)
 
 
 def test_following_the_advice_shows_every_entry_once() -> None:
@@ -339,24 +341,24 @@ def test_following_the_advice_shows_every_entry_once() -> None:
     for _ in range(50):
         found = entries[offset : offset + limit]
         more = "true" if offset + limit < len(entries) else "false"
-        outcome = told_page(found, 1000, more, len(entries), offset=offset, limit=limit, raw=True)
-        assert len(outcome.text) <= 1000
-        seen += re.findall(r"entry \d+", outcome.text)
-        advised = re.search(r"pass offset (\d+),", outcome.notes[0])
+        result = render_entries_of_page(found, 1000, more, len(entries), offset=offset, limit=limit, raw=True)
+        assert len(result.text) <= 1000
+        seen += re.findall(r"entry \d+", result.text)
+        advised = re.search(r"pass offset (\d+),", result.notes[0])
         if advised is None:
             break
         offset = int(advised.group(1))
     assert seen == [f"entry {number}" for number in range(len(entries))]
-    assert outcome.notes[0].endswith("this is the end of the list.")
+    assert result.notes[0].endswith("this is the end of the list.")
 
 
 def test_page_shows_all_entries_within_the_limit() -> None:
-    outcome = told_page(counted(300), total=300)
-    assert numbers(outcome) == list(range(300))
-    assert outcome.notes == ("Items 1 to 300 of 300: this is the end of the list.",)
+    result = render_entries_of_page(counted(300), total=300)
+    assert numbers(result) == list(range(300))
+    assert result.notes == ("Items 1 to 300 of 300: this is the end of the list.",)
 
 
 @pytest.mark.parametrize("value", [{"detail": "moved"}, "text"])
 def test_response_that_is_not_a_log_is_unchanged(value: Any) -> None:
-    outcome = read_response(HttpResponse(200, {"content-type": "application/json"}, dump(value).encode()), LOGS)
-    assert render_log(outcome, LOG, {"last": 5, "types": ["a"]}, ROOM, None) == outcome
+    result = read_response(HttpResponse(200, {"content-type": "application/json"}, dump(value).encode()), LOGS)
+    assert render_log(result, LOG, {"last": 5, "types": ["a"]}, MAX_CHARS, None) == result

@@ -167,7 +167,7 @@ RUNWAY_RUN: Json = {
 
 
 @pytest.mark.parametrize(
-    ("lifecycle", "operation", "answer", "readings"),
+    ("lifecycle", "operation", "response", "readings"),
     [
         pytest.param(
             RENDER,
@@ -336,9 +336,9 @@ RUNWAY_RUN: Json = {
     ],
 )
 def test_runs_are_found_in_responses(
-    lifecycle: Lifecycle, operation: str, answer: Any, readings: list[Reading]
+    lifecycle: Lifecycle, operation: str, response: Any, readings: list[Reading]
 ) -> None:
-    assert runs_in_response(lifecycle, operation, answer) == readings
+    assert runs_in_response(lifecycle, operation, response) == readings
 
 
 SHAPE = RunFields(
@@ -361,18 +361,19 @@ def test_value_without_status_is_not_a_run(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "run_id"), [({}, "asked"), ({"id": None}, "asked"), ({"id": ""}, "asked"), ({"id": 5}, "asked")]
+    ("fields", "run_id"),
+    [({}, "requested"), ({"id": None}, "requested"), ({"id": ""}, "requested"), ({"id": 5}, "requested")],
 )
-def test_run_without_id_has_the_requested_id(told: Json, run_id: str) -> None:
-    assert parse_reading({"status": "on", **told}, SHAPE, STATES, "asked") == Reading(run_id, RUNNING, "on")
+def test_run_without_id_has_the_requested_id(fields: Json, run_id: str) -> None:
+    assert parse_reading({"status": "on", **fields}, SHAPE, STATES, "requested") == Reading(run_id, RUNNING, "on")
 
 
 def test_run_keeps_its_own_id() -> None:
-    assert parse_reading({"status": "on", "id": "own"}, SHAPE, STATES, "asked") == Reading("own", RUNNING, "on")
+    assert parse_reading({"status": "on", "id": "own"}, SHAPE, STATES, "requested") == Reading("own", RUNNING, "on")
 
 
 @pytest.mark.parametrize(
-    ("told", "read"),
+    ("value", "read"),
     [
         (0, 0.0),
         (0.42, 0.42),
@@ -386,8 +387,8 @@ def test_run_keeps_its_own_id() -> None:
         (True, None),
     ],
 )
-def test_progress_is_a_ratio_or_none(told: Any, read: float | None) -> None:
-    reading = parse_reading({"status": "on", "id": "r", "progress": told}, SHAPE, STATES)
+def test_progress_is_a_ratio_or_none(value: Any, read: float | None) -> None:
+    reading = parse_reading({"status": "on", "id": "r", "progress": value}, SHAPE, STATES)
     assert reading is not None
     assert reading.progress == read
 
@@ -398,7 +399,7 @@ def test_fields_that_are_not_text_are_empty(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "error"),
+    ("fields", "error"),
     [
         ({}, None),
         ({"error": None, "code": ""}, None),
@@ -411,9 +412,9 @@ def test_fields_that_are_not_text_are_empty(name: str) -> None:
         ({"error": {"a": 1}, "code": "X"}, '{"a":1} (X)'),
     ],
 )
-def test_error_joins_the_values_of_its_paths(told: Json, error: Any) -> None:
+def test_error_joins_the_values_of_its_paths(fields: Json, error: Any) -> None:
     for native, state in (("bad", FAILED), ("off", CANCELED)):
-        assert parse_reading({"status": native, "id": "r", **told}, SHAPE, STATES) == Reading(
+        assert parse_reading({"status": native, "id": "r", **fields}, SHAPE, STATES) == Reading(
             "r", state, native, error=error
         )
 
@@ -462,24 +463,27 @@ STATE_EVENT: Json = {
             POSTHOG,
             STATE_EVENT,
             # The stream is about one run, even if its id is spelled with other letters.
-            Reading("asked", FAILED, "failed", "build", error="No sandbox"),
+            Reading("requested", FAILED, "failed", "build", error="No sandbox"),
             id="PostHog",
         ),
         pytest.param(POSTHOG, STATE_EVENT | {"type": "other"}, None, id="PostHog, of another type"),
         pytest.param(
-            POSTHOG, {"type": "task_run_state", "status": "queued"}, Reading("asked", QUEUED, "queued"), id="without id"
+            POSTHOG,
+            {"type": "task_run_state", "status": "queued"},
+            Reading("requested", QUEUED, "queued"),
+            id="without id",
         ),
         pytest.param(POSTHOG, {"error": "Stream not available"}, None, id="PostHog, an error"),
         pytest.param(INNGEST, INNGEST_RUN, None, id="Inngest has no stream"),
     ],
 )
 def test_run_is_read_from_matching_events(lifecycle: Lifecycle, data: Any, reading: Reading | None) -> None:
-    assert run_in_event(lifecycle, data, "asked") == reading
+    assert run_in_event(lifecycle, data, "requested") == reading
 
 
 def test_update_returns_whether_the_reading_changed() -> None:
     watch = Watch(["a"])
-    told = [
+    readings = [
         Reading("a", QUEUED, "queued"),
         Reading("a", QUEUED, "queued"),
         Reading("a", QUEUED, "queued", started="2026-01-01T00:00:00Z"),
@@ -490,8 +494,8 @@ def test_update_returns_whether_the_reading_changed() -> None:
         Reading("a", RUNNING, "running", "build", 0.2),
         Reading("a", FAILED, "failed", error="no"),
     ]
-    assert [watch.update(reading) for reading in told] == [True, False, False, True, True, True, False, True, True]
-    assert watch.readings == {"a": told[-1]}
+    assert [watch.update(reading) for reading in readings] == [True, False, False, True, True, True, False, True, True]
+    assert watch.readings == {"a": readings[-1]}
 
 
 def test_latest_reading_is_kept_without_changes() -> None:
@@ -663,7 +667,7 @@ def test_status_line_is_one_line(text: str) -> None:
     assert len(line) < 10_000
 
 
-def waited(
+def wait_for(
     lifecycle: Lifecycle,
     run_ids: list[str],
     *readings: Reading,
@@ -688,7 +692,7 @@ FAILED_NEXT = (
 
 
 @pytest.mark.parametrize(
-    ("lifecycle", "readings", "told"),
+    ("lifecycle", "readings", "expected_fields"),
     [
         pytest.param(
             RENDER,
@@ -792,14 +796,14 @@ FAILED_NEXT = (
         ),
     ],
 )
-def test_wait_result_of_one_run_is_flat(lifecycle: Lifecycle, readings: list[Reading], told: Json) -> None:
-    value = waited(lifecycle, ["r"], *readings)
-    expected = {"provider": lifecycle.provider, "run_id": "r", "elapsed_seconds": 12.3, "polls": 3, **told}
+def test_wait_result_of_one_run_is_flat(lifecycle: Lifecycle, readings: list[Reading], expected_fields: Json) -> None:
+    value = wait_for(lifecycle, ["r"], *readings)
+    expected = {"provider": lifecycle.provider, "run_id": "r", "elapsed_seconds": 12.3, "polls": 3, **expected_fields}
     assert value == expected
 
 
 def test_wait_result_has_long_fields_last() -> None:
-    assert list(waited(RENDER, ["r"], A_DONE)) == [
+    assert list(wait_for(RENDER, ["r"], A_DONE)) == [
         "provider",
         "run_id",
         "status",
@@ -833,7 +837,7 @@ B_RUN = {
 
 
 @pytest.mark.parametrize(
-    ("readings", "until", "told"),
+    ("readings", "until", "expected_fields"),
     [
         pytest.param(
             [B_GOES_ON, A_DONE],
@@ -887,9 +891,9 @@ B_RUN = {
         ),
     ],
 )
-def test_wait_result_of_several_runs_lists_each(readings: list[Reading], until: Until, told: Json) -> None:
-    value = waited(RENDER, ["a", "b"], *readings, until=until, several=True)
-    assert value == {"provider": "render", "elapsed_seconds": 12.3, "polls": 3, **told}
+def test_wait_result_of_several_runs_lists_each(readings: list[Reading], until: Until, expected_fields: Json) -> None:
+    value = wait_for(RENDER, ["a", "b"], *readings, until=until, several=True)
+    assert value == {"provider": "render", "elapsed_seconds": 12.3, "polls": 3, **expected_fields}
 
 
 @pytest.mark.parametrize("states", [(SUCCEEDED, FAILED), (CANCELED, SUCCEEDED)])
@@ -897,8 +901,8 @@ def test_wait_result_distinguishes_outcomes_of_several_runs(
     states: tuple[RunStatus, ...],
 ) -> None:
     readings = [Reading(run_id, state, str(state)) for run_id, state in zip("ab", states, strict=True)]
-    told = waited(RENDER, ["a", "b"], *readings, several=True)["next"]
-    assert told.startswith("All runs have ended, some without success: ")
+    advice = wait_for(RENDER, ["a", "b"], *readings, several=True)["next"]
+    assert advice.startswith("All runs have ended, some without success: ")
 
 
 def test_status_hints_are_listed_once_in_order() -> None:
@@ -906,8 +910,8 @@ def test_status_hints_are_listed_once_in_order() -> None:
     advice = {native: f"Advice on {native}." for native in natives}
     lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, status_hints=advice)
     readings = [Reading(str(place), QUEUED, native) for place, native in enumerate(natives)]
-    told = waited(lifecycle, [reading.run_id for reading in readings], *readings, several=True)["next"]
-    assert told == "Advice on a. Advice on b. Advice on c. Advice on d. Advice on e."
+    advice = wait_for(lifecycle, [reading.run_id for reading in readings], *readings, several=True)["next"]
+    assert advice == "Advice on a. Advice on b. Advice on c. Advice on d. Advice on e."
 
 
 def test_status_hints_of_ended_runs_are_omitted() -> None:
@@ -915,11 +919,11 @@ def test_status_hints_of_ended_runs_are_omitted() -> None:
         "p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints={"ok": "Wrong.", "on": "Right."}
     )
     readings = [Reading("a", SUCCEEDED, "ok"), Reading("b", RUNNING, "on")]
-    assert waited(lifecycle, ["a", "b"], *readings, several=True)["next"] == "Right."
+    assert wait_for(lifecycle, ["a", "b"], *readings, several=True)["next"] == "Right."
 
 
 def test_array_of_one_id_returns_a_list() -> None:
-    value = waited(RENDER, ["a"], A_DONE, several=True)
+    value = wait_for(RENDER, ["a"], A_DONE, several=True)
     assert (value["runs"], value["next"]) == ([A_RUN], "The run has succeeded: no further call is needed.")
 
 
@@ -939,12 +943,12 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
         Reading("b", RunStatus.UNKNOWN, "new"),
         Reading("c", RUNNING, "on"),
     ]
-    told = waited(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
-    assert told == f"It is not known whether new, odd is a terminal status: read the run with {RENDER.read.tool}."
+    advice = wait_for(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
+    assert advice == f"It is not known whether new, odd is a terminal status: read the run with {RENDER.read.tool}."
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "answer", "guard", "was_accepted", "told"),
+    ("before", "after", "response", "guard", "was_accepted", "expected_fields"),
     [
         pytest.param(
             Reading("r", RUNNING, "running"),
@@ -1058,10 +1062,10 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
     ],
 )
 def test_cancel_result_reports_what_happened(
-    before: Reading, after: Reading, answer: Any, guard: str, was_accepted: bool, told: Json
+    before: Reading, after: Reading, response: Any, guard: str, was_accepted: bool, expected_fields: Json
 ) -> None:
     cancel = replace(RENDER.cancels[0], confirm_argument=guard, confirm_effect="deleted together with its output")
-    value = cancel_result(RENDER, cancel, before, after, was_accepted=was_accepted, response=answer)
+    value = cancel_result(RENDER, cancel, before, after, was_accepted=was_accepted, response=response)
     expected: Json = {
         "provider": "render",
         "run_id": "r",
@@ -1069,7 +1073,7 @@ def test_cancel_result_reports_what_happened(
         "status": str(after.status),
         "native_status": after.native_status or None,
         "terminal": after.status.is_terminal,
-        **told,
+        **expected_fields,
     }
     assert value == expected
     assert list(value)[-1] == "next"
@@ -1082,5 +1086,5 @@ def test_wait_schema_is_valid() -> None:
 
 def test_runs_are_found_in_a_list() -> None:
     lifecycle = Lifecycle("p", RENDER.read, SHAPE, STATES, runs_in={"op": (EACH,)})
-    answer = parse('[{"id":"a","status":"on"},{"id":"b"},{"id":"c","status":"ok"}]')
-    assert [reading.run_id for reading in runs_in_response(lifecycle, "op", answer)] == ["a", "c"]
+    response = parse('[{"id":"a","status":"on"},{"id":"b"},{"id":"c","status":"ok"}]')
+    assert [reading.run_id for reading in runs_in_response(lifecycle, "op", response)] == ["a", "c"]
