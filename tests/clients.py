@@ -4,6 +4,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Literal, TextIO
 
 import anyio
@@ -13,6 +14,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from starlette.types import ASGIApp
 
 from mcp_taskruns.app import build_http_app
+from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import load_tools
@@ -24,10 +26,18 @@ Era = Literal["legacy", "auto"]
 """The SDK's names for the protocol versions: 2025-11-25 with a handshake; a probe that detects 2026-07-28."""
 
 
+@cache
+def load_builtin_tools(*, overlays: bool) -> tuple[Tool, ...]:
+    """Load the built-in tools once, which takes longer than most tests."""
+    return load_tools((), overlays=overlays)
+
+
 def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
-    """Return a gateway with the shipped tools and these settings."""
+    """Return a gateway with these settings and the tools of their capability files, or the built-in ones."""
     settings = read_settings(flags, environment)
-    tools = load_tools(settings.capabilities, overlays=not settings.no_overlays)
+    overlays = not settings.no_overlays
+    paths = settings.capabilities
+    tools = load_tools(paths, overlays=overlays) if paths else load_builtin_tools(overlays=overlays)
     return Gateway(build_catalog(tools, settings), settings)
 
 

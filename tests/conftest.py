@@ -14,6 +14,12 @@ from tests.clock import DRIVEN, LoopClock
 from tests.timing import TEST_TIMEOUT
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the coverage of the processes that run tests, but not of the servers that tests start."""
+    if hasattr(config, "workerinput"):
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test the time bound of pytest-timeout."""
     for item in items:

@@ -391,7 +391,7 @@ def check_listing(tools: tuple[Tool, ...]) -> None:
         assert set(tool.input_schema.get("required", [])) <= set(tool.input_schema["properties"])
 
 
-@settings(PROFILE, max_examples=40)
+@settings(PROFILE, max_examples=25)
 @given(found=st.lists(documents(), min_size=1, max_size=3))
 @example([document(tool={"name": "t" * 200})])
 def test_generated_files_have_distinct_legal_names_and_valid_schemas(found: list[Json]) -> None:
@@ -411,7 +411,7 @@ def test_generated_files_have_distinct_legal_names_and_valid_schemas(found: list
     assert [tool.declared_name for tool in tools] == written
 
 
-@settings(PROFILE, max_examples=60)
+@settings(PROFILE, max_examples=30)
 @given(found=wrong_documents())
 def test_invalid_files_raise_capability_error(found: Any) -> None:
     try:
@@ -427,7 +427,7 @@ def test_invalid_files_raise_capability_error(found: Any) -> None:
             pass
 
 
-@settings(PROFILE, max_examples=40)
+@settings(PROFILE, max_examples=25)
 @given(data=st.data())
 def test_fast_validator_agrees_with_explain_problems(data: st.DataObject) -> None:
     found = data.draw(documents())
@@ -446,7 +446,7 @@ def test_fast_validator_agrees_with_explain_problems(data: st.DataObject) -> Non
         assert check(missing) is (missing == right)
 
 
-@settings(PROFILE, max_examples=40)
+@settings(PROFILE, max_examples=25)
 @given(data=st.data())
 def test_any_tool_builds_a_valid_request_or_raises_call_error(data: st.DataObject) -> None:
     found = data.draw(documents())
@@ -744,7 +744,7 @@ def markup(request: HttpRequest) -> str:
 
 
 @every_place
-@settings(PROFILE, max_examples=60)
+@settings(PROFILE, max_examples=30)
 @given(value=ANY_TEXT)
 @example("a")
 @example("")
@@ -784,7 +784,7 @@ def test_multipart_boundary_does_not_occur_in_parts(name: str, begin: str) -> No
         value = f'{begin}{line}\r\nContent-Disposition: form-data; name="evil"\r\n\r\n1\r\n{line}--\r\n'
 
 
-@settings(PROFILE, max_examples=60)
+@settings(PROFILE, max_examples=30)
 @given(value=ANY_TEXT)
 def test_multipart_file_names_are_escaped(value: str) -> None:
     (tool,) = compiled(templated("multipart", [{"name": "x", "value": "1", "filename": "{{x}}"}]))
@@ -799,7 +799,7 @@ def test_multipart_file_names_are_escaped(value: str) -> None:
     assert re.fullmatch(rb'form-data; name="x"(; filename="[^"\r\n]*")?', disposition)
 
 
-@settings(PROFILE, max_examples=60)
+@settings(PROFILE, max_examples=30)
 @given(value=st.binary())
 def test_base64_arguments_are_sent_as_bytes(value: bytes) -> None:
     (tool,) = compiled(templated("binary", "{{x}}"))
@@ -807,7 +807,7 @@ def test_base64_arguments_are_sent_as_bytes(value: bytes) -> None:
     assert read_request(request) == posted("application/octet-stream", value)
 
 
-@settings(PROFILE, max_examples=100)
+@settings(PROFILE, max_examples=50)
 @given(value=ANY_TEXT)
 def test_invalid_base64_is_refused(value: str) -> None:
     (tool,) = compiled(templated("binary", "{{x}}"))
@@ -835,7 +835,7 @@ def exact(value: Any) -> str:
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-@settings(PROFILE, max_examples=100)
+@settings(PROFILE, max_examples=50)
 @given(value=OBJECTS | st.lists(VALUES, max_size=4))
 def test_json_bodies_round_trip(value: Any) -> None:
     for name, expected in {"the JSON body": value, "a JSON template": {"x": value}}.items():
@@ -845,7 +845,7 @@ def test_json_bodies_round_trip(value: Any) -> None:
         assert exact(sent if argument == "body" else {"x": sent["x"]}) == exact(expected)
 
 
-@settings(PROFILE, max_examples=100)
+@settings(PROFILE, max_examples=50)
 @given(one=OBJECTS, many=st.lists(OBJECTS | UNICODE | st.integers() | st.booleans(), max_size=4))
 def test_json_query_parameters_round_trip(one: Json, many: list[Any]) -> None:
     (tool,) = compiled(made(in_query("one", type="object"), in_query("many", type="array")))
@@ -881,7 +881,7 @@ ANY_BODY = JSON_BODIES | st.binary() | st.lists(JSON_BODIES).map(b"\n".join) | A
 )  # fmt: skip
 
 
-@settings(PROFILE, max_examples=250)
+@settings(PROFILE, max_examples=125)
 @given(
     outputs=OUTPUTS, status=st.integers(100, 599) | st.just(200), headers=HEADERS, body=ANY_BODY, now=st.floats(0, 1e10)
 )
@@ -900,7 +900,7 @@ def test_any_response_is_a_result_or_a_call_error(
         json.loads(outcome.text)
 
 
-@settings(PROFILE, max_examples=100)
+@settings(PROFILE, max_examples=50)
 @given(outputs=OUTPUTS, value=nested(SCALARS, MEMBERS, 12))
 def test_mapped_output_is_valid_json(outputs: Any, value: Any) -> None:
     tool = tool_of(tool={"outputParameters": outputs})
