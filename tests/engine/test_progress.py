@@ -1,4 +1,4 @@
-"""Progress while a call runs: each event up to a hundred a second, pooled beyond that, and never silence."""
+"""Progress notifications: one for each event up to 100 per second, pooled ones beyond that, and heartbeats."""
 
 import itertools
 import re
@@ -14,117 +14,117 @@ pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 
 class Listener:
-    """A client that takes each notification at once, and knows when."""
+    """A client that reads each notification at once and records its time."""
 
     def __init__(self) -> None:
-        self.told: list[Progress] = []
-        self.moments: list[float] = []
+        self.received: list[Progress] = []
+        self.times: list[float] = []
 
     async def report(self, progress: Progress) -> None:
-        self.told.append(progress)
-        self.moments.append(anyio.current_time())
+        self.received.append(progress)
+        self.times.append(anyio.current_time())
 
     @property
     def lines(self) -> list[str]:
-        return [progress.message for progress in self.told]
+        return [progress.message for progress in self.received]
 
     @property
-    def stands_for(self) -> int:
-        """How many events the notifications stand for, by their own word."""
-        counts = (re.match(r"([\d,]+) events, the last: ", line) for line in self.lines)
-        return sum(int(found[1].replace(",", "")) if found else 1 for found in counts)
+    def event_count(self) -> int:
+        """The number of events that the notifications report, pooled or not."""
+        pooled = (re.match(r"([\d,]+) events, the last: ", line) for line in self.lines)
+        return sum(int(match[1].replace(",", "")) if match else 1 for match in pooled)
 
-    def assert_growing(self) -> None:
-        amounts = [progress.progress for progress in self.told]
+    def assert_increasing(self) -> None:
+        amounts = [progress.progress for progress in self.received]
         assert all(earlier < later for earlier, later in itertools.pairwise(amounts)), amounts
 
 
-async def tell(reporter: ProgressReporter, first: int, last: int) -> None:
+async def report_events(reporter: ProgressReporter, first: int, last: int) -> None:
     for number in range(first, last + 1):
         await reporter.report(f"event {number}", number)
 
 
-async def test_a_hundred_events_a_second_are_a_hundred_notifications_a_second() -> None:
+async def test_each_event_is_a_notification_up_to_100_events_per_second() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
         for number in range(1, 501):
             await reporter.report(f"event {number}", number)
             await pass_time(0.01)
-    assert [(progress.progress, progress.message) for progress in client.told] == [
+    assert [(progress.progress, progress.message) for progress in client.received] == [
         (number, f"event {number}") for number in range(1, 501)
     ]
 
 
-async def test_what_comes_faster_is_pooled_and_says_how_many_it_stands_for() -> None:
+async def test_faster_events_are_pooled_into_notifications_with_a_count() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
-        await tell(reporter, 1, 1_000)
+        await report_events(reporter, 1, 1_000)
     assert client.lines[:100] == [f"event {number}" for number in range(1, 101)]
     assert 1 <= len(client.lines[100:]) < 10
     assert re.fullmatch(r"[\d,]+ events, the last: event 1000", client.lines[-1])
-    assert client.stands_for == 1_000
-    assert client.told[-1].progress == 1_000
-    client.assert_growing()
+    assert client.event_count == 1_000
+    assert client.received[-1].progress == 1_000
+    client.assert_increasing()
 
 
-async def test_a_thousand_events_a_second_are_about_a_hundred_notifications_a_second() -> None:
+async def test_1000_events_per_second_are_about_100_notifications_per_second() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
         for tenth in range(50):
-            await tell(reporter, tenth * 100 + 1, tenth * 100 + 100)
+            await report_events(reporter, tenth * 100 + 1, tenth * 100 + 100)
             await pass_time(0.1)
-    assert client.stands_for == 5_000
-    assert len(client.told) < 5 * 100 + 100 + 100
-    client.assert_growing()
+    assert client.event_count == 5_000
+    assert len(client.received) < 5 * 100 + 100 + 100
+    client.assert_increasing()
 
 
-async def test_what_was_pooled_is_told_at_once_when_nothing_more_comes() -> None:
+async def test_pooled_events_are_sent_soon_after_the_last_event() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
-        await tell(reporter, 1, 150)
+        await report_events(reporter, 1, 150)
         await pass_time(0.5)
-        assert client.stands_for == 150
+        assert client.event_count == 150
         assert client.lines[-1].endswith("the last: event 150")
 
 
-async def test_one_event_that_was_pooled_alone_is_told_as_itself() -> None:
+async def test_single_pooled_event_is_sent_with_its_own_message() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
-        await tell(reporter, 1, 101)
+        await report_events(reporter, 1, 101)
     assert client.lines[-1] == "event 101"
 
 
-async def test_what_is_pooled_at_the_end_is_told_before_the_block_is_left() -> None:
+async def test_pooled_events_are_sent_before_the_block_exits() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
-        await tell(reporter, 1, 150)
-        assert 100 <= client.stands_for < 150  # the machine's own time is part of it
-    assert client.stands_for == 150
+        await report_events(reporter, 1, 150)
+        assert 100 <= client.event_count < 150  # includes the time that the machine needs
+    assert client.event_count == 150
 
 
-async def test_silence_is_broken_every_ten_seconds_at_the_latest() -> None:
+async def test_heartbeat_is_sent_at_least_every_10_seconds() -> None:
     client = Listener()
     began = anyio.current_time()
     async with reporting(client.report):
         await pass_time(65)
-    gaps = [later - earlier for earlier, later in itertools.pairwise([began, *client.moments])]
-    assert len(gaps) == 7
-    assert all(8 < gap < 10 for gap in gaps)
-    told = [int(line.removesuffix(" s")) for line in client.lines]
-    assert told == pytest.approx(list(range(9, 65, 9)), abs=2)  # the machine's own time is part of it
-    client.assert_growing()
+    intervals = [later - earlier for earlier, later in itertools.pairwise([began, *client.times])]
+    assert len(intervals) == 7
+    assert all(8 < interval < 10 for interval in intervals)
+    seconds = [int(line.removesuffix(" s")) for line in client.lines]
+    assert seconds == pytest.approx(list(range(9, 65, 9)), abs=2)  # includes the time that the machine needs
+    client.assert_increasing()
 
 
-async def test_a_sign_of_life_repeats_what_was_told_last() -> None:
+async def test_heartbeat_repeats_the_last_message() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
         await reporter.report("run-1: running", 1)
         await pass_time(20)
     assert client.lines == ["run-1: running", "9 s, no news: run-1: running", "18 s, no news: run-1: running"]
-    client.assert_growing()
+    client.assert_increasing()
 
 
-async def test_there_are_no_signs_of_life_while_something_happens() -> None:
+async def test_no_heartbeat_while_events_arrive() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:
         for number in range(1, 31):
@@ -133,19 +133,19 @@ async def test_there_are_no_signs_of_life_while_something_happens() -> None:
     assert client.lines == [f"event {number}" for number in range(1, 31)]
 
 
-async def test_progress_grows_and_does_not_reach_its_total_before_the_end() -> None:
+async def test_progress_increases_and_reaches_its_total_only_with_the_last_event() -> None:
     client = Listener()
     async with reporting(client.report, 2) as reporter:
-        await reporter.report("none has ended", 0)
+        await reporter.report("no run has ended", 0)
         await pass_time(3_600)
-        await reporter.report("one has ended", 1)
+        await reporter.report("one run has ended", 1)
         await pass_time(3_600)
-        assert client.told[-1].progress < 2
-        await reporter.report("both have ended", 2)
-    assert len(client.told) > 600
-    assert {progress.total for progress in client.told} == {2}
-    assert client.told[-1].progress == 2
-    client.assert_growing()
+        assert client.received[-1].progress < 2
+        await reporter.report("both runs have ended", 2)
+    assert len(client.received) > 600
+    assert {progress.total for progress in client.received} == {2}
+    assert client.received[-1].progress == 2
+    client.assert_increasing()
 
 
 async def test_each_message_is_one_line_of_at_most_180_characters() -> None:
@@ -161,65 +161,65 @@ async def test_each_message_is_one_line_of_at_most_180_characters() -> None:
     assert re.match(r"\d+ s, no news: xxx", client.lines[-1])
 
 
-async def test_a_client_that_does_not_read_holds_up_who_reports() -> None:
+async def test_slow_client_blocks_the_caller_of_report() -> None:
     client = Listener()
-    reads = anyio.Event()
-    count = 0
+    client_reads = anyio.Event()
+    reported = 0
 
     async def slow(progress: Progress) -> None:
-        await reads.wait()
+        await client_reads.wait()
         await client.report(progress)
 
     async with reporting(slow) as reporter, anyio.create_task_group() as tasks:
 
-        async def play() -> None:
-            nonlocal count
+        async def report_all() -> None:
+            nonlocal reported
             for number in range(1, 1_001):
                 await reporter.report(f"event {number}", number)
-                count = number
+                reported = number
 
-        tasks.start_soon(play)
+        tasks.start_soon(report_all)
         await pass_time(100)
-        assert count == 0
-        reads.set()
-    assert client.stands_for >= 1_000
-    assert client.told[-1].progress >= 1_000
-    client.assert_growing()
+        assert reported == 0
+        client_reads.set()
+    assert client.event_count >= 1_000
+    assert client.received[-1].progress >= 1_000
+    client.assert_increasing()
 
 
-async def test_a_client_that_never_reads_does_not_keep_the_block_open() -> None:
-    async def deaf(_: Progress) -> None:
+async def test_block_exits_although_the_client_never_reads() -> None:
+    async def never_read(_: Progress) -> None:
         await anyio.sleep_forever()
 
-    left = anyio.Event()
+    exited = anyio.Event()
 
-    async def play() -> None:
-        async with reporting(deaf) as reporter:
+    async def report_one() -> None:
+        async with reporting(never_read) as reporter:
             with anyio.move_on_after(5):
                 await reporter.report("event 1", 1)
-        left.set()
+        exited.set()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(play)
+        tasks.start_soon(report_one)
         await pass_time(7)
-        assert left.is_set()
+        assert exited.is_set()
 
 
-async def test_an_error_of_the_block_leaves_it_as_it_is() -> None:
+async def test_exception_in_the_block_propagates_unchanged() -> None:
     client = Listener()
     with pytest.raises(ZeroDivisionError):
         async with reporting(client.report):
             raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("moment", ["an event", "a sign of life"])
-async def test_an_error_of_the_client_leaves_the_block_as_it_is(moment: str) -> None:
-    async def gone(_: Progress) -> None:
+@pytest.mark.parametrize("notification", ["event", "heartbeat"])
+async def test_exception_of_the_client_propagates_unchanged(notification: str) -> None:
+    async def disconnected(_: Progress) -> None:
         raise BrokenPipeError
 
     async def report() -> None:
-        async with reporting(gone) as reporter:
-            if moment == "an event":
+        async with reporting(disconnected) as reporter:
+            if notification == "event":
                 await reporter.report("event 1", 1)
             else:
                 await pass_time(10)
