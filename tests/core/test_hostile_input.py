@@ -75,9 +75,9 @@ def test_credential_sent_twice_is_named_once() -> None:
 def test_event_name_and_id_are_truncated(event: Event) -> None:
     collector = EventCollector(10, 1_000)
     collector.add(event)
-    outcome = collector.result("event_limit", {})
-    assert len(outcome.text) < 1_000
-    assert "data" not in outcome.value["events"][0]
+    result = collector.result("event_limit", {})
+    assert len(result.text) < 1_000
+    assert "data" not in result.value["events"][0]
 
 
 @pytest.mark.parametrize("name", ["list_tasks", "listTasks", "List"])
@@ -120,13 +120,13 @@ def test_all_binds_of_one_namespace_are_read() -> None:
 
 @pytest.mark.parametrize("media_type", ["application/xml", "image/svg+xml", "application/yaml"])
 def test_text_media_types_are_text(media_type: str) -> None:
-    outcome = read_response(HttpResponse(200, {"content-type": media_type}, b"a: <b>"), tool_of().operation)
-    assert (outcome.text, outcome.data) == ("a: <b>", None)
+    result = read_response(HttpResponse(200, {"content-type": media_type}, b"a: <b>"), tool_of().operation)
+    assert (result.text, result.data) == ("a: <b>", None)
 
 
 def test_json_can_start_with_a_byte_order_mark() -> None:
-    answer = HttpResponse(200, {"content-type": "application/json"}, b'\xef\xbb\xbf{"a":1}')
-    assert read_response(answer, tool_of().operation).value == {"a": 1}
+    response = HttpResponse(200, {"content-type": "application/json"}, b'\xef\xbb\xbf{"a":1}')
+    assert read_response(response, tool_of().operation).value == {"a": 1}
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0])

@@ -74,12 +74,12 @@ LOCATIONS = st.sampled_from(["path", "query", "header", "cookie", "body", "envir
 
 BASE = "https://api.example/base"
 
-HOLES = (
+PLACEHOLDERS = (
     st.builds("{{{{{}}}}}".format, NAMES)
     | st.builds("{{{{ tools.{} }}}}".format, NAMES)
     | st.sampled_from(["{{env.KEY}}", "{{KEY}}", "{{env.OTHER}}", "{{x}}", "{{things.id}}"])
 )
-TEMPLATES = st.lists(WORDS | HOLES, max_size=4).map("".join) | HOLES
+TEMPLATES = st.lists(WORDS | PLACEHOLDERS, max_size=4).map("".join) | PLACEHOLDERS
 PATH_PIECES = st.sampled_from(["things", "v1", "a b", "größe", "{{never", "}", "."]) | st.builds(
     str.format,
     st.sampled_from(["{{{0}}}", "{{{{{0}}}}}", "{{{0}}}.json", "v{{{{ {0} }}}}:run", "{{{0}}}...{{{1}}}{{{0}}}"]),
@@ -123,7 +123,7 @@ INPUTS = several(
 )
 BODIES = TEMPLATES | st.one_of(
     entry({"type": st.just("json"), "data": nested(SCALARS | TEMPLATES, NAMES) | TEMPLATES}),
-    entry({"type": st.just("json"), "data": st.builds('{{"a": {}, "b": "{}"}}'.format, HOLES, TEMPLATES)}),
+    entry({"type": st.just("json"), "data": st.builds('{{"a": {}, "b": "{}"}}'.format, PLACEHOLDERS, TEMPLATES)}),
     entry({"type": st.sampled_from(["text", "xml", "binary"]), "data": TEMPLATES}),
     entry(
         {
@@ -228,7 +228,7 @@ CONSUMED = st.builds(
 REFERENCES = (
     st.builds("{}.{}".format, st.sampled_from(["tools", "rest", "mcp", "rest.query", "tools.path", "$this.mcp"]), NAMES)
     | st.sampled_from(["rest.body", "tools.body"])
-    | HOLES
+    | PLACEHOLDERS
 )
 WITH = st.dictionaries(NAMES, REFERENCES | TEMPLATES | JSON, max_size=4)
 HINTS = entry({}, readOnly=st.booleans(), destructive=st.booleans(), idempotent=st.booleans(), openWorld=st.booleans())
@@ -890,26 +890,26 @@ def test_any_response_is_a_result_or_a_call_error(
 ) -> None:
     tool = tool_of(tool={"outputParameters": outputs})
     try:
-        outcome = read_response(HttpResponse(status, headers, body, now), tool.operation)
+        result = read_response(HttpResponse(status, headers, body, now), tool.operation)
     except CallError as exc:
         json.dumps(exc.to_json(), allow_nan=False)
         return
     assert 100 <= status < 300
-    outcome.text.encode()
-    if outcome.media_type == "application/json":
-        json.loads(outcome.text)
+    result.text.encode()
+    if result.media_type == "application/json":
+        json.loads(result.text)
 
 
 @settings(PROFILE, max_examples=50)
 @given(outputs=OUTPUTS, value=nested(SCALARS, MEMBERS, 12))
 def test_mapped_output_is_valid_json(outputs: Any, value: Any) -> None:
     tool = tool_of(tool={"outputParameters": outputs})
-    answer = HttpResponse(200, {"content-type": "application/json"}, json.dumps(value).encode())
+    response = HttpResponse(200, {"content-type": "application/json"}, json.dumps(value).encode())
     try:
-        outcome = read_response(answer, tool.operation)
+        result = read_response(response, tool.operation)
     except CallError:
         assert any(path in json.dumps(outputs) for path in BEYOND), "every other mapping can be read"
         return
-    assert exact(json.loads(outcome.text)) == exact(outcome.value)
+    assert exact(json.loads(result.text)) == exact(result.value)
     if not outputs:
-        assert exact(outcome.value) == exact(value)
+        assert exact(result.value) == exact(value)

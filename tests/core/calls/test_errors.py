@@ -33,7 +33,7 @@ from tests.core.documents import Json
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("received", "expected"),
     [
         # Render API reference: errors are {id, message}
         (
@@ -189,12 +189,12 @@ from tests.core.documents import Json
         (response(400, "application/json", '{"message":null,"error":5,"detail":"z"}'), error("validation", 400, "z")),
     ],
 )
-def test_error_has_the_message_of_the_provider(given: HttpResponse, expected: Json) -> None:
-    assert failure(given) == expected
+def test_error_has_the_message_of_the_provider(received: HttpResponse, expected: Json) -> None:
+    assert failure(received) == expected
 
 
 @pytest.mark.parametrize(
-    "given",
+    "received",
     [
         response(302, "text/html", "<title>Found</title>", location="https://evil.example/?key=1"),
         response(301, "application/json", '{"message":"moved"}'),
@@ -203,10 +203,10 @@ def test_error_has_the_message_of_the_provider(given: HttpResponse, expected: Js
         response(399, None, ""),
     ],
 )
-def test_redirect_is_an_error_that_names_the_base_url_variable(given: HttpResponse) -> None:
-    assert failure(given) == error(
+def test_redirect_is_an_error_that_names_the_base_url_variable(received: HttpResponse) -> None:
+    assert failure(received) == error(
         "unsupported",
-        given.status,
+        received.status,
         "a redirect, which this server does not follow",
         hint="Set THING_BASE_URL in the server's environment to the address to which the provider redirects.",
     )
@@ -431,8 +431,8 @@ def test_retry_after_is_parsed_for_any_status() -> None:
     assert retry_after({}, 429, NOW) is None
 
 
-def raised_with_rules(given: HttpResponse, *rules: ErrorRule, **more: Any) -> ProviderError:
-    return raised_by(given, replace(operation(**more), errors=rules))
+def raised_with_rules(received: HttpResponse, *rules: ErrorRule, **more: Any) -> ProviderError:
+    return raised_by(received, replace(operation(**more), errors=rules))
 
 
 def error_response(status: int, message: str, **members: Any) -> HttpResponse:
@@ -474,7 +474,7 @@ def test_error_rule_applies_if_status_condition_and_message_match(rule: ErrorRul
 
 
 @pytest.mark.parametrize(
-    ("given", "when"),
+    ("received", "when"),
     [
         (response(400, "text/plain", "code"), ((("code",), ("no",)),)),
         (response(400, "application/json", '["no"]'), ((("code",), ("no",)),)),
@@ -482,12 +482,12 @@ def test_error_rule_applies_if_status_condition_and_message_match(rule: ErrorRul
         (response(400, None, ""), ((("code",), ("no",)),)),
     ],
 )
-def test_error_rule_condition_does_not_match_body_without_members(given: HttpResponse, when: Condition) -> None:
-    assert raised_with_rules(given, replace(A_RULE, when=when)).kind == "validation"
+def test_error_rule_condition_does_not_match_body_without_members(received: HttpResponse, when: Condition) -> None:
+    assert raised_with_rules(received, replace(A_RULE, when=when)).kind == "validation"
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("received", "pattern"),
     [
         (response(401, "text/plain", "Authentication failed\n"), "^Authentication failed$"),
         (response(503, "text/html", "<html><title>Bad  gateway</title>"), "^Bad gateway$"),
@@ -495,16 +495,16 @@ def test_error_rule_condition_does_not_match_body_without_members(given: HttpRes
         (response(404, None, ""), "^$"),
     ],
 )
-def test_error_rule_pattern_is_matched_against_the_error_message(given: HttpResponse, says: str) -> None:
-    assert raised_with_rules(given, replace(A_RULE, message_matches=re.compile(says))).kind == "conflict"
+def test_error_rule_pattern_is_matched_against_the_error_message(received: HttpResponse, pattern: str) -> None:
+    assert raised_with_rules(received, replace(A_RULE, message_matches=re.compile(pattern))).kind == "conflict"
 
 
 def test_error_rule_status_is_matched_against_status_in_body() -> None:
     # Inngest pkg/api/apiv1/cache.go: sent with 200
-    given = response(200, "text/plain", '{"error":"Unable to load function run: 01HE","data":null,"status":500}')
-    raised = raised_with_rules(given, replace(A_RULE, status=frozenset({500})), error_body=INNGEST_ERROR)
+    received = response(200, "text/plain", '{"error":"Unable to load function run: 01HE","data":null,"status":500}')
+    raised = raised_with_rules(received, replace(A_RULE, status=frozenset({500})), error_body=INNGEST_ERROR)
     assert (raised.kind, raised.status) == ("conflict", 500)
-    raised = raised_with_rules(given, replace(A_RULE, status=frozenset({200})), error_body=INNGEST_ERROR)
+    raised = raised_with_rules(received, replace(A_RULE, status=frozenset({200})), error_body=INNGEST_ERROR)
     assert (raised.kind, raised.status) == ("unavailable", 500)
 
 
@@ -550,20 +550,20 @@ def test_error_rule_without_kind_keeps_kind_of_status() -> None:
 
 
 def test_error_rule_does_not_change_status_message_and_retry_after() -> None:
-    given = replace(
+    received = replace(
         error_response(429, "out of credit"), headers={"content-type": "application/json", "retry-after": "3600"}
     )
-    raised = raised_with_rules(given, ErrorRule(kind="usage_limit", hint="Pay."))
+    raised = raised_with_rules(received, ErrorRule(kind="usage_limit", hint="Pay."))
     assert raised.to_json() == error("usage_limit", 429, "out of credit", hint="Pay.", retry_after_s=3600.0)
 
 
-def hint_of(says: str, hint: str, message: str, called: Operation | None = None) -> str:
-    rule = ErrorRule(message_matches=re.compile(says), hint=hint)
+def hint_of(pattern: str, hint: str, message: str, called: Operation | None = None) -> str:
+    rule = ErrorRule(message_matches=re.compile(pattern), hint=hint)
     return raised_by(error_response(403, message), replace(called or operation(), errors=(rule,))).hint
 
 
 @pytest.mark.parametrize(
-    ("says", "hint", "message", "expected"),
+    ("pattern", "hint", "message", "expected"),
     [
         # PostHog posthog/permissions.py
         (
@@ -581,17 +581,17 @@ def hint_of(says: str, hint: str, message: str, called: Operation | None = None)
         ("(?P<a>x)?no", "[{a}]", "no", "[]"),
         ("(x)?no", "{a} {} {0} {a b} { a}", "no", "{a} {} {0} {a b} { a}"),
         # Braces in the provider's text are not placeholders
-        ("(?P<a>.+)", "It said {a}.", "{credential} {a} {0}", "It said {credential} {a} {0}."),
+        ("(?P<a>.+)", "It returned {a}.", "{credential} {a} {0}", "It returned {credential} {a} {0}."),
     ],
 )
 def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
-    says: str, hint: str, message: str, expected: str
+    pattern: str, hint: str, message: str, expected: str
 ) -> None:
-    assert hint_of(says, hint, message, operation(authentication=KEY_HEADER)) == expected
+    assert hint_of(pattern, hint, message, operation(authentication=KEY_HEADER)) == expected
 
 
 @pytest.mark.parametrize(
-    ("body", "says", "hint", "expected"),
+    ("body", "pattern", "hint", "expected"),
     [
         # PostHog's TaskRunErrorResponse: products/tasks/backend/serializers.py
         ({"missing_artifact_ids": ["a1", "a2"]}, "", "Not here: {missing_artifact_ids}.", "Not here: a1, a2."),
@@ -604,14 +604,14 @@ def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
         (["a"], "", "{a} {0}", "{a} {0}"),
         ({"a": "{b} {credential}", "b": "c"}, "", "{a}", "{b} {credential}"),
         # Groups of the rule take precedence, and the body cannot replace the name of the credential
-        ({"message": "said", "a": "member"}, r"(?P<a>\w+)", "{a}", "said"),
+        ({"message": "text", "a": "member"}, r"(?P<a>\w+)", "{a}", "text"),
         ({"credential": "your password"}, "", "Look at {credential}.", "Look at A_KEY or B_KEY."),
     ],
 )
-def test_hint_placeholders_are_filled_with_texts_of_the_body(body: Any, says: str, hint: str, expected: str) -> None:
-    rule = ErrorRule(message_matches=re.compile(says), hint=hint)
-    given = response(403, "application/json", dump(body))
-    assert raised_with_rules(given, rule, authentication=KEY_HEADER).hint == expected
+def test_hint_placeholders_are_filled_with_texts_of_the_body(body: Any, pattern: str, hint: str, expected: str) -> None:
+    rule = ErrorRule(message_matches=re.compile(pattern), hint=hint)
+    received = response(403, "application/json", dump(body))
+    assert raised_with_rules(received, rule, authentication=KEY_HEADER).hint == expected
 
 
 def test_quoted_text_in_a_hint_is_bounded() -> None:

@@ -480,9 +480,10 @@ def test_constant_keeps_its_json_type(value: Any, text: str, json_form: bytes) -
 def test_constant_is_encoded_like_an_argument(value: Any, header: str, query: str) -> None:
     declared = [{"name": "a", "in": place, "value": value} for place in ("header", "query", "path")]
     constant = request_of(tool_of(inputs(*declared), path="/{a}"))
-    asked = [{"name": "a", "in": place} for place in ("header", "query", "path")]
-    argued = request_of(tool_of(inputs(*asked), path="/{a}"), {"a": value, "a_query": value, "a_header": value})
-    assert constant == argued
+    as_arguments = [{"name": "a", "in": place} for place in ("header", "query", "path")]
+    arguments = {"a": value, "a_query": value, "a_header": value}
+    from_arguments = request_of(tool_of(inputs(*as_arguments), path="/{a}"), arguments)
+    assert constant == from_arguments
     assert (dict(constant.headers)["a"], constant.url.partition("?")[2]) == (header, query[1:])
 
 

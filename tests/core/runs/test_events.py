@@ -221,7 +221,7 @@ def test_first_connection_has_no_known_events() -> None:
         pytest.param([plain("a", "b"), plain("a", "b", "c")], ["a", "b", "c"], id="no ids, from the start"),
         pytest.param([plain("a", "b"), plain("c", "d")], ["a", "b", "c", "d"], id="no ids, what follows"),
         pytest.param([plain("a", "a"), plain("a", "a", "a")], ["a", "a", "a"], id="no ids, always the same"),
-        pytest.param([plain("a", "b", "c"), plain("a"), plain("a", "b", "c", "d")], ["a", "b", "c", "d"], id="cut"),
+        pytest.param([plain("a", "b", "c"), plain("a"), plain("a", "b", "c", "d")], ["a", "b", "c", "d"], id="short"),
         pytest.param([plain("a", "b"), plain("a", "x", "b")], ["a", "b", "x", "b"], id="no ids, other than before"),
         pytest.param(
             [[entry(1), *plain("a", "b")], [*plain("a", "b", "c"), entry(2), *plain("a")]],
