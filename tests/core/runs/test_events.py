@@ -309,7 +309,7 @@ def test_collector_returns_a_line_for_each_event_and_counts() -> None:
     assert collector.count == 4
 
 
-ENDINGS: list[tuple[EndReason, str]] = [
+END_NOTES: list[tuple[EndReason, str]] = [
     ("closed", "The provider closed the stream: there are no more events."),
     ("terminal", "All followed runs have ended."),
     ("wait_over", "The time limit of this call was reached, and the stream continues. Nothing was cancelled."),
@@ -320,10 +320,10 @@ ENDINGS: list[tuple[EndReason, str]] = [
     ("error", "The stream failed; the events before the failure are listed. Nothing was cancelled."),
 ]
 
-GO_ON = " To continue, call again with the arguments in resume."
+TO_CONTINUE = " To continue, call again with the arguments in resume."
 
 
-@pytest.mark.parametrize(("ended", "note"), ENDINGS)
+@pytest.mark.parametrize(("ended", "note"), END_NOTES)
 def test_result_lists_events_and_end_reason(ended: EndReason, note: str) -> None:
     collector, _ = collect(
         Event('{"a": 1}', id="0", event="task.completed"),
@@ -339,11 +339,11 @@ def test_result_lists_events_and_end_reason(ended: EndReason, note: str) -> None
     ]
     is_whole = ended in ("closed", "terminal")
     value = {"ended": ended, "runs": {}, "resume": {} if is_whole else {"id": "r"}, "events": listed}
-    expected = note if is_whole else note + GO_ON
+    expected = note if is_whole else note + TO_CONTINUE
     assert collector.result(ended, {"id": "r"}) == CallResult(200, dump(value), value, notes=(expected,))
 
 
-@pytest.mark.parametrize(("ended", "note"), ENDINGS)
+@pytest.mark.parametrize(("ended", "note"), END_NOTES)
 @pytest.mark.parametrize(
     ("events", "resume", "arguments"),
     [
@@ -362,7 +362,7 @@ def test_result_has_resume_arguments(
     given = {"task_id": "t", "after": "0-0"}
     result = collector.result(ended, given, resume=resume)
     is_whole = ended in ("closed", "terminal")
-    assert result.notes == (note if is_whole else note + GO_ON,)
+    assert result.notes == (note if is_whole else note + TO_CONTINUE,)
     assert result.value["resume"] == ({} if is_whole else arguments)
     assert given == {"task_id": "t", "after": "0-0"}
 
@@ -436,9 +436,9 @@ def test_events_are_listed_until_one_does_not_fit(events: list[Event], listed: l
 @pytest.mark.parametrize(
     ("ended", "note"),
     [
-        ("closed", ENDINGS[0][1]),
-        ("terminal", ENDINGS[1][1]),
-        ("wait_over", ENDINGS[2][1]),
+        ("closed", END_NOTES[0][1]),
+        ("terminal", END_NOTES[1][1]),
+        ("wait_over", END_NOTES[2][1]),
     ],
 )
 def test_unlisted_events_are_counted_and_can_be_resumed(ended: EndReason, note: str) -> None:
@@ -446,7 +446,7 @@ def test_unlisted_events_are_counted_and_can_be_resumed(ended: EndReason, note: 
         *[Event("x" * 200, id=f"{number}-0") for number in range(1_500)], max_events=2_000, max_chars=2_000
     )
     result = collector.result(ended, {"id": "r"}, resume="after")
-    assert result.notes == (f"{note} Only the first 4 of 1,500 events are listed: the rest did not fit.{GO_ON}",)
+    assert result.notes == (f"{note} Only the first 4 of 1,500 events are listed: the rest did not fit.{TO_CONTINUE}",)
     assert result.value["resume"] == {"id": "r", "after": "3-0"}
     assert [event["id"] for event in result.value["events"]] == ["0-0", "1-0", "2-0", "3-0"]
 
@@ -458,7 +458,7 @@ def test_truncated_event_is_marked_with_a_note() -> None:
         {"event": "message", "data": "whole"},
         {"event": "message", "data": "half", "truncated": True},
     ]
-    assert result.notes == (f"{ENDINGS[0][1]} Events marked as truncated were too long to be listed in full.",)
+    assert result.notes == (f"{END_NOTES[0][1]} Events marked as truncated were too long to be listed in full.",)
 
 
 def test_long_event_is_truncated_in_the_list_but_not_in_its_line() -> None:
@@ -581,7 +581,7 @@ def test_resume_contains_the_pending_runs(ended: EndReason) -> None:
     assert result.value["resume"] == {"taskRunIds": ["a", "c"], "Accept": "x"}
     assert result.value["runs"] == {"b": "succeeded"}
     assert result.notes[0] == "Run b: succeeded (completed)."
-    assert result.notes[1].endswith(GO_ON)
+    assert result.notes[1].endswith(TO_CONTINUE)
 
 
 def test_stream_closed_after_all_runs_ended_has_no_resume() -> None:

@@ -515,23 +515,40 @@ def test_terminal_status_is_kept(end: RunStatus, later: RunStatus) -> None:
     assert watch.readings == {"a": ended}
 
 
+@pytest.mark.parametrize("later", [SUCCEEDED, FAILED, CANCELED])
+def test_terminal_status_is_not_replaced_by_another_although_the_run_may_resume(later: RunStatus) -> None:
+    watch = Watch(["a"])
+    ended = Reading("a", FAILED, "failed")
+    assert watch.update(ended)
+    assert not watch.update(Reading("a", later, "later"), may_resume=True)
+    assert watch.readings == {"a": ended}
+
+
+def test_run_that_may_resume_replaces_its_terminal_status() -> None:
+    watch = Watch(["a"])
+    watch.update(Reading("a", FAILED, "failed"))
+    resumed = Reading("a", RUNNING, "in_progress")
+    assert watch.update(resumed, may_resume=True)
+    assert watch.readings == {"a": resumed}
+
+
 def test_readings_of_other_runs_are_ignored() -> None:
     watch = Watch(["a"])
     assert not watch.update(Reading("b", SUCCEEDED, "completed"))
     assert (watch.readings, watch.has_ended("b"), watch.is_done) == ({"a": None}, False, False)
 
 
-A_DONE, A_GOES_ON = Reading("a", SUCCEEDED, "completed"), Reading("a", RUNNING, "running")
-B_DONE, B_GOES_ON = Reading("b", CANCELED, "canceled"), Reading("b", QUEUED, "pending")
+A_DONE, A_RUNNING = Reading("a", SUCCEEDED, "completed"), Reading("a", RUNNING, "running")
+B_DONE, B_QUEUED = Reading("b", CANCELED, "canceled"), Reading("b", QUEUED, "pending")
 
 
 @pytest.mark.parametrize(
     ("readings", "pending", "ended", "over"),
     [
         ([], ["a", "b"], 0, {"all": False, "any": False}),
-        ([A_GOES_ON, B_GOES_ON], ["a", "b"], 0, {"all": False, "any": False}),
+        ([A_RUNNING, B_QUEUED], ["a", "b"], 0, {"all": False, "any": False}),
         ([A_DONE], ["b"], 1, {"all": False, "any": True}),
-        ([B_DONE, A_GOES_ON], ["a"], 1, {"all": False, "any": True}),
+        ([B_DONE, A_RUNNING], ["a"], 1, {"all": False, "any": True}),
         ([A_DONE, B_DONE], [], 2, {"all": True, "any": True}),
     ],
 )
@@ -840,7 +857,7 @@ B_RUN = {
     ("readings", "until", "expected_fields"),
     [
         pytest.param(
-            [B_GOES_ON, A_DONE],
+            [B_QUEUED, A_DONE],
             "all",
             {
                 "runs": [A_RUN, B_RUN],
@@ -851,7 +868,7 @@ B_RUN = {
             id="not all",
         ),
         pytest.param(
-            [B_GOES_ON, A_DONE],
+            [B_QUEUED, A_DONE],
             "any",
             {
                 "runs": [A_RUN, B_RUN],
