@@ -33,7 +33,7 @@ MAX_URL_CHARS = 65_536
 CONNECT_SECONDS = 10.0
 
 SILENCE_SECONDS = 75.0
-"""An event stream that sends nothing for so long is dead: PostHog sends a keep-alive every 20 s, Render every 25 s."""
+"""An event stream that sends nothing for so long is dead: providers send a keep-alive every 20 to 25 s."""
 
 _HEADERS = [("User-Agent", f"mcp-taskruns/{__version__}"), ("Accept-Encoding", ACCEPT_ENCODING)]
 

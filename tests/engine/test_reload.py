@@ -61,7 +61,7 @@ KEYS = {"ACME_KEY": "acme-planted-key", "NEW_KEY": "new-planted-key", "BETA_KEY"
 
 BAD = "naftiko: 1.0.0-alpha2\ninfo: a: b\n"
 WHY = "line 2, column 8: mapping values are not allowed in this context"
-KEPT = "(what was served before is served on)"
+KEPT = "(the last valid version is still served)"
 
 
 def capability(tag: str = "Acme", tool: str = "list-things", **changed: str) -> str:
@@ -398,7 +398,7 @@ async def test_a_failure_of_the_server_itself_keeps_the_old_and_the_watch_goes_o
         with monkeypatch.context() as patch:
             patch.setattr(app, "_catalog", failing)
             it.write("new.yaml", capability("New"))
-            assert await it.news() == [f"the capability files could not be read; the log says why {KEPT}"]
+            assert await it.news() == [f"the capability files could not be read; see the log {KEPT}"]
         assert "ZeroDivisionError: odd" in caplog.text
         assert it.tools == ["acme-list-things"]
         it.write("other.yaml", capability("Other"))
@@ -431,7 +431,7 @@ async def test_the_routes_of_the_rest_side_change_too(folder: Path) -> None:
     async with watched(folder, rest=True) as it:
         assert [(route.method, route.path) for route in it.gateway.catalog.routes] == [("GET", "/v1/acme")]
         it.write("acme.yaml", capability(path="/v1/other"))
-        assert await it.news() == ["Capability files have changed. the REST side alone."]
+        assert await it.news() == ["Capability files have changed. only the REST side."]
         assert [(route.method, route.path) for route in it.gateway.catalog.routes] == [("GET", "/v1/other")]
         it.write("new.yaml", capability("New"))
         assert await it.news() == ["Capability files have changed. added: new-list-things."]
