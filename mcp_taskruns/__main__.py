@@ -1,31 +1,32 @@
-"""`python -m mcp_taskruns`, and the console script."""
+"""The entry point: `python -m mcp_taskruns` and the console script."""
 
 import signal
 import sys
 from types import FrameType
 
 SERVERS = {"serve", "simulate"}
+"""Commands that run until they are stopped, so a signal is not a failure."""
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
-    signal.signal(signal.SIGINT, _leave)
-    signal.signal(signal.SIGTERM, _leave)
-    from mcp_taskruns.cli import run  # after the signals: importing takes half a second, in which some already leave
+    """Run the command line and exit with its status."""
+    signal.signal(signal.SIGINT, _exit)
+    signal.signal(signal.SIGTERM, _exit)
+    from mcp_taskruns.cli import run  # after the handlers are set: importing takes long enough to be interrupted
 
-    code = run()
+    status = run()
     _ignore_signals()
-    sys.exit(code)
+    sys.exit(status)
 
 
 def _ignore_signals() -> None:
-    """The end cannot be hastened, only disturbed."""
+    """Let the interpreter shut down without interruption."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _leave(number: int, _: FrameType | None) -> None:
-    """End the process, with its clean-up: a server without an error, other commands as the shell expects."""
+def _exit(number: int, _: FrameType | None) -> None:
+    """Exit with clean-up: with status 0 for a server, else with that of a command ended by the signal."""
     _ignore_signals()
     command = sys.argv[1] if len(sys.argv) > 1 else "serve"
     sys.exit(0 if command in SERVERS or command.startswith("-") else 128 + number)

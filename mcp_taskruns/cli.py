@@ -1,42 +1,48 @@
-"""The command line. The only module that prints."""
+"""The command line. Only this module prints."""
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import Field
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 
-from mcp_taskruns import __version__
+from mcp_taskruns import __version__, app
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
-from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, words
+from mcp_taskruns.loading.schemas import format_schema
+from mcp_taskruns.logs import configure_logging
+from mcp_taskruns.servers.mcp.wire import tool_to_wire
+from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, split_list
+from mcp_taskruns.signals import cancel_on_signal
 
 COMMANDS = {
-    "serve": "serve MCP on standard input and output, or over HTTP (the default command)",
-    "tools": "list the tools",
-    "call": "call one tool",
-    "check": "check capability files",
-    "schema": "print the JSON Schema of capability files or overlays",
-    "simulate": "run the four simulated providers on one loopback port",
-    "demo": "show the main job offline",
+    "serve": "Serve the tools over MCP (default)",
+    "tools": "List the tools",
+    "call": "Call a tool",
+    "check": "Check capability files and overlays",
+    "schema": "Print the JSON Schema of capability files or overlays",
+    "simulate": "Run simulated providers on a loopback port",
+    "demo": "Run an offline demo",
 }
 
 SIMULATOR_PORT = 9091
 
-say = partial(print, flush=True)
-
 T = TypeVar("T")
+
+echo = partial(print, flush=True)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, 1 for a failure, 2 for wrong usage."""
+    """Run the command line; return the exit status: 0, 1 for a failure, 2 for invalid usage or configuration."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in {"-h", "--help", "--version"}):
         given.insert(0, "serve")
@@ -46,74 +52,90 @@ def run(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(parsed, os.environ)
         return _RUN[command](settings, parsed)
     except (SettingsError, CapabilityError) as exc:
-        say(f"mcp-taskruns: {exc}", file=sys.stderr)
+        _echo_error(f"mcp-taskruns: {exc}")
         return 2
-    except BrokenPipeError:  # the reader of our output left, as `head` does
+    except BrokenPipeError:  # the reader of standard output exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; flags without a default here, so that variables can give one."""
+    """Return the parser of all commands. Its options have no defaults, so that environment variables can set them."""
     parser = argparse.ArgumentParser(
         prog="mcp-taskruns",
-        description="One MCP server to start, watch and cancel long-running tasks at the providers that run them.",
-        epilog=f"Each flag is also an environment variable: --read-only is {PREFIX}READ_ONLY=1.",
+        description="MCP server to start, watch and cancel long-running tasks at Render, Inngest, PostHog and Runway.",
+        epilog=f"Options can also be set as environment variables, such as {PREFIX}READ_ONLY=1 for --read-only.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mcp-taskruns {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, told in COMMANDS.items():
-        command = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".", allow_abbrev=False)
-        if name == "tools":
-            command.add_argument("--json", action="store_true", help="the tools as MCP lists them")
-        elif name == "call":
-            command.add_argument("tool", metavar="TOOL", help="a tool's name, as `mcp-taskruns tools` lists it")
-            command.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="its arguments, an object")
-        elif name == "check":
-            command.add_argument("files", metavar="FILE", nargs="*", help="files or folders; none: those served")
-            command.add_argument("--json", action="store_true", help="the findings as JSON")
-            command.add_argument("--env", action="store_true", help="say which variables are not set, too")
-        elif name == "schema":
-            command.add_argument("schema", choices=("capability", "overlay"), help="the kind of file")
-        elif name == "simulate":
-            command.add_argument("--port", type=int, default=SIMULATOR_PORT, help=f"default: {SIMULATOR_PORT}; 0: any")
-        _add_options(command, name)
+    for name, description in COMMANDS.items():
+        command = commands.add_parser(name, help=description, description=f"{description}.", allow_abbrev=False)
+        _add_arguments(command, name)
+        for option in options():
+            if name in option.metadata["commands"]:
+                _add_option(command, option)
     return parser
 
 
-def _add_options(command: argparse.ArgumentParser, name: str) -> None:
-    for option in options():
-        if name not in option.metadata["commands"] or (name == "simulate" and option.name == "port"):
-            continue
-        told = option.metadata["help"]
-        keywords: dict[str, Any] = {"dest": option.name, "default": None}
-        match option.default:
-            case bool():
-                keywords |= {"action": "store_true", "help": told}
-            case tuple():
-                keywords |= {"action": "extend", "type": words, "metavar": "A[,B]", "help": told}
-            case default:
-                shown = f" (default: {default})" if default != "" else ""
-                choices = option.metadata["choices"] or None
-                metavar = None if choices else option.name.upper()
-                keywords |= {"type": type(default), "choices": choices, "metavar": metavar, "help": told + shown}
-        command.add_argument(flag_of(option), **keywords)
+def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments that only one command has."""
+    if name == "tools":
+        command.add_argument("--json", action="store_true", help="Print the tools as MCP lists them")
+    elif name == "call":
+        command.add_argument("tool", metavar="TOOL", help="Name of the tool; `mcp-taskruns tools` lists them")
+        command.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="Arguments as a JSON object")
+    elif name == "check":
+        command.add_argument(
+            "files", metavar="PATH", nargs="*", help="Files or folders to check (default: the files that are served)"
+        )
+        command.add_argument("--json", action="store_true", help="Print the findings as JSON")
+        command.add_argument("--env", action="store_true", help="Also report environment variables that are not set")
+    elif name == "schema":
+        command.add_argument("schema", choices=("capability", "overlay"), help="Kind of file")
+    elif name == "simulate":
+        command.add_argument(
+            "--port",
+            type=int,
+            metavar="PORT",
+            default=SIMULATOR_PORT,
+            help=f"Port to listen on; 0 selects a free port (default: {SIMULATOR_PORT})",
+        )
+
+
+def _add_option(command: argparse.ArgumentParser, option: Field[Any]) -> None:
+    description = option.metadata["help"]
+    keywords: dict[str, Any] = {"dest": option.name, "default": None, "help": description}
+    match option.default:
+        case bool():
+            keywords |= {"action": "store_true"}
+        case tuple():
+            keywords |= {"action": "extend", "type": split_list, "metavar": "A[,B]"}
+        case default:
+            choices = option.metadata["choices"] or None
+            keywords |= {"type": type(default), "choices": choices}
+            keywords |= {} if choices else {"metavar": option.name.upper()}
+            keywords |= {"help": f"{description} (default: {default})"} if default != "" else {}
+    command.add_argument(flag_of(option), **keywords)
 
 
 def _serve(settings: Settings, _: dict[str, Any]) -> int:
-    from mcp_taskruns.app import serve
-
-    if settings.transport == "stdio" and (sys.stdin is None or sys.stdout is None):
-        raise SettingsError("there is no standard input or no standard output to serve on")
-    if settings.transport == "stdio" and sys.stdin.isatty():
-        say("An MCP server speaks with a client, not a person: see `mcp-taskruns demo`. Ctrl-C stops.", file=sys.stderr)
-    _run_async(serve, settings, partial(say, file=sys.stderr))
+    if settings.transport == "stdio":
+        if sys.stdin is None or sys.stdout is None:
+            raise SettingsError("--transport stdio needs standard input and output, and one of them is closed")
+        if sys.stdin.isatty():
+            hint = "try `mcp-taskruns demo`, or press Ctrl-C to stop"
+            _echo_error(f"Waiting for an MCP client on standard input; {hint}.")
+    _run_async(app.serve, settings, _echo_error)
     return 0
 
 
+def _echo_error(line: str) -> None:
+    echo(line, file=sys.stderr)
+
+
 def _run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Run on an event loop; of a group of one error, that error."""
+    """Run a function on an event loop; raise the error of an exception group that has only one."""
     try:
         return anyio.run(function, *arguments)
     except BaseExceptionGroup as group:
@@ -124,34 +146,18 @@ def _run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 
 
 def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
-    from mcp_taskruns.app import build_gateway, not_served
-
-    gateway = build_gateway(settings, lambda problem: say(not_served(problem), file=sys.stderr))
-    tools = list(gateway.tools.values())
+    tools = list(app.build_gateway(settings, _echo_error).tools.values())
     if parsed["json"]:
-        from mcp_taskruns.servers.mcp.server import list_tool
-
-        say(json.dumps({"tools": [list_tool(tool) for tool in tools]}, indent=2, ensure_ascii=False))
+        echo(json.dumps({"tools": [tool_to_wire(tool) for tool in tools]}, indent=2, ensure_ascii=False))
         return 0
     width = max((len(tool.name) for tool in tools), default=0)
     for tool in tools:
-        say(f"{tool.name:<{width}}  {_hint_words(tool):<11}  {tool.title}")
-    say(_count(tools), file=sys.stderr)
+        echo(f"{tool.name:<{width}}  {_describe_hints(tool):<11}  {tool.title}")
+    _echo_error(f"{len(tools)} tool" if len(tools) == 1 else f"{len(tools)} tools")
     return 0
 
 
-def _schema(_: Settings, parsed: dict[str, Any]) -> int:
-    from mcp_taskruns.loading.schemas import format_schema
-
-    sys.stdout.write(format_schema(parsed["schema"]))
-    return 0
-
-
-def _count(tools: Sequence[Tool]) -> str:
-    return f"{len(tools)} tool" if len(tools) == 1 else f"{len(tools)} tools"
-
-
-def _hint_words(tool: Tool) -> str:
+def _describe_hints(tool: Tool) -> str:
     return "read-only" if tool.hints.read_only else "destructive" if tool.hints.destructive else "writes"
 
 
@@ -159,95 +165,93 @@ def _call(settings: Settings, parsed: dict[str, Any]) -> int:
     try:
         arguments = json.loads(parsed["arguments"])
     except (ValueError, RecursionError) as exc:
-        raise SettingsError(f"the arguments are not JSON: {exc}") from exc
+        raise SettingsError(f"the arguments are not valid JSON: {exc}") from exc
     if not isinstance(arguments, dict):
         raise SettingsError("the arguments must be a JSON object, such as '{\"limit\": 5}'")
     return _run_async(_call_tool, settings, parsed["tool"], arguments)
 
 
 async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -> int:
-    from mcp_taskruns.app import build_gateway, configure_logging, not_served, simulated
-
-    async def report(progress: Progress) -> None:
-        share = f"{progress.progress / progress.total:4.0%}  " if progress.total else ""
-        say(share + progress.message, file=sys.stderr)
-
-    async with simulated(settings) as effective:
-        gateway = build_gateway(effective, lambda problem: say(not_served(problem), file=sys.stderr))
-        configure_logging(effective, gateway.redactor)
+    async with app.simulate_if_requested(settings) as effective:
+        gateway = app.build_gateway(effective, _echo_error)
+        configure_logging(effective.log_level, gateway.redactor)
         try:
-            outcome = await gateway.call(name, arguments, report)
+            result = await gateway.call(name, arguments, _print_progress)
         except UnknownTool:
-            from difflib import get_close_matches  # for this alone
-
             close = get_close_matches(name, gateway.tools, 1)
-            advice = f"did you mean {close[0]}?" if close else "`mcp-taskruns tools` lists them"
-            raise SettingsError(f"there is no tool {name!r} among those chosen; {advice}") from None
+            hint = f"did you mean {close[0]}?" if close else "run `mcp-taskruns tools` to list them"
+            raise SettingsError(f"there is no tool {name!r}; {hint}") from None
         except CallError as exc:
-            say(gateway.redactor.redact_text(f"{exc.to_line()}\n{dump(exc.to_json())}"), file=sys.stderr)
+            _echo_error(gateway.redactor.redact_text(f"{exc.to_line()}\n{dump(exc.to_json())}"))
             return 1
         finally:
             await gateway.aclose()
-    _print_result(outcome)
+    _print_result(result)
     return 0
 
 
-def _print_result(outcome: CallResult) -> None:
-    for note in outcome.notes:
-        say(note, file=sys.stderr)
-    if outcome.data is not None and sys.stdout.isatty():
-        say(f"{len(outcome.data):,} bytes of {outcome.media_type}: send them to a file with >", file=sys.stderr)
-    elif outcome.data is not None:
-        sys.stdout.buffer.write(outcome.data)
+async def _print_progress(progress: Progress) -> None:
+    fraction = f"{progress.progress / progress.total:4.0%}  " if progress.total else ""
+    _echo_error(fraction + progress.message)
+
+
+def _print_result(result: CallResult) -> None:
+    for note in result.notes:
+        _echo_error(note)
+    if result.data is not None and sys.stdout.isatty():
+        _echo_error(f"The result is {len(result.data):,} bytes of {result.media_type}; redirect it to a file with >")
+    elif result.data is not None:
+        sys.stdout.buffer.write(result.data)
         sys.stdout.buffer.flush()
     else:
-        say(outcome.text)
+        echo(result.text)
 
 
 def _check(settings: Settings, parsed: dict[str, Any]) -> int:
-    from mcp_taskruns.loading.check import check_files  # a server has no use for it
+    from mcp_taskruns.loading.check import check_files  # the checks and jsonschema, which no other command needs
 
     variables = [name for name, value in settings.environment.items() if value]
-    checked = check_files(
+    result = check_files(
         parsed["files"] or settings.capabilities,
         overlays=not settings.no_overlays,
         names=settings.tool_names,
         environment=variables if parsed["env"] else None,
     )
     if parsed["json"]:
-        say(json.dumps(checked.to_json(), indent=2, ensure_ascii=False))
+        echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
-        for report in checked.findings:
-            say(report.to_line())
-        say(checked.summary())
-    return int(bool(checked.findings if settings.strict else checked.count("error")))
+        for finding in result.findings:
+            echo(finding.to_line())
+        echo(result.summary())
+    return int(bool(result.findings if settings.strict else result.count("error")))
+
+
+def _schema(_: Settings, parsed: dict[str, Any]) -> int:
+    sys.stdout.write(format_schema(parsed["schema"]))
+    return 0
 
 
 def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:
-    async def simulate() -> None:
-        from mcp_taskruns.app import until_signalled
-        from mcp_taskruns.simulator.app import Simulator
-        from mcp_taskruns.simulator.server import serve
-
-        simulator = Simulator(speed=settings.speed)
-        with until_signalled():
-            async with serve(simulator, port=parsed["port"]) as origin:
-                for name, value in simulator.environment(origin).items():
-                    say(f"export {name}={value}")
-                say("Simulated providers are running (Ctrl-C stops).", file=sys.stderr)
-                await anyio.sleep_forever()
-
     try:
-        _run_async(simulate)
+        _run_async(_run_simulator, settings.speed, parsed["port"])
     except OSError as exc:
         raise SettingsError(f"cannot listen on port {parsed['port']}: {exc.strerror or exc}") from exc
     return 0
 
 
-def _demo(_: Settings, __: dict[str, Any]) -> int:
-    from mcp_taskruns.demo import show
+async def _run_simulator(speed: float, port: int) -> None:
+    with cancel_on_signal():
+        async with app.run_simulator(speed, port) as (_, environment):
+            for name, value in environment.items():
+                echo(f"export {name}={value}")
+            _echo_error("Simulated providers are running (press Ctrl-C to stop).")
+            await anyio.sleep_forever()
 
-    return _run_async(show, say)
+
+def _demo(_: Settings, __: dict[str, Any]) -> int:
+    from mcp_taskruns.demo import show  # an MCP client, which no other command needs
+
+    return _run_async(show, echo)
 
 
 _RUN = {

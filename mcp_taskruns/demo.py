@@ -21,7 +21,7 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.exceptions import MCPError
 
 from mcp_taskruns import __version__
-from mcp_taskruns.app import until_signalled
+from mcp_taskruns.signals import cancel_on_signal
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
 
@@ -300,7 +300,7 @@ async def show(write: Print) -> int:
     screen.line(f"   $ python {' '.join(ARGUMENTS)}", "dim")
     code = INTERRUPTED
     try:
-        with until_signalled(), anyio.fail_after(DEMO_SECONDS):
+        with cancel_on_signal(), anyio.fail_after(DEMO_SECONDS):
             code = await run_demo(screen)
     except* (MCPError, OSError, TimeoutError) as group:
         code = 1

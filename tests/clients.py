@@ -13,15 +13,15 @@ from mcp.client import Client, ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from starlette.types import ASGIApp
 
-from mcp_taskruns.app import build_http_app
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import load_tools
+from mcp_taskruns.servers.mcp.http import build_http_app
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import Settings, read_settings
 
-Door = Literal["memory", "stdio", "http"]
+Transport = Literal["memory", "stdio", "http"]
 Era = Literal["legacy", "auto"]
 """The SDK's names for the protocol versions: 2025-11-25 with a handshake; a probe that detects 2026-07-28."""
 
@@ -43,7 +43,7 @@ def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
 
 @asynccontextmanager
 async def open_client(
-    door: Door,
+    transport: Transport,
     era: Era,
     environment: Mapping[str, str],
     errors: TextIO = sys.stderr,
@@ -51,11 +51,11 @@ async def open_client(
     command: Sequence[str] = ("-m", "mcp_taskruns"),
 ) -> AsyncIterator[Client]:
     """Connect a client. For stdio, `command` starts the server process, whose log is written to `errors`."""
-    if door == "memory":
+    if transport == "memory":
         server = build_server(open_gateway(environment))
         async with Client(server, mode=era, extensions=extensions) as client:
             yield client
-    elif door == "stdio":
+    elif transport == "stdio":
         process = StdioServerParameters(command=sys.executable, args=list(command), env=dict(environment))
         async with Client(stdio_client(process, errlog=errors), mode=era, extensions=extensions) as client:
             yield client
@@ -66,7 +66,7 @@ async def open_client(
 
 
 class _Server(uvicorn.Server):
-    """A server that stops at once. uvicorn's own checks ten times a second whether to stop."""
+    """A server that stops immediately. uvicorn's own checks ten times a second whether to stop."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(

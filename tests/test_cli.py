@@ -1,4 +1,4 @@
-"""The command line: what it prints where, and its exit codes."""
+"""The command line: output and exit statuses."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def mcp_taskruns(*arguments: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
-def test_tools_are_a_table(capsys: Captured) -> None:
+def test_tools_prints_a_table(capsys: Captured) -> None:
     assert run(["tools"]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 35
@@ -41,27 +41,27 @@ def test_tools_are_a_table(capsys: Captured) -> None:
     assert err == "35 tools\n"
 
 
-def test_tools_as_json_are_what_mcp_lists(capsys: Captured) -> None:
+def test_tools_json_is_the_list_of_mcp(capsys: Captured) -> None:
     assert run(["tools", "--json", "--only", "runway,render", "--read-only"]) == 0
     tools = json.loads(capsys.readouterr().out)["tools"]
     assert {tool["name"].partition("-")[0] for tool in tools} == {"render", "runway"}
     assert all(tool["annotations"]["readOnlyHint"] for tool in tools)
 
 
-def test_spec_names_are_those_of_the_files(capsys: Captured) -> None:
+def test_tools_with_names_of_the_files(capsys: Captured) -> None:
     assert run(["tools", "--tool-names", "spec"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert "api-managing-task-runs-each" in names
     assert {"render-list-task-runs", "posthog-list-task-runs"} <= set(names)
 
 
-def test_a_call_prints_the_result_and_nothing_else_on_standard_output() -> None:
+def test_call_prints_only_the_result_to_stdout() -> None:
     done = mcp_taskruns("call", "render-retrieve-task", '{"taskId": "tsk-d5im0000000000000001"}', "--simulate")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["name"] == "square"
 
 
-def test_a_call_prints_progress_and_notes_on_standard_error() -> None:
+def test_call_prints_progress_and_notes_to_stderr() -> None:
     arguments = '{"taskRunIds": ["trn-d5im0000000000000001"]}'
     done = mcp_taskruns("call", "render-stream-realtime-events-sse", arguments, "--simulate", "--speed", "10")
     assert done.returncode == 0
@@ -74,14 +74,14 @@ def test_a_call_prints_progress_and_notes_on_standard_error() -> None:
 
 
 @pytest.mark.parametrize(("flags", "token"), [([], r"\[redacted\]"), (["--reveal-secrets"], r"[\w-]+\.[\w-]+\.[\w-]+")])
-def test_a_call_shows_a_token_to_who_asks_for_secrets_alone(flags: list[str], token: str) -> None:
+def test_call_redacts_secrets_unless_reveal_secrets_is_set(flags: list[str], token: str) -> None:
     run = '{"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}'
     done = mcp_taskruns("call", "posthog-get-sandbox-connection-token", run, "--simulate", *flags)
     assert done.returncode == 0
     assert re.fullmatch(token, json.loads(done.stdout)["token"])
 
 
-def test_a_call_writes_binary_content_as_it_is() -> None:
+def test_call_writes_binary_content_unchanged() -> None:
     ids = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     run_json = mcp_taskruns("call", "posthog-retrieve-task-run", json.dumps(ids), "--simulate").stdout
     path = next(a["storage_path"] for a in json.loads(run_json)["artifacts"] if a["name"].endswith(".png"))
@@ -96,14 +96,14 @@ def test_a_call_writes_binary_content_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "status", "message"),
     [
         (["call", "render-list-tasks"], 1, "Set RENDER_API_KEY in the server's environment"),
         (["call", "render-retrieve-task", "{}"], 1, "taskId: is required"),
-        (["call", "nope"], 2, "there is no tool 'nope' among those chosen; `mcp-taskruns tools` lists them"),
+        (["call", "nope"], 2, "there is no tool 'nope'; run `mcp-taskruns tools` to list them"),
         (["call", "render-list-task"], 2, "did you mean render-list-tasks?"),
         (["tools", "--exclude-tools", "nope"], 2, "--exclude-tools: no tool matches 'nope'"),
-        (["call", "render-list-tasks", "{"], 2, "the arguments are not JSON"),
+        (["call", "render-list-tasks", "{"], 2, "the arguments are not valid JSON"),
         (["call", "render-list-tasks", "[]"], 2, "must be a JSON object"),
         (["tools", "--only", "nope"], 2, "no provider has the prefix nope"),
         (["tools", "--capabilities", "/nowhere"], 2, "/nowhere: no such file or folder"),
@@ -111,35 +111,33 @@ def test_a_call_writes_binary_content_as_it_is() -> None:
         (["serve", "--transport", "http", "--host", "0.0.0.0"], 2, "MCP_TASKRUNS_TOKENS"),
     ],
 )
-def test_what_goes_wrong_is_told_on_standard_error(
-    arguments: list[str], code: int, told: str, capsys: Captured
-) -> None:
-    assert run(arguments) == code
+def test_errors_are_printed_to_stderr(arguments: list[str], status: int, message: str, capsys: Captured) -> None:
+    assert run(arguments) == status
     out, err = capsys.readouterr()
     assert out == ""
-    assert told in err
+    assert message in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("arguments", [["--nope"], ["nope"], ["tools", "--port", "1"], ["serve", "--transport", "x"]])
-def test_wrong_usage_is_refused_with_code_2(arguments: list[str]) -> None:
+def test_invalid_usage_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run(arguments)
     assert caught.value.code == 2
 
 
-def test_a_setting_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+def test_unknown_variable_is_rejected(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setenv("MCP_TASKRUNS_READONLY", "1")
     assert run(["tools"]) == 2
-    assert "MCP_TASKRUNS_READONLY: there is no such setting" in capsys.readouterr().err
+    assert "MCP_TASKRUNS_READONLY: unknown variable" in capsys.readouterr().err
 
 
-def test_lists_may_hold_blanks(capsys: Captured) -> None:
+def test_list_options_may_contain_spaces(capsys: Captured) -> None:
     assert run(["tools", "--exclude-tools", "render-*, *-cancel-*"]) == 0
     assert not re.search("render|cancel", capsys.readouterr().out)
 
 
-def test_spec_names_are_also_those_in_descriptions(capsys: Captured) -> None:
+def test_names_of_the_files_are_used_in_descriptions(capsys: Captured) -> None:
     assert run(["tools", "--json", "--tool-names", "spec"]) == 0
     tools = json.loads(capsys.readouterr().out)["tools"]
     names = {tool["name"] for tool in tools}
@@ -147,24 +145,24 @@ def test_spec_names_are_also_those_in_descriptions(capsys: Captured) -> None:
     assert mentioned <= names
 
 
-def test_the_version_is_told(capsys: Captured) -> None:
+def test_version(capsys: Captured) -> None:
     with pytest.raises(SystemExit):
         run(["--version"])
     assert capsys.readouterr().out == "mcp-taskruns 0.1.0\n"
 
 
-def test_help_knows_each_command_and_flag(capsys: Captured) -> None:
+def test_help_lists_each_option_of_a_command(capsys: Captured) -> None:
     for command in COMMANDS:
         with pytest.raises(SystemExit):
             build_parser().parse_args([command, "--help"])
-        told = capsys.readouterr().out
+        out = capsys.readouterr().out
         for option in options():
             if command in option.metadata["commands"]:
-                assert flag_of(option) in told
+                assert flag_of(option) in out
 
 
 @pytest.mark.parametrize("name", ["no_rate_limits", "reveal_secrets"])
-def test_what_only_calls_need_is_no_flag_of_a_command_that_calls_nobody(name: str) -> None:
+def test_options_of_calls_are_rejected_by_other_commands(name: str) -> None:
     parser = build_parser()
     flag = f"--{name.replace('_', '-')}"
     for command in (["serve"], ["call", "render-list-tasks"]):
@@ -174,7 +172,7 @@ def test_what_only_calls_need_is_no_flag_of_a_command_that_calls_nobody(name: st
             parser.parse_args([*command, flag])
 
 
-def test_output_to_a_reader_that_leaves_is_no_error() -> None:
+def test_closed_output_pipe_is_not_an_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m mcp_taskruns tools --json | head -1",
         shell=True,
@@ -187,7 +185,7 @@ def test_output_to_a_reader_that_leaves_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
-def test_the_simulators_print_their_environment_and_end_on_a_signal(number: signal.Signals) -> None:
+def test_simulate_prints_the_environment_and_exits_on_a_signal(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "mcp_taskruns", "simulate", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         try:
@@ -204,7 +202,7 @@ def test_the_simulators_print_their_environment_and_end_on_a_signal(number: sign
     assert {"RENDER_BASE_URL", "INNGEST_BASE_URL", "POSTHOG_BASE_URL", "RUNWAY_BASE_URL"} <= set(names)
 
 
-def test_simulated_providers_need_a_free_port(capsys: Captured) -> None:
+def test_simulate_fails_if_the_port_is_in_use(capsys: Captured) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -225,12 +223,12 @@ capability:
 """
 
 BAD = "naftiko: 1.0.0-alpha2\ninfo: a: b\n"
-WHY = "bad.yaml: line 2, column 8: mapping values are not allowed in this context"
-TOLD = f"{WHY} (this file is not served; `mcp-taskruns check` says where it is wrong)"
+REASON = "bad.yaml: line 2, column 8: mapping values are not allowed in this context"
+NOT_SERVED = f"{REASON} (this file is not served; run `mcp-taskruns check` for details)"
 
 
 def folder_of(folder: Path, **texts: str) -> str:
-    """A folder of capability files of these names."""
+    """Write capability files with these names to a folder."""
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text)
     return str(folder)
@@ -238,12 +236,12 @@ def folder_of(folder: Path, **texts: str) -> str:
 
 @contextmanager
 def things() -> Iterator[tuple[str, list[str]]]:
-    """A provider on a loopback port: its address, and the paths that it was asked for."""
-    asked: list[str] = []
+    """Run a provider on a loopback port; yield its base URI and the paths that were requested."""
+    requested: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", "14")
@@ -251,87 +249,81 @@ def things() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(b'{"is": "here"}')
 
         def log_message(self, *_: object) -> None:
-            """Tests print nothing."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
+            yield f"http://127.0.0.1:{server.server_port}", requested
         finally:
             server.shutdown()
             thread.join()
 
 
-def test_tools_of_good_files_are_listed_beside_a_bad_one_that_is_told_in_one_line(
-    tmp_path: Path, capsys: Captured
-) -> None:
+def test_tools_lists_valid_files_and_reports_an_invalid_one(tmp_path: Path, capsys: Captured) -> None:
     folder = folder_of(tmp_path, good=GOOD, bad=BAD)
     assert run(["tools", "--capabilities", folder]) == 0
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == ["good-read-thing"]
-    assert err == f"{TOLD}\n1 tool\n"
+    assert err == f"{NOT_SERVED}\n1 tool\n"
 
 
-def test_a_tool_of_a_good_file_is_called_beside_a_bad_one_that_is_told_in_one_line(
-    tmp_path: Path, capsys: Captured
-) -> None:
+def test_call_works_with_valid_files_and_reports_an_invalid_one(tmp_path: Path, capsys: Captured) -> None:
     folder = folder_of(tmp_path, good=GOOD, bad=BAD)
-    with things() as (url, asked):
+    with things() as (url, requested):
         call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder, "--base-uri", f"goods={url}"]
         assert run(call) == 0
-    assert capsys.readouterr() == ('{"is":"here"}\n', f"{TOLD}\n")
-    assert asked == ["/things/7"]
+    assert capsys.readouterr() == ('{"is":"here"}\n', f"{NOT_SERVED}\n")
+    assert requested == ["/things/7"]
 
 
-def test_serve_goes_on_without_a_bad_file_and_tells_it_in_one_line(tmp_path: Path) -> None:
+def test_serve_reports_an_invalid_file_and_continues(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, good=GOOD, bad=BAD)
-    # Its input ends at once, and so does the server.
+    # The input ends immediately, and so does the server.
     done = mcp_taskruns("serve", "--capabilities", folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{TOLD}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{NOT_SERVED}\n")
 
 
-@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda words: words[0])
-@pytest.mark.parametrize("strictly", ["a flag", "a variable"])
-def test_with_strict_a_bad_file_ends_the_start_with_code_2(
-    tmp_path: Path, command: list[str], strictly: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("source", ["flag", "variable"])
+def test_strict_exits_with_2_for_an_invalid_file(
+    tmp_path: Path, command: list[str], source: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [*command, "--capabilities", folder_of(tmp_path, good=GOOD, bad=BAD)]
-    if strictly == "a flag":
+    if source == "flag":
         given.append("--strict")
     else:
         monkeypatch.setenv("MCP_TASKRUNS_STRICT", "1")
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert run(given) == 2
-    assert capsys.readouterr() == ("", f"mcp-taskruns: {WHY}\n")
+    assert capsys.readouterr() == ("", f"mcp-taskruns: {REASON}\n")
 
 
-def test_with_strict_good_files_are_served(tmp_path: Path, capsys: Captured) -> None:
+def test_strict_accepts_valid_files(tmp_path: Path, capsys: Captured) -> None:
     assert run(["tools", "--strict", "--capabilities", folder_of(tmp_path, good=GOOD)]) == 0
     assert capsys.readouterr().err == "1 tool\n"
 
 
-@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda words: words[0])
-def test_bad_files_alone_end_the_start_with_code_2(
+@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda command: command[0])
+def test_only_invalid_files_exit_with_2(
     tmp_path: Path, command: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert run([*command, "--capabilities", folder_of(tmp_path, bad=BAD, worse="- a\n")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"mcp-taskruns: {WHY}\n")
+    assert err.startswith(f"mcp-taskruns: {REASON}\n")
     assert "Traceback" not in err
 
 
-def test_of_bad_files_alone_their_problem_is_told_and_not_that_nothing_is_there(
-    tmp_path: Path, capsys: Captured
-) -> None:
+def test_only_invalid_files_are_reported_before_filters_that_match_nothing(tmp_path: Path, capsys: Captured) -> None:
     flags = ["--only", "good", "--base-uri", "goods=https://a.example", "--tools", "good-*"]
     assert run(["tools", *flags, "--capabilities", folder_of(tmp_path, bad=BAD)]) == 2
-    assert capsys.readouterr().err.startswith(f"mcp-taskruns: {WHY}\n")
+    assert capsys.readouterr().err.startswith(f"mcp-taskruns: {REASON}\n")
 
 
-def test_a_problem_of_a_file_is_told_in_one_line_whatever_it_is(tmp_path: Path, capsys: Captured) -> None:
+def test_each_invalid_file_is_reported_in_one_line(tmp_path: Path, capsys: Captured) -> None:
     texts = {
         "a": "",
         "b": "- a\n",
@@ -345,38 +337,38 @@ def test_a_problem_of_a_file_is_told_in_one_line_whatever_it_is(tmp_path: Path, 
     assert [line.partition(":")[0] for line in lines] == ["a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "1 tool"]
 
 
-@pytest.mark.parametrize("how", ["--base-uri", "MCP_TASKRUNS_BASE_URI", "GOOD_BASE_URL", "an env file"])
-def test_the_address_that_a_file_leaves_open_is_given_by_a_flag_or_a_variable(
-    how: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("source", ["--base-uri", "MCP_TASKRUNS_BASE_URI", "GOOD_BASE_URL", "env file"])
+def test_missing_base_uri_can_be_set_by_flag_or_variable(
+    source: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = ["call", "good-read-thing", '{"id": "a b"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
-    with things() as (url, asked):
-        if how == "--base-uri":
-            call += [how, f"goods={url}/v2/"]
-        elif how == "MCP_TASKRUNS_BASE_URI":
-            monkeypatch.setenv(how, f"goods={url}/v2/")
-        elif how == "GOOD_BASE_URL":
-            monkeypatch.setenv(how, f"{url}/v2/")
+    with things() as (url, requested):
+        if source == "--base-uri":
+            call += [source, f"goods={url}/v2/"]
+        elif source == "MCP_TASKRUNS_BASE_URI":
+            monkeypatch.setenv(source, f"goods={url}/v2/")
+        elif source == "GOOD_BASE_URL":
+            monkeypatch.setenv(source, f"{url}/v2/")
         else:
             (tmp_path / "keys.env").write_text(f"GOOD_BASE_URL={url}/v2/\n")
             call += ["--env-file", str(tmp_path / "keys.env")]
         assert run(call) == 0
     assert capsys.readouterr() == ('{"is":"here"}\n', "")
-    assert asked == ["/v2/things/a%20b"]
+    assert requested == ["/v2/things/a%20b"]
 
 
-def test_an_address_that_is_given_wins_over_the_variable_of_the_provider(
+def test_base_uri_option_takes_precedence_over_the_variable_of_the_provider(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
-    with things() as (url, asked):
+    with things() as (url, requested):
         monkeypatch.setenv("GOOD_BASE_URL", "http://127.0.0.1:9/elsewhere")
         assert run([*call, "--base-uri", f"goods={url}"]) == 0
-    assert asked == ["/things/7"]
+    assert requested == ["/things/7"]
     assert capsys.readouterr().err == ""
 
 
-def test_a_call_without_an_address_says_how_to_give_one(tmp_path: Path, capsys: Captured) -> None:
+def test_call_without_a_base_uri_suggests_how_to_set_it(tmp_path: Path, capsys: Captured) -> None:
     call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
     assert run(call) == 1
     out, err = capsys.readouterr()
@@ -386,8 +378,8 @@ def test_a_call_without_an_address_says_how_to_give_one(tmp_path: Path, capsys: 
     assert json.loads(err.splitlines()[-1])["kind"] == "config"
 
 
-@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda words: words[0])
-def test_the_address_of_a_namespace_that_no_file_consumes_ends_the_start(
+@pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda command: command[0])
+def test_base_uri_of_an_unknown_namespace_exits_with_2(
     tmp_path: Path, command: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
@@ -399,22 +391,22 @@ def test_the_address_of_a_namespace_that_no_file_consumes_ends_the_start(
     )
 
 
-def test_a_wrong_address_ends_the_start(capsys: Captured) -> None:
+def test_invalid_base_uri_exits_with_2(capsys: Captured) -> None:
     assert run(["tools", "--base-uri", "render=api.render.com"]) == 2
     assert capsys.readouterr().err == (
         "mcp-taskruns: --base-uri: 'render=api.render.com' is not NAMESPACE=URL, such as acme=https://api.acme.example\n"
     )
 
 
-def test_with_simulate_no_call_of_another_file_leaves_the_machine(tmp_path: Path, capsys: Captured) -> None:
-    with things() as (url, asked):
+def test_simulate_does_not_call_providers_without_a_simulator(tmp_path: Path, capsys: Captured) -> None:
+    with things() as (url, requested):
         call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder_of(tmp_path, good=GOOD)]
         assert run([*call, "--base-uri", f"goods={url}", "--simulate"]) == 1
-    assert asked == []
-    assert "there is no simulated good: this server runs with --simulate" in capsys.readouterr().err
+    assert requested == []
+    assert "there is no simulated good, and this server runs with --simulate" in capsys.readouterr().err
 
 
-def test_check_takes_its_strictness_from_a_variable_too(
+def test_check_strict_can_be_set_by_a_variable(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = folder_of(tmp_path, good=GOOD)

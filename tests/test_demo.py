@@ -19,8 +19,8 @@ from tests.timing import PATIENCE, TEST_TIMEOUT
 
 # Runs the demo after the given statements, which select steps or cause a failure.
 MODIFIED_DEMO = (
-    "import anyio; from mcp_taskruns import demo; from mcp_taskruns.cli import say; {}; "
-    "raise SystemExit(anyio.run(demo.show, say))"
+    "import anyio; from mcp_taskruns import demo; from mcp_taskruns.cli import echo; {}; "
+    "raise SystemExit(anyio.run(demo.show, echo))"
 )
 
 

@@ -17,7 +17,7 @@ from mcp.types import CallToolResult, TextContent
 from mcp_taskruns.engine import retries
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
-from tests.clients import Door, Era, open_client
+from tests.clients import Era, Transport, open_client
 from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -147,7 +147,7 @@ STEPS = [
     ),
 ]
 
-DOORS: list[tuple[Door, Era]] = [
+TRANSPORTS: list[tuple[Transport, Era]] = [
     ("memory", "legacy"),
     ("memory", "auto"),
     ("stdio", "legacy"),
@@ -171,10 +171,12 @@ def text_of(result: CallToolResult) -> str:
     return block.text
 
 
-@pytest.mark.parametrize(("door", "era"), DOORS)
-async def test_every_tool_returns_the_response_of_its_provider(door: Door, era: Era, simulated: dict[str, str]) -> None:
+@pytest.mark.parametrize(("transport", "era"), TRANSPORTS)
+async def test_every_tool_returns_the_response_of_its_provider(
+    transport: Transport, era: Era, simulated: dict[str, str]
+) -> None:
     with anyio.fail_after(PATIENCE):
-        async with open_client(door, era, simulated) as client:
+        async with open_client(transport, era, simulated) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
             assert set(listed) == {step.tool for step in STEPS}
             results: dict[str, Any] = {}
@@ -233,19 +235,21 @@ COMMAND_WITHOUT_BACKOFF = (
 
 
 async def errors_and_log(
-    environment: dict[str, str], door: Door, command: Sequence[str] = USUAL_COMMAND
+    environment: dict[str, str], transport: Transport, command: Sequence[str] = USUAL_COMMAND
 ) -> tuple[dict[str, str], str]:
     with tempfile.TemporaryFile("w+") as errors, anyio.fail_after(PATIENCE):
-        async with open_client(door, "legacy", environment, errors, command=command) as client:
+        async with open_client(transport, "legacy", environment, errors, command=command) as client:
             texts = await call_all(client)
         errors.seek(0)
         return texts, errors.read()
 
 
-@pytest.mark.parametrize("door", ["stdio", "http"])
-async def test_invalid_credential_is_an_auth_error_and_never_shown(door: Door, simulated: dict[str, str]) -> None:
-    texts, log = await errors_and_log(simulated | PLANTED, door)
-    assert (log == "") == (door == "http")  # over HTTP the server is in this process, without a log of its own
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_invalid_credential_is_an_auth_error_and_never_shown(
+    transport: Transport, simulated: dict[str, str]
+) -> None:
+    texts, log = await errors_and_log(simulated | PLANTED, transport)
+    assert (log == "") == (transport == "http")  # over HTTP the server is in this process, without a log of its own
     for tool, text in texts.items():
         assert re.search(r"answered 40[13]", text), f"{tool}: {text}"
         assert '"kind":"auth"' in text
@@ -253,22 +257,22 @@ async def test_invalid_credential_is_an_auth_error_and_never_shown(door: Door, s
     assert planted_in(json.dumps(texts) + log) == []
 
 
-@pytest.mark.parametrize("door", ["stdio", "http"])
-async def test_missing_credential_names_its_variable(door: Door, simulated: dict[str, str]) -> None:
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_missing_credential_names_its_variable(transport: Transport, simulated: dict[str, str]) -> None:
     addresses = {name: value for name, value in simulated.items() if name.endswith("_BASE_URL")}
-    texts, _ = await errors_and_log(addresses | {"POSTHOG_PROJECT_ID": "1"}, door)
+    texts, _ = await errors_and_log(addresses | {"POSTHOG_PROJECT_ID": "1"}, transport)
     for tool, text in texts.items():
         names = {name for name in PLANTED if name.startswith(VARIABLES[tool.partition("-")[0]])}
         assert any(f"{name}" in text for name in names), f"{tool}: {text}"
         assert "environment" in text
 
 
-@pytest.mark.parametrize("door", ["stdio", "http"])
-async def test_unreachable_provider_is_a_retryable_error(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_unreachable_provider_is_a_retryable_error(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "backoff", lambda *_: 0.0)
     unused = "http://127.0.0.1:9"  # the discard port, on which nothing listens
     addresses = {f"{name}_BASE_URL": unused for name in VARIABLES.values()}
-    texts, log = await errors_and_log(PLANTED | addresses, door, COMMAND_WITHOUT_BACKOFF)
+    texts, log = await errors_and_log(PLANTED | addresses, transport, COMMAND_WITHOUT_BACKOFF)
     for tool, text in texts.items():
         assert f"{tool.partition('-')[0]} could not be reached: 127.0.0.1:9 refused the connection" in text
         assert '"retryable":true' in text

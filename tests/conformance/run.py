@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from mcp_taskruns.app import build_gateway, build_http_app
+from mcp_taskruns.app import build_gateway
+from mcp_taskruns.servers.mcp.http import build_http_app
 from mcp_taskruns.settings import Settings, read_settings
 from tests.clients import listening
 from tests.conformance.provider import Jobs

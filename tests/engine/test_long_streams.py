@@ -18,13 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.clients import Door, Era, listening, open_client
+from tests.clients import Era, Transport, listening, open_client
 from tests.servers.test_http import running, wait_until_listening
 
 EVENTS = 1_000
 PER_SECOND = 50
 IDS = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}
-DOORS: list[tuple[Door, Era]] = [("stdio", "legacy"), ("stdio", "auto"), ("http", "legacy"), ("http", "auto")]
+TRANSPORTS: list[tuple[Transport, Era]] = [("stdio", "legacy"), ("stdio", "auto"), ("http", "legacy"), ("http", "auto")]
 
 # Twenty seconds of stream, and the start of four servers on a machine that is busy with other tests.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(110)]
@@ -56,13 +56,13 @@ PREFIX = "/api/projects/1/tasks/{task}/runs/{run}"
 POSTHOG = Starlette(routes=[Route(f"{PREFIX}/stream/", stream), Route(f"{PREFIX}/", run)])
 
 
-async def follow(door: Door, era: Era, environment: dict[str, str]) -> None:
+async def follow(transport: Transport, era: Era, environment: dict[str, str]) -> None:
     told: list[tuple[float, float | None, str | None]] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         told.append((progress, total, message))
 
-    async with open_client(door, era, environment) as client:
+    async with open_client(transport, era, environment) as client:
         result = await client.call_tool("posthog-stream-task-run", IDS, progress_callback=on_progress)
     block = result.content[0]
     assert isinstance(block, TextContent)
@@ -81,8 +81,8 @@ async def test_a_thousand_events_at_fifty_a_second_are_a_thousand_notifications_
                 "POSTHOG_PROJECT_ID": "1",
                 "MCP_TASKRUNS_MAX_RESULT_CHARS": "1000000",
             }
-            for door, era in DOORS:
-                tasks.start_soon(follow, door, era, environment)
+            for transport, era in TRANSPORTS:
+                tasks.start_soon(follow, transport, era, environment)
 
 
 class Flood:

@@ -23,12 +23,13 @@ from mcp.client.subscriptions import ToolsListChanged
 from mcp.types import TextContent, ToolListChangedNotification
 
 from mcp_taskruns import app
-from mcp_taskruns.app import _watched, build_gateway
+from mcp_taskruns.app import load_gateway, watch_if_requested
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine import reload as watching
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.errors import CallError, UnknownTool
+from mcp_taskruns.logs import RedactingFormatter
 from mcp_taskruns.settings import read_settings
 from tests.clients import Era
 
@@ -148,12 +149,11 @@ async def _silent(_: Progress) -> None:
 async def watched(folder: Path, **flags: object) -> AsyncIterator[Watched]:
     """The folder's files as they are served with --watch."""
     settings = read_settings({"capabilities": [str(folder)], "watch": True} | flags, KEYS)
-    problems: list[str] = []
-    gateway = build_gateway(settings, problems.append)
+    gateway, loaded = load_gateway(settings, lambda _: None)
     it = Watched(gateway, folder)
-    it.known = problems
+    it.known = [str(problem) for problem in loaded.problems]
     try:
-        async with _watched(gateway, settings, problems, it.announce):
+        async with watch_if_requested(gateway, settings, loaded, it.announce):
             await it.until_watched()
             yield it
     finally:
@@ -396,7 +396,7 @@ async def test_a_failure_of_the_server_itself_keeps_the_old_and_the_watch_goes_o
 
     async with watched(folder) as it:
         with monkeypatch.context() as patch:
-            patch.setattr(app, "_catalog", failing)
+            patch.setattr(app, "_build_catalog", failing)
             it.write("new.yaml", capability("New"))
             assert await it.news() == [f"the capability files could not be read; see the log {KEPT}"]
         assert "ZeroDivisionError: odd" in caplog.text
@@ -589,7 +589,7 @@ async def test_the_secrets_of_a_new_file_are_masked_at_once(folder: Path, capsys
         assert it.gateway.redactor is mask
         assert mask.redact_text("acme-planted-key, new-planted-key") == "[secret], [secret]"
         record = logging.LogRecord("x", logging.INFO, "x.py", 1, "key=%s", ("new-planted-key",), None)
-        assert app.RedactingFormatter(mask).format(record).endswith(" INFO x key=[secret]")
+        assert RedactingFormatter(mask).format(record).endswith(" INFO x key=[secret]")
         assert (await it.call("new-list-things")).text == '{"you sent":"[secret]"}'
         assert "Authorization: Bearer new-planted-key" in provider.asked[0]
         it.remove("new.yaml")
@@ -655,7 +655,8 @@ async def test_without_watch_nothing_is_watched(folder: Path, monkeypatch: pytes
 
     monkeypatch.setattr(watching, "watch", never)
     settings = read_settings({"capabilities": [str(folder)]}, KEYS)
-    async with _watched(build_gateway(settings), settings, [], lambda _: None):
+    gateway, loaded = load_gateway(settings, lambda _: None)
+    async with watch_if_requested(gateway, settings, loaded, lambda _: None):
         await anyio.lowlevel.checkpoint()
 
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.errors import InvalidArguments, NotConfigured
 from mcp_taskruns.loading.loader import load_tools
-from mcp_taskruns.servers.mcp.server import list_tool
+from mcp_taskruns.servers.mcp.wire import tool_to_wire
 from tests.format.files import ENVIRONMENT, FILES, FOLDER, failure, sent, tools_of
 
 ACCEPT = {"Accept": "application/json, */*;q=0.5"}
@@ -1192,18 +1192,18 @@ def test_all_files_together_have_distinct_names() -> None:
     ],
 )
 def test_hints_are_as_told_and_else_as_the_method_says(tool: str, expected: tuple[bool, ...]) -> None:
-    annotations = list_tool(tools_of("hints.yaml")[tool])["annotations"]
+    annotations = tool_to_wire(tools_of("hints.yaml")[tool])["annotations"]
     names = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
     assert tuple(annotations[name] for name in names) == expected
 
 
 def test_a_tool_has_its_label_and_description() -> None:
-    labelled = list_tool(tools_of("hints.yaml")["labelled"])
+    labelled = tool_to_wire(tools_of("hints.yaml")["labelled"])
     assert (labelled["title"], labelled["description"]) == ("A label", "A description.")
-    keyed = list_tool(tools_of("keyed-maps.yaml")["list"])
+    keyed = tool_to_wire(tools_of("keyed-maps.yaml")["list"])
     assert (keyed["title"], keyed["description"]) == ("List the things", "List all things.")
     # Without a description of its own, its operation's.
-    assert list_tool(tools_of("yaml-traps.yaml")["folded"])["description"] == "One line of two."
+    assert tool_to_wire(tools_of("yaml-traps.yaml")["folded"])["description"] == "One line of two."
 
 
 def test_only_an_operation_that_says_so_is_a_stream() -> None:

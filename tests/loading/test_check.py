@@ -128,27 +128,27 @@ def test_builtin_files_without_overlays_have_known_findings() -> None:
     suffix = "so its argument has no description"
     assert by_code == {
         "contradictory-hint": [
-            "inngest-runs.yaml:142: inngest-cancel-function-run is not destructive, but its name suggests it (cancel)"
+            "inngest-runs.yaml:143: inngest-cancel-function-run is not destructive, but its name suggests it (cancel)"
         ],
-        "missing-base-uri": ["posthog-task-runs.yaml:19: `baseUri` is empty"],
+        "missing-base-uri": ["posthog-task-runs.yaml:20: `baseUri` is empty"],
         "undeclared-placeholder": [
-            "posthog-task-runs.yaml:23: {project_id} in /api/projects/{project_id}/tasks/{task_id}/runs/ is not "
+            "posthog-task-runs.yaml:24: {project_id} in /api/projects/{project_id}/tasks/{task_id}/runs/ is not "
             f"declared (in 19 operations), {suffix}",
-            f"render-workflow-tasks-beta.yaml:74: {{taskRunId}} in /task-runs/{{taskRunId}} is not declared (in 2 "
+            f"render-workflow-tasks-beta.yaml:75: {{taskRunId}} in /task-runs/{{taskRunId}} is not declared (in 2 "
             f"operations), {suffix}",
-            f"render-workflow-tasks-beta.yaml:104: {{taskId}} in /tasks/{{taskId}} is not declared, {suffix}",
-            f"video-generation-tasks.yaml:23: {{id}} in /tasks/{{id}} is not declared (in 2 operations), {suffix}",
+            f"render-workflow-tasks-beta.yaml:105: {{taskId}} in /tasks/{{taskId}} is not declared, {suffix}",
+            f"video-generation-tasks.yaml:24: {{id}} in /tasks/{{id}} is not declared (in 2 operations), {suffix}",
         ],
         "undeclared-event-stream": [
-            "posthog-task-runs.yaml:475: posthog-api-managing-task-runs-each-2 seems to return an event stream (its "
+            "posthog-task-runs.yaml:476: posthog-api-managing-task-runs-each-2 seems to return an event stream (its "
             "path is /api/projects/{project_id}/tasks/{task_id}/runs/{id}/stream/), but accepts application/json"
         ],
         "numbered-tool-name": [
-            "posthog-task-runs.yaml:1036: posthog-api-managing-task-runs-each-2 differs from "
+            "posthog-task-runs.yaml:1037: posthog-api-managing-task-runs-each-2 differs from "
             "posthog-api-managing-task-runs-each by a number only"
         ],
         "duplicate-description": [
-            "posthog-task-runs.yaml:1037: posthog-api-managing-task-runs-each-2 has the same description as "
+            "posthog-task-runs.yaml:1038: posthog-api-managing-task-runs-each-2 has the same description as "
             "posthog-api-managing-task-runs-each"
         ],
     }

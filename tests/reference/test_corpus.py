@@ -17,7 +17,7 @@ from mcp_taskruns.core.model.operation import Location, Variable
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import NotConfigured
 from mcp_taskruns.loading.loader import load, load_tools
-from mcp_taskruns.servers.mcp.server import list_tool
+from mcp_taskruns.servers.mcp.wire import tool_to_wire
 from tests.reference.data import CORPUS
 
 every_file = pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
@@ -37,7 +37,7 @@ def test_every_tool_of_a_file_is_listed(path: Path) -> None:
     assert [tool.declared_name for tool in tools] == exposed(path)
     assert len({tool.name for tool in tools}) == len(tools)
     for tool in tools:
-        listed = list_tool(tool)
+        listed = tool_to_wire(tool)
         assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", listed["name"])
         assert listed["description"]
         Draft202012Validator.check_schema(listed["inputSchema"])

@@ -17,9 +17,9 @@ import pytest
 from mcp import MCPError
 from mcp.client import Client
 
-from mcp_taskruns.app import build_http_app
 from mcp_taskruns.errors import SettingsError
-from mcp_taskruns.servers.http import listen
+from mcp_taskruns.servers.listeners import listen
+from mcp_taskruns.servers.mcp.http import build_http_app
 from mcp_taskruns.settings import Settings, read_settings
 from mcp_taskruns.simulator.app import Simulator
 from tests.clients import listening, open_gateway

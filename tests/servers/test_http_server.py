@@ -11,7 +11,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from mcp_taskruns.errors import SettingsError
-from mcp_taskruns.servers.http import BearerTokens, HostCheck, HttpServers, Listener, listen
+from mcp_taskruns.servers.access import BearerTokens, HostCheck
+from mcp_taskruns.servers.listeners import HttpServers, Listener, listen
 from mcp_taskruns.settings import Settings
 from tests.timing import PATIENCE
 

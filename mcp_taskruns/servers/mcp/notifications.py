@@ -1,49 +1,69 @@
-"""Telling MCP clients that the list of tools has changed, in both eras of the protocol."""
+"""Notify MCP clients that the list of tools has changed, in both eras of the protocol."""
 
 import logging
 from typing import Any
 
 import anyio
 from mcp import types
-from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
+from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcp_taskruns.engine.gateway import Gateway
 
-TELL_SECONDS = 5.0
-"""How long a client may take to be told: one that has stopped reading keeps nobody."""
+SEND_SECONDS = 5.0
+"""The timeout for one notification: a client that does not read must not delay the others."""
 
 logger = logging.getLogger(__name__)
 
 
-def announce_changes(server: Server[None], gateway: Gateway) -> None:
-    """Tell every client of the server when the gateway serves another catalog.
+def notify_about_changes(server: Server[None], gateway: Gateway) -> None:
+    """Notify all clients of the server when the gateway serves another catalog.
 
-    Clients of the 2025 protocols are told on their connection once they are initialized; those of 2026-07-28 on the
-    streams that they opened by `subscriptions/listen`.
+    Clients of the 2025 protocols are notified on their connection once it is initialized, those of 2026-07-28 on the
+    streams that they opened with `subscriptions/listen`.
     """
     bus = InMemorySubscriptionBus()
-    connections: set[Connection] = set()
+    connections = _Connections()
 
-    async def initialized(context: ServerRequestContext[None, Any], _: types.NotificationParams) -> None:
-        connection = context.session._connection  # the SDK has no public way to a client without a request
-        connections.add(connection)
-        connection.exit_stack.callback(connections.discard, connection)
-
-    async def tell(connection: Connection) -> None:
-        with anyio.move_on_after(TELL_SECONDS) as bound:
-            await connection.send_tool_list_changed()
-        if bound.cancelled_caught:
-            logger.warning("a client was not told that the tools have changed: it does not read")
-
-    async def changed() -> None:
+    async def notify() -> None:
         await bus.publish(ToolsListChanged())
-        async with anyio.create_task_group() as tasks:
-            for connection in connections:
-                tasks.start_soon(tell, connection)
+        await connections.notify()
 
     server.add_request_handler("subscriptions/listen", types.SubscriptionsListenRequestParams, ListenHandler(bus))
-    server.add_notification_handler("notifications/initialized", types.NotificationParams, initialized)
-    gateway.on_change(changed)
+    server.add_notification_handler("notifications/initialized", types.NotificationParams, connections.initialized)
+    gateway.on_change(notify)
+
+
+class _Connections:
+    """The open connections of clients of the 2025 protocols."""
+
+    def __init__(self) -> None:
+        # By the identity of the handshake, of which a connection has one.
+        self._sessions: dict[int, ServerSession] = {}
+
+    async def initialized(self, context: ServerRequestContext[None, Any], _: types.NotificationParams) -> None:
+        """Keep a connection in the set until it is closed: then the SDK cancels its handlers, including this one."""
+        key = id(context.session.client_params)
+        if context.protocol_version in MODERN_PROTOCOL_VERSIONS or key in self._sessions:
+            return
+        self._sessions[key] = context.session
+        try:
+            await anyio.sleep_forever()
+        finally:
+            del self._sessions[key]
+
+    async def notify(self) -> None:
+        """Send `notifications/tools/list_changed` to all connections."""
+        async with anyio.create_task_group() as tasks:
+            for session in list(self._sessions.values()):
+                tasks.start_soon(_send, session)
+
+
+async def _send(session: ServerSession) -> None:
+    with anyio.move_on_after(SEND_SECONDS) as scope:
+        await session.send_tool_list_changed()
+    if scope.cancelled_caught:
+        logger.warning("a client was not notified of changed tools: it did not read for %g s", SEND_SECONDS)

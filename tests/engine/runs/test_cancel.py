@@ -43,7 +43,7 @@ from tests.calls import (
     run_json,
     sent,
 )
-from tests.clients import Door, Era, open_client
+from tests.clients import Era, Transport, open_client
 from tests.clock import pass_time
 from tests.timing import PATIENCE
 
@@ -561,14 +561,14 @@ async def test_of_many_runs_the_first_ten_are_told(environment: dict[str, str]) 
 
 
 @pytest.mark.parametrize(
-    ("door", "era"), [("memory", "legacy"), ("memory", "auto"), ("stdio", "legacy"), ("http", "auto")]
+    ("transport", "era"), [("memory", "legacy"), ("memory", "auto"), ("stdio", "legacy"), ("http", "auto")]
 )
 async def test_a_client_is_told_what_was_cancelled_and_what_was_not(
-    door: Door, era: Era, simulator: Simulator, environment: dict[str, str]
+    transport: Transport, era: Era, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     tool, arguments = RUNNING["render"]
     with anyio.fail_after(PATIENCE):
-        async with open_client(door, era, environment) as client:
+        async with open_client(transport, era, environment) as client:
             first = await client.call_tool(tool, arguments)
             second = await client.call_tool(tool, arguments)
     assert (first.is_error, second.is_error) == (False, False)

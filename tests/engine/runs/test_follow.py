@@ -1273,7 +1273,7 @@ class Traced(Flood):
 
 
 async def test_at_full_speed_memory_stays_flat() -> None:
-    flood = Traced(25_000)  # through a real door it is a hundred thousand: test_long_streams.py
+    flood = Traced(25_000)  # over a real transport it is a hundred thousand: test_long_streams.py
     async with provider(flood) as posthog:
         call = Call(open_gateway(posthog.environment, stream_events=1_000_000))
         with anyio.fail_after(50):

@@ -32,7 +32,7 @@ from tests.calls import (
     sent,
     timeless,
 )
-from tests.clients import Door, Era, open_client
+from tests.clients import Era, Transport, open_client
 from tests.clock import LoopClock, pass_time, settle
 from tests.timing import PATIENCE
 
@@ -463,13 +463,13 @@ async def test_a_wait_is_refused_where_the_tool_that_starts_is_not_served(
 
 
 @pytest.fixture(params=[("memory", "legacy"), ("memory", "auto"), ("stdio", "auto"), ("http", "legacy")], ids=str)
-def way_in(request: pytest.FixtureRequest) -> tuple[Door, Era]:
-    door, era = request.param
-    return door, era
+def way_in(request: pytest.FixtureRequest) -> tuple[Transport, Era]:
+    transport, era = request.param
+    return transport, era
 
 
 async def test_a_client_learns_the_run_from_the_first_notification_and_the_rest_from_the_result(
-    way_in: tuple[Door, Era], simulator: Simulator, environment: dict[str, str]
+    way_in: tuple[Transport, Era], simulator: Simulator, environment: dict[str, str]
 ) -> None:
     told: list[str] = []
     is_started, is_over = anyio.Event(), anyio.Event()
@@ -501,7 +501,7 @@ async def test_a_client_learns_the_run_from_the_first_notification_and_the_rest_
 
 
 async def test_a_client_that_cancels_a_start_leaves_the_run_running(
-    way_in: tuple[Door, Era], simulator: Simulator, environment: dict[str, str]
+    way_in: tuple[Transport, Era], simulator: Simulator, environment: dict[str, str]
 ) -> None:
     with anyio.fail_after(PATIENCE):
         async with open_client(*way_in, environment) as client:

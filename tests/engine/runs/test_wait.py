@@ -60,7 +60,7 @@ from tests.calls import (
     sent,
     timeless,
 )
-from tests.clients import Door, Era, listening, open_client
+from tests.clients import Era, Transport, listening, open_client
 from tests.clock import LoopClock, pass_time, settle
 from tests.servers.mcp.test_stdio import Process, running
 from tests.timing import PATIENCE
@@ -1117,7 +1117,7 @@ def text_of(result: CallToolResult) -> list[str]:
     return [block.text for block in result.content if isinstance(block, TextContent)]
 
 
-DOORS: list[tuple[Door, Era]] = [
+TRANSPORTS: list[tuple[Transport, Era]] = [
     ("memory", "legacy"),
     ("memory", "auto"),
     ("stdio", "legacy"),
@@ -1160,15 +1160,15 @@ async def test_a_result_that_is_cut_fits_the_output_schema_still(
     assert any(text.startswith("Truncated to about") for text in text_of(result)[1:])
 
 
-@pytest.mark.parametrize(("door", "era"), DOORS)
+@pytest.mark.parametrize(("transport", "era"), TRANSPORTS)
 async def test_two_waits_on_one_connection_do_not_disturb_each_other(
-    door: Door, era: Era, simulator: Simulator, environment: dict[str, str]
+    transport: Transport, era: Era, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     results: dict[str, CallToolResult] = {}
     told: dict[str, list[float]] = {"render": [], "posthog": []}
     ended = {provider: anyio.Event() for provider in told}
     with anyio.fail_after(PATIENCE):
-        async with open_client(door, era, environment) as client, anyio.create_task_group() as tasks:
+        async with open_client(transport, era, environment) as client, anyio.create_task_group() as tasks:
 
             async def wait(provider: str) -> None:
                 async def on_progress(progress: float, total: float | None, message: str | None) -> None:
@@ -1197,13 +1197,13 @@ async def test_two_waits_on_one_connection_do_not_disturb_each_other(
         assert progresses
 
 
-@pytest.mark.parametrize(("door", "era"), DOORS)
+@pytest.mark.parametrize(("transport", "era"), TRANSPORTS)
 async def test_a_client_that_cancels_its_wait_hangs_up_and_the_run_goes_on(
-    door: Door, era: Era, simulator: Simulator, environment: dict[str, str]
+    transport: Transport, era: Era, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     tool, arguments = WAITS["render"]
     with anyio.fail_after(PATIENCE):
-        async with open_client(door, era, environment) as client:
+        async with open_client(transport, era, environment) as client:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.call_tool, tool, arguments)
                 stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
@@ -1225,7 +1225,7 @@ async def test_a_signal_in_the_middle_of_a_wait_ends_the_server_and_not_the_run(
 
     def stop(process: Process) -> tuple[int, float, str]:
         process.child.send_signal(number)
-        return process.end()
+        return process.wait()
 
     with running(environment) as process, anyio.fail_after(PATIENCE):
         await anyio.to_thread.run_sync(begin, process)

@@ -1,4 +1,4 @@
-"""The server as a process on standard input and output: its protocol, its ends, its signals."""
+"""MCP over stdio with the server as a process: protocol, shutdown and signals."""
 
 import json
 import os
@@ -16,7 +16,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from mcp_taskruns.servers.mcp import stdio
+from mcp_taskruns.servers.mcp import pipes
+from mcp_taskruns.servers.mcp.pipes import Reader
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from tests.timing import PATIENCE, scaled
@@ -38,7 +39,7 @@ RUNNING_RUN = "trn-d5im0000000000000004"
 
 
 class Process:
-    """The server as a subprocess; every wait is bounded."""
+    """The server as a subprocess; every wait has a timeout."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self.child = child
@@ -67,16 +68,16 @@ class Process:
 
     def handshake(self) -> dict[str, Any]:
         self.send(INITIALIZE)
-        answer = self.receive()
+        response = self.receive()
         self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
-        return answer
+        return response
 
     def call(self, number: int, tool: str, **arguments: Any) -> None:
         params = {"name": tool, "arguments": arguments}
         self.send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
 
-    def end(self) -> tuple[int, float, str]:
-        """Wait for the process to end: its exit code, the seconds it took, and what is on standard error."""
+    def wait(self) -> tuple[int, float, str]:
+        """Wait for the process to exit; return its exit status, the seconds it took, and its standard error."""
         began = time.monotonic()
         code = self.child.wait(PATIENCE)
         took = time.monotonic() - began
@@ -100,12 +101,12 @@ def modern(number: int, method: str, **params: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": method, "params": params | {"_meta": ENVELOPE}}
 
 
-def test_a_client_that_probes_with_discover_can_still_initialize() -> None:
+def test_client_can_initialize_after_discover() -> None:
     with running() as process:
         process.send(modern(1, "server/discover"), INITIALIZE | {"id": 2})
-        answers = {answer["id"]: answer for answer in (process.receive(), process.receive())}
-        assert answers[1]["result"]["supportedVersions"] == ["2026-07-28"]
-        assert answers[2]["result"]["protocolVersion"] == "2025-11-25"
+        responses = {response["id"]: response for response in (process.receive(), process.receive())}
+        assert responses[1]["result"]["supportedVersions"] == ["2026-07-28"]
+        assert responses[2]["result"]["protocolVersion"] == "2025-11-25"
         process.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         process.send({"jsonrpc": "2.0", "id": 3, "method": "tools/list"})
         assert len(process.receive()["result"]["tools"]) == 35
@@ -125,7 +126,7 @@ def test_both_eras_are_served_on_one_connection() -> None:
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
-def test_each_handshake_version_is_spoken(version: str) -> None:
+def test_handshake_versions_are_supported(version: str) -> None:
     with running() as process:
         process.send(INITIALIZE | {"params": INITIALIZE["params"] | {"protocolVersion": version}})  # type: ignore[operator]  # it is a dict
         result = process.receive()["result"]
@@ -134,17 +135,17 @@ def test_each_handshake_version_is_spoken(version: str) -> None:
     assert result["instructions"].startswith("Tools to start, watch, wait for and cancel")
 
 
-def test_an_unknown_tool_is_a_protocol_error_in_both_eras() -> None:
+def test_unknown_tool_is_a_protocol_error_in_both_eras() -> None:
     with running() as process:
         process.handshake()
         process.call(2, "nope")
         process.send(modern(3, "tools/call", name="nope", arguments={}))
-        answers = {answer["id"]: answer for answer in (process.receive(), process.receive())}
-    for answer in answers.values():
-        assert answer["error"] == {"code": -32602, "message": "Unknown tool: nope"}
+        responses = {response["id"]: response for response in (process.receive(), process.receive())}
+    for response in responses.values():
+        assert response["error"] == {"code": -32602, "message": "Unknown tool: nope"}
 
 
-def test_a_message_in_pieces_is_put_together() -> None:
+def test_message_may_arrive_in_pieces() -> None:
     line = json.dumps(INITIALIZE).encode() + b"\n"
     with running() as process:
         for place in range(0, len(line), 7):
@@ -152,54 +153,54 @@ def test_a_message_in_pieces_is_put_together() -> None:
         assert process.receive()["id"] == 1
 
 
-def test_a_line_that_is_no_message_is_answered_and_the_next_is_served() -> None:
+def test_invalid_line_gets_an_error_response_and_the_next_is_served() -> None:
     with running() as process:
         process.send_bytes(b'{"jsonrpc": \n\n[]\n')
         for _ in range(2):
-            answer = process.receive()
-            assert (answer["id"], answer["error"]["code"]) == (None, -32700)
+            response = process.receive()
+            assert (response["id"], response["error"]["code"]) == (None, -32700)
         assert process.handshake()["id"] == 1
 
 
-def test_a_message_of_ten_megabytes_is_served() -> None:
+def test_message_of_ten_megabytes_is_accepted() -> None:
     with running() as process:
         process.handshake()
         process.call(2, "render-list-tasks", cursor="x" * 10_000_000)
         assert "Set RENDER_API_KEY" in process.receive()["result"]["content"][0]["text"]
 
 
-def test_input_from_a_file_and_output_to_a_file_are_served(tmp_path: Path) -> None:
-    questions, answers = tmp_path / "in", tmp_path / "out"
+def test_input_and_output_may_be_files(tmp_path: Path) -> None:
+    requests, responses = tmp_path / "in", tmp_path / "out"
     ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
-    questions.write_text(json.dumps(INITIALIZE) + "\n" + json.dumps(ping) + "\n")
-    with questions.open() as stdin, answers.open("w") as stdout, running(stdin=stdin, stdout=stdout) as process:
-        code, _, log = process.end()
+    requests.write_text(json.dumps(INITIALIZE) + "\n" + json.dumps(ping) + "\n")
+    with requests.open() as stdin, responses.open("w") as stdout, running(stdin=stdin, stdout=stdout) as process:
+        code, _, log = process.wait()
     assert (code, log) == (0, "")
-    assert json.loads(answers.read_text().splitlines()[0])["id"] == 1
+    assert json.loads(responses.read_text().splitlines()[0])["id"] == 1
 
 
-async def test_one_slow_call_does_not_hold_up_another(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_slow_call_does_not_delay_another(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(delay=30))
 
     def play() -> list[int]:
         with running(environment) as process:
             process.handshake()
             process.call(2, "render-list-tasks")
-            # The fault is for the first request to arrive: the second call goes out once it has.
+            # The fault applies to the first request, so the second call is sent after it.
             process.call(3, "runway-retrieve-task-status-and-output", id="27f20503-6c24-4c16-946b-35dbbce2af2f")
             return [process.receive()["id"]]
 
     assert await anyio.to_thread.run_sync(play) == [3]
 
 
-async def test_prints_and_children_do_not_get_into_the_protocol(environment: dict[str, str]) -> None:
+async def test_prints_and_child_processes_do_not_write_to_the_protocol(environment: dict[str, str]) -> None:
     script = (
-        "import mcp_taskruns.servers.mcp.server as adapter, os, sys\n"
-        "render = adapter.render_result\n"
+        "import mcp_taskruns.servers.mcp.server as server, os, sys\n"
+        "convert = server.result_to_wire\n"
         "def noisy(*arguments):\n"
         "    print('noise from python'); sys.stdout.flush(); os.system('echo noise from a child')\n"
-        "    return render(*arguments)\n"
-        "adapter.render_result = noisy\n"
+        "    return convert(*arguments)\n"
+        "server.result_to_wire = noisy\n"
         "from mcp_taskruns.cli import run\n"
         "sys.exit(run([]))"
     )
@@ -208,18 +209,18 @@ async def test_prints_and_children_do_not_get_into_the_protocol(environment: dic
         with running(environment, program=["-c", script]) as process:
             process.handshake()
             process.call(2, "render-list-tasks", limit=1)
-            answer = process.receive()
+            response = process.receive()
             assert process.child.stdin
             process.child.stdin.close()
-            return answer, process.end()[2]
+            return response, process.wait()[2]
 
-    answer, log = await anyio.to_thread.run_sync(play)
-    assert not answer["result"]["isError"]
+    response, log = await anyio.to_thread.run_sync(play)
+    assert not response["result"]["isError"]
     assert "noise from python" in log
     assert "noise from a child" in log
 
 
-async def test_progress_arrives_before_the_result_and_a_cancelled_call_hangs_up(
+async def test_progress_is_sent_and_cancelling_a_call_closes_its_connection(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     def start(process: Process) -> dict[str, Any]:
@@ -248,20 +249,20 @@ async def test_progress_arrives_before_the_result_and_a_cancelled_call_hangs_up(
         }
         request = simulator.requests[0]
         assert not request.disconnected.is_set()
-        # A cancelled call is never answered: the next message is the ping's answer.
+        # A cancelled call gets no response: the next message is the response to the ping.
         assert (await anyio.to_thread.run_sync(cancel, process))["id"] == 8
         with anyio.fail_after(scaled(1)):
             await request.disconnected.wait()
     assert {request.method for request in simulator.requests} == {"GET"}
 
 
-ENDS = ["end of input", signal.SIGINT, signal.SIGTERM, "closed output"]
+REASONS = ["closed input", signal.SIGINT, signal.SIGTERM, "closed output"]
 
 
-@pytest.mark.parametrize("end", ENDS, ids=str)
+@pytest.mark.parametrize("reason", REASONS, ids=str)
 @pytest.mark.parametrize("during", ["idle", "a call"])
-async def test_the_server_ends_in_time_with_code_0_and_hangs_up(
-    end: str | signal.Signals, during: str, simulator: Simulator, environment: dict[str, str]
+async def test_server_exits_with_0_and_closes_its_connections(
+    reason: str | signal.Signals, during: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     def begin(process: Process) -> None:
         process.handshake()
@@ -271,13 +272,13 @@ async def test_the_server_ends_in_time_with_code_0_and_hangs_up(
     def stop(process: Process) -> tuple[int, float, str]:
         assert process.child.stdin
         assert process.child.stdout
-        if isinstance(end, signal.Signals):
-            process.child.send_signal(end)
-        elif end == "end of input":
+        if isinstance(reason, signal.Signals):
+            process.child.send_signal(reason)
+        elif reason == "closed input":
             process.child.stdin.close()
         else:
             process.child.stdout.close()
-        return process.end()
+        return process.wait()
 
     with running(environment) as process, anyio.fail_after(PATIENCE):
         await anyio.to_thread.run_sync(begin, process)
@@ -293,7 +294,7 @@ async def test_the_server_ends_in_time_with_code_0_and_hangs_up(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
-async def test_further_signals_do_not_disturb_the_end(
+async def test_further_signals_do_not_disturb_the_shutdown(
     number: signal.Signals, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     def begin(process: Process) -> None:
@@ -305,7 +306,7 @@ async def test_further_signals_do_not_disturb_the_end(
             process.child.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 process.child.wait(0.02)
-        return process.end()
+        return process.wait()
 
     with running(environment) as process, anyio.fail_after(PATIENCE):
         await anyio.to_thread.run_sync(begin, process)
@@ -316,8 +317,8 @@ async def test_further_signals_do_not_disturb_the_end(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
-def test_a_signal_during_the_start_ends_it_without_an_error(number: signal.Signals) -> None:
-    # The signal comes while the SDK is being imported: the moment is in the program, so no time is waited for.
+def test_signal_while_starting_exits_without_an_error(number: signal.Signals) -> None:
+    # The program sends the signal to itself while it imports the SDK, so that the moment is exact.
     script = (
         "import os, sys\n"
         "class Finder:\n"
@@ -329,29 +330,27 @@ def test_a_signal_during_the_start_ends_it_without_an_error(number: signal.Signa
         "main()"
     )
     with running(program=["-c", script]) as process:
-        code, took, log = process.end()
+        code, took, log = process.wait()
     assert (code, log) == (0, "")
     assert took < scaled(5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 @pytest.mark.parametrize("flags", [(), ("serve", "--simulate"), ("serve", "--transport", "http", "--port", "0")])
-def test_repeated_signals_at_any_moment_of_the_start_end_it_without_an_error(
-    flags: tuple[str, ...], number: signal.Signals
-) -> None:
+def test_repeated_signals_while_starting_exit_without_an_error(flags: tuple[str, ...], number: signal.Signals) -> None:
     with running(program=["-m", "mcp_taskruns", *flags]) as process:
         process.send(INITIALIZE)
         while process.child.poll() is None:
             process.child.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 process.child.wait(0.02)
-        code, _, log = process.end()
-    # A signal before the interpreter runs our first line is the kernel's to answer.
+        code, _, log = process.wait()
+    # A signal that arrives before our first line is handled by the kernel or the interpreter.
     assert code in {0, -number}
     assert "Traceback" not in log or code == -number
 
 
-def test_a_process_without_standard_input_is_told_what_is_missing() -> None:
+def test_closed_standard_input_is_reported() -> None:
     done = subprocess.run(
         f"{sys.executable} -m mcp_taskruns <&- >&-",
         shell=True,
@@ -361,48 +360,50 @@ def test_a_process_without_standard_input_is_told_what_is_missing() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "mcp-taskruns: there is no standard input or no standard output to serve on\n"
+    assert done.stderr == "mcp-taskruns: --transport stdio needs standard input and output, and one of them is closed\n"
 
 
-def test_the_server_ends_although_its_client_has_stopped_reading() -> None:
+def test_server_exits_although_its_client_does_not_read() -> None:
     with running() as process:
         process.handshake()
-        for number in range(200):  # more than a pipe holds, of which nothing is read
+        for number in range(200):  # more than a pipe holds
             process.send({"jsonrpc": "2.0", "id": number, "method": "tools/list"})
         process.child.send_signal(signal.SIGTERM)
-        code, took, _ = process.end()
+        code, took, _ = process.wait()
     assert code == 0
     assert took < scaled(2.5)
 
 
 class TestReader:
-    """What a line is, whatever the pieces in which it arrives."""
+    """Lines that arrive in pieces."""
 
-    async def test_a_last_line_needs_no_line_break(self) -> None:
-        reader = stdio._Reader()
+    async def test_last_line_needs_no_line_break(self) -> None:
+        reader = Reader()
         reader.data_received(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
         reader.end()
         assert len([item async for item in reader]) == 1
 
-    async def test_lines_are_the_same_however_they_are_split(self) -> None:
+    async def test_lines_may_be_split_anywhere(self) -> None:
         data = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n\r\n{"jsonrpc":"2.0","id":2,"method":"ping"}\r\n'
         for place in range(len(data) + 1):
-            reader = stdio._Reader()
+            reader = Reader()
             reader.data_received(data[:place])
             reader.data_received(data[place:])
             reader.end()
             seen = [item async for item in reader]
             assert [item.message.id for item in seen if not isinstance(item, Exception)] == [1, 2]  # type: ignore[union-attr]  # requests
 
-    async def test_a_line_over_the_bound_is_refused_and_the_next_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stdio, "MAX_MESSAGE_BYTES", 100)
-        reader = stdio._Reader()
+    async def test_line_above_the_size_limit_is_rejected_and_the_next_is_read(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipes, "MAX_MESSAGE_BYTES", 100)
+        reader = Reader()
         for _ in range(9):
             reader.data_received(b"x" * 90)
         reader.data_received(b'x\n{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
         reader.end()
-        refused, served = [item async for item in reader]
-        assert isinstance(refused, Exception)
-        assert not isinstance(served, Exception)
+        rejected, accepted = [item async for item in reader]
+        assert isinstance(rejected, Exception)
+        assert not isinstance(accepted, Exception)
         with pytest.raises(anyio.EndOfStream):
             await reader.receive()

@@ -1,4 +1,4 @@
-"""Runs as MCP tasks: what a client that declares the extension gets, and that others see nothing of it."""
+"""Runs as MCP tasks, for clients with and without the extension."""
 
 import base64
 import json
@@ -12,14 +12,14 @@ from mcp import MCPError, types
 from mcp.client import Client, ClientExtension, advertise
 from mcp.client.extension import ClaimContext, ResultClaim
 
-from mcp_taskruns.app import build_http_app
+from mcp_taskruns.servers.mcp.http import build_http_app
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.servers.mcp.tasks import EXTENSION
 from mcp_taskruns.settings import Settings
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
-from tests.clients import Door, listening, open_client, open_gateway
+from tests.clients import Transport, listening, open_client, open_gateway
 from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -44,9 +44,9 @@ class Task(types.Result):
 
 
 class DetailedTask(Task):
-    """What tasks/get answers."""
+    """The result of tasks/get."""
 
-    result_type: str = "complete"  # type: ignore[assignment]  # a task of its own kind
+    result_type: str = "complete"  # type: ignore[assignment]  # another literal than the base class
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
 
@@ -78,7 +78,7 @@ class UpdateTask(types.Request[UpdateParams, Literal["tasks/update"]]):
 
 
 async def resolve(task: Task, context: ClaimContext) -> types.CallToolResult:
-    """Ask for a task until it has ended, as a client does, but without the pauses."""
+    """Poll a task until it is terminal, as a client does, but without delays."""
     with anyio.fail_after(PATIENCE):
         while True:
             found = await context.session.send_request(GetTask(params=TaskParams(task_id=task.task_id)), DetailedTask)
@@ -88,7 +88,7 @@ async def resolve(task: Task, context: ClaimContext) -> types.CallToolResult:
 
 
 class Tasks(ClientExtension):
-    """A client that knows tasks."""
+    """The extension of a client that supports tasks."""
 
     identifier = EXTENSION
 
@@ -121,12 +121,10 @@ def first_json(result: dict[str, Any] | None) -> Any:
     return json.loads(result["content"][0]["text"])
 
 
-@pytest.mark.parametrize("door", ["memory", "stdio", "http"])
-async def test_a_run_is_driven_to_its_end_as_a_task(
-    door: Door, simulator: Simulator, environment: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("transport", ["memory", "stdio", "http"])
+async def test_run_completes_as_a_task(transport: Transport, simulator: Simulator, environment: dict[str, str]) -> None:
     with anyio.fail_after(PATIENCE):
-        async with open_client(door, "auto", environment, extensions=[Tasks()]) as client:
+        async with open_client(transport, "auto", environment, extensions=[Tasks()]) as client:
             task = await start(client, "render-run-task", SQUARE)
             assert (task.status, task.ttl_ms, task.poll_interval_ms) == ("working", None, 5_000)
             assert (task.status_message or "").startswith("Run trn-d5im0000000000000005: queued (pending). Idempotency")
@@ -137,11 +135,11 @@ async def test_a_run_is_driven_to_its_end_as_a_task(
             )
             assert (working.created_at, working.result) == (task.created_at, None)
             advance(simulator, 10)
-            ended = await get(client, task.task_id)
-    assert ended.status == "completed"
-    assert (ended.result or {})["isError"] is False
-    assert (ended.result or {})["structuredContent"] == first_json(ended.result)
-    assert first_json(ended.result) | {"elapsed_seconds": 0} == {
+            finished = await get(client, task.task_id)
+    assert finished.status == "completed"
+    assert (finished.result or {})["isError"] is False
+    assert (finished.result or {})["structuredContent"] == first_json(finished.result)
+    assert first_json(finished.result) | {"elapsed_seconds": 0} == {
         "provider": "render",
         "run_id": "trn-d5im0000000000000005",
         "status": "succeeded",
@@ -156,7 +154,7 @@ async def test_a_run_is_driven_to_its_end_as_a_task(
     }
 
 
-async def test_the_call_of_a_client_with_tasks_returns_what_the_task_returned(
+async def test_call_of_a_client_with_tasks_returns_the_result_of_the_task(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     results: list[types.CallToolResult] = []
@@ -176,21 +174,17 @@ async def test_the_call_of_a_client_with_tasks_returns_what_the_task_returned(
     assert json.loads(block.text)["result"] == [16]
 
 
-async def test_a_run_that_fails_is_a_task_that_completed_with_an_error(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_failed_run_is_a_completed_task_with_an_error(simulator: Simulator, environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", FAIL)
         advance(simulator, 10)
-        ended = await get(client, task.task_id)
-    assert (ended.status, ended.error, (ended.result or {})["isError"]) == ("completed", None, True)
-    assert "structuredContent" not in (ended.result or {})
-    assert first_json(ended.result)["error"] == "ValueError: no such customer"
+        finished = await get(client, task.task_id)
+    assert (finished.status, finished.error, (finished.result or {})["isError"]) == ("completed", None, True)
+    assert "structuredContent" not in (finished.result or {})
+    assert first_json(finished.result)["error"] == "ValueError: no such customer"
 
 
-async def test_cancelling_the_task_cancels_the_run_and_is_acknowledged_without_more(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_cancelling_a_task_cancels_its_run(simulator: Simulator, environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
         assert set(await cancel(client, task.task_id)) <= {"resultType", "_meta"}
@@ -198,9 +192,7 @@ async def test_cancelling_the_task_cancels_the_run_and_is_acknowledged_without_m
         assert (await get(client, task.task_id)).status == "cancelled"
 
 
-async def test_cancelling_a_task_that_has_ended_is_acknowledged_and_sends_nothing(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_cancelling_a_terminal_task_sends_no_request(simulator: Simulator, environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SQUARE)
         advance(simulator, 10)
@@ -209,7 +201,7 @@ async def test_cancelling_a_task_that_has_ended_is_acknowledged_and_sends_nothin
     assert "DELETE" not in {request.method for request in simulator.requests}
 
 
-async def test_a_cancel_for_which_no_tool_is_served_is_acknowledged_and_does_nothing(
+async def test_cancelling_without_a_served_tool_sends_no_request(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     gateway = open_gateway(environment, exclude_tools=("render-cancel-*",))
@@ -219,20 +211,20 @@ async def test_a_cancel_for_which_no_tool_is_served_is_acknowledged_and_does_not
     assert [request.method for request in simulator.requests] == ["POST"]
 
 
-async def test_a_task_starts_nothing_for_which_no_tool_is_served(
+async def test_task_does_not_start_a_run_without_a_served_tool(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     gateway = open_gateway(environment, exclude_tools=("posthog-start-task-run",))
     cloud = {"task_id": POSTHOG_TASK, "body": {"environment": "cloud"}}
     async with Client(build_server(gateway), mode="auto", extensions=[Tasks()]) as client:
-        refused = await client.call_tool("posthog-create-task-run", cloud | {"wait_seconds": 20})
-        assert refused.is_error
+        rejected = await client.call_tool("posthog-create-task-run", cloud | {"wait_seconds": 20})
+        assert rejected.is_error
         made = await client.call_tool("posthog-create-task-run", cloud | {"wait_seconds": None})
         assert not made.is_error
     assert [request.path.rsplit("/", 2)[-2] for request in simulator.requests] == ["runs"]
 
 
-async def test_a_run_whose_id_is_not_told_is_no_task(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_run_without_an_id_is_not_a_task(simulator: Simulator, environment: dict[str, str]) -> None:
     odd = Fault(status=202, headers={"Content-Type": "application/json"}, body='{"job":"trn-odd"}')
     simulator.fail_next("render", odd)
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
@@ -242,17 +234,15 @@ async def test_a_run_whose_id_is_not_told_is_no_task(simulator: Simulator, envir
     assert block.text == '{"job":"trn-odd"}'
 
 
-async def test_answers_to_what_a_task_did_not_ask_are_acknowledged(environment: dict[str, str]) -> None:
+async def test_unrequested_input_is_acknowledged(environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
-        answers = UpdateParams(task_id=task.task_id, input_responses={"nobody-asked": {}})
-        done = await client.session.send_request(UpdateTask(params=answers), types.EmptyResult)
+        update = UpdateParams(task_id=task.task_id, input_responses={"unknown": {}})
+        done = await client.session.send_request(UpdateTask(params=update), types.EmptyResult)
         assert set(done.model_dump(by_alias=True, exclude_none=True)) <= {"resultType", "_meta"}
 
 
-async def test_a_posthog_run_becomes_a_task_when_it_is_started_not_when_it_is_only_made(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_posthog_run_becomes_a_task_when_it_is_started(simulator: Simulator, environment: dict[str, str]) -> None:
     cloud = {"task_id": POSTHOG_TASK, "body": {"environment": "cloud"}}
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         made = await client.call_tool("posthog-create-task-run", cloud)
@@ -264,13 +254,13 @@ async def test_a_posthog_run_becomes_a_task_when_it_is_started_not_when_it_is_on
         assert [request.path.rsplit("/", 2)[-2] for request in simulator.requests][-2:] == ["runs", "start"]
         advance(simulator, 30)
         for task in (started, whole):
-            ended = await get(client, task.task_id)
-            assert first_json(ended.result)["result"]["summary"] == "Fixed the retry loop."
+            finished = await get(client, task.task_id)
+            assert first_json(finished.result)["result"]["summary"] == "Fixed the retry loop."
         await cancel(client, whole.task_id)
     assert "PATCH" not in {request.method for request in simulator.requests}
 
 
-async def test_cancelling_a_posthog_task_sets_the_status_that_cancels(
+async def test_cancelling_a_posthog_task_sets_the_status_canceled(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     cloud = {"task_id": POSTHOG_TASK, "body": {"environment": "cloud"}, "wait_seconds": 20}
@@ -282,7 +272,7 @@ async def test_cancelling_a_posthog_task_sets_the_status_that_cancels(
     assert json.loads(patched.body) == {"status": "cancelled"}
 
 
-async def test_another_server_with_the_same_credential_answers_for_a_task(environment: dict[str, str]) -> None:
+async def test_another_server_with_the_same_credential_accepts_the_task_id(environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as other:
@@ -290,15 +280,13 @@ async def test_another_server_with_the_same_credential_answers_for_a_task(enviro
 
 
 def forged(task_id: str) -> str:
-    """The id of another run, signed as this one."""
+    """Return the id of another run with the signature of this one."""
     raw = base64.urlsafe_b64decode(task_id + "=" * (-len(task_id) % 4))
     return base64.urlsafe_b64encode(raw.replace(b"0005", b"0001")).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("change", ["unknown", "garbage", "forged", "other credential", "not served"])
-async def test_an_id_that_is_none_of_ours_is_not_found(
-    change: str, simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_invalid_task_id_is_not_found(change: str, simulator: Simulator, environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task_id = (await start(client, "render-run-task", SLOW)).task_id
     ids = {"unknown": "tasks-conformance-nonexistent-12345", "garbage": "ä ö", "forged": forged(task_id)}
@@ -313,9 +301,7 @@ async def test_an_id_that_is_none_of_ours_is_not_found(
     assert len(simulator.requests) == sent
 
 
-async def test_a_run_that_the_provider_does_not_know_is_not_found(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_task_of_an_unknown_run_is_not_found(simulator: Simulator, environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
         simulator.fail_next("render", Fault(status=404, body='{"message":"task run not found"}'))
@@ -323,21 +309,19 @@ async def test_a_run_that_the_provider_does_not_know_is_not_found(
             await get(client, task.task_id)
 
 
-async def test_a_provider_that_cannot_answer_leaves_the_task_open(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_unavailable_provider_does_not_end_the_task(simulator: Simulator, environment: dict[str, str]) -> None:
     key = environment["RENDER_API_KEY"] = "rnd_planted_7c1e5b"
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
         simulator.fail_next("render", Fault(status=503, headers={"Retry-After": "3600"}, body=f"down, {key}"))
-        with pytest.raises(MCPError, match=r"answered 503: down, \[secret\]") as caught:
+        with pytest.raises(MCPError, match=r"returned 503: down, \[secret\]") as caught:
             await get(client, task.task_id)
         assert caught.value.code == types.INTERNAL_ERROR
         assert (await get(client, task.task_id)).status == "working"
     assert key not in base64.urlsafe_b64decode(task.task_id + "==").decode("latin-1")
 
 
-async def test_a_run_that_was_not_started_is_a_tool_error(environment: dict[str, str]) -> None:
+async def test_run_that_was_not_started_is_a_tool_error(environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         result = await client.call_tool("render-run-task", {"body": {"task": "demo-workflow/nope", "input": []}})
         assert result.is_error
@@ -345,7 +329,7 @@ async def test_a_run_that_was_not_started_is_a_tool_error(environment: dict[str,
             await client.call_tool("nope", {})
 
 
-async def test_a_client_without_the_extension_gets_the_run_and_cannot_ask_for_tasks(
+async def test_client_without_the_extension_gets_the_run(
     environment: dict[str, str],
 ) -> None:
     async with open_client("memory", "auto", environment) as client:
@@ -359,7 +343,7 @@ async def test_a_client_without_the_extension_gets_the_run_and_cannot_ask_for_ta
     assert caught.value.error.data == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
 
 
-async def test_a_client_of_2025_sees_nothing_of_tasks(environment: dict[str, str]) -> None:
+async def test_client_of_2025_has_no_tasks(environment: dict[str, str]) -> None:
     async with open_client("memory", "legacy", environment, extensions=[advertise(EXTENSION)]) as client:
         assert not client.server_capabilities.extensions
         result = await client.call_tool("render-run-task", SLOW)
@@ -370,7 +354,7 @@ async def test_a_client_of_2025_sees_nothing_of_tasks(environment: dict[str, str
 
 
 @pytest.mark.parametrize("name", ["another-task", None])
-async def test_over_http_the_header_names_the_task_of_the_body(name: str | None, environment: dict[str, str]) -> None:
+async def test_mcp_name_header_must_match_the_task_id(name: str | None, environment: dict[str, str]) -> None:
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}},
@@ -385,5 +369,5 @@ async def test_over_http_the_header_names_the_task_of_the_body(name: str | None,
     app = build_http_app(open_gateway(environment), Settings())
     async with listening(app) as origin, httpx.AsyncClient() as client:
         named = headers if name is None else headers | {"Mcp-Name": name}
-        answer = await client.post(f"{origin}/mcp", json=body, headers=named)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, types.HEADER_MISMATCH)
+        response = await client.post(f"{origin}/mcp", json=body, headers=named)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, types.HEADER_MISMATCH)

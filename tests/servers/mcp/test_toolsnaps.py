@@ -1,7 +1,7 @@
-"""The tools as they are listed, compared with the files in `toolsnaps`.
+"""The listed tools, compared with the snapshots in `toolsnaps`.
 
-A change of a name, a description or a schema changes what models read: it is made on purpose, and shown in the diff.
-`UPDATE_TOOLSNAPS=1 pytest tests/test_toolsnaps.py` writes the files anew.
+A change of a name, a description or a schema changes what models read, so it must be visible in a diff.
+`UPDATE_TOOLSNAPS=1 pytest tests/servers/mcp/test_toolsnaps.py` updates the snapshots.
 """
 
 import json
@@ -17,12 +17,14 @@ from jsonschema import Draft202012Validator
 
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.loading.loader import load_tools
-from mcp_taskruns.servers.mcp.server import list_tool
+from mcp_taskruns.servers.mcp.wire import tool_to_wire
 
 SNAPS = Path(__file__).parent / "toolsnaps"
 TOOLS = load_tools([])
 BY_NAME = {tool.name: tool for tool in TOOLS}
-LISTED = {tool.name: list_tool(tool) for tool in TOOLS}
+LISTED = {tool.name: tool_to_wire(tool) for tool in TOOLS}
+
+UPDATE_HINT = f"if this is intended, run UPDATE_TOOLSNAPS=1 pytest {Path(__file__).name}"
 
 every_tool = pytest.mark.parametrize("name", LISTED)
 
@@ -32,39 +34,39 @@ def text_of(listed: Any) -> str:
 
 
 @every_tool
-def test_a_tool_is_listed_as_it_was(name: str) -> None:
+def test_tool_matches_its_snapshot(name: str) -> None:
     snap, text = SNAPS / f"{name}.json", text_of(LISTED[name])
     if os.environ.get("UPDATE_TOOLSNAPS") == "1":
         snap.write_text(text, encoding="utf-8")
-    assert snap.is_file(), f"{name} is new: run UPDATE_TOOLSNAPS=1 pytest {Path(__file__).name}"
-    assert text == snap.read_text(encoding="utf-8"), f"if meant: run UPDATE_TOOLSNAPS=1 pytest {Path(__file__).name}"
+    assert snap.is_file(), f"{name} is new; run UPDATE_TOOLSNAPS=1 pytest {Path(__file__).name}"
+    assert text == snap.read_text(encoding="utf-8"), UPDATE_HINT
 
 
-def test_no_snapshot_is_left_of_a_tool_that_is_gone() -> None:
+def test_each_snapshot_belongs_to_a_tool() -> None:
     left = {path.stem for path in SNAPS.iterdir()} - set(LISTED)
     if os.environ.get("UPDATE_TOOLSNAPS") == "1":
         for name in left:
             (SNAPS / f"{name}.json").unlink()
         left = set()
-    assert left == set(), f"if meant: run UPDATE_TOOLSNAPS=1 pytest {Path(__file__).name}"
+    assert left == set(), UPDATE_HINT
 
 
-def test_every_provider_has_all_its_tools() -> None:
+def test_number_of_tools_per_provider() -> None:
     assert Counter(tool.prefix for tool in TOOLS) == {"render": 8, "inngest": 4, "posthog": 20, "runway": 3}
 
 
-def test_names_are_distinct_and_every_client_takes_them() -> None:
+def test_names_are_unique_and_valid() -> None:
     assert [name for name in LISTED if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)] == []
     assert len(LISTED) == len(TOOLS) == 35
 
 
 def sentences(text: str) -> list[str]:
-    """Its sentences; a full stop of an abbreviation ends none."""
+    """Return the sentences of a text; the full stop of an abbreviation does not end one."""
     return re.split(r"(?<=[.!?])\s+(?=[A-Z])", re.sub(r"\b(e\.g|i\.e|etc)\.", r"\1", text))
 
 
 @every_tool
-def test_a_description_is_three_sentences_at_most(name: str) -> None:
+def test_description_has_at_most_three_sentences(name: str) -> None:
     description = LISTED[name]["description"]
     assert description == " ".join(description.split())
     assert description.endswith(".")
@@ -73,13 +75,13 @@ def test_a_description_is_three_sentences_at_most(name: str) -> None:
 
 
 @every_tool
-def test_a_description_names_only_tools_that_there_are(name: str) -> None:
+def test_description_refers_to_existing_tools_only(name: str) -> None:
     named = re.findall(r"\b(?:render|inngest|posthog|runway)-[a-z-]+", LISTED[name]["description"])
     assert set(named) <= set(LISTED) - {name}
 
 
 @every_tool
-def test_all_hints_are_told_and_agree(name: str) -> None:
+def test_hints_are_complete_and_consistent(name: str) -> None:
     hints = LISTED[name]["annotations"]
     assert {hint: type(value) for hint, value in hints.items()} == {
         "readOnlyHint": bool,
@@ -92,7 +94,7 @@ def test_all_hints_are_told_and_agree(name: str) -> None:
         assert (hints["destructiveHint"], hints["idempotentHint"]) == (False, True)
 
 
-def test_the_tools_that_end_or_delete_something_say_so() -> None:
+def test_destructive_tools() -> None:
     destructive = {name for name, listed in LISTED.items() if listed["annotations"]["destructiveHint"]}
     assert destructive == {
         "inngest-cancel-function-run",
@@ -105,18 +107,18 @@ def test_the_tools_that_end_or_delete_something_say_so() -> None:
     }
 
 
-def test_only_reads_are_called_read_only() -> None:
+def test_read_only_tools_only_read() -> None:
     changing = {tool.name for tool in TOOLS if tool.hints.read_only and tool.operation.method != "GET"}
-    # Reads by POST: their path goes in the body.
+    # These read by POST, with a path in the body.
     assert changing == {"posthog-download-artifact-through-backend", "posthog-generate-presigned-url-artifact"}
-    # A GET that makes a credential
+    # This GET creates a credential.
     assert {tool.name for tool in TOOLS if not tool.hints.read_only and tool.operation.method == "GET"} == {
         "posthog-get-sandbox-connection-token"
     }
 
 
 @every_tool
-def test_an_input_schema_is_a_plain_object(name: str) -> None:
+def test_input_schema_is_a_plain_object(name: str) -> None:
     schema = LISTED[name]["inputSchema"]
     Draft202012Validator.check_schema(schema)
     assert set(schema) <= {"type", "properties", "required", "additionalProperties"}
@@ -143,7 +145,7 @@ ABOUT_ONE_RUN = {
 
 
 @every_tool
-def test_only_a_tool_whose_answer_is_about_one_run_says_what_it_returns(name: str) -> None:
+def test_only_tools_about_one_run_have_an_output_schema(name: str) -> None:
     schema = LISTED[name].get("outputSchema")
     assert (schema is not None) is (name in ABOUT_ONE_RUN or BY_NAME[name].is_wait_tool)
     if schema is not None:
@@ -153,12 +155,12 @@ def test_only_a_tool_whose_answer_is_about_one_run_says_what_it_returns(name: st
         assert ("required" in schema) is BY_NAME[name].is_wait_tool
 
 
-def test_an_output_schema_takes_what_its_tool_returns_when_the_provider_has_changed() -> None:
+def test_output_schema_accepts_an_unexpected_response_as_text() -> None:
     for name in ABOUT_ONE_RUN:
         Draft202012Validator(LISTED[name]["outputSchema"]).validate({"text": "[]"})
 
 
-def test_every_provider_has_a_tool_that_waits_and_calls_what_reads_a_run() -> None:
+def test_every_provider_has_a_wait_tool_that_reads_a_run() -> None:
     reading = {
         "inngest": "inngest-get-function-run-status",
         "posthog": "posthog-retrieve-task-run",
@@ -193,12 +195,12 @@ def parts(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 @every_tool
-def test_every_array_says_what_is_in_it(name: str) -> None:
+def test_every_array_describes_its_items(name: str) -> None:
     arrays = [part for part in parts(LISTED[name]["inputSchema"]) if part.get("type") == "array"]
     assert [array for array in arrays if "items" not in array] == []
 
 
-def test_the_list_of_tools_is_small() -> None:
+def test_size_of_the_list_of_tools() -> None:
     text = json.dumps(list(LISTED.values()), separators=(",", ":"), ensure_ascii=False)
     assert len(text.encode()) < 44_000
 
@@ -207,7 +209,7 @@ def unprefixed(tool: Tool) -> str:
     return tool.name.removeprefix(f"{tool.prefix}-")
 
 
-def test_names_are_those_of_the_files_but_for_two() -> None:
+def test_names_differ_from_those_of_the_files_for_two_tools() -> None:
     renamed = {tool.declared_name: unprefixed(tool) for tool in TOOLS if unprefixed(tool) != tool.declared_name}
     assert renamed == {
         "api-managing-task-runs-each": "retrieve-task-run",

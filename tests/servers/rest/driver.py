@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from mcp_taskruns.app import build_rest_app
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import Loaded, load
+from mcp_taskruns.servers.rest.app import build_rest_app
 from mcp_taskruns.settings import read_settings
 from tests.clients import listening
 from tests.timing import PATIENCE

@@ -10,9 +10,9 @@ from mcp.client import Client
 from mcp.types import TextContent
 from starlette.responses import JSONResponse
 
-from mcp_taskruns.app import build_rest_app
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.servers.mcp.server import build_server
+from mcp_taskruns.servers.rest.app import build_rest_app
 from mcp_taskruns.settings import Settings
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault

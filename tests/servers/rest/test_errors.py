@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from mcp_taskruns.engine import retries
 from mcp_taskruns.errors import CallError, Kind
 from mcp_taskruns.servers.mcp.server import build_server
-from mcp_taskruns.servers.rest.app import STATUSES
+from mcp_taskruns.servers.rest.problems import STATUSES
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from tests.calls import INNGEST_COMPLETED, RENDER_COMPLETED, RENDER_RUNNING, TASK
@@ -62,7 +62,7 @@ async def test_an_error_of_the_provider_has_its_status_or_that_of_its_kind(
         answer = await side.client.put("/v1/things/a", json={})
     told = problem(answer)
     assert (told["status"], told["kind"]) == (status, kind)
-    assert f"answered {answered}" in told["detail"]
+    assert f"returned {answered}" in told["detail"]
     assert told.get("provider_status", status) == answered
     assert ("provider_status" in told) == (status != answered)
     assert isinstance(told["retryable"], bool)
@@ -202,7 +202,7 @@ async def test_a_failure_of_the_server_itself_is_500_and_only_its_log_says_why(
         told = problem(await side.client.get("/v1/things"))
     assert told["status"] == 500
     assert "inner workings" not in json.dumps(told)
-    assert told["detail"] == "the server failed; its log says why"
+    assert told["detail"] == "internal error of the REST server; details are in its log"
     (record,) = caplog.records
     assert record.getMessage() == "call failed route=acme-list-things"
     assert record.exc_info is not None

@@ -440,7 +440,7 @@ async def test_a_path_that_two_files_claim_is_at_neither_and_the_answer_names_bo
         assert simulator.requests == []
         assert told["status"] == 404
         assert told["kind"] == "not_found"
-        assert "/render/v1/tasks/{taskid} and /runway/v1/tasks/{id}" in told["hint"]
+        assert "/render/v1/tasks/{taskid} or /runway/v1/tasks/{id}" in told["hint"]
         assert [note.split(" ")[1] for note in side.gateway.catalog.notes] == ["/v1/tasks/{taskid}", "/v1/tasks/{id}"]
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from mcp_taskruns.servers.rest import app as rest_adapter
+from mcp_taskruns.servers.rest import requests
 from mcp_taskruns.simulator.app import Simulator
 from tests.calls import POSTHOG_COMPLETED, RENDER_COMPLETED, TASK
 from tests.servers.rest.driver import Provider, acme, problem, served
@@ -248,12 +248,12 @@ async def test_an_argument_that_does_not_fit_is_refused_before_anything_is_sent(
         (THING, b'{"nope": 2}', JSON, 400, "nope: unknown argument"),
         (THING, b"[1]", JSON, 400, "the body: must be an object"),
         (THING, b'"text"', JSON, 400, "the body: must be an object"),
-        (THING, b'{"size": ', JSON, 400, "the body is not JSON"),
-        (THING, b"\xff\xfe\xfd", JSON, 400, "the body is not JSON"),
-        (THING, b"[" * 100_000, JSON, 400, "the body is not JSON"),
+        (THING, b'{"size": ', JSON, 400, "the body is not valid JSON"),
+        (THING, b"\xff\xfe\xfd", JSON, 400, "the body is not valid JSON"),
+        (THING, b"[" * 100_000, JSON, 400, "the body is not valid JSON"),
         (THING, b"size=2", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "x-www-form-urlencoded"),
-        (THING, b"<a/>", {"Content-Type": "text/xml"}, 415, "has to be application/json"),
-        (THING, b"{}", {"Content-Type": ""}, 415, "has to be application/json"),
+        (THING, b"<a/>", {"Content-Type": "text/xml"}, 415, "is not supported; send application/json"),
+        (THING, b"{}", {"Content-Type": ""}, 415, "is not supported; send application/json"),
     ],
     ids=["type", "unknown", "list", "text", "cut", "bytes", "deep", "form", "xml", "nameless"],
 )
@@ -278,7 +278,7 @@ async def test_json_without_a_content_type_is_taken_as_such() -> None:
 
 
 async def test_a_body_that_is_too_large_is_refused_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_adapter, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(requests, "MAX_BODY_BYTES", 1000)
     provider = Provider()
     fits, large = (b'{"x": "' + b"x" * length + b'"}' for length in (991, 992))
     async with acme(provider) as side:
@@ -290,7 +290,7 @@ async def test_a_body_that_is_too_large_is_refused_at_its_bound(monkeypatch: pyt
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_adapter, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "BODY_SECONDS", 0.05)
     provider = Provider()
     async with acme(provider) as side:
         host, port = side.origin.removeprefix("http://").split(":")
@@ -300,7 +300,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch:
             with anyio.fail_after(PATIENCE):
                 answer = await stream.receive()
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"the body did not arrive within 0.05 s" in answer
+    assert b"the body was not received within 0.05 s" in answer
     assert provider.received == []
 
 
@@ -339,7 +339,7 @@ async def test_what_is_not_served_is_told_as_such(method: str, path: str, status
     assert path in told["detail"]
     assert answer.headers.get("allow") == allow
     if allow:
-        assert told["hint"] == f"There is {allow}."
+        assert told["hint"] == f"Allowed methods: {allow}."
     else:
         assert told["kind"] == "not_found"
         assert "/openapi.json" in told["hint"]

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
 from mcp_taskruns.engine import retries
-from mcp_taskruns.servers.rest import app as rest_adapter
+from mcp_taskruns.servers.rest import responses
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
@@ -185,7 +185,7 @@ async def test_a_connection_that_is_lost_before_any_event_is_made_again_from_whe
 
 
 async def test_a_silent_stream_is_kept_alive_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_adapter, "KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(responses, "KEEP_ALIVE_SECONDS", 0.05)
     async with acme(Provider(streaming(b"data: 1\n\n"))) as side, reading(side, EVENTS) as reader:
         began = anyio.current_time()
         text = await reader.until(": keep-alive\n\n" * 4)
@@ -196,13 +196,13 @@ async def test_a_silent_stream_is_kept_alive_by_comments(monkeypatch: pytest.Mon
 
 
 async def test_a_stream_that_has_not_sent_anything_is_kept_alive_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_adapter, "KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(responses, "KEEP_ALIVE_SECONDS", 0.05)
     async with acme(Provider(streaming())) as side, reading(side, EVENTS) as reader:
         assert (await reader.until(": keep-alive\n\n")).startswith(": keep-alive\n\n")
 
 
 async def test_comments_of_the_provider_are_not_passed_on_but_by_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_adapter, "KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(responses, "KEEP_ALIVE_SECONDS", 0.05)
     async with acme(Provider(streaming(b": ping\n\n"))) as side, reading(side, EVENTS) as reader:
         assert "ping" not in await reader.until(": keep-alive\n\n")
 
@@ -372,7 +372,7 @@ async def test_an_error_event_of_the_providers_is_an_event_as_any_other(
 
 async def test_a_failure_of_the_server_itself_ends_the_stream_with_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async with acme(Provider(streaming(b"data: 1\n\n", b"data: 2\n\n", end=True))) as side:
-        original = rest_adapter._written
+        original = responses.encode_event
 
         def written(event: Any) -> bytes:
             if event.data == "2":
@@ -380,7 +380,7 @@ async def test_a_failure_of_the_server_itself_ends_the_stream_with_an_error(capl
             return original(event)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rest_adapter, "_written", written)
+            patch.setattr(responses, "encode_event", written)
             async with reading(side, EVENTS) as reader:
                 *events, last = events_in(await reader.rest())
     assert [event.data for event in events] == ["1"]

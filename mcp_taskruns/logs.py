@@ -1,0 +1,29 @@
+"""Logging to standard error, with secrets redacted."""
+
+import logging
+
+from mcp_taskruns.core.calls.redaction import Redactor
+
+# At lower levels these libraries log arguments, responses and possibly credentials.
+_QUIET_LOGGERS = ("httpx", "httpcore", "sse_starlette")
+
+
+class RedactingFormatter(logging.Formatter):
+    """Format records with their time, level and logger, and redact secrets in the result."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the redacted line or lines of a record."""
+        return self._redactor.redact_text(super().format(record))
+
+
+def configure_logging(level: str, redactor: Redactor) -> None:
+    """Log to standard error from this level on, replacing earlier configuration."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter(redactor))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,84 @@
+"""HTTP servers on sockets of their own, started and stopped together."""
+
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp
+
+from mcp_taskruns.errors import SettingsError
+
+SHUTDOWN_SECONDS = 1
+"""The time for active calls to finish when a server stops."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """An app and the socket on which it is served; `announcement` has a placeholder for the URL."""
+
+    socket: socket.socket
+    app: ASGIApp
+    announcement: str
+
+    @property
+    def url(self) -> str:
+        """The URL of the socket."""
+        host, port = self.socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises SettingsError."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=512)
+    except OSError as exc:
+        raise SettingsError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+    # Connections inherit this. asyncio sets it only for sockets of its own; without it responses are delayed by 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """A server without signal handlers: uvicorn's raise the signal again, which ends the process with an error."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServers:
+    """HTTP servers that are started and stopped together."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+        self._servers = [_Server(_configure(listener.app)) for listener in listeners]
+
+    async def serve(self, notify: Callable[[str], None]) -> None:
+        """Serve until `stop` is called; `notify` gets a line with the URL of each server."""
+        async with anyio.create_task_group() as tasks:
+            for listener, server in zip(self._listeners, self._servers, strict=True):
+                notify(listener.announcement.format(listener.url))
+                tasks.start_soon(server.serve, [listener.socket])
+
+    def stop(self) -> None:
+        """Stop all servers after at most `SHUTDOWN_SECONDS`."""
+        # uvicorn logs an error for every connection that is still open then.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        for server in self._servers:
+            server.should_exit = True
+
+
+def _configure(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",  # httptools does not strip white space around header values, as RFC 9110 requires
+        lifespan="auto",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
