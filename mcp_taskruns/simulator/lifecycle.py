@@ -14,6 +14,12 @@ from itertools import pairwise
 import anyio
 from anyio.lowlevel import checkpoint
 
+# Decimal places of elapsed seconds. (start + 3) - start can be slightly less than 3, but a reader that was woken for a
+# step must find it reached.
+PRECISION = 6
+# A sleep of less than the resolution of the event loop returns without time passing.
+MIN_SLEEP_SECONDS = 1e-6
+
 
 class Clock:
     """Counts simulated seconds since its creation: real seconds times `speed`."""
@@ -34,7 +40,7 @@ class Clock:
         await checkpoint()
         # A timer can fire slightly early, so one sleep does not guarantee now() >= t.
         while (remaining := t - self.now()) > 0:  # noqa: ASYNC110 - there is no event to wait for
-            await anyio.sleep(remaining / self._speed)
+            await anyio.sleep(max(remaining / self._speed, MIN_SLEEP_SECONDS))
 
     def datetime_at(self, at: float | None = None) -> datetime:
         """Return the date and time of `at` (default: now; negative: before the start)."""
@@ -143,6 +149,7 @@ class Timeline:
 
     def until(self, elapsed: float) -> tuple[Step, ...]:
         """Return the steps reached after `elapsed` seconds, always at least the first."""
+        elapsed = round(elapsed, PRECISION)
         return tuple(step for step in self.steps if step.at <= elapsed) or self.steps[:1]
 
     def at(self, elapsed: float) -> Step:
@@ -151,6 +158,7 @@ class Timeline:
 
     def next_change(self, elapsed: float) -> float | None:
         """Return the time of the first step after `elapsed`, or None."""
+        elapsed = round(elapsed, PRECISION)
         return next((step.at for step in self.steps if step.at > elapsed), None)
 
     @property
@@ -165,4 +173,4 @@ class Timeline:
         """
         if self.at(elapsed).is_terminal:
             return self
-        return Timeline((*self.until(elapsed), Step(elapsed, status, is_terminal=True)))
+        return Timeline((*self.until(elapsed), Step(round(elapsed, PRECISION), status, is_terminal=True)))

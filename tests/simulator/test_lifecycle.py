@@ -23,6 +23,17 @@ def test_status_of_a_run_follows_from_the_elapsed_time(elapsed: float, status: s
     assert RUN.next_change(elapsed) == next_change
 
 
+@pytest.mark.parametrize("start", [number / 10 for number in range(1, 100)])
+def test_step_is_reached_at_its_time_despite_rounding(start: float) -> None:
+    assert RUN.at(start + 5 - start).status == "done"
+    assert RUN.next_change(start + 2 - start) == 5
+
+
+@pytest.mark.parametrize("elapsed", [2.000000449, 1 / 3])
+def test_terminate_applies_at_once_despite_rounding(elapsed: float) -> None:
+    assert RUN.terminate(elapsed, "cancelled").at(elapsed).status == "cancelled"
+
+
 def test_run_without_a_terminal_step_has_no_duration() -> None:
     assert (RUN.duration, ENDLESS.duration) == (5, None)
 

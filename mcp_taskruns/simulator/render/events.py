@@ -35,7 +35,7 @@ async def event_stream(
             data = json.dumps(runs[terminal].details(clock, now), separators=(",", ":"))
             # Render sends "task.completed" for every status, and always the same id: a stream cannot be resumed.
             yield f"id: 0\nevent: task.completed\ndata: {data}\n\n"
-        elif now - last_event >= IDLE_LIMIT:
+        elif now >= last_event + IDLE_LIMIT:
             break
         elif now >= next_ping:
             next_ping = now + HEARTBEAT
