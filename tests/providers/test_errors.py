@@ -477,7 +477,7 @@ POSTHOG = [
         403,
         drf("authentication_error", "permission_denied", "You don't have access to the project."),
         "auth",
-        "may it do this?",
+        "lack a permission",
     ),
     Row(
         "resume github",

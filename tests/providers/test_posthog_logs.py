@@ -319,7 +319,7 @@ async def test_posthog_log_and_stream_of_an_unknown_run_are_not_found(
     [
         (Fault(200, {"Content-Type": "text/html"}, "<title>Log in</title>"), "unavailable", "without an event stream"),
         # api.py (stream): the renderer writes only the keys of the 406
-        (Fault(406, {"Content-Type": "text/event-stream"}, "typecodedetailattr"), "unsupported", "answered 406"),
+        (Fault(406, {"Content-Type": "text/event-stream"}, "typecodedetailattr"), "unsupported", "returned 406"),
     ],
     ids=["html", "406"],
 )
