@@ -1,4 +1,4 @@
-"""Cancelling honestly: what had ended already is not cancelled, and what became of the rest is told."""
+"""Cancelling runs: a run with a terminal status is not cancelled, and the result reports the status afterwards."""
 
 import json
 
@@ -61,11 +61,12 @@ RUNNING: dict[str, tuple[str, Arguments]] = {
 }
 
 
-def methods(simulator: Simulator) -> list[str]:
+def sent_methods(simulator: Simulator) -> list[str]:
+    """Return the methods of the requests that our server sent."""
     return [request.partition(" ")[0] for request in sent(simulator)]
 
 
-async def test_a_render_run_that_goes_on_is_cancelled_and_read_once_after(
+async def test_cancels_a_running_render_run_and_reads_it_once_after(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, *RUNNING["render"], 0)
@@ -85,7 +86,7 @@ async def test_a_render_run_that_goes_on_is_cancelled_and_read_once_after(
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{RENDER_RUNNING}"))["status"] == "canceled"
 
 
-async def test_an_inngest_run_is_read_again_when_the_answer_can_be_a_new_one(
+async def test_reads_a_cancelled_inngest_run_after_its_cache_has_expired(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with opened(environment) as gateway, calling(gateway, *RUNNING["inngest"]) as call:
@@ -106,18 +107,20 @@ async def test_an_inngest_run_is_read_again_when_the_answer_can_be_a_new_one(
     }
 
 
-async def test_an_inngest_answer_that_was_slow_is_not_taken_for_a_new_one(
+async def test_inngest_cache_time_starts_with_the_response_of_a_slow_read(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    # The three seconds of Inngest's cache begin when the provider answers, not when it is asked.
+    # Inngest caches a response for three seconds, which start when it sends the response.
     simulator.fail_next("inngest", Fault(delay=1))
     call = await finished(environment, *RUNNING["inngest"], 6)
     assert (call.value["cancelled"], call.value["status"]) == (True, "canceled")
 
 
-async def test_a_posthog_answer_tells_the_state_itself(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_posthog_response_contains_the_status_so_the_run_is_not_read_again(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
     call = await finished(environment, *RUNNING["posthog"], 0)
-    answer = call.value.pop("response")
+    response = call.value.pop("response")
     assert call.value == {
         "provider": "posthog",
         "run_id": POSTHOG_RUNNING,
@@ -128,17 +131,17 @@ async def test_a_posthog_answer_tells_the_state_itself(simulator: Simulator, env
         "terminal": True,
         "next": "The run was cancelled.",
     }
-    assert (answer["id"], answer["status"]) == (POSTHOG_RUNNING, "cancelled")
+    assert (response["id"], response["status"]) == (POSTHOG_RUNNING, "cancelled")
     assert sent(simulator) == [READS["posthog"], f"PATCH {POSTHOG_RUNS}/{POSTHOG_RUNNING}/"]
 
 
-async def test_a_posthog_run_that_was_not_started_is_cancelled(environment: dict[str, str]) -> None:
+async def test_cancels_a_posthog_run_that_was_not_started(environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, **PATCH}
     call = await finished(environment, "posthog-update-task-run", arguments, 0)
     assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (True, "queued", "canceled")
 
 
-async def test_the_rest_of_a_body_that_cancels_is_sent_as_well(
+async def test_body_of_a_cancelling_update_is_sent_completely(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     body = {"status": "cancelled", "error_message": "no longer wanted"}
@@ -147,7 +150,7 @@ async def test_the_rest_of_a_body_that_cancels_is_sent_as_well(
     assert json.loads(simulator.requests[1].body) == body
 
 
-async def test_a_posthog_run_is_cancelled_by_command_and_read_once_after(
+async def test_cancels_a_posthog_run_by_command_and_reads_it_once_after(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, *RUNNING["posthog by command"], 0)
@@ -157,7 +160,7 @@ async def test_a_posthog_run_is_cancelled_by_command_and_read_once_after(
     assert sent(simulator) == [READS["posthog"], command, READS["posthog"]]
 
 
-async def test_a_runway_task_that_is_cancelled_is_told_so_though_it_cannot_be_read_any_more(
+async def test_runway_task_that_is_not_found_after_the_delete_is_canceled(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, *RUNNING["runway"], 0)
@@ -206,13 +209,13 @@ ENDED: list[tuple[str, Arguments, str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("tool", "arguments", "state", "native", "told"), ENDED)
-async def test_a_run_that_has_ended_is_not_cancelled_and_nothing_is_sent(
+@pytest.mark.parametrize(("tool", "arguments", "status", "native_status", "explanation"), ENDED)
+async def test_does_not_cancel_a_run_with_a_terminal_status(
     tool: str,
     arguments: Arguments,
-    state: str,
-    native: str,
-    told: str,
+    status: str,
+    native_status: str,
+    explanation: str,
     simulator: Simulator,
     environment: dict[str, str],
 ) -> None:
@@ -222,64 +225,64 @@ async def test_a_run_that_has_ended_is_not_cancelled_and_nothing_is_sent(
         "provider": tool.partition("-")[0],
         "run_id": run_id,
         "cancelled": False,
-        "status_before": state,
-        "status": state,
-        "native_status": native,
+        "status_before": status,
+        "status": status,
+        "native_status": native_status,
         "terminal": True,
-        "next": f"The run {told}: nothing was cancelled." + (" Nothing was sent." if "body" in arguments else ""),
+        "next": f"The run {explanation}: nothing was cancelled."
+        + (" Nothing was sent." if "body" in arguments else ""),
     }
-    assert methods(simulator) == ["GET"]
+    assert sent_methods(simulator) == ["GET"]
 
 
-async def test_a_posthog_run_that_was_cancelled_is_not_cancelled_again(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_does_not_cancel_a_posthog_run_twice(simulator: Simulator, environment: dict[str, str]) -> None:
     await finished(environment, *RUNNING["posthog"], 0)
     call = await finished(environment, *RUNNING["posthog"], 0)
     assert (call.value["cancelled"], call.value["status"]) == (False, "canceled")
-    assert methods(simulator) == ["GET", "PATCH", "GET"]
+    assert sent_methods(simulator) == ["GET", "PATCH", "GET"]
 
 
 @pytest.mark.parametrize(
-    ("task", "state", "told"),
+    ("task", "status", "explanation"),
     [
         (RUNWAY_SUCCEEDED, "succeeded", "had already succeeded"),
         (RUNWAY_FAILED, "failed", "had already failed"),
         (RUNWAY_CANCELLED, "canceled", CANCELLED),
     ],
 )
-@pytest.mark.parametrize("guard", [{}, {"delete_output": False}], ids=["unsaid", "refused"])
-async def test_a_runway_task_that_has_ended_keeps_its_output_unless_that_is_wanted(
-    guard: Arguments, task: str, state: str, told: str, simulator: Simulator, environment: dict[str, str]
+@pytest.mark.parametrize("confirmation", [{}, {"delete_output": False}], ids=["not confirmed", "declined"])
+async def test_does_not_delete_an_ended_runway_task_without_confirmation(
+    confirmation: Arguments, task: str, status: str, explanation: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    call = await finished(environment, "runway-cancel-delete-task", {"id": task, **guard}, 0)
-    assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, state, True)
+    call = await finished(environment, "runway-cancel-delete-task", {"id": task, **confirmation}, 0)
+    assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, status, True)
     assert call.value["next"] == (
-        f"The run {told}: nothing was cancelled. To have it deleted together with its output, pass delete_output: true."
+        f"The run {explanation}: nothing was cancelled. "
+        "To have it deleted together with its output, pass delete_output: true."
     )
-    assert methods(simulator) == ["GET"]
+    assert sent_methods(simulator) == ["GET"]
 
 
 @pytest.mark.parametrize(
-    ("task", "told"),
+    ("task", "explanation"),
     [
         (RUNWAY_SUCCEEDED, "had already succeeded"),
         (RUNWAY_FAILED, "had already failed"),
         (RUNWAY_CANCELLED, CANCELLED),
     ],
 )
-async def test_a_runway_task_that_has_ended_is_deleted_where_that_is_wanted(
-    task: str, told: str, simulator: Simulator, environment: dict[str, str]
+async def test_deletes_an_ended_runway_task_with_confirmation(
+    task: str, explanation: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "runway-cancel-delete-task", {"id": task, "delete_output": True}, 0)
     assert call.value["cancelled"] is False
-    assert call.value["next"] == f"The run {told}: it was deleted together with its output."
+    assert call.value["next"] == f"The run {explanation}: it was deleted together with its output."
     assert sent(simulator) == [f"GET {RUNWAY_TASKS}/{task}", f"DELETE {RUNWAY_TASKS}/{task}"]
     again = await finished(environment, "runway-cancel-delete-task", {"id": task, "delete_output": True}, 0)
     assert again.failure.kind == "not_found"
 
 
-async def test_the_permission_to_delete_does_not_hinder_cancelling(environment: dict[str, str]) -> None:
+async def test_confirmed_delete_of_an_active_runway_task_cancels_it(environment: dict[str, str]) -> None:
     arguments = {"id": RUNWAY_THROTTLED, "delete_output": True}
     call = await finished(environment, "runway-cancel-delete-task", arguments, 0)
     assert (call.value["cancelled"], call.value["next"]) == (True, "The run was cancelled.")
@@ -297,42 +300,42 @@ UNKNOWN: dict[str, tuple[str, Arguments]] = {
 
 
 @pytest.mark.parametrize("provider", UNKNOWN)
-async def test_a_run_that_nobody_knows_is_not_found_and_nothing_is_sent(
+async def test_cancelling_an_unknown_run_is_not_found(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, *UNKNOWN[provider], 0)
     assert call.failure.kind == "not_found"
-    assert methods(simulator) == ["GET"]
+    assert sent_methods(simulator) == ["GET"]
 
 
 @pytest.mark.parametrize(
-    ("status", "state", "told"),
+    ("native_status", "status", "explanation"),
     [
         ("completed", "succeeded", "had already succeeded"),
         ("failed", "failed", "had already failed"),
-        # By somebody else, for the provider refused this cancellation.
+        # Cancelled by another client: the provider rejected this cancellation.
         ("canceled", "canceled", CANCELLED),
     ],
 )
-async def test_a_render_run_that_ends_before_the_cancellation_arrives_is_no_error(
-    status: str, state: str, told: str, simulator: Simulator, environment: dict[str, str]
+async def test_render_run_that_ends_before_its_cancellation_is_not_an_error(
+    native_status: str, status: str, explanation: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     # Render's local server: pkg/workflows/apiserver
-    refusal = {"message": f"task run {RENDER_RUNNING} is not active"}
-    for answer in (NO_FAULT, json_response(refusal, 500), json_response(run_json("render", status))):
-        simulator.fail_next("render", answer)
+    rejection = {"message": f"task run {RENDER_RUNNING} is not active"}
+    for fault in (NO_FAULT, json_response(rejection, 500), json_response(run_json("render", native_status))):
+        simulator.fail_next("render", fault)
     call = await finished(environment, *RUNNING["render"], 0)
-    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (False, "running", state)
-    assert call.value["next"] == f"The run {told}: nothing was cancelled."
-    assert methods(simulator) == ["GET", "DELETE", "GET"]
+    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (False, "running", status)
+    assert call.value["next"] == f"The run {explanation}: nothing was cancelled."
+    assert sent_methods(simulator) == ["GET", "DELETE", "GET"]
 
 
-async def test_an_inngest_run_that_ends_before_the_cancellation_arrives_was_not_cancelled(
+async def test_inngest_run_that_ends_before_its_cancellation_is_not_cancelled(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    # Inngest answers 200 and changes nothing.
-    for answer in (NO_FAULT, NO_FAULT, json_response(run_json("inngest", "Completed", output={"sum": 1}))):
-        simulator.fail_next("inngest", answer)
+    # Inngest responds with 200 and changes nothing.
+    for fault in (NO_FAULT, NO_FAULT, json_response(run_json("inngest", "Completed", output={"sum": 1}))):
+        simulator.fail_next("inngest", fault)
     call = await finished(environment, *RUNNING["inngest"], 4)
     assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (
         False,
@@ -342,7 +345,7 @@ async def test_an_inngest_run_that_ends_before_the_cancellation_arrives_was_not_
     assert call.value["next"] == "The run had already succeeded: nothing was cancelled."
 
 
-async def test_what_a_provider_refuses_while_the_run_goes_on_is_passed_on(
+async def test_rejected_cancellation_of_a_running_run_is_an_error(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     root = await outside(environment, "POST", RENDER_RUNS, {"task": "demo-workflow/pipeline", "input": [3, 4]})
@@ -355,52 +358,52 @@ async def test_what_a_provider_refuses_while_the_run_goes_on_is_passed_on(
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{subtask}"))["status"] == "running"
 
 
-async def test_what_a_provider_refuses_is_told_though_the_run_cannot_be_read_after(
+async def test_rejected_cancellation_is_an_error_even_if_the_run_cannot_be_read_after(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    for answer in (NO_FAULT, Fault(403, body="not yours"), *[Fault(503, body="busy")] * TRIES):
-        simulator.fail_next("render", answer)
+    for fault in (NO_FAULT, Fault(403, body="not yours"), *[Fault(503, body="busy")] * TRIES):
+        simulator.fail_next("render", fault)
     call = await finished(environment, *RUNNING["render"], ALL_TRIES_S)
     assert (call.failure.message, call.failure.status) == ("the provider returned 403: not yours", 403)
 
 
-async def test_a_command_that_does_not_reach_the_agent_is_an_error(environment: dict[str, str]) -> None:
+async def test_cancel_command_without_a_sandbox_is_an_error(environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, **COMMAND}
     call = await finished(environment, "posthog-send-command-agent-server", arguments, 0)
     assert "No active sandbox for this task run" in call.failure.message
 
 
 @pytest.mark.parametrize("provider", ["render", "inngest", "posthog by command", "runway"])
-async def test_a_cancellation_whose_effect_cannot_be_read_is_no_error(
+async def test_status_is_unknown_when_the_run_cannot_be_read_after_its_cancellation(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     name = provider.partition(" ")[0]
-    for answer in (NO_FAULT, NO_FAULT, *[Fault(503, body="busy")] * TRIES):
-        simulator.fail_next(name, answer)
+    for fault in (NO_FAULT, NO_FAULT, *[Fault(503, body="busy")] * TRIES):
+        simulator.fail_next(name, fault)
     call = await finished(environment, *RUNNING[provider], 4 + ALL_TRIES_S)
     assert (call.value["status"], call.value["terminal"]) == ("unknown", False)
     assert call.value["next"] == (
         f"The provider has accepted the cancellation: call {name}-wait-for-run to wait for the run."
     )
-    assert len(methods(simulator)) == 2 + TRIES
+    assert len(sent_methods(simulator)) == 2 + TRIES
 
 
 @pytest.mark.parametrize("provider", RUNNING)
-async def test_a_run_that_cannot_be_read_is_not_cancelled(
+async def test_does_not_cancel_a_run_that_cannot_be_read_before(
     provider: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for _ in range(TRIES):
         simulator.fail_next(provider.partition(" ")[0], Fault(503, body="busy"))
     call = await finished(environment, *RUNNING[provider], ALL_TRIES_S)
     assert call.failure.status == 503
-    assert methods(simulator) == ["GET"] * TRIES
+    assert sent_methods(simulator) == ["GET"] * TRIES
 
 
-async def test_a_run_that_does_not_stop_at_once_is_told_as_such(
+async def test_run_that_does_not_stop_at_once_is_not_reported_as_cancelled(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    for answer in (NO_FAULT, Fault(204), NO_FAULT):
-        simulator.fail_next("render", answer)
+    for fault in (NO_FAULT, Fault(204), NO_FAULT):
+        simulator.fail_next("render", fault)
     call = await finished(environment, *RUNNING["render"], 0)
     assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, "running", False)
     assert call.value["next"] == (
@@ -408,42 +411,42 @@ async def test_a_run_that_does_not_stop_at_once_is_told_as_such(
     )
 
 
-async def test_a_secret_in_the_answer_to_a_cancellation_is_masked(
+async def test_secret_in_the_response_to_a_cancellation_is_redacted(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     key = environment["POSTHOG_API_KEY"] = "phx_planted_5d1c7a90b2e8"
     simulator.fail_next("posthog", NO_FAULT)
-    answer = run_json("posthog", "cancelled", error_message=f"stopped by {key}")
-    simulator.fail_next("posthog", json_response(answer))
+    run = run_json("posthog", "cancelled", error_message=f"stopped by {key}")
+    simulator.fail_next("posthog", json_response(run))
     call = await finished(environment, *RUNNING["posthog"], 0)
     assert call.value["response"]["error_message"] == "stopped by [secret]"
     assert key not in json.dumps([call.outcome.text, call.outcome.notes])
 
 
-async def test_an_update_that_cancels_nothing_is_forwarded(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_update_without_a_cancellation_is_forwarded(simulator: Simulator, environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_RUNNING, "body": {"stage": "review"}}
     call = await finished(environment, "posthog-update-task-run", arguments, 0)
     assert (call.value["id"], call.value["stage"]) == (POSTHOG_RUNNING, "review")
     assert call.outcome.notes[0] == f"Run {POSTHOG_RUNNING}: running (in_progress)."
-    assert methods(simulator) == ["PATCH"]
+    assert sent_methods(simulator) == ["PATCH"]
 
 
 @pytest.mark.parametrize("status", ["completed", "failed"])
-async def test_an_update_that_ends_a_run_in_another_way_is_forwarded(
+async def test_update_to_another_terminal_status_is_forwarded(
     status: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_RUNNING, "body": {"status": status}}
     call = await finished(environment, "posthog-update-task-run", arguments, 0)
     assert call.value["status"] == status
-    assert methods(simulator) == ["PATCH"]
+    assert sent_methods(simulator) == ["PATCH"]
 
 
-async def test_a_command_that_cancels_nothing_is_forwarded(simulator: Simulator, environment: dict[str, str]) -> None:
-    body = {"jsonrpc": "2.0", "method": "user_message", "params": {"content": "go on"}, "id": 1}
+async def test_command_without_a_cancellation_is_forwarded(simulator: Simulator, environment: dict[str, str]) -> None:
+    body = {"jsonrpc": "2.0", "method": "user_message", "params": {"content": "continue"}, "id": 1}
     arguments = {"task_id": TASK, "id": POSTHOG_RUNNING, "body": body}
     call = await finished(environment, "posthog-send-command-agent-server", arguments, 0)
     assert call.value == {"jsonrpc": "2.0", "result": {"queued": True}, "id": 1}
-    assert methods(simulator) == ["POST"]
+    assert sent_methods(simulator) == ["POST"]
 
 
 RENDER_LIST = (
@@ -455,7 +458,7 @@ POSTHOG_LIST = (
     f"{POSTHOG_FAILED}: failed; {POSTHOG_COMPLETED}: succeeded (completed)."
 )
 ENTRIES = {"entries": [{"type": "notification", "notification": {"method": "_posthog/console"}}]}
-LINES: list[tuple[str, Arguments, str]] = [
+STATUS_LINES: list[tuple[str, Arguments, str]] = [
     ("render-list-task-runs", {}, RENDER_LIST),
     ("render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED}, f"Run {RENDER_COMPLETED}: succeeded (completed)."),
     (
@@ -519,12 +522,13 @@ LINES: list[tuple[str, Arguments, str]] = [
 
 
 def texts_of(result: CallToolResult) -> list[str]:
+    """Return the text blocks of a result, which has no other blocks."""
     assert all(isinstance(block, TextContent) for block in result.content)
     return [block.text for block in result.content if isinstance(block, TextContent)]
 
 
-@pytest.mark.parametrize(("tool", "arguments", "line"), LINES)
-async def test_an_answer_that_carries_runs_says_where_they_stand_after_its_json(
+@pytest.mark.parametrize(("tool", "arguments", "line"), STATUS_LINES)
+async def test_result_with_runs_is_followed_by_a_line_with_their_statuses(
     tool: str, arguments: Arguments, line: str, environment: dict[str, str]
 ) -> None:
     async with open_client("memory", "auto", environment) as client:
@@ -544,14 +548,14 @@ async def test_an_answer_that_carries_runs_says_where_they_stand_after_its_json(
         ("posthog-get-task-run-logs", {"task_id": TASK, "id": POSTHOG_COMPLETED}),
     ],
 )
-async def test_an_answer_that_carries_no_run_says_nothing_of_one(
+async def test_result_without_runs_has_no_status_line(
     tool: str, arguments: Arguments, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, tool, arguments, 0)
     assert [note for note in call.outcome.notes if note.startswith("Run")] == []
 
 
-async def test_of_many_runs_the_first_ten_are_told(environment: dict[str, str]) -> None:
+async def test_status_line_lists_the_first_ten_of_many_runs(environment: dict[str, str]) -> None:
     for _ in range(8):
         await outside(environment, "POST", RENDER_RUNS, {"task": "demo-workflow/slow", "input": []})
     call = await finished(environment, "render-list-task-runs", {}, 0)
@@ -563,7 +567,7 @@ async def test_of_many_runs_the_first_ten_are_told(environment: dict[str, str]) 
 @pytest.mark.parametrize(
     ("transport", "era"), [("memory", "legacy"), ("memory", "auto"), ("stdio", "legacy"), ("http", "auto")]
 )
-async def test_a_client_is_told_what_was_cancelled_and_what_was_not(
+async def test_client_can_cancel_a_run_once(
     transport: Transport, era: Era, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     tool, arguments = RUNNING["render"]
@@ -574,18 +578,17 @@ async def test_a_client_is_told_what_was_cancelled_and_what_was_not(
     assert (first.is_error, second.is_error) == (False, False)
     assert [json.loads(texts_of(result)[0])["cancelled"] for result in (first, second)] == [True, False]
     assert texts_of(second)[1:] == [f"Run {RENDER_RUNNING}: canceled."]
-    assert methods(simulator).count("DELETE") == 1
+    assert sent_methods(simulator).count("DELETE") == 1
 
 
-async def test_a_runway_task_in_a_state_that_nobody_has_named_is_not_deleted_by_accident(
+async def test_does_not_delete_a_runway_task_with_an_unknown_status(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    odd = json_response(run_json("runway", "EXPIRED"))
-    simulator.fail_next("runway", odd)
+    simulator.fail_next("runway", json_response(run_json("runway", "EXPIRED")))
     call = await finished(environment, "runway-cancel-delete-task", {"id": RUNWAY_SUCCEEDED}, 0)
     assert (call.value["cancelled"], call.value["status"]) == (False, "unknown")
     assert call.value["next"] == (
         "It is not known whether EXPIRED is a terminal status, so nothing was cancelled: a run that has ended would be "
         "deleted together with its output. To accept that, pass delete_output: true."
     )
-    assert methods(simulator) == ["GET"]
+    assert sent_methods(simulator) == ["GET"]
