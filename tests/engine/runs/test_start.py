@@ -1,4 +1,4 @@
-"""Starting runs: once, however often the provider is asked; and waiting for their end in the same call."""
+"""Starting runs: retries with an idempotency key start one run, and a call can also wait for the run."""
 
 import json
 from contextlib import AsyncExitStack
@@ -42,21 +42,21 @@ SQUARE: Arguments = {"body": {"task": "demo-workflow/square", "input": [7]}}
 SLOW: Arguments = {"body": {"task": "demo-workflow/slow", "input": []}}
 CLOUD: Arguments = {"task_id": TASK, "body": {"environment": "cloud"}}
 NEW = "trn-d5im0000000000000005"
-"""The first run that is started at the simulated Render."""
+"""The ID of the first run that a test starts at the simulated Render."""
 
 
 def keys_sent(simulator: Simulator) -> list[str]:
-    """The idempotency keys of the runs that were asked for."""
+    """Return the idempotency keys of all requests that start a run."""
     return [json.loads(request.body)["idempotencyKey"] for request in simulator.requests if request.method == "POST"]
 
 
 async def render_runs(environment: dict[str, str]) -> list[str]:
-    """The runs that there are beside those with which the simulator begins."""
+    """Return the IDs of the runs that the test has started."""
     runs = [item["taskRun"]["id"] for item in await outside(environment, "GET", f"{RENDER_RUNS}?limit=100")]
     return sorted(run_id for run_id in runs if run_id >= NEW)
 
 
-async def test_a_start_is_one_request_and_tells_its_key_and_the_state(
+async def test_start_sends_one_request_and_reports_the_key_and_the_status(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "render-run-task", SQUARE, 0)
@@ -72,7 +72,7 @@ async def test_a_start_is_one_request_and_tells_its_key_and_the_state(
     assert call.outcome.structured == json.loads(call.outcome.text)
 
 
-async def test_each_start_has_a_key_of_its_own(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_each_start_has_its_own_idempotency_key(simulator: Simulator, environment: dict[str, str]) -> None:
     for _ in range(2):
         await finished(environment, "render-run-task", SQUARE, 0)
     first, second = keys_sent(simulator)
@@ -80,7 +80,7 @@ async def test_each_start_has_a_key_of_its_own(simulator: Simulator, environment
     assert len(await render_runs(environment)) == 2
 
 
-async def test_the_callers_own_key_is_kept(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_idempotency_key_of_the_caller_is_used(simulator: Simulator, environment: dict[str, str]) -> None:
     arguments = {"body": {**SQUARE["body"], "idempotencyKey": "order-17"}}
     for _ in range(2):
         call = await finished(environment, "render-run-task", arguments, 0)
@@ -89,19 +89,21 @@ async def test_the_callers_own_key_is_kept(simulator: Simulator, environment: di
     assert await render_runs(environment) == [NEW]
 
 
-async def test_the_rest_of_the_body_is_sent_as_it_was_given(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_body_is_sent_unchanged_except_for_the_idempotency_key(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
     await finished(environment, "render-run-task", {**SQUARE, "wait_seconds": 0})
     body = json.loads(simulator.requests[0].body)
     assert body == {**SQUARE["body"], "idempotencyKey": body["idempotencyKey"]}
 
 
-async def test_an_empty_key_is_no_key(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_empty_idempotency_key_is_replaced(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(truncate=True))
     await finished(environment, "render-run-task", {"body": {**SQUARE["body"], "idempotencyKey": ""}}, 60)
     assert len(await render_runs(environment)) == 1
 
 
-async def test_a_start_with_a_wait_returns_what_waiting_for_the_run_does_and_the_key(
+async def test_start_with_wait_returns_the_result_of_the_wait_and_the_idempotency_key(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "render-run-task", {**SQUARE, "wait_seconds": 30}, 4)
@@ -130,9 +132,7 @@ async def test_a_start_with_a_wait_returns_what_waiting_for_the_run_does_and_the
     ]
 
 
-async def test_the_runs_id_is_told_before_anything_is_waited_for(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_run_id_is_reported_before_waiting(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", NO_FAULT)
     simulator.fail_next("render", Fault(delay=30))
     async with (
@@ -142,13 +142,13 @@ async def test_the_runs_id_is_told_before_anything_is_waited_for(
         assert call.lines == [f"started {NEW}: queued"]
 
 
-async def test_a_run_that_fails_is_no_error_of_the_call_that_started_it(environment: dict[str, str]) -> None:
+async def test_failed_run_is_not_an_error_of_the_start(environment: dict[str, str]) -> None:
     arguments = {"body": {"task": "demo-workflow/fail", "input": []}, "wait_seconds": 30}
     call = await finished(environment, "render-run-task", arguments, 3)
     assert (call.value["status"], call.value["error"]) == ("failed", "ValueError: no such customer")
 
 
-async def test_a_repeated_start_of_a_run_that_has_ended_returns_its_result(
+async def test_repeated_start_of_an_ended_run_returns_its_result(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     arguments = {"body": {**SQUARE["body"], "idempotencyKey": "order-17"}, "wait_seconds": 30}
@@ -156,11 +156,11 @@ async def test_a_repeated_start_of_a_run_that_has_ended_returns_its_result(
     before = len(sent(simulator))
     call = await finished(environment, "render-run-task", arguments, 0)
     assert (call.value["status"], call.value["result"]) == ("succeeded", [49])
-    # The answer to a start holds no results, so the run is read.
+    # The response to a start has no results, so the run is read.
     assert sent(simulator)[before:] == [f"POST {RENDER_RUNS}", f"GET {RENDER_RUNS}/{NEW}"]
 
 
-async def test_time_that_is_over_after_a_start_is_no_error_and_cancels_nothing(
+async def test_timeout_of_the_wait_after_a_start_does_not_cancel_the_run(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 5}, 6)
@@ -170,14 +170,14 @@ async def test_time_that_is_over_after_a_start_is_no_error_and_cancels_nothing(
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] == "running"
 
 
-async def test_a_start_with_a_wait_of_no_seconds_returns_at_once(environment: dict[str, str]) -> None:
+async def test_start_with_wait_of_0_seconds_returns_at_once(environment: dict[str, str]) -> None:
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 0}, 0)
     assert (call.value["run_id"], call.value["timed_out"], call.value["status"]) == (NEW, True, "queued")
 
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("failures", [1, 3])
-async def test_a_start_that_did_not_get_through_is_tried_again_with_the_same_key(
+async def test_retries_a_start_after_a_transient_fault_with_the_same_key(
     failures: int, fault: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for _ in range(failures):
@@ -188,13 +188,11 @@ async def test_a_start_that_did_not_get_through_is_tried_again_with_the_same_key
     assert len(keys) == failures + 1
     assert len(set(keys)) == 1
     assert await render_runs(environment) == [NEW]
-    told = [line for line in call.lines if "no news" not in line]
-    assert [f"; retrying ({number} of 3)" in line for number, line in enumerate(told, 1)] == [True] * failures
+    messages = [line for line in call.lines if "no news" not in line]
+    assert [f"; retrying ({number} of 3)" in line for number, line in enumerate(messages, 1)] == [True] * failures
 
 
-async def test_a_refused_start_is_tried_again_when_the_provider_wants_it(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_retries_a_start_after_the_retry_after_of_429(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
     async with opened(environment) as gateway, calling(gateway, "render-run-task", SQUARE) as call:
         await pass_time(19)
@@ -204,7 +202,7 @@ async def test_a_refused_start_is_tried_again_when_the_provider_wants_it(
 
 
 @pytest.mark.parametrize("fault", PASSING)
-async def test_a_start_is_tried_again_three_times_at_most_and_the_error_names_the_key(
+async def test_retries_a_start_at_most_three_times_and_the_error_names_the_key(
     fault: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for _ in range(TRIES + 1):
@@ -217,7 +215,7 @@ async def test_a_start_is_tried_again_three_times_at_most_and_the_error_names_th
     )
 
 
-async def test_a_start_that_is_put_off_for_long_is_an_error_at_once_and_names_the_key(
+async def test_start_with_a_long_retry_after_fails_at_once_and_names_the_key(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", Fault(429, {"Retry-After": "3600"}, "slow down"))
@@ -226,16 +224,16 @@ async def test_a_start_that_is_put_off_for_long_is_an_error_at_once_and_names_th
     assert call.failure.retry_after_s == 3600
 
 
-async def test_a_start_at_a_provider_that_is_not_there_is_an_error_within_the_bound_on_requests(
+async def test_start_at_a_provider_that_refuses_connections_fails_within_the_timeout(
     environment: dict[str, str],
 ) -> None:
-    environment["RENDER_BASE_URL"] = "http://127.0.0.1:9"  # the discard port: nothing listens there
+    environment["RENDER_BASE_URL"] = "http://127.0.0.1:9"  # the discard port, on which nothing listens
     call = await finished(environment, "render-run-task", SQUARE, 60)
     assert "refused the connection" in call.failure.message
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])
-async def test_a_start_that_is_refused_for_good_is_not_tried_again(
+async def test_does_not_retry_a_start_after_a_permanent_error(
     status: int, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", Fault(status, body="no"))
@@ -244,7 +242,9 @@ async def test_a_start_that_is_refused_for_good_is_not_tried_again(
     assert len(sent(simulator)) == 1
 
 
-async def test_a_start_without_a_key_is_not_tried_again(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_does_not_retry_a_start_without_idempotency_key(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
     simulator.fail_next("posthog", Fault(truncate=True))
     call = await finished(environment, "posthog-create-task-run", CLOUD, 0)
     assert "was lost" in call.failure.message
@@ -252,11 +252,11 @@ async def test_a_start_without_a_key_is_not_tried_again(simulator: Simulator, en
     assert (await outside(environment, "GET", f"{POSTHOG_RUNS}/"))["count"] == 4 + 1
 
 
-async def test_a_wait_that_breaks_off_after_the_start_is_no_error_and_names_the_run(
+async def test_interrupted_wait_after_a_start_returns_the_run_id(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", NO_FAULT)
-    for _ in range(2):  # the stream, and the reading that takes over from it
+    for _ in range(2):  # the stream, and the read that replaces it
         simulator.fail_next("render", Fault(401, body="revoked"))
     call = await finished(environment, "render-run-task", {**SLOW, "wait_seconds": 30}, 10)
     (key,) = keys_sent(simulator)
@@ -267,21 +267,21 @@ async def test_a_wait_that_breaks_off_after_the_start_is_no_error_and_names_the_
     assert await render_runs(environment) == [NEW]
 
 
-async def test_a_provider_that_is_gone_after_the_start_is_no_error() -> None:
+async def test_unreachable_provider_after_a_start_is_not_an_error() -> None:
     simulator = Simulator(clock=LoopClock())
-    async with AsyncExitStack() as until_gone:
-        environment = simulator.environment(await until_gone.enter_async_context(serve(simulator)))
+    async with AsyncExitStack() as server:
+        environment = simulator.environment(await server.enter_async_context(serve(simulator)))
         arguments = {**SLOW, "wait_seconds": 600}
         async with opened(environment) as gateway, calling(gateway, "render-run-task", arguments) as call:
             await pass_time(2)
-            await until_gone.aclose()
+            await server.aclose()
             await call.finish(300)
     assert call.value["run_id"] == NEW
     assert call.outcome.notes == (f"Run {NEW}: queued (pending).",)
     assert "refused the connection" in call.value["reason"]
 
 
-async def test_a_caller_that_leaves_after_the_start_hangs_up_and_the_run_goes_on(
+async def test_cancelling_the_call_after_a_start_does_not_cancel_the_run(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with (
@@ -298,23 +298,23 @@ async def test_a_caller_that_leaves_after_the_start_hangs_up_and_the_run_goes_on
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] == "running"
 
 
-# PostHog: creating does not start, only cloud runs can be started, and starting answers with the task.
+# PostHog: creating a run does not start it, only cloud runs can be started, and a start responds with the task.
 # PostHog products/tasks/backend/api.py
 
 
-async def created(environment: dict[str, str]) -> dict[str, Any]:
-    """The newest run of the task."""
+async def created_run(environment: dict[str, str]) -> dict[str, Any]:
+    """Return the newest run of the task."""
     runs = await outside(environment, "GET", f"{POSTHOG_RUNS}/")
     assert runs["count"] == 4 + 1
     run: dict[str, Any] = runs["results"][0]
     return run
 
 
-async def test_a_run_that_is_created_for_the_cloud_is_started_and_waited_for(
+async def test_creating_a_posthog_cloud_run_with_wait_starts_it(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}, 12)
-    run = await created(environment)
+    run = await created_run(environment)
     path = f"{POSTHOG_RUNS}/{run['id']}"
     assert sent(simulator) == [
         f"POST {POSTHOG_RUNS}/",
@@ -328,7 +328,7 @@ async def test_a_run_that_is_created_for_the_cloud_is_started_and_waited_for(
     assert "idempotency_key" not in call.value
 
 
-async def test_a_run_that_is_created_for_the_cloud_without_a_wait_is_not_started(
+async def test_creating_a_posthog_cloud_run_without_wait_does_not_start_it(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "posthog-create-task-run", CLOUD, 0)
@@ -340,38 +340,36 @@ async def test_a_run_that_is_created_for_the_cloud_without_a_wait_is_not_started
 
 
 @pytest.mark.parametrize("body", [{}, {"environment": "local"}])
-async def test_a_run_that_is_created_for_a_desktop_is_not_started(
+async def test_creating_a_local_posthog_run_does_not_start_it(
     body: Arguments, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     arguments = {"task_id": TASK, "body": body, "wait_seconds": 2}
     call = await finished(environment, "posthog-create-task-run", arguments, 3)
-    run = await created(environment)
+    run = await created_run(environment)
     assert (run["status"], run["environment"]) == ("not_started", "local")
     assert [request for request in sent(simulator) if "/start/" in request] == []
     assert (call.value["run_id"], call.value["status"], call.value["timed_out"]) == (run["id"], "queued", True)
 
 
-async def test_a_run_that_was_created_but_not_started_is_named_in_the_error(
+async def test_error_names_the_run_that_was_created_but_not_started(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", Fault(402, {"Content-Type": "application/json"}, '{"error": "over the limit"}'))
     call = await finished(environment, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}, 0)
-    run = await created(environment)
+    run = await created_run(environment)
     assert call.failure.message == (
         f"run {run['id']} was created, but not started: the provider returned 402: over the limit"
     )
     assert call.failure.hint.startswith(
         "Do not create another run. Fix the reason, then call posthog-start-task-run for this run"
     )
-    assert not call.failure.retryable  # the call that failed creates: to repeat it would create another
+    assert not call.failure.retryable  # repeating the call would create another run
     assert call.failure.status == 402
     assert len(sent(simulator)) == 2
 
 
-async def test_starting_a_posthog_run_and_waiting_is_one_call(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_starts_a_posthog_run_and_waits_in_one_call(simulator: Simulator, environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
     call = await finished(environment, "posthog-start-task-run", arguments, 12)
     assert call.lines[0] == f"started {POSTHOG_NOT_STARTED}: queued"
@@ -380,7 +378,7 @@ async def test_starting_a_posthog_run_and_waiting_is_one_call(
     assert sent(simulator) == [f"POST {read.removeprefix('GET ')}start/", read + stream, read]
 
 
-async def test_a_posthog_answer_that_tells_of_another_run_is_not_taken_for_the_one_that_was_started(
+async def test_posthog_response_with_another_run_is_not_used_for_the_started_run(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     newer = await outside(environment, "POST", f"{POSTHOG_RUNS}/", {"environment": "cloud"})
@@ -392,7 +390,7 @@ async def test_a_posthog_answer_that_tells_of_another_run_is_not_taken_for_the_o
     assert (waited.value["run_id"], waited.value["status"]) == (POSTHOG_NOT_STARTED, "succeeded")
 
 
-async def test_waiting_for_a_posthog_run_whose_start_tells_of_another_is_for_the_one_that_was_started(
+async def test_waits_for_the_started_posthog_run_if_the_response_contains_another(
     environment: dict[str, str],
 ) -> None:
     await outside(environment, "POST", f"{POSTHOG_RUNS}/", {"environment": "cloud"})
@@ -402,7 +400,7 @@ async def test_waiting_for_a_posthog_run_whose_start_tells_of_another_is_for_the
     assert (call.value["run_id"], call.value["status"]) == (POSTHOG_NOT_STARTED, "succeeded")
 
 
-async def test_starting_a_posthog_run_without_a_wait_is_one_request(
+async def test_starting_a_posthog_run_without_wait_sends_one_request(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
@@ -411,12 +409,10 @@ async def test_starting_a_posthog_run_without_a_wait_is_one_request(
     assert len(sent(simulator)) == 1
 
 
-async def test_resuming_a_posthog_run_and_waiting_is_one_call(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_resumes_a_posthog_run_and_waits_in_one_call(simulator: Simulator, environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_FAILED, "wait_seconds": 30}
     call = await finished(environment, "posthog-resume-task-run-cloud", arguments, 12)
-    assert call.lines[0] == f"started {POSTHOG_FAILED}: queued, setup"  # PostHog leaves the stage as it was
+    assert call.lines[0] == f"started {POSTHOG_FAILED}: queued, setup"  # PostHog keeps the stage
     assert (call.value["run_id"], call.value["status"]) == (POSTHOG_FAILED, "succeeded")
     path = f"{POSTHOG_RUNS}/{POSTHOG_FAILED}"
     assert sent(simulator) == [
@@ -426,7 +422,7 @@ async def test_resuming_a_posthog_run_and_waiting_is_one_call(
     ]
 
 
-async def test_resuming_a_posthog_run_without_a_wait_tells_its_state(environment: dict[str, str]) -> None:
+async def test_resuming_a_posthog_run_without_wait_reports_its_status(environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_COMPLETED}
     call = await finished(environment, "posthog-resume-task-run-cloud", arguments, 0)
     assert call.outcome.notes == (
@@ -437,7 +433,7 @@ async def test_resuming_a_posthog_run_without_a_wait_tells_its_state(environment
 
 
 @pytest.mark.parametrize("tool", ["posthog-start-task-run", "posthog-resume-task-run-cloud"])
-async def test_a_start_that_is_refused_is_an_error_and_nothing_is_waited_for(
+async def test_rejected_start_is_an_error_without_a_wait(
     tool: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, tool, {"task_id": TASK, "id": POSTHOG_RUNNING, "wait_seconds": 30}, 0)
@@ -445,7 +441,7 @@ async def test_a_start_that_is_refused_is_an_error_and_nothing_is_waited_for(
     assert len(sent(simulator)) == 1
 
 
-async def test_a_wait_is_refused_where_the_tool_that_starts_is_not_served(
+async def test_wait_is_rejected_if_the_tool_that_starts_the_run_is_excluded(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with (
@@ -457,30 +453,30 @@ async def test_a_wait_is_refused_where_the_tool_that_starts_is_not_served(
         assert "posthog-start-task-run is not served" in call.failure.message
         assert call.failure.hint == "Leave out wait_seconds. Nothing was sent."
         assert simulator.requests == []
-        async with calling(gateway, "posthog-create-task-run", CLOUD) as without:
-            await without.finish(0)
-        assert without.value["status"] == "not_started"
+        async with calling(gateway, "posthog-create-task-run", CLOUD) as call_without_wait:
+            await call_without_wait.finish(0)
+        assert call_without_wait.value["status"] == "not_started"
 
 
 @pytest.fixture(params=[("memory", "legacy"), ("memory", "auto"), ("stdio", "auto"), ("http", "legacy")], ids=str)
-def way_in(request: pytest.FixtureRequest) -> tuple[Transport, Era]:
+def connection(request: pytest.FixtureRequest) -> tuple[Transport, Era]:
     transport, era = request.param
     return transport, era
 
 
-async def test_a_client_learns_the_run_from_the_first_notification_and_the_rest_from_the_result(
-    way_in: tuple[Transport, Era], simulator: Simulator, environment: dict[str, str]
+async def test_client_receives_the_run_id_in_the_first_notification(
+    connection: tuple[Transport, Era], simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     is_started, is_over = anyio.Event(), anyio.Event()
     texts: list[str] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        told.append(message or "")
+        messages.append(message or "")
         is_started.set()
 
     with anyio.fail_after(PATIENCE):
-        async with open_client(*way_in, environment) as client, anyio.create_task_group() as tasks:
+        async with open_client(*connection, environment) as client, anyio.create_task_group() as tasks:
 
             async def start() -> None:
                 arguments = {**SLOW, "wait_seconds": 45}
@@ -491,7 +487,7 @@ async def test_a_client_learns_the_run_from_the_first_notification_and_the_rest_
 
             tasks.start_soon(start)
             await is_started.wait()
-            assert told[0] == f"started {NEW}: queued"
+            assert messages[0] == f"started {NEW}: queued"
             await outside(environment, "DELETE", f"{RENDER_RUNS}/{NEW}")
             await is_over.wait()
     value = json.loads(texts[0])
@@ -500,11 +496,11 @@ async def test_a_client_learns_the_run_from_the_first_notification_and_the_rest_
     assert f"Run {NEW}: canceled." in texts[1:]
 
 
-async def test_a_client_that_cancels_a_start_leaves_the_run_running(
-    way_in: tuple[Transport, Era], simulator: Simulator, environment: dict[str, str]
+async def test_client_that_cancels_a_start_with_wait_leaves_the_run_running(
+    connection: tuple[Transport, Era], simulator: Simulator, environment: dict[str, str]
 ) -> None:
     with anyio.fail_after(PATIENCE):
-        async with open_client(*way_in, environment) as client:
+        async with open_client(*connection, environment) as client:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.call_tool, "render-run-task", {**SLOW, "wait_seconds": 45})
                 stream = await simulator.wait_for_request(lambda request: "/events" in request.path)
@@ -514,19 +510,17 @@ async def test_a_client_that_cancels_a_start_leaves_the_run_running(
     assert (await outside(environment, "GET", f"{RENDER_RUNS}/{NEW}"))["status"] in {"pending", "running"}
 
 
-async def test_an_answer_that_does_not_name_the_run_is_not_lost(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_response_without_a_run_id_is_returned(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(202, {"Content-Type": "application/json"}, '{"job":"trn-odd"}'))
     call = await finished(environment, "render-run-task", {**SQUARE, "wait_seconds": 30}, 0)
     assert call.outcome.text == '{"job":"trn-odd"}'
     assert call.outcome.notes[0] == "The response does not name the run, so there was nothing to wait for."
 
 
-async def test_a_start_whose_run_cannot_be_read_after_is_no_error_and_names_the_run(
+async def test_start_whose_run_cannot_be_read_returns_the_run_id(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    # The answer tells of another run, so nothing is known of this one when reading it fails.
+    # The response contains another run, so the status of this one is unknown when its read fails.
     await outside(environment, "POST", f"{POSTHOG_RUNS}/", {"environment": "cloud"})
     simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", Fault(401, body="revoked"))
