@@ -619,7 +619,7 @@ def test_unexpected_exception_in_one_file_does_not_affect_other_files(
     found = load([tmp_path])
     assert [tool.prefix for tool in found.tools] == ["good"]
     assert [str(problem) for problem in found.problems] == [
-        "bad.yaml: cannot be compiled, which is a mistake of this server: "
+        "bad.yaml: cannot be compiled because of a bug in this server: "
         "ZeroDivisionError('integer division or modulo by zero')"
     ]
 

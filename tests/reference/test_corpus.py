@@ -58,11 +58,12 @@ BASE_URL = "https://api.example/base"
 
 UNSUPPORTED = re.compile(
     r"(?P<file>\S+)"
-    r"( imports what '.+' calls from another file, which this server cannot do"
-    r"| has the path parameter '(?P<parameter>.+)' and no place for it in the path '(?P<path>.*)'"
-    r"| authenticates by (?P<kind>oauth\w*|aws\S*|hmac\S*|jwt|custom)(, which this server cannot do| and does .*)"
-    r"| calls '.*', which none of its consumes declares"
-    r"| does not say what '.+' calls(: it has steps, which this server cannot take)?)"
+    r"( imports the operation of '.+' from another file, which is not supported"
+    r"| has the path parameter '(?P<parameter>.+)', for which the path '(?P<path>.*)' has no placeholder"
+    r"| has (the unsupported authentication type |authentication of type )"
+    r"(?P<kind>oauth\w*|aws\S*|hmac\S*|jwt|custom)( without a credential)?"
+    r"| calls the unknown operation '.*'"
+    r"| has no `call` for '.+'(: `steps` are not supported)?)"
 )
 """The reasons in a file that prevent the call of a tool."""
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from mcp_taskruns.core.checks.codes import Place
 from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.compiler import choose, compile_tool, fitting
-from mcp_taskruns.core.format.inputs import Found
+from mcp_taskruns.core.format.compiler import choose_operation, compile_tool, matching_operations
+from mcp_taskruns.core.format.inputs import DeclaredOperation
 from mcp_taskruns.core.format.names import prefix_of
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.model.tool import Tool
 
 
 @dataclass(frozen=True)
-class Site(Found):
+class Site(DeclaredOperation):
     """An operation of the provider with its place."""
 
     place: Place
@@ -64,12 +64,12 @@ class Use:
     @property
     def is_ambiguous(self) -> bool:
         """Whether `with` does not select one of several operations."""
-        return len(self.sites) > 1 and len(fitting(self.declared, self.sites)) != 1
+        return len(self.sites) > 1 and len(matching_operations(self.declared, self.sites)) != 1
 
     @property
     def site(self) -> Site | None:
         """The operation that is called, if it exists."""
-        return choose(self.declared, self.sites)
+        return choose_operation(self.declared, self.sites)
 
 
 class File:
@@ -104,10 +104,10 @@ class File:
     def _find_sites(self) -> dict[str, list[Site]]:
         sites: dict[str, list[Site]] = {}
         for place, consumed in self.consumes():
-            refinements = Policies(self.capability.source, consumed)
+            policies = Policies(self.capability.source, consumed)
             for outer, resource in enumerate_items((*place, "resources"), consumed.resources):
                 for inner, operation in enumerate_items((*outer, "operations"), resource.operations):
-                    site = Site(consumed, resource, operation, refinements, inner)
+                    site = Site(consumed, resource, operation, policies, inner)
                     sites.setdefault(site.name, []).append(site)
         return sites
 
@@ -129,7 +129,7 @@ class File:
                 for inner, declared in enumerate_items((*outer, "operations"), resource.operations):
                     name = f"{declared.method.upper()} {resource.path}"
                     sites = self.sites.get(declared.call, [])
-                    tool = compile_tool(self.capability, declared, choose(declared, sites))
+                    tool = compile_tool(self.capability, declared, choose_operation(declared, sites))
                     yield Use(inner, declared, name, tool, sites)
 
 

@@ -7,11 +7,11 @@ from mcp_taskruns.core.checks.codes import Finding, suggest
 from mcp_taskruns.core.checks.model import File, Site, Use, enumerate_items, strings_in
 from mcp_taskruns.core.checks.provider import check_authentication
 from mcp_taskruns.core.format.bodies import BODY_KINDS
-from mcp_taskruns.core.format.compiler import fitting
-from mcp_taskruns.core.format.inputs import ENVIRONMENT, FORM_PLACES
+from mcp_taskruns.core.format.compiler import matching_operations
+from mcp_taskruns.core.format.inputs import ENVIRONMENT, FORM_LOCATIONS
 from mcp_taskruns.core.format.operations import METHODS
 from mcp_taskruns.core.format.outputs import parse_outputs
-from mcp_taskruns.core.format.templates import BrokenTemplate, Holes, placeholders_of
+from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser, placeholders_of
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.rest.routes import normalize_name
 
@@ -42,7 +42,7 @@ def check_duplicates(file: File) -> Iterator[Finding]:
             yield Finding("duplicate-operation", (*sites[1].place, "name"), message)
     for use in file.uses:
         if use.is_ambiguous:
-            count = len(fitting(use.declared, use.sites)) or "none"
+            count = len(matching_operations(use.declared, use.sites)) or "none"
             call = use.declared.call
             message = f"{use.name} calls {call}, and its `with` matches {count} of {len(use.sites)} operations"
             yield Finding("ambiguous-operation", (*use.place, "call"), message)
@@ -83,10 +83,10 @@ def _check_operation(file: File, use: Use, site: Site) -> Iterator[Finding]:
     if method.upper() not in METHODS:
         message = f"{site.name}: the method {method} is not supported"
         yield Finding("unknown-method", (*site.place, "method"), message)
-    holes = Holes(file.capability)
+    parser = TemplateParser(file.capability)
     try:
-        path = holes.path(site.path)
-    except BrokenTemplate as exc:
+        path = parser.path(site.path)
+    except InvalidTemplate as exc:
         yield Finding("invalid-template", site.path_place, f"{site.name}: the path has {exc}")
         return
     literal = "".join(part if isinstance(part, str) else "x" for part in path).partition("?")[0]
@@ -96,13 +96,13 @@ def _check_operation(file: File, use: Use, site: Site) -> Iterator[Finding]:
     yield from _check_locations(site)
     yield from _check_path_parameters(site)
     yield from _check_body_type(site)
-    yield from _check_templates(holes, use, site)
+    yield from _check_templates(parser, use, site)
 
 
 def _check_locations(site: Site) -> Iterator[Finding]:
     for place, declared in site.inputs():
         location = (declared.location or "query").lower()
-        if location not in {*Location, ENVIRONMENT, *FORM_PLACES}:
+        if location not in {*Location, ENVIRONMENT, *FORM_LOCATIONS}:
             message = f"{site.name}: {declared.name} has the unknown location {declared.location}"
             fix = suggest(str(declared.location), list(Location))
             yield Finding("unknown-parameter-location", (*place, "in"), message, fix)
@@ -128,11 +128,11 @@ def _check_body_type(site: Site) -> Iterator[Finding]:
             yield Finding("unsupported-body-type", (*site.place, "body", "type"), message)
 
 
-def _check_templates(holes: Holes, use: Use, site: Site) -> Iterator[Finding]:
+def _check_templates(parser: TemplateParser, use: Use, site: Site) -> Iterator[Finding]:
     authentication = (*site.consumed_place, "authentication")  # reported by check_authentication
     for place, text in [*site.texts(), *strings_in((*use.place, "with"), use.declared.with_)]:
         try:
-            holes.template(text)
-        except BrokenTemplate as exc:
+            parser.template(text)
+        except InvalidTemplate as exc:
             if place[:4] != authentication:
                 yield Finding("invalid-template", place, f"{site.name} has {exc}")

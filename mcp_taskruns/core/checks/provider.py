@@ -10,7 +10,7 @@ from mcp_taskruns.core.checks.model import File, Site, enumerate_items
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.authentication import Unsupported, UnsupportedKind, parse_authentication
 from mcp_taskruns.core.format.inputs import ENVIRONMENT
-from mcp_taskruns.core.format.templates import BrokenTemplate, Holes
+from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser
 from mcp_taskruns.core.model.operation import BaseUri, Variable
 
 
@@ -51,16 +51,16 @@ def _describe_missing(base_uri: str | None) -> str:
 
 def check_authentication(file: File) -> Iterator[Finding]:
     """Find authentication that cannot be used, and credentials that are written in the file."""
-    holes = Holes(file.capability)
+    parser = TemplateParser(file.capability)
     for place, consumed in file.consumes():
         here = (*place, "authentication")
         try:
-            found = parse_authentication(consumed.authentication or {}, lambda text: holes.credential(str(text)))
+            found = parse_authentication(consumed.authentication or {}, lambda text: parser.credential(str(text)))
         except UnsupportedKind as exc:
             yield Finding("unsupported-authentication", here, f"{consumed.namespace} {exc}")
         except Unsupported as exc:
             yield Finding("incomplete-authentication", here, f"{consumed.namespace} {exc}")
-        except BrokenTemplate as exc:
+        except InvalidTemplate as exc:
             yield Finding("invalid-template", here, f"the authentication of {consumed.namespace} has {exc}")
         else:
             if found is not None and not any(isinstance(part, Variable) for part in chain.from_iterable(found.parts)):

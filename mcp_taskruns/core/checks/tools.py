@@ -8,7 +8,7 @@ from mcp_taskruns.core.checks.hints import words_of_name
 from mcp_taskruns.core.checks.model import File, Site, Use, listed_name, name_place
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.names import MAX_NAME, legal_name
-from mcp_taskruns.core.format.templates import PLACEHOLDER, placeholders_of
+from mcp_taskruns.core.format.templates import PATH_PLACEHOLDER, placeholders_of
 from mcp_taskruns.core.rest.routes import normalize_name
 
 MAX_QUOTED_HTML = 40
@@ -132,7 +132,7 @@ def check_routes(file: File) -> Iterator[Finding]:
     for use in file.rest:
         method, _, path = use.name.partition(" ")
         place = (*use.place[:-2], "path")
-        route = (method, PLACEHOLDER.sub("{}", path).rstrip("/"))
+        route = (method, PATH_PLACEHOLDER.sub("{}", path).rstrip("/"))
         first = routes.setdefault(route, use)
         if first is not use:
             message = f"{use.name} is the same route as {first.name}, which is served instead"

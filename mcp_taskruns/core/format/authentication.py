@@ -1,4 +1,4 @@
-"""The `authentication` of a capability file, in all its spellings, to what a request does about it."""
+"""The `authentication` of a capability file, in all its spellings."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,59 +6,49 @@ from typing import Any
 
 from mcp_taskruns.core.model.operation import Authentication, ConstantTemplate, Location
 
-_Template = Callable[[Any], ConstantTemplate]
+_ParseTemplate = Callable[[Any], ConstantTemplate]
 
 _PLACEMENTS = {"header": Location.HEADER, "query": Location.QUERY, "cookie": Location.COOKIE}
 
-
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""The name of a header: RFC 9110 section 5.6.2."""
-
+"""The syntax of header names: RFC 9110 section 5.6.2."""
 
 CONNECTION_HEADERS = frozenset(
     {
-        *(
-            "host",
-            "content-length",
-            "transfer-encoding",
-            "connection",
-            "keep-alive",
-            "te",
-            "trailer",
-            "upgrade",
-            "expect",
-        ),
-        *("proxy-authorization", "proxy-connection"),
+        *("host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade"),
+        *("expect", "proxy-authorization", "proxy-connection"),
     }
 )
-"""Headers about the connection, which is the server's: to set one is to say where a request ends (RFC 9110, 7.6.1)."""
+"""Headers of the connection, which only the server may set: they define where a request ends (RFC 9110, 7.6.1)."""
 
 
 class Unsupported(ValueError):
-    """Why the operations of an adapter cannot be called."""
+    """The reason for which operations cannot be called."""
 
 
 class UnsupportedKind(Unsupported):
-    """It authenticates in a way that this server does not know."""
+    """A type of authentication that this server does not support."""
 
 
-def parse_authentication(declared: Mapping[str, Any], template: _Template) -> Authentication | None:
-    """How requests authenticate, None where they need not; `template` reads a text with holes.
+def parse_authentication(declared: Mapping[str, Any], parse_template: _ParseTemplate) -> Authentication | None:
+    """Return how requests authenticate, or None if they need not.
 
-    Raises Unsupported for a kind that this server cannot do, or that does not say with what.
+    `parse_template` parses the text of a secret. Raises Unsupported for an unsupported type or a missing credential.
     """
     kind = re.sub(r"[-_ ]", "", str(declared.get("type") or "none").lower())
     if kind in {"none", "inherit"}:
         return None
-    if kind not in _KINDS:
-        raise UnsupportedKind(f"authenticates by {declared['type']}, which this server cannot do")
-    found = _KINDS[kind](declared, template)
-    needed = found.parts[:1] if found.kind == "basic" else found.parts  # with a key as user there is no password
-    if not needed or not all(needed) or not all(found.names):
-        raise Unsupported(f"authenticates by {declared['type']} and does not say with what")
-    if found.placement is not Location.QUERY and not all(map(_is_header, found.names)):
-        raise Unsupported(f"sends its key as {', '.join(map(repr, found.names))}, which is no name of a header")
-    return found
+    if kind not in _PARSERS:
+        raise UnsupportedKind(f"has the unsupported authentication type {declared['type']}")
+    parsed = _PARSERS[kind](declared, parse_template)
+    # With an API key as the user of `basic` there is no password.
+    required = parsed.parts[:1] if parsed.kind == "basic" else parsed.parts
+    if not required or not all(required) or not all(parsed.names):
+        raise Unsupported(f"has authentication of type {declared['type']} without a credential")
+    if parsed.placement is not Location.QUERY and not all(map(_is_header, parsed.names)):
+        names = ", ".join(map(repr, parsed.names))
+        raise Unsupported(f"sends its key in {names}, which is not a valid header name")
+    return parsed
 
 
 def _is_header(name: str) -> bool:
@@ -69,34 +59,38 @@ def _first(declared: Mapping[str, Any], *keys: str) -> Any:
     return next((declared[key] for key in keys if declared.get(key)), "")
 
 
-def _bearer(declared: Mapping[str, Any], template: _Template) -> Authentication:
-    return Authentication("bearer", (template(_first(declared, "token", "value")),))
+def _parse_bearer(declared: Mapping[str, Any], parse_template: _ParseTemplate) -> Authentication:
+    return Authentication("bearer", (parse_template(_first(declared, "token", "value")),))
 
 
-def _basic(declared: Mapping[str, Any], template: _Template) -> Authentication:
-    return Authentication("basic", (template(_first(declared, "username")), template(_first(declared, "password"))))
+def _parse_basic(declared: Mapping[str, Any], parse_template: _ParseTemplate) -> Authentication:
+    parts = (parse_template(_first(declared, "username")), parse_template(_first(declared, "password")))
+    return Authentication("basic", parts)
 
 
-def _digest(declared: Mapping[str, Any], template: _Template) -> Authentication:
-    return Authentication("digest", (template(_first(declared, "username")), template(_first(declared, "password"))))
+def _parse_digest(declared: Mapping[str, Any], parse_template: _ParseTemplate) -> Authentication:
+    parts = (parse_template(_first(declared, "username")), parse_template(_first(declared, "password")))
+    return Authentication("digest", parts)
 
 
-def _api_key(declared: Mapping[str, Any], template: _Template) -> Authentication:
+def _parse_api_key(declared: Mapping[str, Any], parse_template: _ParseTemplate) -> Authentication:
     """One key: `{key, value}`, `{in, name, value}`, `{header, key}`, `{name, key}`; several: `headers`."""
     headers = declared.get("headers")
     if isinstance(headers, Mapping):
-        return Authentication("apikey", tuple(map(template, headers.values())), names=tuple(map(str, headers)))
-    placement = _PLACEMENTS.get(str(_first(declared, "placement", "in") or "header").lower())
+        parts = tuple(map(parse_template, headers.values()))
+        return Authentication("apikey", parts, names=tuple(map(str, headers)))
+    written = _first(declared, "placement", "in")
+    placement = _PLACEMENTS.get(str(written or "header").lower())
     if placement is None:
-        raise Unsupported(f"sends its key in {_first(declared, 'placement', 'in')!r}, which is no header and no query")
+        raise Unsupported(f"sends its key in {written!r}; use header, query or cookie")
     named = next((key for key in ("header", "name", "key") if declared.get(key)), "key")
     value = _first(declared, "value") if named == "key" else _first(declared, "value", "key", "token")
-    return Authentication("apikey", (template(value),), placement, (str(declared.get(named, "")),))
+    return Authentication("apikey", (parse_template(value),), placement, (str(declared.get(named, "")),))
 
 
-_KINDS: Mapping[str, Callable[[Mapping[str, Any], _Template], Authentication]] = {
-    "bearer": _bearer,
-    "basic": _basic,
-    "digest": _digest,
-    "apikey": _api_key,
+_PARSERS: Mapping[str, Callable[[Mapping[str, Any], _ParseTemplate], Authentication]] = {
+    "bearer": _parse_bearer,
+    "basic": _parse_basic,
+    "digest": _parse_digest,
+    "apikey": _parse_api_key,
 }

@@ -1,4 +1,4 @@
-"""The body of an operation: its kind, and its template."""
+"""The body of an operation: its kind and its template."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,8 +6,8 @@ from typing import Any
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.authentication import Unsupported
-from mcp_taskruns.core.format.inputs import BODY, FORM_PLACES
-from mcp_taskruns.core.format.templates import BrokenTemplate, Holes
+from mcp_taskruns.core.format.inputs import BODY, FORM_LOCATIONS
+from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     BodyKind,
@@ -28,39 +28,41 @@ BODY_KINDS: Mapping[str, BodyKind] = {
 }
 
 
-def parse_body(body: Any, holes: Holes) -> tuple[BodyKind, Any]:
-    """The kind of a body and its tree; the fields of a body that has no template stand in its parameters."""
+def parse_body(body: Any, parser: TemplateParser) -> tuple[BodyKind, Any]:
+    """Return the kind and the tree of a body template; a body without a template consists of its parameters.
+
+    Raises Unsupported and InvalidTemplate.
+    """
     if body is None:
         return "json", None
     if isinstance(body, str):
-        return _text_body(body, holes)
+        return _parse_text(body, parser)
     if not isinstance(body, Mapping) or set(body) != {"type", "data"}:
-        return "json", holes.tree(body)  # some APIs have a member `data`, or a `type`, of their own
-    written = str(body["type"])
-    kind = BODY_KINDS.get(re.sub(r"[-_ ]", "", written.lower()))
+        return "json", parser.tree(body)  # some APIs have members `data` and `type` of their own
+    kind = BODY_KINDS.get(re.sub(r"[-_ ]", "", str(body["type"]).lower()))
     if kind is None:
-        raise Unsupported(f"has a body template of type {written}, which this server cannot send")
+        raise Unsupported(f"has a body of the unsupported type {body['type']}")
     data = body["data"]
     if kind == "json" and isinstance(data, str):
         try:
-            return kind, holes.json_text(data)
-        except BrokenTemplate:
+            return kind, parser.json_text(data)
+        except InvalidTemplate:
             raise
         except ValueError:
-            return kind, holes.tree(data)
+            return kind, parser.tree(data)
     if kind == "multipart" and not isinstance(data, list | Mapping):
-        raise Unsupported("has a multipart body whose data are no fields")
-    return kind, holes.tree(data)
+        raise Unsupported("has a multipart body without fields")
+    return kind, parser.tree(data)
 
 
-def _text_body(body: str, holes: Holes) -> tuple[BodyKind, Any]:
-    """A body that is only text: JSON with holes where it reads so, else XML or plain text."""
-    template = holes.tree(body)
+def _parse_text(body: str, parser: TemplateParser) -> tuple[BodyKind, Any]:
+    """Return a text as JSON with placeholders if it can be parsed so, else as XML or plain text."""
+    template = parser.tree(body)
     if body.lstrip().startswith("<"):
         return "xml", template
     try:
-        tree = holes.json_text(body)
-    except BrokenTemplate:
+        tree = parser.json_text(body)
+    except InvalidTemplate:
         raise
     except ValueError:
         return "text", template
@@ -68,7 +70,7 @@ def _text_body(body: str, holes: Holes) -> tuple[BodyKind, Any]:
 
 
 def body_from_parameters(parameters: list[Parameter], kind: BodyKind) -> Any:
-    """The body that the parameters in it are: the one named `body` is all of a JSON body, others are its members."""
+    """Return the body that consists of parameters: one named `body` alone is all of a JSON body, others are members."""
     fields = {
         parameter.name: ArgumentReference(parameter.argument) if parameter.argument else parameter.constant
         for parameter in parameters
@@ -78,13 +80,14 @@ def body_from_parameters(parameters: list[Parameter], kind: BodyKind) -> Any:
 
 
 def body_kind_of(parameters: Iterable[spec.InputParameter]) -> BodyKind:
-    """How a body without a template is sent: as JSON, or as a form where its parameters are fields of one."""
-    fields = [one for one in parameters if (one.location or "").lower() in FORM_PLACES]
+    """Return the kind of a body without a template: a form if its parameters are form fields, else JSON."""
+    fields = [one for one in parameters if (one.location or "").lower() in FORM_LOCATIONS]
     has_file = any("file" in ((one.type,) if isinstance(one.type, str) else one.type or ()) for one in fields)
     return ("multipart" if has_file else "form") if fields else "json"
 
 
 def body_argument(name: str, kind: BodyKind) -> spec.InputParameter:
+    """Return the declaration of an argument that a body template refers to."""
     if kind != "binary":
         return spec.InputParameter(name=name)
     schema = {"type": "string", "contentEncoding": "base64"}

@@ -1,4 +1,4 @@
-"""Capabilities to tools: every inference about a capability file happens here, once, at start."""
+"""Compilation of capability files to tools. Every inference about a file is made here, when it is loaded."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -7,12 +7,12 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.inputs import Argument, Found
+from mcp_taskruns.core.format.inputs import Argument, DeclaredOperation
 from mcp_taskruns.core.format.names import legal_name, list_by_declared_names, make_unique, prefix_of, title_of
-from mcp_taskruns.core.format.operations import compile_operation
+from mcp_taskruns.core.format.operations import CompiledOperation, compile_operation
 from mcp_taskruns.core.format.policies import Policies, policy_arguments
 from mcp_taskruns.core.format.runs import add_lifecycles, compile_wait_tools, run_arguments
-from mcp_taskruns.core.format.templates import Holes, placeholders_of
+from mcp_taskruns.core.format.templates import TemplateParser, placeholders_of
 from mcp_taskruns.core.model.operation import BaseUri, Location, Operation
 from mcp_taskruns.core.model.tool import Hints, Tool
 from mcp_taskruns.errors import CapabilityError
@@ -20,7 +20,7 @@ from mcp_taskruns.errors import CapabilityError
 ToolNames = Literal["prefixed", "spec"]
 Surface = Literal["mcp", "rest"]
 
-AnyFound = TypeVar("AnyFound", bound=Found)
+AnyOperation = TypeVar("AnyOperation", bound=DeclaredOperation)
 
 NO_BASE_URIS: Mapping[str, str] = MappingProxyType({})
 
@@ -28,7 +28,7 @@ Called = spec.ExposedTool | spec.RestOperation
 """What calls an operation of the provider: a tool of the MCP side, or an operation of the REST side."""
 
 HINTS_BY_METHOD = {
-    # read-only, destructive, idempotent: RFC 9110 section 9.2 for what is safe and what is idempotent
+    # read-only, destructive, idempotent: RFC 9110 section 9.2
     "GET": (True, False, True),
     "HEAD": (True, False, True),
     "OPTIONS": (True, False, True),
@@ -39,6 +39,11 @@ HINTS_BY_METHOD = {
 }
 
 TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object"})
+
+Refuse = Callable[[spec.Capability, CapabilityError], None]
+"""Called for a capability that cannot be compiled."""
+
+_Compiled = list[tuple[spec.Capability, list[Tool]]]
 
 
 def _raise(_: spec.Capability, error: CapabilityError) -> None:
@@ -51,155 +56,163 @@ def compile_tools(
     names: ToolNames = "prefixed",
     surface: Surface = "mcp",
     base_uris: Mapping[str, str] = NO_BASE_URIS,
-    refuse: Callable[[spec.Capability, CapabilityError], None] = _raise,
+    refuse: Refuse = _raise,
 ) -> tuple[Tool, ...]:
-    """All tools of the capabilities, in file order, with legal and distinct names.
+    """Return all tools of the capabilities, in file order, with legal and unique names.
 
-    A capability that cannot be compiled has none, and why is what `refuse` is told: by default it is raised. The
-    surface is the side of the files that is read: `mcp`, or what their `rest` adapters call, as tools too, without the
-    life cycles of runs, of which they may call no more than a part. `base_uris`
-    are the addresses of providers by the namespace of their `consumes`, whatever file and environment say.
+    A capability that cannot be compiled has no tools, and is passed to `refuse`, which raises the error by default. The
+    surface `rest` compiles the operations of the `rest` adapters, without lifecycles of runs, of which they may call
+    only a part. `base_uris` replace the addresses of providers, by the namespace of their `consumes`.
     """
-    compiled: list[tuple[spec.Capability, list[Tool]]] = []
-    for capability in capabilities:
-        try:
-            group = [_addressed(tool, base_uris) for tool in _compile_capability(capability, surface)]
-            waits = compile_wait_tools(capability, group) if surface == "mcp" else ()
-            compiled.append((capability, [*group, *waits]))
-        except Exception as exc:
-            refuse(capability, _told(capability, exc))
+    compiled = _compile_all(capabilities, surface, base_uris, refuse)
+    groups = [group for _, group in compiled]
     if names == "spec":
-        left = iter(list_by_declared_names(list(chain.from_iterable(group for _, group in compiled))))
-        groups = [list(islice(left, len(group))) for _, group in compiled]
-    else:
-        groups = [group for _, group in compiled]
-    named = make_unique(groups, [capability.source for capability, _ in compiled])
-    listed = {
-        tool.name: shown.name
-        for (_, group), shown_group in zip(compiled, named, strict=True)
-        for tool, shown in zip(group, shown_group, strict=True)
+        remaining = iter(list_by_declared_names(list(chain.from_iterable(groups))))
+        groups = [list(islice(remaining, len(group))) for group in groups]
+    unique = make_unique(groups, [capability.source for capability, _ in compiled])
+    listed_names = {
+        tool.name: listed.name
+        for (_, group), listed_group in zip(compiled, unique, strict=True)
+        for tool, listed in zip(group, listed_group, strict=True)
     }
     tools: list[Tool] = []
-    for (capability, _), group in zip(compiled, named, strict=True):
+    for (capability, _), group in zip(compiled, unique, strict=True):
         try:
-            tools += list(add_lifecycles(capability, group, listed)) if surface == "mcp" else group
+            tools += list(add_lifecycles(capability, group, listed_names)) if surface == "mcp" else group
         except Exception as exc:
-            refuse(capability, _told(capability, exc))
+            refuse(capability, _to_capability_error(capability, exc))
     return tuple(tools)
 
 
-def _told(capability: spec.Capability, exc: Exception) -> CapabilityError:
-    """What is wrong with a capability; a mistake of ours is told as one, so that it takes no other file down."""
+def _compile_all(
+    capabilities: Sequence[spec.Capability], surface: Surface, base_uris: Mapping[str, str], refuse: Refuse
+) -> _Compiled:
+    """Return the capabilities that can be compiled, each with its tools."""
+    compiled: _Compiled = []
+    for capability in capabilities:
+        try:
+            group = [_with_base_uri(tool, base_uris) for tool in _compile_capability(capability, surface)]
+            wait_tools = compile_wait_tools(capability, group) if surface == "mcp" else ()
+            compiled.append((capability, [*group, *wait_tools]))
+        except Exception as exc:
+            refuse(capability, _to_capability_error(capability, exc))
+    return compiled
+
+
+def _to_capability_error(capability: spec.Capability, exc: Exception) -> CapabilityError:
+    """Return the error of a capability; a bug in this server must not affect other files."""
     if isinstance(exc, CapabilityError):
         return exc
-    error = CapabilityError(capability.source, "", f"cannot be compiled, which is a mistake of this server: {exc!r}")
+    error = CapabilityError(capability.source, "", f"cannot be compiled because of a bug in this server: {exc!r}")
     error.__cause__ = exc
     return error
 
 
-def _addressed(tool: Tool, base_uris: Mapping[str, str]) -> Tool:
+def _with_base_uri(tool: Tool, base_uris: Mapping[str, str]) -> Tool:
     given = base_uris.get(tool.operation.namespace)
     return tool if given is None else replace(tool, operation=replace(tool.operation, base=BaseUri((given,), ())))
 
 
 def _compile_capability(capability: spec.Capability, surface: Surface) -> Iterator[Tool]:
-    operations = find_operations(capability)
+    operations = declared_operations(capability)
     for exposed in capability.capability.exposes:
         if exposed.type != surface:
             continue
         for tool in exposed.tools:
-            yield compile_tool(capability, tool, choose(tool, operations.get(tool.call, ())))
+            yield compile_tool(capability, tool, choose_operation(tool, operations.get(tool.call, ())))
         for resource in exposed.resources if surface == "rest" else ():
             for operation in resource.operations:
-                compiled = compile_tool(capability, operation, choose(operation, operations.get(operation.call, ())))
+                called = choose_operation(operation, operations.get(operation.call, ()))
+                compiled = compile_tool(capability, operation, called)
                 yield replace(compiled, route=(operation.method, resource.path, capability.source))
 
 
-def find_operations(capability: spec.Capability) -> dict[str, list[Found]]:
-    """The operations by what `call` says of them; several of one name are told apart by `choose`.
+def declared_operations(capability: spec.Capability) -> dict[str, list[DeclaredOperation]]:
+    """Return the operations by the name that `call` uses; `choose_operation` selects one of several.
 
-    Raises CapabilityError for refinements that cannot be read.
+    Raises CapabilityError for overlay keywords that cannot be compiled.
     """
-    operations: dict[str, list[Found]] = {}
+    operations: dict[str, list[DeclaredOperation]] = {}
     for consumed in capability.capability.consumes:
-        refinements = Policies(capability.source, consumed)
+        policies = Policies(capability.source, consumed)
         for resource in consumed.resources:
             for operation in resource.operations:
-                found = Found(consumed, resource, operation, refinements)
-                operations.setdefault(f"{consumed.namespace}.{operation.name}", []).append(found)
+                declared = DeclaredOperation(consumed, resource, operation, policies)
+                operations.setdefault(f"{consumed.namespace}.{operation.name}", []).append(declared)
     return operations
 
 
-def choose(tool: Called, candidates: Sequence[AnyFound]) -> AnyFound | None:
-    """Of several operations of one name the only one whose inputs are those of `with`, else the first."""
-    fits = fitting(tool, candidates)
-    return fits[0] if len(fits) == 1 else next(iter(candidates), None)
+def choose_operation(tool: Called, candidates: Sequence[AnyOperation]) -> AnyOperation | None:
+    """Return the only one of several operations whose inputs match `with`, else the first."""
+    matching = matching_operations(tool, candidates)
+    return matching[0] if len(matching) == 1 else next(iter(candidates), None)
 
 
-def fitting(tool: Called, candidates: Sequence[AnyFound]) -> list[AnyFound]:
-    """Those operations whose inputs are the names of `with`: all of them, else but for what stands in the path."""
-    exactly = [found for found in candidates if _fits_exactly(tool, found)]
-    return exactly if len(exactly) == 1 else [found for found in candidates if _fits_but_for_path(tool, found)]
+def matching_operations(tool: Called, candidates: Sequence[AnyOperation]) -> list[AnyOperation]:
+    """Return the operations whose inputs are the names in `with`: exactly, or else apart from those in the path."""
+    exact = [declared for declared in candidates if _matches_exactly(tool, declared)]
+    return exact if len(exact) == 1 else [declared for declared in candidates if _matches_except_path(tool, declared)]
 
 
-def _fits_exactly(tool: Called, found: Found) -> bool:
-    placeholders, declared = _inputs(found)
-    return set(tool.with_) == declared | placeholders
+def _matches_exactly(tool: Called, declared: DeclaredOperation) -> bool:
+    placeholders, inputs = _input_names(declared)
+    return set(tool.with_) == inputs | placeholders
 
 
-def _fits_but_for_path(tool: Called, found: Found) -> bool:
-    placeholders, declared = _inputs(found)
-    return set(tool.with_) | placeholders == declared | placeholders
+def _matches_except_path(tool: Called, declared: DeclaredOperation) -> bool:
+    placeholders, inputs = _input_names(declared)
+    return set(tool.with_) | placeholders == inputs | placeholders
 
 
-def _inputs(found: Found) -> tuple[set[str], set[str]]:
-    """The placeholders of an operation's path, and its inputs that are not constants."""
-    inputs = (*found.resource.input_parameters, *found.operation.input_parameters)
-    return set(placeholders_of(found.path)), {item.name for item in inputs if item.value is None}
+def _input_names(declared: DeclaredOperation) -> tuple[set[str], set[str]]:
+    """Return the placeholders of an operation's path, and its inputs that are not constants."""
+    inputs = (*declared.resource.input_parameters, *declared.operation.input_parameters)
+    return set(placeholders_of(declared.path)), {item.name for item in inputs if item.value is None}
 
 
-def compile_tool(capability: spec.Capability, tool: Called, found: Found | None) -> Tool:
-    """The tool that calls the operation that was found; without one every call of it is refused."""
+def compile_tool(capability: spec.Capability, tool: Called, declared: DeclaredOperation | None) -> Tool:
+    """Return the tool that calls an operation; without an operation its calls return an error."""
     prefix = prefix_of(capability)
-    own: dict[str, Any] = {}
-    if found is None:
-        operation = _missing_operation(capability, tool, prefix)
-        holes = Holes(capability)
-        names = {holes.reference(value) or name: name for name, value in tool.with_.items()}
-        arguments = [Argument(name, spec.InputParameter(name=name), Location.QUERY, False) for name in names]
-        ignored: frozenset[str] = frozenset()
+    server_arguments: dict[str, Any] = {}
+    if declared is None:
+        compiled = _compile_missing(capability, tool, prefix)
     else:
-        operation, arguments, ignored = compile_operation(capability, tool, prefix, found)
-        own = run_arguments(found.consumed, operation.name, is_stream=operation.is_stream)
-        own |= policy_arguments(found.operation)
-    described = tool.description or (found.operation.description if found else None) or tool.name
+        compiled = compile_operation(capability, tool, prefix, declared)
+        is_stream = compiled.operation.is_stream
+        server_arguments = run_arguments(declared.consumed, compiled.operation.name, is_stream=is_stream)
+        server_arguments |= policy_arguments(declared.operation)
+    description = tool.description or (declared.operation.description if declared else None) or tool.name
     name = getattr(tool, "rename", None) or tool.name
     return Tool(
         name=legal_name(f"{prefix}-{name}"),
         declared_name=tool.name,
         prefix=prefix,
         title=getattr(tool, "label", None) or title_of(name),
-        description=described,
-        hints=_hints(getattr(tool, "hints", spec.Hints()), operation.method),
-        input_schema=_input_schema(arguments, own),
-        operation=operation,
-        dropped_arguments=ignored,
-        server_arguments=frozenset(own) - {argument.name for argument in arguments},
+        description=description,
+        hints=_hints(getattr(tool, "hints", spec.Hints()), compiled.operation.method),
+        input_schema=_input_schema(compiled.arguments, server_arguments),
+        operation=compiled.operation,
+        dropped_arguments=compiled.dropped,
+        server_arguments=frozenset(server_arguments) - {argument.name for argument in compiled.arguments},
     )
 
 
-def _missing_operation(capability: spec.Capability, tool: Called, prefix: str) -> Operation:
-    reason = f"{capability.source} calls {tool.call!r}, which none of its consumes declares"
+def _compile_missing(capability: spec.Capability, tool: Called, prefix: str) -> CompiledOperation:
+    """Return an unsupported operation for a tool whose `call` does not exist."""
+    reason = f"{capability.source} calls the unknown operation {tool.call!r}"
     if not tool.call:
-        reason = f"{capability.source} does not say what {tool.name!r} calls"
+        reason = f"{capability.source} has no `call` for {tool.name!r}"
         if "steps" in (tool.model_extra or {}):
-            reason += ": it has steps, which this server cannot take"
+            reason += ": `steps` are not supported"
     imported = {consumed.import_ for consumed in capability.capability.consumes if consumed.import_}
     if tool.call.partition(".")[0] in imported:
-        reason = f"{capability.source} imports what {tool.name!r} calls from another file, which this server cannot do"
-    return Operation(
-        name=tool.name, provider=prefix, method="POST", base=BaseUri(None, ()), path=(), unsupported=reason
-    )
+        reason = f"{capability.source} imports the operation of {tool.name!r} from another file, which is not supported"
+    base = BaseUri(None, ())
+    operation = Operation(name=tool.name, provider=prefix, method="POST", base=base, path=(), unsupported=reason)
+    parser = TemplateParser(capability)
+    names = {parser.reference(value) or name: name for name, value in tool.with_.items()}
+    arguments = [Argument(name, spec.InputParameter(name=name), Location.QUERY, False) for name in names]
+    return CompiledOperation(operation, arguments, frozenset())
 
 
 def _hints(declared: spec.Hints, method: str) -> Hints:
@@ -215,11 +228,11 @@ def _hints(declared: spec.Hints, method: str) -> Hints:
     )
 
 
-def _input_schema(arguments: Sequence[Argument], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The provider's arguments, and our own where they leave room for them."""
+def _input_schema(arguments: Sequence[Argument], server_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the input schema; an argument of the provider hides one of the server with the same name."""
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {**own, **{argument.name: _property(argument) for argument in arguments}},
+        "properties": {**server_arguments, **{argument.name: _property(argument) for argument in arguments}},
         "additionalProperties": False,
     }
     required = [argument.name for argument in arguments if argument.required]
@@ -230,17 +243,17 @@ def _input_schema(arguments: Sequence[Argument], own: Mapping[str, Any]) -> dict
 
 def _property(argument: Argument) -> dict[str, Any]:
     declared = argument.declared
-    schema = _type(declared.type)
+    schema = _type_schema(declared.type)
     if "array" in schema.get("type", ()):
-        # What is not in the body is sent as text, and some clients refuse an array without items' type.
+        # Outside the body values are sent as text, and some clients refuse an array without a type of items.
         schema["items"] = {} if argument.location is Location.BODY else {"type": "string"}
     if declared.description:
         schema["description"] = declared.description
     return schema | (declared.json_schema or {})
 
 
-def _type(written: str | tuple[str, ...] | None) -> dict[str, Any]:
-    """The type as JSON Schema has it; what that does not know says nothing."""
+def _type_schema(written: str | tuple[str, ...] | None) -> dict[str, Any]:
+    """Return the schema of a type; types that JSON Schema does not have are ignored."""
     if isinstance(written, tuple):
         known = [name for name in written if name in TYPES]
         return {"type": known if len(known) > 1 else known[0]} if known else {}

@@ -1,6 +1,6 @@
-"""The inputs of an operation: where each is sent, and which the caller passes."""
+"""The inputs of an operation: where each is sent, and which of them the caller passes."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,44 +9,46 @@ from mcp_taskruns.core.format.authentication import CONNECTION_HEADERS
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.model.operation import ArgumentReference, Location, Parameter, Template, Variable
 
-OWN_HEADERS = CONNECTION_HEADERS | {"authorization", "content-type", "accept"}
-"""Headers that the server sets itself: not shown to the caller, dropped when passed."""
-
+SERVER_HEADERS = CONNECTION_HEADERS | {"authorization", "content-type", "accept"}
+"""Headers that the server sets itself: not offered to the caller, and dropped if passed."""
 
 BODY = "body"
 
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-
-FORM_PLACES = frozenset({"form", "formdata"})
-"""Locations of OpenAPI 2.0, whose generators left them in some files: fields of a form, which is the body."""
-
+FORM_LOCATIONS = frozenset({"form", "formdata"})
+"""Locations of OpenAPI 2.0, which generators left in some files: fields of a form, which is the body."""
 
 ENVIRONMENT = "environment"
-"""The location of an input that is not sent: a name for a variable of the environment."""
+"""The location of an input that is not sent: the name of an environment variable."""
 
-
-MergedInputs = list[tuple[spec.InputParameter, Location]]
+LocatedInput = tuple[spec.InputParameter, Location]
 
 
 @dataclass(frozen=True)
-class Found:
-    """An operation where it stands in its file."""
+class DeclaredOperation:
+    """An operation with the parts of the capability file around it."""
 
     consumed: spec.Consumed
     resource: spec.ConsumedResource
     operation: spec.ConsumedOperation
-    refinements: Policies
+    policies: Policies
 
     @property
     def path(self) -> str:
-        """The path as written: the operation's own, else the resource's."""
+        """The path as written: that of the operation, else that of the resource."""
         return self.resource.path if self.operation.path is None else self.operation.path
+
+    def declared_inputs(self) -> Iterator[spec.InputParameter]:
+        """Yield all declared inputs, the outermost first."""
+        yield from self.consumed.input_parameters
+        yield from self.resource.input_parameters
+        yield from self.operation.input_parameters
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One property of a tool's input schema, before it is written."""
+    """One property of a tool's input schema."""
 
     name: str
     declared: spec.InputParameter
@@ -56,118 +58,122 @@ class Argument:
 
 @dataclass
 class Inputs:
-    """What one call of an operation takes, while it is put together."""
+    """The parameters and arguments of a call, while they are collected."""
 
     with_: Mapping[str, Any]
     parameters: list[Parameter] = field(default_factory=list)
     arguments: dict[str, Argument] = field(default_factory=dict)
-    ignored: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
     sources: dict[str, str] = field(default_factory=dict)
-    """The parameter that each argument was first of."""
+    """For each argument, the first parameter that takes its value."""
 
-    def ask(self, name: str, declared: spec.InputParameter, location: Location, required: bool) -> None:
+    def add_argument(self, name: str, declared: spec.InputParameter, location: Location, required: bool) -> None:
+        """Add an argument, or make a known one required."""
         known = self.arguments.get(name)
         if known is None:
             self.arguments[name] = Argument(name, declared, location, required)
         elif required and not known.required:
             self.arguments[name] = Argument(name, known.declared, known.location, True)
 
-    def meanings(self) -> dict[str, Any]:
-        """What each input of the operation is, by its name: an argument, or a constant."""
+    def values(self) -> dict[str, Any]:
+        """Return the value of each input by its name: a reference to an argument, or a constant."""
         return {
             parameter.name: ArgumentReference(parameter.argument) if parameter.argument else parameter.constant
             for parameter in reversed(self.parameters)
         }
 
+    def add(self, declared: spec.InputParameter, location: Location, constant: Any = None) -> None:
+        """Add an input: its parsed `constant`, the value in `with`, or an argument of the caller."""
+        given = self.with_.get(declared.name)
+        is_server_header = location is Location.HEADER and declared.name.lower() in SERVER_HEADERS
+        if declared.value is not None:
+            if not (is_server_header and declared.name.lower() in CONNECTION_HEADERS):
+                self.parameters.append(Parameter(declared.name, location, None, constant))
+        elif is_server_header:
+            self.dropped.add(given.name if isinstance(given, ArgumentReference) else declared.name)
+        elif given is None and declared.name in self.with_:
+            return  # `with` omits it by null
+        elif given is not None and not isinstance(given, ArgumentReference):
+            self.parameters.append(Parameter(declared.name, location, None, given))
+        else:
+            self._add_from_caller(declared, location, given)
 
-def refine_argument(argument: Argument, asked: Mapping[str, spec.InputParameter]) -> Argument:
-    """The argument as the tool's own `inputParameters` tell of it."""
-    told = asked.get(argument.name)
-    if told is None:
+    def _add_from_caller(
+        self, declared: spec.InputParameter, location: Location, given: ArgumentReference | None
+    ) -> None:
+        name = given.name if given else declared.name
+        while name in self.arguments and not (given and self.sources[name] != declared.name):
+            name = f"{name}_{location}"  # for example the `id` of the path and that of the query
+        self.sources.setdefault(name, declared.name)
+        default = Variable(declared.env) if declared.env else None
+        required = declared.required if declared.required is not None else location is Location.PATH
+        explode = declared.explode is not False
+        self.parameters.append(Parameter(declared.name, location, name, None, default, explode))
+        self.add_argument(name, declared, location, required and default is None)
+
+    def add_undeclared(self, method: str, path: Template, used: Set[str]) -> None:
+        """Add the inputs in `with` that the operation does not declare: a body, a dropped header, else in the query.
+
+        `used` are the names in the body's template.
+        """
+        known = {parameter.name for parameter in self.parameters} | self.dropped
+        known |= {name for name, given in self.with_.items() if given is None}
+        known |= set(_arguments_in(path))
+        for name, given in self.with_.items():
+            reference = given.name if isinstance(given, ArgumentReference) else None
+            if name in known or name in used or reference in used:
+                continue
+            if name.lower() in SERVER_HEADERS:
+                self.dropped.add(reference or name)
+                continue
+            location = Location.BODY if name == BODY and method in _METHODS_WITH_BODY else Location.QUERY
+            self.add(spec.InputParameter(name=name), location)
+
+
+def refine_argument(argument: Argument, refinements: Mapping[str, spec.InputParameter]) -> Argument:
+    """Return the argument with the changes that the tool's own `inputParameters` make."""
+    changed = refinements.get(argument.name)
+    if changed is None:
         return argument
-    required = argument.required if told.required is None else told.required or argument.location is Location.PATH
-    words = {"type", "description", "json_schema"} & told.model_fields_set
-    declared = argument.declared.model_copy(update={name: getattr(told, name) for name in words})
+    is_path = argument.location is Location.PATH
+    required = argument.required if changed.required is None else changed.required or is_path
+    fields = {"type", "description", "json_schema"} & changed.model_fields_set
+    declared = argument.declared.model_copy(update={name: getattr(changed, name) for name in fields})
     return Argument(argument.name, declared, argument.location, required)
 
 
-def merge_inputs(found: Found, path: Template) -> MergedInputs:
-    """Adapter, resource and operation merged, the inner ones' fields winning, in the order of the input schema."""
-    operation = found.operation
-    placeholders = [hole.name for hole in path if isinstance(hole, ArgumentReference)]
+def merge_inputs(declared: DeclaredOperation, path: Template) -> list[LocatedInput]:
+    """Merge the inputs of adapter, resource and operation; inner fields win. Return them in schema order."""
+    placeholders = _arguments_in(path)
     merged: dict[tuple[str, str], spec.InputParameter] = {}
-    own = {(parameter.name, location_of(parameter, placeholders)) for parameter in operation.input_parameters}
-    for scope in (found.consumed.input_parameters, found.resource.input_parameters, operation.input_parameters):
-        for parameter in scope:
-            key = (parameter.name, location_of(parameter, placeholders))
-            if key[1] == Location.PATH and parameter.name not in placeholders and key not in own:
-                continue  # declared for the whole adapter, and this path has no place for it
-            outer = merged.get(key)
-            merged[key] = _refined(outer, parameter) if outer else parameter
+    own = {(one.name, location_of(one, placeholders)) for one in declared.operation.input_parameters}
+    for parameter in declared.declared_inputs():
+        key = (parameter.name, location_of(parameter, placeholders))
+        if key[1] == Location.PATH and parameter.name not in placeholders and key not in own:
+            continue  # declared for the whole adapter, and this path has no placeholder for it
+        outer = merged.get(key)
+        merged[key] = _merge_fields(outer, parameter) if outer else parameter
     for name in placeholders:
-        # Two thirds of public files leave path parameters undeclared: each is a required string.
+        # Most public files leave path parameters undeclared: each is a required string.
         merged.setdefault((name, Location.PATH), spec.InputParameter(name=name, type="string", required=True))
     order = list(Location)
-    kept = [(parameter, Location(key[1])) for key, parameter in merged.items() if key[1] in set(order)]
-    return sorted(kept, key=lambda pair: (order.index(pair[1]), _place(pair[0].name, placeholders)))
+    located = [(parameter, Location(key[1])) for key, parameter in merged.items() if key[1] in set(order)]
+    return sorted(located, key=lambda pair: (order.index(pair[1]), _position(pair[0].name, placeholders)))
 
 
-def _place(name: str, placeholders: list[str]) -> int:
+def _arguments_in(path: Template) -> list[str]:
+    return [part.name for part in path if isinstance(part, ArgumentReference)]
+
+
+def _position(name: str, placeholders: list[str]) -> int:
     return placeholders.index(name) if name in placeholders else len(placeholders)
 
 
 def location_of(parameter: spec.InputParameter, placeholders: list[str]) -> str:
+    """Return the location of a parameter; without one it is in the path if that has its name, else in the query."""
     written = (parameter.location or ("path" if parameter.name in placeholders else "query")).lower()
-    return Location.BODY if written in FORM_PLACES else written
+    return Location.BODY if written in FORM_LOCATIONS else written
 
 
-def _refined(outer: spec.InputParameter, inner: spec.InputParameter) -> spec.InputParameter:
+def _merge_fields(outer: spec.InputParameter, inner: spec.InputParameter) -> spec.InputParameter:
     return outer.model_copy(update={name: getattr(inner, name) for name in inner.model_fields_set})
-
-
-def add_input(
-    inputs: Inputs, declared: spec.InputParameter, location: Location, constant: Callable[[Any], Any]
-) -> None:
-    """One input of the operation: a constant, what `with` says, or what the caller is asked for."""
-    given = inputs.with_.get(declared.name)
-    is_own = location is Location.HEADER and declared.name.lower() in OWN_HEADERS
-    if declared.value is not None:
-        if not (is_own and declared.name.lower() in CONNECTION_HEADERS):
-            inputs.parameters.append(Parameter(declared.name, location, None, constant(declared.value)))
-        return
-    if is_own:
-        inputs.ignored.add(given.name if isinstance(given, ArgumentReference) else declared.name)
-        return
-    if given is None and declared.name in inputs.with_:
-        return  # null: left out
-    if given is not None and not isinstance(given, ArgumentReference):
-        inputs.parameters.append(Parameter(declared.name, location, None, given))
-        return
-    name = given.name if given else declared.name
-    while name in inputs.arguments and not (given and inputs.sources[name] != declared.name):
-        name = f"{name}_{location}"  # as the path's `id` and the query's
-    inputs.sources.setdefault(name, declared.name)
-    default = Variable(declared.env) if declared.env else None
-    required = declared.required if declared.required is not None else location is Location.PATH
-    inputs.parameters.append(Parameter(declared.name, location, name, None, default, declared.explode is not False))
-    inputs.ask(name, declared, location, required and default is None)
-
-
-def add_undeclared(inputs: Inputs, method: str, path: Template, used: Set[str]) -> None:
-    """What `with` names and the operation does not declare: a body, a header of ours, else a parameter of the query.
-
-    What is `used` in the body's template stands there.
-    """
-    known = {parameter.name for parameter in inputs.parameters} | inputs.ignored
-    known |= {name for name, given in inputs.with_.items() if given is None}
-    known |= {hole.name for hole in path if isinstance(hole, ArgumentReference)}
-    for name, given in inputs.with_.items():
-        reference = given.name if isinstance(given, ArgumentReference) else None
-        if name in known or name in used or reference in used:
-            continue
-        if name.lower() in OWN_HEADERS:
-            inputs.ignored.add(reference or name)
-            continue
-        location = Location.BODY if name == BODY and method in _WITH_BODY else Location.QUERY
-        declared = spec.InputParameter(name=name)
-        add_input(inputs, declared, location, lambda value: value)

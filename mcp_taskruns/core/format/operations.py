@@ -1,9 +1,10 @@
-"""One operation of a provider, as a tool calls it: what is sent where, and what of it the caller passes."""
+"""Compilation of an operation, as a tool calls it: what is sent, and which of it the caller passes."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from mcp_taskruns.core.format import spec
@@ -12,22 +13,21 @@ from mcp_taskruns.core.format.bodies import body_argument, body_from_parameters,
 from mcp_taskruns.core.format.inputs import (
     ENVIRONMENT,
     Argument,
-    Found,
+    DeclaredOperation,
     Inputs,
-    MergedInputs,
-    add_input,
-    add_undeclared,
+    LocatedInput,
     location_of,
     merge_inputs,
     refine_argument,
 )
 from mcp_taskruns.core.format.names import base_uri_variable
-from mcp_taskruns.core.format.outputs import read_outputs
-from mcp_taskruns.core.format.templates import Holes, references_of
+from mcp_taskruns.core.format.outputs import parse_outputs_or_none
+from mcp_taskruns.core.format.templates import TemplateParser, references_of
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     Authentication,
     BaseUri,
+    BodyKind,
     Location,
     Operation,
     Template,
@@ -39,161 +39,207 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 DEFAULT_ACCEPT = "application/json, */*;q=0.5"
 EVENT_STREAM_ACCEPT = "text/event-stream, */*;q=0.1"
 
+_URL = re.compile(r"https?://", re.IGNORECASE)
 
-_ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
+_Parsed = TypeVar("_Parsed")
+
+_NO_PATH: Template = ()
+_NO_BODY: tuple[BodyKind, Any] = ("json", None)
+
+
+@dataclass(frozen=True)
+class CompiledOperation:
+    """An operation, the arguments of its tool, and the arguments that the tool accepts and drops."""
+
+    operation: Operation
+    arguments: list[Argument]
+    dropped: frozenset[str]
 
 
 def compile_operation(
-    capability: spec.Capability, tool: "spec.ExposedTool | spec.RestOperation", prefix: str, found: Found
-) -> tuple[Operation, list[Argument], frozenset[str]]:
-    """The operation that a tool calls, the arguments that the tool asks for, and those that it takes and drops.
+    capability: spec.Capability, tool: "spec.ExposedTool | spec.RestOperation", prefix: str, declared: DeclaredOperation
+) -> CompiledOperation:
+    """Compile the operation that a tool calls.
 
-    What is wrong with it is said by the operation: every call of it is refused with the reason.
+    Parts that cannot be compiled make the operation unsupported: its calls return an error with the first reason.
     """
-    consumed, declared, refinements = found.consumed, found.operation, found.refinements
-    scopes = (consumed.input_parameters, found.resource.input_parameters, declared.input_parameters)
-    environment = [item.name for item in chain(*scopes) if (item.location or "").lower() == ENVIRONMENT]
-    holes = Holes(capability, environment)
-    problems: list[str] = []
+    return _OperationCompiler(capability, tool, prefix, declared).compile()
 
-    def read(parse: Callable[[Any], Any], written: Any, fallback: Any) -> Any:
-        """What is written, or the fallback for what cannot be read."""
+
+class _OperationCompiler:
+    """Compiles one operation, and collects the problems of its parts."""
+
+    def __init__(
+        self,
+        capability: spec.Capability,
+        tool: "spec.ExposedTool | spec.RestOperation",
+        prefix: str,
+        declared: DeclaredOperation,
+    ) -> None:
+        self._capability = capability
+        self._tool = tool
+        self._prefix = prefix
+        self._declared = declared
+        environment = [item.name for item in declared.declared_inputs() if (item.location or "").lower() == ENVIRONMENT]
+        self._parser = TemplateParser(capability, environment)
+        self._problems: list[str] = []
+        self._refinements = {item.name: item for item in getattr(tool, "input_parameters", ())}
+
+    def compile(self) -> CompiledOperation:
+        path = self._parse(self._parser.path, self._declared.path, _NO_PATH)
+        located = merge_inputs(self._declared, path)
+        self._problems.extend(
+            f"{self._capability.source} has {problem}" for problem in _find_problems(self._declared, path, located)
+        )
+        inputs = Inputs(self._given_values())
+        for declaration, location in located:
+            inputs.add(declaration, location, self._constant(declaration.value, inputs.with_))
+        body, kind = self._body(inputs, path)
+        operation = self._operation(path, inputs, body, kind)
+        arguments = [refine_argument(argument, self._refinements) for argument in inputs.arguments.values()]
+        order = list(Location)
+        arguments.sort(key=lambda argument: order.index(argument.location))
+        return CompiledOperation(operation, arguments, frozenset(inputs.dropped))
+
+    def _parse(self, parse: Callable[[Any], _Parsed], written: Any, fallback: _Parsed) -> _Parsed:
+        """Return what `parse` returns, or record its error and return the fallback."""
         try:
             return parse(written)
         except Unsupported as exc:
-            problems.append(f"{capability.source} {exc}")
+            self._problems.append(f"{self._capability.source} {exc}")
         except ValueError as exc:
-            problems.append(f"{capability.source} has {exc}")
+            self._problems.append(f"{self._capability.source} has {exc}")
         return fallback
 
-    path = read(holes.path, found.path, ())
-    merged = merge_inputs(found, path)
-    problems.extend(f"{capability.source} has {problem}" for problem in _problems(found, path, merged))
-    given = {
-        name: read(lambda text: holes.tree(text, references=True), text, None) for name, text in tool.with_.items()
-    }
-    asked = {item.name: item for item in getattr(tool, "input_parameters", ())}
-    inputs = Inputs(given)
+    def _given_values(self) -> dict[str, Any]:
+        """Return the parsed values of the tool's `with`."""
+        return {
+            name: self._parse(lambda value: self._parser.tree(value, references=True), text, None)
+            for name, text in self._tool.with_.items()
+        }
 
-    def constant(written: Any) -> Any:
-        return _replaced(read(lambda value: holes.value(value, {*asked, *given}), written, None), given)
+    def _constant(self, written: Any, given: Mapping[str, Any]) -> Any:
+        if written is None:
+            return None
+        names = {*self._refinements, *given}
+        return _substitute(self._parse(lambda value: self._parser.value(value, names), written, None), given)
 
-    for declaration, location in merged:
-        add_input(inputs, declaration, location, constant)
-    kind, template = read(lambda body: parse_body(body, holes), declared.body, ("json", None))
-    used = set(references_of(template))
-    template = _replaced(template, inputs.meanings() | given)
-    add_undeclared(inputs, declared.method.upper(), path, used.union(references_of(template)))
-    if declared.body is None:
-        kind = body_kind_of(chain(*scopes))
-    body = template if declared.body is not None else body_from_parameters(inputs.parameters, kind)
-    required = declared.body is not None and kind in {"text", "xml", "binary"}
-    for name in references_of(body):
-        inputs.ask(name, body_argument(name, kind), Location.BODY, required)
-    for name in chain.from_iterable(references_of(parameter.constant) for parameter in inputs.parameters):
-        inputs.ask(name, spec.InputParameter(name=name), Location.QUERY, False)
-    operation = Operation(
-        name=declared.name,
-        namespace=consumed.namespace,
-        provider=prefix,
-        method=declared.method.upper(),
-        base=_base_uri(capability, consumed, prefix, lambda text: read(holes.constant, text, None)),
-        path=path,
-        parameters=tuple(inputs.parameters),
-        body=body,
-        body_kind=kind,
-        accept=declared.accept or _accept(consumed, declared),
-        authentication=_authentication(consumed, holes, read),
-        error_body=refinements.error_body(),
-        errors=refinements.errors(declared.name),
-        limits=refinements.limits,
-        safe_to_retry=declared.safe_to_retry,
-        timeout_s=declared.timeout_seconds,
-        redactions=refinements.redactions(declared),
-        paging=refinements.paging(declared.paging),
-        events=refinements.events(declared.events),
-        log=refinements.log(declared.log),
-        upload=refinements.upload(declared.upload),
-        notes=refinements.notes(declared),
-        returns_file=declared.returns_file,
-        outputs=read_outputs(tool.output_parameters),
-        unsupported=next(iter(problems), None),  # read last: all that comes before may add to them
-    )
-    arguments = [refine_argument(argument, asked) for argument in inputs.arguments.values()]
-    order = list(Location)
-    return operation, sorted(arguments, key=lambda one: order.index(one.location)), frozenset(inputs.ignored)
+    def _body(self, inputs: Inputs, path: Template) -> tuple[Any, BodyKind]:
+        """Return the body and its kind, and add the arguments to which body and constants refer."""
+        operation = self._declared.operation
+        kind, template = self._parse(lambda body: parse_body(body, self._parser), operation.body, _NO_BODY)
+        used = set(references_of(template))
+        template = _substitute(template, inputs.values() | dict(inputs.with_))
+        inputs.add_undeclared(operation.method.upper(), path, used.union(references_of(template)))
+        if operation.body is None:
+            kind = body_kind_of(self._declared.declared_inputs())
+            template = body_from_parameters(inputs.parameters, kind)
+        is_required = operation.body is not None and kind in {"text", "xml", "binary"}
+        for name in references_of(template):
+            inputs.add_argument(name, body_argument(name, kind), Location.BODY, is_required)
+        for name in chain.from_iterable(references_of(parameter.constant) for parameter in inputs.parameters):
+            inputs.add_argument(name, spec.InputParameter(name=name), Location.QUERY, False)
+        return template, kind
+
+    def _operation(self, path: Template, inputs: Inputs, body: Any, kind: BodyKind) -> Operation:
+        consumed, declared, policies = self._declared.consumed, self._declared.operation, self._declared.policies
+        base = self._base_uri()
+        authentication = self._authentication()
+        return Operation(
+            name=declared.name,
+            namespace=consumed.namespace,
+            provider=self._prefix,
+            method=declared.method.upper(),
+            base=base,
+            path=path,
+            parameters=tuple(inputs.parameters),
+            body=body,
+            body_kind=kind,
+            accept=declared.accept or _accept(consumed, declared),
+            authentication=authentication,
+            error_body=policies.error_body(),
+            errors=policies.errors(declared.name),
+            limits=policies.limits,
+            safe_to_retry=declared.safe_to_retry,
+            timeout_s=declared.timeout_seconds,
+            redactions=policies.redactions(declared),
+            paging=policies.paging(declared.paging),
+            events=policies.events(declared.events),
+            log=policies.log(declared.log),
+            upload=policies.upload(declared.upload),
+            notes=policies.notes(declared),
+            returns_file=declared.returns_file,
+            outputs=parse_outputs_or_none(self._tool.output_parameters),
+            unsupported=next(iter(self._problems), None),
+        )
+
+    def _base_uri(self) -> BaseUri:
+        """Return the address in the file, and the environment variables that replace it."""
+        consumed = self._declared.consumed
+        adapters = [one for one in self._capability.capability.consumes if one.type == "http" and not one.import_]
+        name = f"{self._prefix}-{consumed.namespace}" if len(adapters) > 1 else self._prefix
+        variables = (base_uri_variable(name), *consumed.base_uri_env)
+        written = (consumed.base_uri or "").strip()
+        template = self._parse(self._parser.constant, written, None) if written else None
+        literal = "".join(part if isinstance(part, str) else "x" for part in template or ())
+        is_address = template and (isinstance(template[0], Variable) or _URL.match(literal))
+        return BaseUri(template if is_address and "{" not in literal else None, variables)
+
+    def _authentication(self) -> Authentication | None:
+        def parse(declared: Mapping[str, Any]) -> Authentication | None:
+            return parse_authentication(declared, lambda text: self._parser.credential(str(text)))
+
+        return self._parse(parse, self._declared.consumed.authentication or {}, None)
 
 
-def _problems(found: Found, path: Template, inputs: MergedInputs) -> Iterator[str]:
-    """Why nothing can be sent there: each ends the sentence that begins with the file."""
-    written = found.path
-    if found.operation.method.upper() not in METHODS:
-        yield f"the method {found.operation.method!r}, which is none of {', '.join(sorted(METHODS))}"
-    if found.consumed.type != "http":
-        yield f"consumes of type {found.consumed.type!r}, which this server cannot call"
-    if _ABSOLUTE.match(written):
-        yield f"a whole address in place of a path: {written!r}"
+def _find_problems(declared: DeclaredOperation, path: Template, located: list[LocatedInput]) -> Iterator[str]:
+    """Yield what makes the operation unsupported, each as the end of a sentence."""
+    written = declared.path
+    if declared.operation.method.upper() not in METHODS:
+        yield f"the unknown method {declared.operation.method!r}; use one of {', '.join(sorted(METHODS))}"
+    if declared.consumed.type != "http":
+        yield f"`consumes` of the unsupported type {declared.consumed.type!r}"
+    if _URL.match(written):
+        yield f"a URL instead of a path: {written!r}"
     literal = "".join(part if isinstance(part, str) else "x" for part in path).partition("?")[0]
     if any(unquote(segment) in {".", ".."} for segment in literal.split("/")):
-        yield f"a path that leads elsewhere: {written!r}"
-    placeholders = [hole.name for hole in path if isinstance(hole, ArgumentReference)]
-    for parameter in found.operation.input_parameters:
+        yield f"a path with the segment . or ..: {written!r}"
+    yield from _find_input_problems(declared, path, located)
+
+
+def _find_input_problems(declared: DeclaredOperation, path: Template, located: list[LocatedInput]) -> Iterator[str]:
+    placeholders = [part.name for part in path if isinstance(part, ArgumentReference)]
+    for parameter in declared.operation.input_parameters:
         if location_of(parameter, placeholders) == Location.PATH and parameter.name not in placeholders:
-            yield f"the path parameter {parameter.name!r} and no place for it in the path {written!r}"
-    scopes = (found.consumed.input_parameters, found.resource.input_parameters, found.operation.input_parameters)
-    for parameter in chain(*scopes):
+            yield f"the path parameter {parameter.name!r}, for which the path {declared.path!r} has no placeholder"
+    for parameter in declared.declared_inputs():
         if location_of(parameter, placeholders) not in {*Location, ENVIRONMENT}:
-            yield f"the parameter {parameter.name!r} in {parameter.location!r}, which is no place for one"
-    for parameter, location in inputs:
+            yield f"the parameter {parameter.name!r} in the unknown location {parameter.location!r}"
+    for parameter, location in located:
         if location in {Location.HEADER, Location.COOKIE} and not TOKEN.fullmatch(parameter.name):
-            yield f"the {location} parameter {parameter.name!r}, which is no name for one"
+            yield f"the {location} parameter {parameter.name!r}, which is not a valid name"
 
 
-def _replaced(tree: Any, meanings: Mapping[str, Any]) -> Any:
-    """The tree with what its holes name in place of them: `with` may call an input by another name, or be its value."""
+def _substitute(tree: Any, values: Mapping[str, Any]) -> Any:
+    """Return the tree with references replaced: `with` may map an input to another argument, or to a constant."""
     if isinstance(tree, ArgumentReference):
-        return meanings.get(tree.name, tree)
+        return values.get(tree.name, tree)
     if isinstance(tree, dict):
-        return {name: _replaced(item, meanings) for name, item in tree.items()}
+        return {name: _substitute(item, values) for name, item in tree.items()}
     if isinstance(tree, list):
-        return [_replaced(item, meanings) for item in tree]
+        return [_substitute(item, values) for item in tree]
     if isinstance(tree, tuple):
-        return tuple(part if isinstance(part, str) else _part(_replaced(part, meanings)) for part in tree)
+        return tuple(part if isinstance(part, str) else _as_part(_substitute(part, values)) for part in tree)
     return tree
 
 
-def _part(value: Any) -> Any:
-    """A value as it stands inside a text: what was text is escaped there, unlike the text around it."""
+def _as_part(value: Any) -> Any:
+    """Return a value as a part of a text; a text becomes a template of its own, so that it is escaped there."""
     return (value,) if isinstance(value, str) else value
 
 
-def _base_uri(
-    capability: spec.Capability, consumed: spec.Consumed, prefix: str, constant: Callable[[str], Any]
-) -> BaseUri:
-    """The address as far as the file knows it, and what in the environment says it instead."""
-    several = sum(one.type == "http" and not one.import_ for one in capability.capability.consumes) > 1
-    name = f"{prefix}-{consumed.namespace}" if several else prefix
-    variables = (base_uri_variable(name), *consumed.base_uri_env)
-    written = (consumed.base_uri or "").strip()
-    template = constant(written) if written else None
-    literal = "".join(part if isinstance(part, str) else "x" for part in template or ())
-    begins = template and (isinstance(template[0], Variable) or _ABSOLUTE.match(literal))
-    return BaseUri(template if begins and "{" not in literal else None, variables)
-
-
 def _accept(consumed: spec.Consumed, operation: spec.ConsumedOperation) -> str:
-    told = [operation.description or "", *(parameter.description or "" for parameter in operation.input_parameters)]
-    if any("text/event-stream" in text for text in told):
+    descriptions = [operation.description, *(parameter.description for parameter in operation.input_parameters)]
+    if any("text/event-stream" in (description or "") for description in descriptions):
         return EVENT_STREAM_ACCEPT
     return consumed.accept or DEFAULT_ACCEPT
-
-
-def _authentication(
-    consumed: spec.Consumed, holes: Holes, read: Callable[[Callable[[Any], Any], Any, Any], Any]
-) -> Authentication | None:
-    found: Authentication | None = read(
-        lambda declared: parse_authentication(declared, lambda text: holes.credential(str(text))),
-        consumed.authentication or {},
-        None,
-    )
-    return found

@@ -1,4 +1,4 @@
-"""`outputParameters` of a capability file to outputs."""
+"""Parsing of `outputParameters`: the parts of a response to return."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from mcp_taskruns.core.model.operation import Output
 _MAX_DEPTH = 50
 
 
-def parse_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
-    """The output that the parameters describe; None where they take the answer as it is.
+def parse_outputs(declared: Iterable[spec.OutputParameter]) -> Output | None:
+    """Return the output that parameters describe, or None if it is the whole response.
 
-    A parameter without a name is the value itself; those with names are the members of an object. Raises ValueError.
+    A parameter without a name is the value itself, those with names are the members of an object. Raises ValueError.
     """
     parts = [part.model_dump(exclude_unset=True) for part in declared]
     unnamed = next((part for part in parts if not part.get("name")), None)
@@ -23,8 +23,8 @@ def parse_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
     return Output(properties={part["name"]: _parse(part, (part["name"],)) or Output() for part in parts})
 
 
-def read_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
-    """The same; None also for parameters that cannot be read: the answer as it is serves better than none."""
+def parse_outputs_or_none(declared: Iterable[spec.OutputParameter]) -> Output | None:
+    """Return the same, or None for parameters that cannot be parsed: the whole response is better than no tool."""
     try:
         return parse_outputs(declared)
     except ValueError:
@@ -32,9 +32,9 @@ def read_outputs(declared: "Iterable[spec.OutputParameter]") -> Output | None:
 
 
 def _parse(part: Any, default: Path, depth: int = 0) -> Output | None:
-    """One parameter; without a mapping of its own it is what stands at `default`. None: the value as it is."""
+    """Return one parameter, or None if it is the value as it is; without a mapping it is the value at `default`."""
     if not isinstance(part, Mapping):
-        part = {"type": part}  # `name: string` for `name: {type: string}`
+        part = {"type": part}  # `name: string` is short for `name: {type: string}`
     if depth > _MAX_DEPTH:
         raise ValueError("outputs that are nested too deeply")
     constant = part.get("const", part.get("value"))
@@ -46,14 +46,14 @@ def _parse(part: Any, default: Path, depth: int = 0) -> Output | None:
     if not isinstance(mapping, str | None):
         raise ValueError(f"a mapping that is not valid JSONPath: {mapping!r}")
     output = Output(
-        default if mapping is None else _path(mapping),
-        properties={name: _parse(inner, (name,), depth + 1) or Output() for name, inner in _named(part)},
+        default if mapping is None else _parse_mapping(mapping),
+        properties={name: _parse(inner, (name,), depth + 1) or Output() for name, inner in _named_parts(part)},
         items=_parse_items(part.get("items"), depth + 1),
     )
     return None if output == Output() else output
 
 
-def _path(mapping: str) -> Path | str:
+def _parse_mapping(mapping: str) -> Path | str:
     try:
         return parse_path(_with_root(mapping))
     except ValueError:
@@ -61,27 +61,27 @@ def _path(mapping: str) -> Path | str:
         return mapping
 
 
-def _parse_items(items: Any, depth: int) -> Output | None:
-    if isinstance(items, list) and not _is_unnamed(items):
-        return _parse({"properties": items}, (), depth)
-    item = items[0] if isinstance(items, list) else items
-    return None if item is None else _parse(item, (), depth)
-
-
-def _is_unnamed(items: list[Any]) -> bool:
-    return len(items) == 1 and not (isinstance(items[0], Mapping) and items[0].get("name"))
-
-
-def _named(part: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    properties = part.get("properties")
-    if isinstance(properties, Mapping):
-        yield from ((str(name), inner) for name, inner in properties.items())
-    elif isinstance(properties, list):
-        yield from ((str(inner.get("name")), inner) for inner in properties if isinstance(inner, Mapping))
-
-
 def _with_root(mapping: str) -> str:
     """Return a JSONPath with the leading `$` that capability files may omit."""
     if mapping.startswith("$"):
         return mapping
     return f"${mapping}" if mapping.startswith("[") or not mapping else f"$.{mapping}"
+
+
+def _parse_items(items: Any, depth: int) -> Output | None:
+    if isinstance(items, list) and not _is_single_item(items):
+        return _parse({"properties": items}, (), depth)
+    item = items[0] if isinstance(items, list) else items
+    return None if item is None else _parse(item, (), depth)
+
+
+def _is_single_item(items: list[Any]) -> bool:
+    return len(items) == 1 and not (isinstance(items[0], Mapping) and items[0].get("name"))
+
+
+def _named_parts(part: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    properties = part.get("properties")
+    if isinstance(properties, Mapping):
+        yield from ((str(name), inner) for name, inner in properties.items())
+    elif isinstance(properties, list):
+        yield from ((str(inner.get("name")), inner) for inner in properties if isinstance(inner, Mapping))

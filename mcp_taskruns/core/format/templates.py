@@ -1,4 +1,4 @@
-"""Text with holes: `{{env.KEY}}` of the environment, `{{tools.x}}` and `{x}` of the caller."""
+"""Templates: texts with placeholders such as `{{env.KEY}}`, `{{tools.x}}` and `{x}`."""
 
 import json
 import re
@@ -9,27 +9,33 @@ from typing import Any
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.model.operation import ArgumentReference, ConstantTemplate, Template, Variable
 
-PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}|\{([^{}]*)\}")
-"""A hole of a path, which has single braces as well."""
+PATH_PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}|\{([^{}]*)\}")
+"""A placeholder in a path, where single braces are allowed too."""
 
-HOLE = re.compile(r"\{\{([^{}]*)\}\}")
+PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 
 _ADAPTERS = frozenset({"tools", "rest", "mcp"})
-_EXPANSION = re.compile(r"^[+#./;?&=,!@|]|\*$|:\d+$")
-"""What makes a hole one of RFC 6570's higher levels: `{?q,limit}`, `{+path}`, `{id*}`."""
+_RFC_6570_EXPRESSION = re.compile(r"^[+#./;?&=,!@|]|\*$|:\d+$")
+"""Operators and modifiers of RFC 6570 beyond level 1: `{?q,limit}`, `{+path}`, `{id*}`."""
 
-_SHELL = re.compile(r"\$\{\s*([A-Za-z_]\w*)\s*\}")
-_CALLERS = re.compile(r"^(?:tools|rest|mcp)\.")
-_PLACED = re.compile(r"(?:path|query|header|cookie|body)\.(.+)", re.DOTALL)
-_JSON_STRING_OR_HOLE = re.compile(r'"(?:[^"\\]|\\.)*"|\{\{[^{}]*\}\}', re.DOTALL)
+_SHELL_VARIABLE = re.compile(r"\$\{\s*([A-Za-z_]\w*)\s*\}")
+_ADAPTER_PREFIX = re.compile(r"^(?:tools|rest|mcp)\.")
+_WITH_LOCATION = re.compile(r"(?:path|query|header|cookie|body)\.(.+)", re.DOTALL)
+_JSON_STRING_OR_PLACEHOLDER = re.compile(r'"(?:[^"\\]|\\.)*"|\{\{[^{}]*\}\}', re.DOTALL)
+
+_MAX_QUOTED = 60
+"""The length in characters to which a template is truncated in a message."""
 
 
-class BrokenTemplate(ValueError):
-    """A hole that has no end, or no name."""
+class InvalidTemplate(ValueError):
+    """A placeholder that is not closed, has no name, or is not supported."""
 
 
-class Holes:
-    """What the holes of one capability's texts mean; `environment` are names that are always the environment's."""
+class TemplateParser:
+    """Parses the templates of one capability file.
+
+    `environment` holds names that always refer to environment variables.
+    """
 
     def __init__(self, capability: spec.Capability, environment: Collection[str] = ()) -> None:
         self._binds = capability.binds
@@ -37,137 +43,139 @@ class Holes:
         self._adapters = _ADAPTERS | ({exposed.namespace for exposed in capability.capability.exposes} - {""})
 
     def reference(self, text: Any) -> str | None:
-        """The argument that `tools.x`, `rest.path.x`, `namespace.x`, `$this.namespace.x` or `{{x}}` refers to."""
+        """Return the argument of `tools.x`, `rest.path.x`, `namespace.x`, `$this.namespace.x` or `{{x}}`."""
         if not isinstance(text, str):
             return None
-        hole = HOLE.fullmatch(text.strip())
-        if hole is not None:
-            name = hole.group(1).strip()
-            return None if not name or self.bound(name) else self._referred(name) or name
-        return self._referred(text)
+        placeholder = PLACEHOLDER.fullmatch(text.strip())
+        if placeholder is not None:
+            name = placeholder.group(1).strip()
+            return None if not name or self.bound(name) else self._argument(name) or name
+        return self._argument(text)
 
-    def _referred(self, text: str) -> str | None:
+    def _argument(self, text: str) -> str | None:
         adapter, dot, name = text.removeprefix("$this.").partition(".")
         if not (dot and name and adapter in self._adapters):
             return None
-        placed = _PLACED.fullmatch(name) if adapter in _ADAPTERS else None
-        return placed.group(1) if placed else name
+        with_location = _WITH_LOCATION.fullmatch(name) if adapter in _ADAPTERS else None
+        return with_location.group(1) if with_location else name
 
     def bound(self, name: str) -> Variable | None:
-        """The variable of the environment that a name is bound to."""
+        """Return the environment variable to which a name is bound."""
         if name in self._environment:
             return Variable((name,))
         keys = [(bind, name.removeprefix(f"{bind.namespace}.")) for bind in self._binds]
         for bind, key in keys:
             if key in bind.keys:
                 return Variable(bind.keys[key])
-        # In a bind's namespace, but not among its keys: the name is all we know.
+        # A name in the namespace of a bind that is not one of its keys is the name of the variable.
         keys += [(spec.Bind(), name.removeprefix("env."))]
         return next((Variable((key,)) for _, key in keys if key and key != name), None)
 
-    def template(self, text: str, holes: re.Pattern[str] = HOLE) -> Template:
-        """Text with its holes: bound names are the environment's, other names the caller's arguments.
-
-        Raises BrokenTemplate.
-        """
+    def template(self, text: str, pattern: re.Pattern[str] = PLACEHOLDER) -> Template:
+        """Parse a text: bound names refer to the environment, others to arguments. Raises InvalidTemplate."""
         parts: list[str | Variable | ArgumentReference] = []
         end = 0
-        for match in holes.finditer(text):
+        for match in pattern.finditer(text):
             if match.start() > end:
                 parts.append(_literal(text[end : match.start()]))
-            double = match.group(1)
-            name: str = (match.group(2) if double is None else double).strip()
-            if not name:
-                raise BrokenTemplate(f"a hole without a name in {_shown(text)}")
-            if double is None:  # in single braces, where a dot is the name's own
-                parts.append(Variable((name,)) if name in self._environment else ArgumentReference(name))
-            else:
-                parts.append(self.bound(name) or ArgumentReference(self._referred(name) or name))
+            parts.append(self._placeholder(match, text))
             end = match.end()
         if end < len(text):
             parts.append(_literal(text[end:]))
         return tuple(parts)
 
+    def _placeholder(self, match: re.Match[str], text: str) -> Variable | ArgumentReference:
+        double = match.group(1)
+        name: str = (match.group(2) if double is None else double).strip()
+        if not name:
+            raise InvalidTemplate(f"a placeholder without a name in {_quote(text)}")
+        if double is None:  # in single braces a dot is part of the name
+            return Variable((name,)) if name in self._environment else ArgumentReference(name)
+        return self.bound(name) or ArgumentReference(self._argument(name) or name)
+
     def path(self, text: str) -> Template:
-        """A path with its placeholders. Raises BrokenTemplate."""
-        template = self.template(text, PLACEHOLDER)
+        """Parse a path. Raises InvalidTemplate."""
+        template = self.template(text, PATH_PLACEHOLDER)
         if any(isinstance(part, str) and ("{" in part or "}" in part) for part in template):
-            raise BrokenTemplate(f"a brace that has no partner in {_shown(text)}")
+            raise InvalidTemplate(f"an unmatched brace in {_quote(text)}")
         for name in placeholders_of(text):
-            if _EXPANSION.search(name):
-                raise BrokenTemplate(f"the hole {{{name}}} in {_shown(text)}, which only RFC 6570 has")
+            if _RFC_6570_EXPRESSION.search(name):
+                raise InvalidTemplate(f"the RFC 6570 expression {{{name}}} in {_quote(text)}, which is not supported")
         return template
 
     def tree(self, value: Any, *, references: bool = False) -> Any:
-        """A tree of JSON values; where a hole is all of a text, its value keeps its JSON type.
+        """Parse the texts in a tree of JSON values. A placeholder that is a whole text keeps its type.
 
-        With `references` a text such as `tools.x` is a reference as well. Raises BrokenTemplate.
+        With `references`, a text such as `tools.x` is a reference as well. Raises InvalidTemplate.
         """
         if isinstance(value, dict):
-            return {_plain(name): self.tree(item, references=references) for name, item in value.items()}
+            return {_check_key(name): self.tree(item, references=references) for name, item in value.items()}
         if isinstance(value, list):
             return [self.tree(item, references=references) for item in value]
         if not isinstance(value, str):
             return value
-        reference = self._referred(value) if references else None
+        reference = self._argument(value) if references else None
         parsed = (ArgumentReference(reference),) if reference else self.template(value)
         return parsed[0] if len(parsed) == 1 else (parsed or "")
 
     def json_text(self, text: str) -> Any:
-        """The tree of a text that is JSON with holes, also where holes stand without quotes.
+        """Parse JSON text in which placeholders may stand without quotes.
 
-        Raises ValueError for a text that is not, BrokenTemplate as well.
+        Raises ValueError for other text, and InvalidTemplate.
         """
-
-        def quoted(match: re.Match[str]) -> str:
-            return match.group() if match.group().startswith('"') else json.dumps(match.group())
-
+        quoted = _JSON_STRING_OR_PLACEHOLDER.sub(_quote_placeholder, text)
         try:
-            return self.tree(json.loads(_JSON_STRING_OR_HOLE.sub(quoted, text), strict=False))
+            return self.tree(json.loads(quoted, strict=False))
         except RecursionError as exc:
-            raise ValueError("too deep") from exc
+            raise ValueError("nested too deeply") from exc
 
     def value(self, value: Any, arguments: Collection[str]) -> Any:
-        """A value that stands in the file, with its holes filled by the environment, or by one of the `arguments`.
+        """Parse a constant value, whose placeholders refer to the environment or to one of `arguments`.
 
-        Raises BrokenTemplate.
+        Raises InvalidTemplate.
         """
         if isinstance(value, dict):
-            return {_plain(name): self.value(item, arguments) for name, item in value.items()}
+            return {_check_key(name): self.value(item, arguments) for name, item in value.items()}
         if isinstance(value, list):
             return [self.value(item, arguments) for item in value]
         return self._constant(value, arguments) if isinstance(value, str) else value
 
     def constant(self, text: str) -> ConstantTemplate:
-        """Text whose names are variables of the environment, also unbound ones. Raises BrokenTemplate."""
+        """Parse a text whose placeholders all refer to the environment. Raises InvalidTemplate."""
         template: ConstantTemplate = self._constant(text, ())
         return template
 
     def credential(self, text: str) -> ConstantTemplate:
-        """The text of a secret, in which `env.KEY` and `${KEY}` are variables as well. Raises BrokenTemplate."""
+        """Parse the text of a secret, in which `env.KEY` and `${KEY}` are variables as well. Raises InvalidTemplate."""
         namespace, dot, name = text.strip().partition(".")
         if dot and name.isidentifier() and namespace in {"env", *(bind.namespace for bind in self._binds)}:
             return self.constant(f"{{{{{text.strip()}}}}}")
-        return self.constant(_SHELL.sub(r"{{\1}}", text))
+        return self.constant(_SHELL_VARIABLE.sub(r"{{\1}}", text))
 
     def _constant(self, text: str, arguments: Collection[str]) -> Any:
-        def told(part: str | Variable | ArgumentReference, written: str) -> str | Variable | ArgumentReference:
-            if not isinstance(part, ArgumentReference) or part.name in arguments or self._referred(written):
-                return part
-            return Variable((part.name.rpartition(".")[2] or part.name,))
+        written = iter(match.group(1).strip() for match in PLACEHOLDER.finditer(text))
+        return tuple(
+            part if isinstance(part, str) else self._constant_part(part, next(written), arguments)
+            for part in self.template(text)
+        )
 
-        names = iter(match.group(1).strip() for match in HOLE.finditer(text))
-        return tuple(part if isinstance(part, str) else told(part, next(names)) for part in self.template(text))
+    def _constant_part(
+        self, part: Variable | ArgumentReference, written: str, arguments: Collection[str]
+    ) -> Variable | ArgumentReference:
+        """Return the variable instead of a reference to something that is not an argument."""
+        if not isinstance(part, ArgumentReference) or part.name in arguments or self._argument(written):
+            return part
+        return Variable((part.name.rpartition(".")[2] or part.name,))
 
 
 def placeholders_of(path: str) -> list[str]:
-    """The names in a path's holes, without what says that they are the caller's."""
-    written = [(double or single).strip() for double, single in PLACEHOLDER.findall(path)]
-    return [_CALLERS.sub("", name) for name in written]
+    """Return the names of the placeholders in a path, without the prefix of an adapter."""
+    written = [(double or single).strip() for double, single in PATH_PLACEHOLDER.findall(path)]
+    return [_ADAPTER_PREFIX.sub("", name) for name in written]
 
 
 def references_of(tree: Any) -> Iterator[str]:
-    """The caller's arguments that a tree names."""
+    """Yield the names of the arguments to which a tree refers."""
     if isinstance(tree, ArgumentReference):
         yield tree.name
     elif isinstance(tree, dict):
@@ -176,17 +184,21 @@ def references_of(tree: Any) -> Iterator[str]:
         yield from chain.from_iterable(map(references_of, tree))
 
 
-def _plain(name: Any) -> Any:
+def _check_key(name: Any) -> Any:
     if isinstance(name, str) and "{{" in name:
-        raise BrokenTemplate(f"a hole in the name of a member, {_shown(name)}")
+        raise InvalidTemplate(f"a placeholder in a key, {_quote(name)}")
     return name
 
 
 def _literal(text: str) -> str:
     if "{{" in text:
-        raise BrokenTemplate(f"a hole that never closes in {_shown(text)}")
+        raise InvalidTemplate(f"an unclosed placeholder in {_quote(text)}")
     return text
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+def _quote_placeholder(match: re.Match[str]) -> str:
+    return match.group() if match.group().startswith('"') else json.dumps(match.group())
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…")

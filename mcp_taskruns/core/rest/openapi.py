@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from mcp_taskruns.core.format.templates import PLACEHOLDER, placeholders_of
+from mcp_taskruns.core.format.templates import PATH_PLACEHOLDER, placeholders_of
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.rest.routes import Route, route_key
 from mcp_taskruns.errors import Kind
@@ -99,7 +99,7 @@ def _paths(routes: Sequence[Route], problems: Json) -> Json:
 
 def _with_single_braces(path: str) -> str:
     names = iter(placeholders_of(path))
-    return PLACEHOLDER.sub(lambda _: f"{{{next(names)}}}", path)
+    return PATH_PLACEHOLDER.sub(lambda _: f"{{{next(names)}}}", path)
 
 
 def _operation(route: Route, path: str, problems: Json) -> Json:

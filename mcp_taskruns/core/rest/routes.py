@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mcp_taskruns.core.format.names import file_of, number_duplicates, slug
-from mcp_taskruns.core.format.templates import PLACEHOLDER, placeholders_of
+from mcp_taskruns.core.format.templates import PATH_PLACEHOLDER, placeholders_of
 from mcp_taskruns.core.model.operation import ArgumentReference, Location, Operation
 from mcp_taskruns.core.model.tool import Tool
 
@@ -70,7 +70,7 @@ def compile_routes(rest_tools: Sequence[Tool], served: Sequence[Tool]) -> Routes
 
 def route_key(method: str, path: str) -> str:
     """Return a key that is equal for routes that match the same requests."""
-    return f"{method} {PLACEHOLDER.sub('{}', path)}"
+    return f"{method} {PATH_PLACEHOLDER.sub('{}', path)}"
 
 
 def _declaration(route: Route) -> tuple[str, str]:

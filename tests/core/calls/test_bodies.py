@@ -287,16 +287,16 @@ def test_multipart_form_has_several_spellings(kind: str) -> None:
 @pytest.mark.parametrize("data", [None, "text", 5, "{{a}}"], ids=repr)
 def test_multipart_form_without_part_names_is_listed_but_unsupported(data: Any) -> None:
     tool = tool_of({"method": "POST", "body": {"type": "multipart", "data": data}})
-    assert tool.operation.unsupported == "things-api.yaml has a multipart body whose data are no fields"
+    assert tool.operation.unsupported == "things-api.yaml has a multipart body without fields"
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"type": "json", "data": '{"a": "{{"}'}, "a hole that never closes in '{{'"),
-        ({"type": "json", "data": {"a": "{{a"}}, "a hole that never closes in '{{a'"),
-        ("say {{", "a hole that never closes in 'say {{'"),
-        ("<x>{{}}</x>", "a hole without a name in '<x>{{}}</x>'"),
+        ({"type": "json", "data": '{"a": "{{"}'}, "an unclosed placeholder in '{{'"),
+        ({"type": "json", "data": {"a": "{{a"}}, "an unclosed placeholder in '{{a'"),
+        ("say {{", "an unclosed placeholder in 'say {{'"),
+        ("<x>{{}}</x>", "a placeholder without a name in '<x>{{}}</x>'"),
     ],
 )
 def test_broken_body_template_makes_the_tool_unsupported(body: Any, message: str) -> None:

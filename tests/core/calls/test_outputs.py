@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.outputs import map_output
-from mcp_taskruns.core.format.outputs import parse_outputs, read_outputs
+from mcp_taskruns.core.format.outputs import parse_outputs, parse_outputs_or_none
 from mcp_taskruns.core.format.spec import OutputParameter
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.operation import Output
@@ -115,13 +115,13 @@ for _ in range(60):
     ids=lambda declared: str(declared)[:40],
 )
 def test_invalid_output_parameters_return_the_whole_response(declared: Json) -> None:
-    assert read_outputs([OutputParameter.model_validate(declared)]) is None
+    assert parse_outputs_or_none([OutputParameter.model_validate(declared)]) is None
     tool = tool_of(tool={"outputParameters": [declared, {"name": "b", "mapping": "$.b"}]})
     assert (tool.operation.unsupported, tool.operation.outputs) == (None, None)
 
 
 def test_valid_output_parameters_are_applied() -> None:
-    assert read_outputs([OutputParameter.model_validate({"mapping": "$.a"})]) == Output(("a",))
+    assert parse_outputs_or_none([OutputParameter.model_validate({"mapping": "$.a"})]) == Output(("a",))
 
 
 @pytest.mark.parametrize(

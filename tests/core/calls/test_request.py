@@ -219,7 +219,7 @@ def test_path_parameters_that_form_a_dot_segment_together_are_refused(path: str)
         request_of(tool_of(path=path), {"a": "x", "b": "y"})
     assert caught.value.to_json() == {
         "kind": "unsupported",
-        "message": f"things-api.yaml has a path that leads elsewhere: {path!r}",
+        "message": f"things-api.yaml has a path with the segment . or ..: {path!r}",
         "retryable": False,
         "hint": "This tool cannot be called.",
     }
@@ -719,7 +719,7 @@ def test_unsupported_operation_cannot_be_called() -> None:
         request_of(tool_of(authentication={"type": "hmac"}))
     assert caught.value.to_json() == {
         "kind": "unsupported",
-        "message": "things-api.yaml authenticates by hmac, which this server cannot do",
+        "message": "things-api.yaml has the unsupported authentication type hmac",
         "retryable": False,
         "hint": "This tool cannot be called.",
     }

@@ -18,6 +18,9 @@ def template(text: Any) -> ConstantTemplate:
     return VALUE if text == KEY else (str(text),) if text else ()
 
 
+NOT_A_HEADER = "which is not a valid header name"
+
+
 @pytest.mark.parametrize("kind", [None, "", "none", "None", "NONE", "inherit", 0])
 def test_who_says_nothing_or_none_does_not_authenticate(kind: Any) -> None:
     assert parse_authentication({"type": kind, "token": KEY}, template) is None
@@ -87,7 +90,7 @@ def test_an_api_key_may_be_several_headers() -> None:
 def test_another_kind_is_refused_by_its_name(kind: Any) -> None:
     with pytest.raises(UnsupportedKind) as caught:
         parse_authentication({"type": kind, "token": KEY}, template)
-    assert str(caught.value) == f"authenticates by {kind}, which this server cannot do"
+    assert str(caught.value) == f"has the unsupported authentication type {kind}"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_another_kind_is_refused_by_its_name(kind: Any) -> None:
 def test_who_does_not_say_with_what_is_refused(declared: Json) -> None:
     with pytest.raises(Unsupported) as caught:
         parse_authentication(declared, template)
-    assert str(caught.value) == f"authenticates by {declared['type']} and does not say with what"
+    assert str(caught.value) == f"has authentication of type {declared['type']} without a credential"
     assert not isinstance(caught.value, UnsupportedKind)
 
 
@@ -123,18 +126,24 @@ def test_who_does_not_say_with_what_is_refused(declared: Json) -> None:
     [
         (
             {"in": "body", "name": "X-Key", "value": KEY},
-            "sends its key in 'body', which is no header and no query",
+            "sends its key in 'body'; use header, query or cookie",
         ),
         (
             {"placement": ["query"], "key": "X-Key", "value": KEY},
-            "sends its key in ['query'], which is no header and no query",
+            "sends its key in ['query']; use header, query or cookie",
         ),
-        ({"key": "an id", "value": KEY}, "sends its key as 'an id', which is no name of a header"),
-        ({"key": "a:b", "value": KEY, "placement": "cookie"}, "sends its key as 'a:b', which is no name of a header"),
-        ({"key": "a\r\nX-Evil: 1", "value": KEY}, "sends its key as 'a\\r\\nX-Evil: 1', which is no name of a header"),
+        ({"key": "an id", "value": KEY}, f"sends its key in 'an id', {NOT_A_HEADER}"),
+        (
+            {"key": "a:b", "value": KEY, "placement": "cookie"},
+            f"sends its key in 'a:b', {NOT_A_HEADER}",
+        ),
+        (
+            {"key": "a\r\nX-Evil: 1", "value": KEY},
+            f"sends its key in 'a\\r\\nX-Evil: 1', {NOT_A_HEADER}",
+        ),
         (
             {"headers": {"X-Id": "me", "größe": KEY}},
-            "sends its key as 'X-Id', 'größe', which is no name of a header",
+            f"sends its key in 'X-Id', 'größe', {NOT_A_HEADER}",
         ),
     ],
 )
@@ -177,7 +186,7 @@ def test_a_kind_may_stand_alone() -> None:
     assert capability(authentication="none").capability.consumes[0].authentication == {"type": "none"}
     assert tool_of(authentication="none") == tool_of()
     assert tool_of(authentication="hmac").operation.unsupported == (
-        "things-api.yaml authenticates by hmac, which this server cannot do"
+        "things-api.yaml has the unsupported authentication type hmac"
     )
 
 

@@ -91,7 +91,7 @@ def test_of_two_operations_of_one_name_the_first_is_called() -> None:
 
 def test_a_call_of_nothing_is_listed_and_says_so() -> None:
     tool = tool_of(tool={"call": "things.missing", "with": {"a": "tools.b", "c": 5}})
-    assert tool.operation.unsupported == "things-api.yaml calls 'things.missing', which none of its consumes declares"
+    assert tool.operation.unsupported == "things-api.yaml calls the unknown operation 'things.missing'"
     assert tool.input_schema == schema(b={}, c={})
     assert tool.hints == Hints(read_only=False, destructive=False, idempotent=False, open_world=True)
 
@@ -594,7 +594,7 @@ def test_what_is_accepted_is_said_or_follows_from_the_description(operation: Jso
 @pytest.mark.parametrize("kind", ["oauth1", "aws-sig-v4", "hmac", "oauth2"])
 def test_an_unsupported_authentication_is_listed_and_says_so(kind: str) -> None:
     tool = tool_of(path="/{id}", authentication={"type": kind})
-    assert tool.operation.unsupported == f"things-api.yaml authenticates by {kind}, which this server cannot do"
+    assert tool.operation.unsupported == f"things-api.yaml has the unsupported authentication type {kind}"
     assert tool.input_schema == schema(["id"], id={"type": "string"})
 
 
@@ -618,7 +618,7 @@ def test_an_unsupported_authentication_is_listed_and_says_so(kind: str) -> None:
 def test_an_authentication_without_a_credential_is_listed_and_says_so(word: str, authentication: Json) -> None:
     tool = tool_of(path="/{id}", **{word: authentication})
     assert tool.operation.unsupported == (
-        f"things-api.yaml authenticates by {authentication['type']} and does not say with what"
+        f"things-api.yaml has authentication of type {authentication['type']} without a credential"
     )
     assert tool.operation.authentication is None
     assert tool.input_schema == schema(["id"], id={"type": "string"})
@@ -628,9 +628,7 @@ def test_an_authentication_without_a_credential_is_listed_and_says_so(word: str,
 @pytest.mark.parametrize("word", ["in", "placement"])
 def test_an_api_key_in_no_place_that_there_is_is_listed_and_says_so(word: str, place: Any) -> None:
     tool = tool_of(authentication={"type": "apikey", word: place, "name": "X-Key", "value": "{{env.THING_KEY}}"})
-    assert tool.operation.unsupported == (
-        f"things-api.yaml sends its key in {place!r}, which is no header and no query"
-    )
+    assert tool.operation.unsupported == (f"things-api.yaml sends its key in {place!r}; use header, query or cookie")
 
 
 @pytest.mark.parametrize("place", [None, "", "HEADER"], ids=repr)
@@ -742,9 +740,7 @@ def test_of_a_variables_names_one_that_is_called_a_secret_is_enough() -> None:
 @pytest.mark.parametrize("kind", ["protobuf", "graphql", "jsonl", 5])
 def test_an_unsupported_body_template_is_listed_and_says_so(kind: Any) -> None:
     tool = tool_of({"method": "POST", "body": {"type": kind, "data": "{{a}}"}})
-    assert tool.operation.unsupported == (
-        f"things-api.yaml has a body template of type {kind}, which this server cannot send"
-    )
+    assert tool.operation.unsupported == (f"things-api.yaml has a body of the unsupported type {kind}")
 
 
 def test_the_arguments_of_a_body_template_are_asked_for() -> None:
@@ -756,13 +752,13 @@ def test_the_arguments_of_a_body_template_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("exposed", "reason"),
     [
-        ({"call": ""}, "things-api.yaml does not say what 'do-it' calls"),
+        ({"call": ""}, "things-api.yaml has no `call` for 'do-it'"),
         (
             {"call": "", "steps": [{"call": "things.op"}]},
-            "things-api.yaml does not say what 'do-it' calls: it has steps, which this server cannot take",
+            "things-api.yaml has no `call` for 'do-it': `steps` are not supported",
         ),
-        ({"call": "op"}, "things-api.yaml calls 'op', which none of its consumes declares"),
-        ({"call": "other.op", "steps": []}, "things-api.yaml calls 'other.op', which none of its consumes declares"),
+        ({"call": "op"}, "things-api.yaml calls the unknown operation 'op'"),
+        ({"call": "other.op", "steps": []}, "things-api.yaml calls the unknown operation 'other.op'"),
     ],
 )
 def test_a_tool_that_calls_nothing_says_what_is_missing(exposed: Json, reason: str) -> None:
@@ -774,7 +770,7 @@ def test_a_tool_that_calls_nothing_says_what_is_missing(exposed: Json, reason: s
 def test_a_tool_of_an_imported_provider_says_so() -> None:
     tool = tool_of(tool={"call": "things.op"}, **{"import": "things", "location": "./things.yaml", "resources": []})
     assert tool.operation.unsupported == (
-        "things-api.yaml imports what 'do-it' calls from another file, which this server cannot do"
+        "things-api.yaml imports the operation of 'do-it' from another file, which is not supported"
     )
 
 
@@ -868,7 +864,7 @@ def test_the_rest_side_of_a_file_is_read_as_tools_too() -> None:
     ]
     assert [list(tool.input_schema["properties"]) for tool in tools] == [["q"], ["id"], []]
     assert tools[0].hints == Hints(True, False, True, True)
-    assert tools[2].operation.unsupported == "f.yaml calls 'things.none', which none of its consumes declares"
+    assert tools[2].operation.unsupported == "f.yaml calls the unknown operation 'things.none'"
 
 
 RUNS: Json = {
@@ -923,7 +919,7 @@ def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.
     tools = compile_tools([sound, broken, sound], refuse=lambda _, error: refused.append(error))
     assert [tool.declared_name for tool in tools] == ["do-it", "do-it"]
     assert [str(error) for error in refused] == [
-        "broken.yaml: cannot be compiled, which is a mistake of this server: ZeroDivisionError('odd')"
+        "broken.yaml: cannot be compiled because of a bug in this server: ZeroDivisionError('odd')"
     ]
     assert isinstance(refused[0].__cause__, ZeroDivisionError)
     with pytest.raises(CapabilityError, match=r"^broken\.yaml: "):

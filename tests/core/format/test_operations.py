@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.format.compiler import compile_tools
-from mcp_taskruns.core.format.inputs import Argument, Found
+from mcp_taskruns.core.format.inputs import Argument, DeclaredOperation
 from mcp_taskruns.core.format.operations import compile_operation
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.format.spec import (
@@ -59,8 +59,9 @@ def test_an_operation_is_compiled_whole() -> None:
     (resource,) = consumed.resources
     (declared,) = resource.operations
     (tool,) = found.capability.exposes[0].tools
-    place = Found(consumed, resource, declared, Policies("f.yaml", consumed))
-    operation, arguments, ignored = compile_operation(found, tool, "thing", place)
+    place = DeclaredOperation(consumed, resource, declared, Policies("f.yaml", consumed))
+    compiled = compile_operation(found, tool, "thing", place)
+    operation, arguments = compiled.operation, compiled.arguments
     assert operation == Operation(
         name="op",
         provider="thing",
@@ -83,13 +84,13 @@ def test_an_operation_is_compiled_whole() -> None:
         Argument("count", declared.input_parameters[0], Location.QUERY, required=False),
         Argument("body", declared.input_parameters[2], Location.BODY, required=False),
     ]
-    assert ignored == frozenset()
+    assert compiled.dropped == frozenset()
 
 
 @pytest.mark.parametrize(("own", "path"), [(None, "/resource"), ("/own", "/own"), ("", "")])
 def test_a_path_is_the_operations_own_or_else_the_resources(own: str | None, path: str) -> None:
     consumed = Consumed()
-    found = Found(
+    found = DeclaredOperation(
         consumed, ConsumedResource(path="/resource"), ConsumedOperation(name="op", path=own), Policies("f", consumed)
     )
     assert found.path == path
@@ -230,7 +231,7 @@ def test_an_unknown_name_in_with_and_a_known_one_of_the_same_argument_are_both_s
 def test_a_hole_in_with_that_never_closes_is_never_sent(broken: Any) -> None:
     tool = tool_of(inputs({"name": "q", "in": "query"}), tool={"with": {"q": broken}})
     assert tool.operation.unsupported is not None
-    assert tool.operation.unsupported.startswith("things-api.yaml has a hole ")
+    assert re.match(r"things-api\.yaml has an? (unclosed )?placeholder ", tool.operation.unsupported)
 
 
 # What the caller is asked for
@@ -430,88 +431,88 @@ def test_the_adapters_authentication_wins_over_a_constant() -> None:
             {"method": "trace"},
             "/",
             {},
-            "the method 'trace', which is none of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+            "the unknown method 'trace'; use one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
         ),
-        ({"method": ""}, "/", {}, "the method '', which is none of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
-        ({}, "/", {"type": "grpc"}, "consumes of type 'grpc', which this server cannot call"),
-        ({}, "https://other.example/x", {}, "a whole address in place of a path: 'https://other.example/x'"),
-        ({"path": "HTTP://other.example"}, "/", {}, "a whole address in place of a path: 'HTTP://other.example'"),
-        ({}, "/a/../b", {}, "a path that leads elsewhere: '/a/../b'"),
-        ({}, "/a/%2e./b", {}, "a path that leads elsewhere: '/a/%2e./b'"),
-        ({}, "./a", {}, "a path that leads elsewhere: './a'"),
-        ({}, "/a/{x", {}, "a brace that has no partner in '/a/{x'"),
-        ({}, "/a/{{x}", {}, "a brace that has no partner in '/a/{{x}'"),
-        ({}, "/a/{}", {}, "a hole without a name in '/a/{}'"),
-        ({}, "/a{?q,limit}", {}, "the hole {?q,limit} in '/a{?q,limit}', which only RFC 6570 has"),
-        ({"body": {"{{x}}": 1}, "method": "POST"}, "/", {}, "a hole in the name of a member, '{{x}}'"),
+        ({"method": ""}, "/", {}, "the unknown method ''; use one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+        ({}, "/", {"type": "grpc"}, "`consumes` of the unsupported type 'grpc'"),
+        ({}, "https://other.example/x", {}, "a URL instead of a path: 'https://other.example/x'"),
+        ({"path": "HTTP://other.example"}, "/", {}, "a URL instead of a path: 'HTTP://other.example'"),
+        ({}, "/a/../b", {}, "a path with the segment . or ..: '/a/../b'"),
+        ({}, "/a/%2e./b", {}, "a path with the segment . or ..: '/a/%2e./b'"),
+        ({}, "./a", {}, "a path with the segment . or ..: './a'"),
+        ({}, "/a/{x", {}, "an unmatched brace in '/a/{x'"),
+        ({}, "/a/{{x}", {}, "an unmatched brace in '/a/{{x}'"),
+        ({}, "/a/{}", {}, "a placeholder without a name in '/a/{}'"),
+        ({}, "/a{?q,limit}", {}, "the RFC 6570 expression {?q,limit} in '/a{?q,limit}', which is not supported"),
+        ({"body": {"{{x}}": 1}, "method": "POST"}, "/", {}, "a placeholder in a key, '{{x}}'"),
         (
             {"body": {"type": "form", "data": {"a-{{x}}": 1}}, "method": "POST"},
             "/",
             {},
-            "a hole in the name of a member, 'a-{{x}}'",
+            "a placeholder in a key, 'a-{{x}}'",
         ),
         (
             {"body": {"type": "json", "data": '[{"{{x}}": 1}]'}, "method": "POST"},
             "/",
             {},
-            "a hole in the name of a member, '{{x}}'",
+            "a placeholder in a key, '{{x}}'",
         ),
-        (inputs({"name": "q", "in": "querry"}), "/", {}, "the parameter 'q' in 'querry', which is no place for one"),
+        (inputs({"name": "q", "in": "querry"}), "/", {}, "the parameter 'q' in the unknown location 'querry'"),
         (
             inputs({"name": "q", "in": "Query"}, {"name": "m", "in": "matrix", "value": 1}),
             "/",
             {},
-            "the parameter 'm' in 'matrix', which is no place for one",
+            "the parameter 'm' in the unknown location 'matrix'",
         ),
         (
             {},
             "/",
             {"inputParameters": [{"name": "q", "in": ""}, {"name": "r", "in": "headers"}]},
-            "the parameter 'r' in 'headers', which is no place for one",
+            "the parameter 'r' in the unknown location 'headers'",
         ),
         (
             inputs({"name": "id", "in": "path"}),
             "/things",
             {},
-            "the path parameter 'id' and no place for it in the path '/things'",
+            "the path parameter 'id', for which the path '/things' has no placeholder",
         ),
         (
             inputs({"name": "id", "in": "path"}, path="/own/{other}"),
             "/{id}",
             {},
-            "the path parameter 'id' and no place for it in the path '/own/{other}'",
+            "the path parameter 'id', for which the path '/own/{other}' has no placeholder",
         ),
         # A place is known in capitals too.
         (
             inputs({"name": "id", "in": "Path"}),
             "/things",
             {},
-            "the path parameter 'id' and no place for it in the path '/things'",
+            "the path parameter 'id', for which the path '/things' has no placeholder",
         ),
-        (inputs({"name": "a b", "in": "Header"}), "/", {}, "the header parameter 'a b', which is no name for one"),
-        (inputs({"name": "a b", "in": "header"}), "/", {}, "the header parameter 'a b', which is no name for one"),
-        (inputs({"name": "größe", "in": "cookie"}), "/", {}, "the cookie parameter 'größe', which is no name for one"),
+        (inputs({"name": "a b", "in": "Header"}), "/", {}, "the header parameter 'a b', which is not a valid name"),
+        (inputs({"name": "a b", "in": "header"}), "/", {}, "the header parameter 'a b', which is not a valid name"),
+        (inputs({"name": "größe", "in": "cookie"}), "/", {}, "the cookie parameter 'größe', which is not a valid name"),
         (
             inputs({"name": "X\r\nY", "in": "header", "value": "1"}),
             "/",
             {},
-            "the header parameter 'X\\r\\nY', which is no name for one",
+            "the header parameter 'X\\r\\nY', which is not a valid name",
         ),
         (
             inputs({"name": "q", "in": "query", "value": "a {{"}),
             "/",
             {},
-            "a hole that never closes in 'a {{'",
+            "an unclosed placeholder in 'a {{'",
         ),
-        ({}, "/", {"baseUri": "https://{{env.HOST"}, "a hole that never closes in 'https://{{env.HOST'"),
+        ({}, "/", {"baseUri": "https://{{env.HOST"}, "an unclosed placeholder in 'https://{{env.HOST'"),
         (
             {},
             "/",
             {"authentication": {"type": "bearer", "token": "{{env.THING_KEY"}},
-            "a hole that never closes in '{{env.THING_KEY'",
+            "an unclosed placeholder in '{{env.THING_KEY'",
         ),
         # Of several the first in the order of the request
-        ({"method": "TRACE", "path": "/{x"}, "/", {"type": "grpc"}, "a brace that has no partner in '/{x'"),
+        ({"method": "TRACE", "path": "/{x"}, "/", {"type": "grpc"}, "an unmatched brace in '/{x'"),
     ],
 )
 def test_an_operation_that_cannot_be_called_is_listed_and_says_why(
@@ -536,7 +537,7 @@ def test_a_place_that_is_none_makes_the_operations_of_its_resource_alone_unsuppo
     tools = compile_tools([parse_capability(given, "f.yaml")])
     assert [tool.operation.unsupported for tool in tools] == [
         None,
-        "f.yaml has the parameter 'a' in 'x', which is no place for one",
+        "f.yaml has the parameter 'a' in the unknown location 'x'",
     ]
 
 
@@ -600,7 +601,7 @@ def test_no_name_that_leaves_its_header_is_sent_wherever_it_is_declared(scope: s
     part = adapter if scope == "adapter" else adapter["resources"][0]
     part["inputParameters"] = [{"name": "X-A: 1\r\nX-B", "in": place, "value": "x"}]
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
-    with pytest.raises(NotConfigured, match="which is no name for one"):
+    with pytest.raises(NotConfigured, match="which is not a valid name"):
         request_of(tool)
 
 
@@ -779,12 +780,12 @@ def test_a_form_with_a_file_has_parts(kind: Any) -> None:
     ],
 )
 def test_a_hole_in_the_name_of_a_member_is_never_sent(operation: Json) -> None:
-    with pytest.raises(NotConfigured, match="a hole in the name of a member"):
+    with pytest.raises(NotConfigured, match="a placeholder in a key"):
         request_of(tool_of(operation), {}, {"THING_BASE_URL": "https://api.example"})
 
 
 @pytest.mark.parametrize("name", ["Transfer-Encoding", "content-length", "Host"])
 def test_a_key_is_not_sent_in_a_header_of_the_connection(name: str) -> None:
     tool = tool_of(authentication={"type": "apikey", "header": name, "value": "chunked"})
-    with pytest.raises(NotConfigured, match="which is no name of a header"):
+    with pytest.raises(NotConfigured, match="which is not a valid header name"):
         request_of(tool, {}, {"THING_BASE_URL": "https://api.example"})

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.format.spec import parse_capability
-from mcp_taskruns.core.format.templates import BrokenTemplate, Holes, references_of
+from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser, references_of
 from mcp_taskruns.core.model.operation import ArgumentReference, ConstantTemplate, Template, Variable
 
 X = ArgumentReference("x")
 KEY = Variable(("REAL_KEY",))
 
 
-def holes(*environment: str) -> Holes:
+def holes(*environment: str) -> TemplateParser:
     """Those of a capability with two binds, both of which may be called `env`, and adapters on either side."""
     given = {
         "naftiko": "1.0.0-alpha2",
@@ -26,7 +26,7 @@ def holes(*environment: str) -> Holes:
             "exposes": [{"type": "mcp", "namespace": "things-mcp"}, {"type": "rest"}],
         },
     }
-    return Holes(parse_capability(given, "f.yaml"), environment)
+    return TemplateParser(parse_capability(given, "f.yaml"), environment)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_name_is_bound_by_its_bind_or_by_its_namespace(name: str, names: tuple
 
 
 def test_env_is_the_environment_where_no_bind_says_so() -> None:
-    bare = Holes(parse_capability({"naftiko": "1"}, "f.yaml"))
+    bare = TemplateParser(parse_capability({"naftiko": "1"}, "f.yaml"))
     assert bare.bound("env.KEY") == Variable(("KEY",))
     assert bare.bound("KEY") is None
 
@@ -162,31 +162,31 @@ LONG = "/" + "n" * 100 + "{{x"
 @pytest.mark.parametrize(
     ("read", "text", "message"),
     [
-        (Holes.template, "{{x", "a hole that never closes in '{{x'"),
-        (Holes.template, "a {{x} b", "a hole that never closes in 'a {{x} b'"),
-        (Holes.template, "{{x}} {{y", "a hole that never closes in ' {{y'"),
-        (Holes.template, "{{a{{x}}", "a hole that never closes in '{{a'"),
-        (Holes.template, "{{}}", "a hole without a name in '{{}}'"),
-        (Holes.template, "a {{  }}", "a hole without a name in 'a {{  }}'"),
-        (Holes.template, LONG, f"a hole that never closes in '{LONG[:60]}…'"),
-        (Holes.constant, "Bearer {{KEY", "a hole that never closes in 'Bearer {{KEY'"),
-        (Holes.tree, {"a": ["{{x"]}, "a hole that never closes in '{{x'"),
-        (Holes.json_text, '{"a": "{{"}', "a hole that never closes in '{{'"),
-        (Holes.tree, {"{{x}}": 1}, "a hole in the name of a member, '{{x}}'"),
-        (Holes.tree, {"a": [{"b {{x": 1}]}, "a hole in the name of a member, 'b {{x'"),
-        (Holes.json_text, '{"{{x}}": 1}', "a hole in the name of a member, '{{x}}'"),
-        (Holes.credential, "Bearer {{KEY", "a hole that never closes in 'Bearer {{KEY'"),
-        (Holes.path, "/{}", "a hole without a name in '/{}'"),
-        (Holes.path, "/{ }", "a hole without a name in '/{ }'"),
-        (Holes.path, "/{x", "a brace that has no partner in '/{x'"),
-        (Holes.path, "/x}", "a brace that has no partner in '/x}'"),
-        (Holes.path, "/{{x}", "a brace that has no partner in '/{{x}'"),
-        (Holes.path, "/{x}}", "a brace that has no partner in '/{x}}'"),
-        (Holes.path, "/{{x", "a hole that never closes in '/{{x'"),
+        (TemplateParser.template, "{{x", "an unclosed placeholder in '{{x'"),
+        (TemplateParser.template, "a {{x} b", "an unclosed placeholder in 'a {{x} b'"),
+        (TemplateParser.template, "{{x}} {{y", "an unclosed placeholder in ' {{y'"),
+        (TemplateParser.template, "{{a{{x}}", "an unclosed placeholder in '{{a'"),
+        (TemplateParser.template, "{{}}", "a placeholder without a name in '{{}}'"),
+        (TemplateParser.template, "a {{  }}", "a placeholder without a name in 'a {{  }}'"),
+        (TemplateParser.template, LONG, f"an unclosed placeholder in '{LONG[:60]}…'"),
+        (TemplateParser.constant, "Bearer {{KEY", "an unclosed placeholder in 'Bearer {{KEY'"),
+        (TemplateParser.tree, {"a": ["{{x"]}, "an unclosed placeholder in '{{x'"),
+        (TemplateParser.json_text, '{"a": "{{"}', "an unclosed placeholder in '{{'"),
+        (TemplateParser.tree, {"{{x}}": 1}, "a placeholder in a key, '{{x}}'"),
+        (TemplateParser.tree, {"a": [{"b {{x": 1}]}, "a placeholder in a key, 'b {{x'"),
+        (TemplateParser.json_text, '{"{{x}}": 1}', "a placeholder in a key, '{{x}}'"),
+        (TemplateParser.credential, "Bearer {{KEY", "an unclosed placeholder in 'Bearer {{KEY'"),
+        (TemplateParser.path, "/{}", "a placeholder without a name in '/{}'"),
+        (TemplateParser.path, "/{ }", "a placeholder without a name in '/{ }'"),
+        (TemplateParser.path, "/{x", "an unmatched brace in '/{x'"),
+        (TemplateParser.path, "/x}", "an unmatched brace in '/x}'"),
+        (TemplateParser.path, "/{{x}", "an unmatched brace in '/{{x}'"),
+        (TemplateParser.path, "/{x}}", "an unmatched brace in '/{x}}'"),
+        (TemplateParser.path, "/{{x", "an unclosed placeholder in '/{{x'"),
     ],
 )
 def test_a_text_that_is_broken_is_refused_by_itself(read: Callable[..., Any], text: Any, message: str) -> None:
-    with pytest.raises(BrokenTemplate) as caught:
+    with pytest.raises(InvalidTemplate) as caught:
         read(holes(), text)
     assert str(caught.value) == message
 
@@ -246,13 +246,13 @@ def test_a_text_that_is_json_is_read_as_its_tree(text: str, tree: Any) -> None:
 
 @pytest.mark.parametrize("text", ["", "plain", "<x/>", "{{x}} {{x}}", "a={{x}}", '{"a": {{x}', "{'a': 1}", '{"a": 1,}'])
 def test_a_text_that_is_no_json_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^(Expecting|Extra data|Illegal trailing comma|a hole that never closes)"):
+    with pytest.raises(ValueError, match=r"^(Expecting|Extra data|Illegal trailing comma|an unclosed placeholder)"):
         holes().json_text(text)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5_000 + "]" * 5_000])
 def test_a_text_that_is_nested_without_end_is_refused_and_no_crash(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^too deep$"):
+    with pytest.raises(ValueError, match=r"^nested too deeply$"):
         holes().json_text(text)
 
 
@@ -329,10 +329,10 @@ def test_a_credential_names_its_variable_without_braces_too(text: str, template:
 )
 def test_a_hole_of_a_higher_level_is_refused(hole: str) -> None:
     # https://www.rfc-editor.org/rfc/rfc6570#section-1.2
-    with pytest.raises(BrokenTemplate) as caught:
+    with pytest.raises(InvalidTemplate) as caught:
         holes().path(f"/things{hole}")
     inner = hole.strip("{}")
-    assert str(caught.value) == f"the hole {{{inner}}} in '/things{hole}', which only RFC 6570 has"
+    assert str(caught.value) == f"the RFC 6570 expression {{{inner}}} in '/things{hole}', which is not supported"
 
 
 @pytest.mark.parametrize("path", ["/{id}:run", "/{a.b}", "/{a-b}", "/{page[size]}", "/*/{x}", "/+{x}?q={q}"])
