@@ -108,7 +108,7 @@ def unsupported(tool: Tool) -> str:
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=list(BAD))
-def test_one_bad_file_is_told_and_the_others_work(tmp_path: Path, text: str | bytes) -> None:
+def test_invalid_file_is_reported_and_others_work(tmp_path: Path, text: str | bytes) -> None:
     written(tmp_path, GOOD, "a.yaml")
     written(tmp_path, text)
     written(tmp_path, GOOD.replace("Good", "Other"), "c.yaml")
@@ -124,14 +124,14 @@ def test_one_bad_file_is_told_and_the_others_work(tmp_path: Path, text: str | by
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=list(BAD))
-def test_a_bad_file_stops_who_asks_for_tools_alone(tmp_path: Path, text: str | bytes) -> None:
+def test_load_tools_raises_for_an_invalid_file(tmp_path: Path, text: str | bytes) -> None:
     written(tmp_path, GOOD, "a.yaml")
     written(tmp_path, text)
     with pytest.raises(CapabilityError, match=r"^bad\.yaml: "):
         load_tools([tmp_path])
 
 
-def test_every_bad_file_of_several_is_told_in_order(tmp_path: Path) -> None:
+def test_all_invalid_files_are_reported_in_order(tmp_path: Path) -> None:
     written(tmp_path, "- a", "b.yaml")
     written(tmp_path, GOOD, "c.yaml")
     written(tmp_path, "", "a.yaml")
@@ -143,7 +143,7 @@ def test_every_bad_file_of_several_is_told_in_order(tmp_path: Path) -> None:
         load_tools([tmp_path])
 
 
-def test_the_good_files_have_no_problem() -> None:
+def test_valid_files_have_no_problem() -> None:
     found = load([FOLDER])
     assert found.problems == ()
     assert found.tools == load_tools([FOLDER])
@@ -172,7 +172,7 @@ def test_the_good_files_have_no_problem() -> None:
         ("capability is a text", "capability"),
     ],
 )
-def test_a_problem_says_where_it_is(tmp_path: Path, name: str, place: str) -> None:
+def test_problem_has_a_place(tmp_path: Path, name: str, place: str) -> None:
     written(tmp_path, BAD[name])
     written(tmp_path, GOOD, "good.yaml")
     (problem,) = load([tmp_path]).problems
@@ -196,7 +196,7 @@ def test_a_problem_says_where_it_is(tmp_path: Path, name: str, place: str) -> No
         ("Latin-1", "UTF-8"),
     ],
 )
-def test_a_problem_says_what_is_wrong(tmp_path: Path, name: str, told: str) -> None:
+def test_problem_has_a_reason(tmp_path: Path, name: str, told: str) -> None:
     written(tmp_path, BAD[name])
     written(tmp_path, GOOD, "good.yaml")
     (problem,) = load([tmp_path]).problems
@@ -214,7 +214,7 @@ def test_a_problem_says_what_is_wrong(tmp_path: Path, name: str, told: str) -> N
         pytest.param("&a [" * 100_000 + "]" * 100_000, id="anchors"),
     ],
 )
-def test_nesting_without_bound_does_not_end_the_process(tmp_path: Path, text: str) -> None:
+def test_unbounded_nesting_does_not_crash_the_process(tmp_path: Path, text: str) -> None:
     written(tmp_path, f"naftiko: 1.0.0-alpha2\ninfo: {text}\n")
     written(tmp_path, GOOD, "good.yaml")
     # In a process of its own: where the reader overflows its stack, no exception says so.
@@ -228,7 +228,7 @@ def test_nesting_without_bound_does_not_end_the_process(tmp_path: Path, text: st
     assert ended.stdout.startswith("bad.yaml: ")
 
 
-def test_a_file_of_100_megabytes_is_not_read(tmp_path: Path) -> None:
+def test_file_of_100_megabytes_is_not_read(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD, "huge.yaml")
     os.truncate(path, 100_000_000)
     written(tmp_path, GOOD)
@@ -248,7 +248,7 @@ def test_a_file_of_100_megabytes_is_not_read(tmp_path: Path) -> None:
         pytest.param(GOOD.encode("utf-16-be"), id="big-endian"),
     ],
 )
-def test_a_utf_16_file_is_told_plainly(tmp_path: Path, text: bytes) -> None:
+def test_utf_16_file_is_reported(tmp_path: Path, text: bytes) -> None:
     written(tmp_path, text)
     written(tmp_path, GOOD, "good.yaml")
     found = load([tmp_path])
@@ -269,14 +269,14 @@ def test_a_utf_16_file_is_told_plainly(tmp_path: Path, text: bytes) -> None:
         pytest.param(GOOD.replace("Good", "Good \U0001f600").encode(), id="emoji"),
     ],
 )
-def test_other_ways_to_write_text_are_read(tmp_path: Path, text: bytes) -> None:
+def test_bom_and_other_line_ends_are_accepted(tmp_path: Path, text: bytes) -> None:
     written(tmp_path, text)
     found = load([tmp_path])
     assert found.problems == ()
     assert [tool.name for tool in found.tools] == ["good-get"]
 
 
-def test_a_folder_that_is_named_like_a_file_is_none(tmp_path: Path) -> None:
+def test_folder_named_like_a_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").mkdir()
     written(tmp_path, GOOD, "good.yaml")
     found = load([tmp_path])
@@ -285,14 +285,14 @@ def test_a_folder_that_is_named_like_a_file_is_none(tmp_path: Path) -> None:
         load_tools([tmp_path / "x.yaml"])
 
 
-def test_a_link_to_nothing_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_dangling_link_does_not_affect_others(tmp_path: Path) -> None:
     (tmp_path / "gone.yaml").symlink_to(tmp_path / "nowhere.yaml")
     written(tmp_path, GOOD, "good.yaml")
     assert [tool.name for tool in load([tmp_path]).tools] == ["good-get"]
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root and Windows read every file")
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+def test_file_without_permission_is_reported(tmp_path: Path) -> None:
     written(tmp_path, GOOD).chmod(0)
     written(tmp_path, GOOD, "good.yaml")
     found = load([tmp_path])
@@ -312,7 +312,7 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
         "namespace: good\n",
     ],
 )
-def test_100_000_characters_after_two_braces_take_no_time(tmp_path: Path, filler: str, place: str) -> None:
+def test_long_text_after_two_braces_is_parsed_in_linear_time(tmp_path: Path, filler: str, place: str) -> None:
     endless = '"{{' + filler * (100_000 // len(filler)) + '"'
     wrong = {
         "path: /things/{id}": f'path: "/things/{endless[1:]}',
@@ -350,7 +350,7 @@ def test_100_000_characters_after_two_braces_take_no_time(tmp_path: Path, filler
         ("call: good.get, ", ""),
     ],
 )
-def test_an_operation_that_cannot_be_sent_is_listed_and_says_why(tmp_path: Path, place: str, wrong: str) -> None:
+def test_operation_that_cannot_be_sent_is_listed_with_a_reason(tmp_path: Path, place: str, wrong: str) -> None:
     text = GOOD.replace(place, wrong)
     assert text != GOOD
     written(tmp_path, text)
@@ -373,7 +373,7 @@ def test_an_operation_that_cannot_be_sent_is_listed_and_says_why(tmp_path: Path,
         "- {type: mcp, namespace: m}",
     ],
 )
-def test_what_is_not_ours_leaves_the_rest_of_a_file_as_it_is(tmp_path: Path, other: str) -> None:
+def test_unsupported_parts_do_not_affect_the_rest_of_a_file(tmp_path: Path, other: str) -> None:
     written(tmp_path, GOOD + f"  {other}\naggregates: [{{namespace: things, functions: [{{name: get}}]}}]\n")
     found = load([tmp_path])
     assert found.problems == ()
@@ -382,7 +382,7 @@ def test_what_is_not_ours_leaves_the_rest_of_a_file_as_it_is(tmp_path: Path, oth
     assert all(unsupported(tool) for tool in others)
 
 
-def test_an_unknown_version_is_no_problem(tmp_path: Path) -> None:
+def test_unknown_version_is_accepted(tmp_path: Path) -> None:
     written(tmp_path, GOOD.replace("1.0.0-alpha2", "9.9"))
     found = load([tmp_path])
     assert ([tool.name for tool in found.tools], found.problems) == (["good-get"], ())

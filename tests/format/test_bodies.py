@@ -45,7 +45,7 @@ def parts(tool: str, arguments: Mapping[str, Any]) -> list[tuple[str, str | None
     return found
 
 
-def test_a_form_holds_each_value_in_its_place() -> None:
+def test_form_contains_each_value() -> None:
     arguments = {"name": "A&B=C d+ü%", "tags": ["x", 1], "meta": {"k": [1]}, "on": True}
     assert form("form", arguments) == [
         ("grant", "client"),
@@ -58,7 +58,7 @@ def test_a_form_holds_each_value_in_its_place() -> None:
     ]
 
 
-def test_what_is_absent_is_no_field_of_a_form() -> None:
+def test_absent_argument_is_omitted_from_a_form() -> None:
     assert form("form", {"name": "n", "on": False}) == [
         ("grant", "client"),
         ("name", "n"),
@@ -67,18 +67,18 @@ def test_what_is_absent_is_no_field_of_a_form() -> None:
     ]
 
 
-def test_a_form_of_nothing_is_no_body() -> None:
+def test_form_without_values_is_not_sent() -> None:
     request = sent("body-templates.yaml", "form-short", {})
     assert request.content is None
     assert [name for name, _ in request.headers] == ["Accept"]
     assert form("form-short", {"name": ""}) == [("name", "")]
 
 
-def test_a_form_that_is_text_keeps_its_own_text() -> None:
+def test_form_written_as_text_is_unchanged() -> None:
     assert form("form-text", {"name": "a&b=c d"}) == [("name", "a&b=c d"), ("fixed", "1+1")]
 
 
-def test_multipart_holds_each_value_in_a_part() -> None:
+def test_multipart_has_a_part_for_each_value() -> None:
     assert [(name, file, content) for name, file, _, content in parts("multipart", {"title": "T ü", "count": 3})] == [
         ("title", None, "T ü".encode()),
         ("kind", None, b"fixed"),
@@ -86,18 +86,18 @@ def test_multipart_holds_each_value_in_a_part() -> None:
     ]
 
 
-def test_what_is_absent_is_no_part() -> None:
+def test_absent_argument_is_omitted_from_multipart() -> None:
     assert [name for name, *_ in parts("multipart", {"title": "T"})] == ["title", "kind"]
 
 
-def test_a_part_can_be_a_file() -> None:
+def test_multipart_part_may_be_a_file() -> None:
     arguments = {"title": "T", "content": "a,b\r\n1,2", "filename": "a b.csv"}
     title, file = parts("multipart-file", arguments)
     assert (title[0], title[1], title[3]) == ("title", None, b"T")
     assert file == ("file", "a b.csv", "text/csv", b"a,b\r\n1,2")
 
 
-def test_a_part_does_not_end_where_a_value_says() -> None:
+def test_multipart_boundary_does_not_occur_in_values() -> None:
     boundary = (
         content_type(sent("body-templates.yaml", "multipart", {"title": "T"})).partition("boundary=")[2].strip('"')
     )
@@ -109,7 +109,7 @@ def test_a_part_does_not_end_where_a_value_says() -> None:
 
 
 @pytest.mark.parametrize(("tool", "method"), [("xml", "POST"), ("bare-xml", "PUT")])
-def test_a_value_is_text_in_xml_and_never_markup(tool: str, method: str) -> None:
+def test_values_are_escaped_in_xml(tool: str, method: str) -> None:
     value = "<b a='1'>&amp; \"q\"</b>"
     request = sent("body-templates.yaml", tool, {"to": value, "text": value})
     assert (request.method, content_type(request).partition(";")[0]) == (method, "application/xml")
@@ -118,6 +118,6 @@ def test_a_value_is_text_in_xml_and_never_markup(tool: str, method: str) -> None
     assert (note.tag, note.attrib, note.text, list(note)) == ("note", {"to": value}, value, [])
 
 
-def test_bytes_are_asked_for_as_base64() -> None:
+def test_binary_body_is_passed_in_base64() -> None:
     asked = tools_of("body-templates.yaml")["binary"].input_schema["properties"]["content"]
     assert (asked["type"], asked["contentEncoding"]) == ("string", "base64")

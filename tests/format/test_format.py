@@ -629,7 +629,7 @@ SENT = [
 
 
 @pytest.mark.parametrize("row", SENT, ids=str)
-def test_a_call_is_this_request(row: Sent) -> None:
+def test_call_sends_this_request(row: Sent) -> None:
     request = sent(row.file, row.tool, row.arguments)
     assert (request.method, request.url) == (row.method, row.url)
     assert sorted(name.lower() for name, _ in request.headers) == sorted(name.lower() for name in row.headers)
@@ -645,7 +645,7 @@ def test_a_call_is_this_request(row: Sent) -> None:
 
 
 @pytest.mark.parametrize("row", SENT, ids=str)
-def test_a_schema_accepts_the_arguments_of_a_call(row: Sent) -> None:
+def test_input_schema_accepts_the_arguments_of_the_calls(row: Sent) -> None:
     tool = tools_of(row.file)[row.tool]
     arguments = {
         name: value for name, value in row.arguments.items() if name not in tool.dropped_arguments and value is not None
@@ -654,7 +654,7 @@ def test_a_schema_accepts_the_arguments_of_a_call(row: Sent) -> None:
     assert compile_validator(tool.input_schema)(arguments)
 
 
-def test_every_tool_that_can_be_called_is_shown() -> None:
+def test_every_supported_tool_has_a_call() -> None:
     shown = {(row.file, row.tool) for row in SENT}
     elsewhere = {"names.yaml", "hints.yaml", "outputs.yaml", "authentication.yaml", "no_tags.yaml", "prefixed.yaml"}
     elsewhere |= {"same-names-a.yaml", "same-names-b.yaml", "same-names-c.yaml", "base-uri-alone.yaml"}
@@ -866,7 +866,7 @@ SCHEMAS = [
 
 
 @pytest.mark.parametrize(("file", "tool", "expected"), SCHEMAS, ids=lambda part: part if isinstance(part, str) else "")
-def test_a_tool_asks_for_this(file: str, tool: str, expected: dict[str, Any]) -> None:
+def test_tool_has_this_input_schema(file: str, tool: str, expected: dict[str, Any]) -> None:
     found = tools_of(file)[tool].input_schema
     assert found == expected
     assert list(found["properties"]) == list(expected["properties"])  # path, query, header, cookie, body
@@ -900,19 +900,19 @@ ASKED = [
 @pytest.mark.parametrize(
     ("file", "tool", "names", "required"), ASKED, ids=lambda part: part if isinstance(part, str) else ""
 )
-def test_a_tool_asks_for_these_names(file: str, tool: str, names: set[str], required: set[str]) -> None:
+def test_tool_has_these_arguments(file: str, tool: str, names: set[str], required: set[str]) -> None:
     found = tools_of(file)[tool].input_schema
     assert set(found["properties"]) == names
     assert set(found.get("required", [])) == required
 
 
 @pytest.mark.parametrize(("tool", "names"), [("template", {"owner", "repo"}), ("template-path", {"number"})])
-def test_the_holes_of_a_template_are_asked_for(tool: str, names: set[str]) -> None:
+def test_placeholders_of_a_template_are_arguments(tool: str, names: set[str]) -> None:
     assert set(tools_of("with.yaml")[tool].input_schema["properties"]) == names
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_listed_schema_is_valid_and_closed(file: str) -> None:
+def test_input_schemas_are_valid_and_closed(file: str) -> None:
     for tool in load_tools([FOLDER / file]):
         Draft202012Validator.check_schema(tool.input_schema)
         assert tool.input_schema["additionalProperties"] is False
@@ -927,13 +927,13 @@ def test_every_listed_schema_is_valid_and_closed(file: str) -> None:
         ("accept.yaml", "told-by-input", {"Accept"}),
     ],
 )
-def test_headers_of_the_server_itself_are_accepted_and_dropped(file: str, tool: str, ignored: set[str]) -> None:
+def test_server_headers_are_accepted_and_dropped(file: str, tool: str, ignored: set[str]) -> None:
     found = tools_of(file)[tool]
     assert found.dropped_arguments >= ignored
     assert not found.dropped_arguments & set(found.input_schema["properties"])
 
 
-def test_a_stream_asks_for_nothing_of_the_provider_but_for_our_own_bound() -> None:
+def test_stream_has_only_the_wait_argument() -> None:
     tool = tools_of("accept.yaml")["told-by-input"]
     assert set(tool.input_schema["properties"]) == tool.server_arguments
     assert "Accept" not in tool.server_arguments
@@ -962,7 +962,7 @@ def test_a_stream_asks_for_nothing_of_the_provider_but_for_our_own_bound() -> No
         ("not-ours.yaml", "imported", {}, "shared"),
     ],
 )
-def test_what_cannot_be_sent_is_listed_and_says_why(
+def test_unsupported_tool_is_listed_with_a_reason(
     file: str, tool: str, arguments: Mapping[str, Any], named: str
 ) -> None:
     error = failure(file, tool, arguments)
@@ -985,9 +985,7 @@ def test_what_cannot_be_sent_is_listed_and_says_why(
         ("body-templates.yaml", "binary", {"content": "no base64!"}, "content"),
     ],
 )
-def test_a_value_that_does_not_fit_its_place_is_refused(
-    file: str, tool: str, arguments: Mapping[str, Any], named: str
-) -> None:
+def test_value_of_a_wrong_type_is_rejected(file: str, tool: str, arguments: Mapping[str, Any], named: str) -> None:
     error = failure(file, tool, arguments)
     assert isinstance(error, InvalidArguments)
     assert named in error.to_line()
@@ -1021,21 +1019,21 @@ BOUND = {
 
 
 @pytest.mark.parametrize(("tool", "target", "headers"), AUTHENTICATED, ids=[row[0] for row in AUTHENTICATED])
-def test_a_request_says_who_asks(tool: str, target: str, headers: Mapping[str, str]) -> None:
+def test_request_is_authenticated(tool: str, target: str, headers: Mapping[str, str]) -> None:
     request = sent("authentication.yaml", tool, {"q": "x"} if "?q" in target else {})
     assert request.url == f"https://authentication.example{target}"
     assert dict(request.headers) == {**ACCEPT, **headers}
     assert len(request.headers) == 1 + len(headers)
 
 
-def test_digest_is_left_to_who_sees_the_challenge() -> None:
+def test_digest_needs_a_challenge() -> None:
     assert sent("authentication.yaml", "digest", {}).digest == ("user", "pa:ss")
     assert sent("authentication.yaml", "basic", {}).digest is None
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
 @pytest.mark.parametrize("tool", [row[0] for row in AUTHENTICATED[2:]])
-def test_a_missing_credential_is_named_and_nothing_is_sent(tool: str, value: str | None) -> None:
+def test_missing_credential_is_named(tool: str, value: str | None) -> None:
     variable = BOUND.get(tool, "AUTH_TOKEN")
     left = {name: given for name, given in ENVIRONMENT.items() if name != variable}
     error = failure("authentication.yaml", tool, {}, left if value is None else left | {variable: value})
@@ -1044,7 +1042,7 @@ def test_a_missing_credential_is_named_and_nothing_is_sent(tool: str, value: str
     assert not any(secret in error.to_line() for secret in ("tok/en+1", "from-the-vault", "pa:ss"))
 
 
-def test_tools_without_credentials_are_listed_all_the_same() -> None:
+def test_tools_without_credentials_are_listed() -> None:
     assert len(tools_of("authentication.yaml")) == 21
 
 
@@ -1061,7 +1059,7 @@ BASES = [
 
 
 @pytest.mark.parametrize(("file", "tool", "arguments", "variable", "namespace", "path"), BASES)
-def test_an_address_that_is_missing_is_asked_from_the_operator(
+def test_missing_base_uri_must_be_configured(
     file: str, tool: str, arguments: Mapping[str, Any], variable: str, namespace: str, path: str
 ) -> None:
     error = failure(file, tool, arguments)
@@ -1081,19 +1079,19 @@ def test_an_address_that_is_missing_is_asked_from_the_operator(
         ("not-ours.yaml", "works", "NOT_OURS_BASE_URL"),
     ],
 )
-def test_a_given_address_wins_over_the_files(file: str, tool: str, variable: str) -> None:
+def test_given_base_uri_replaces_that_of_the_file(file: str, tool: str, variable: str) -> None:
     environment = {variable: "https://given.example"}
     assert sent(file, tool, {}, environment).url == "https://given.example/things"
 
 
 @pytest.mark.parametrize("tool", ["bound", "bare"])
-def test_a_hole_of_an_address_that_is_not_set_is_named(tool: str) -> None:
+def test_missing_variable_of_a_base_uri_is_named(tool: str) -> None:
     error = failure("base-uris.yaml", tool, {}, {})
     assert error.kind == "config"
     assert "BASES_REGION" in error.to_line()
 
 
-def test_one_adapters_address_is_not_anothers() -> None:
+def test_each_adapter_has_its_own_base_uri() -> None:
     environment = ENVIRONMENT | {"SEVERAL_SHOP_BASE_URL": "https://given.example"}
     assert (
         sent("several-consumes.yaml", "get-order", {"order": "o"}, environment).url == "https://given.example/orders/o"
@@ -1114,15 +1112,13 @@ def test_one_adapters_address_is_not_anothers() -> None:
         ("body-templates.yaml", "json", {"name": "n"}, "TEMPLATES_REGION"),
     ],
 )
-def test_a_value_of_the_environment_that_is_not_set_is_named(
-    file: str, tool: str, arguments: Mapping[str, Any], variable: str
-) -> None:
+def test_missing_environment_value_is_named(file: str, tool: str, arguments: Mapping[str, Any], variable: str) -> None:
     error = failure(file, tool, arguments, {name: value for name, value in ENVIRONMENT.items() if name != variable})
     assert error.kind == "config"
     assert variable in error.to_line()
 
 
-def test_names_are_legal_and_distinct() -> None:
+def test_names_are_legal_and_unique() -> None:
     names = [tool.name for tool in load_tools([FOLDER / "names.yaml"])]
     assert names[:8] == [
         "names-co-beta-plain",
@@ -1151,7 +1147,7 @@ def test_names_are_legal_and_distinct() -> None:
         ("yaml-traps.yaml", ["traps-on", "traps-alias", "traps-folded", "traps-2026"]),
     ],
 )
-def test_a_tools_name_begins_with_its_files_prefix(file: str, names: list[str]) -> None:
+def test_tool_name_starts_with_the_prefix(file: str, names: list[str]) -> None:
     assert [tool.name for tool in load_tools([FOLDER / file])][: len(names)] == names
 
 
@@ -1159,7 +1155,7 @@ def same_names(letters: str) -> list[str]:
     return [tool.name for tool in load_tools([FOLDER / f"same-names-{letter}.yaml" for letter in letters])]
 
 
-def test_a_name_that_another_file_has_gets_the_mark_of_its_own_file() -> None:
+def test_name_of_another_file_gets_a_digest() -> None:
     first, only_a, second, only_b, third, only_c = same_names("abc")
     assert (first, only_a, only_b, only_c) == ("same-list", "same-only-a", "same-only-b", "same-only-c")
     assert re.fullmatch(r"same-list-[0-9a-f]{6}", second)
@@ -1171,7 +1167,7 @@ def test_a_name_that_another_file_has_gets_the_mark_of_its_own_file() -> None:
     assert same_names("c") == [first, only_c]
 
 
-def test_all_files_together_have_distinct_names() -> None:
+def test_names_of_all_files_are_unique() -> None:
     tools = load_tools([FOLDER])
     assert len({tool.name for tool in tools}) == len(tools) == sum(len(load_tools([FOLDER / file])) for file in FILES)
 
@@ -1191,13 +1187,13 @@ def test_all_files_together_have_distinct_names() -> None:
         ("search", (True, False, False, True)),
     ],
 )
-def test_hints_are_as_told_and_else_as_the_method_says(tool: str, expected: tuple[bool, ...]) -> None:
+def test_hints_are_declared_or_follow_the_method(tool: str, expected: tuple[bool, ...]) -> None:
     annotations = tool_to_wire(tools_of("hints.yaml")[tool])["annotations"]
     names = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
     assert tuple(annotations[name] for name in names) == expected
 
 
-def test_a_tool_has_its_label_and_description() -> None:
+def test_tool_has_its_label_and_description() -> None:
     labelled = tool_to_wire(tools_of("hints.yaml")["labelled"])
     assert (labelled["title"], labelled["description"]) == ("A label", "A description.")
     keyed = tool_to_wire(tools_of("keyed-maps.yaml")["list"])
@@ -1206,6 +1202,6 @@ def test_a_tool_has_its_label_and_description() -> None:
     assert tool_to_wire(tools_of("yaml-traps.yaml")["folded"])["description"] == "One line of two."
 
 
-def test_only_an_operation_that_says_so_is_a_stream() -> None:
+def test_only_declared_streams_are_streams() -> None:
     tools = tools_of("accept.yaml")
     assert [name for name, tool in tools.items() if tool.operation.is_stream] == ["told", "told-by-input"]

@@ -22,7 +22,7 @@ NOT_A_HEADER = "which is not a valid header name"
 
 
 @pytest.mark.parametrize("kind", [None, "", "none", "None", "NONE", "inherit", 0])
-def test_who_says_nothing_or_none_does_not_authenticate(kind: Any) -> None:
+def test_missing_or_none_type_means_no_authentication(kind: Any) -> None:
     assert parse_authentication({"type": kind, "token": KEY}, template) is None
     assert parse_authentication({}, template) is None
 
@@ -40,13 +40,13 @@ def test_who_says_nothing_or_none_does_not_authenticate(kind: Any) -> None:
         ({"type": "digest", "username": "me", "password": KEY}, Authentication("digest", (ME, VALUE))),
     ],
 )
-def test_a_credential_goes_into_the_header_authorization(declared: Json, parsed: Authentication) -> None:
+def test_credential_is_sent_in_the_authorization_header(declared: Json, parsed: Authentication) -> None:
     assert parse_authentication(declared, template) == parsed
     assert (parsed.placement, parsed.names) == (Location.HEADER, ("Authorization",))
 
 
 @pytest.mark.parametrize("kind", ["apikey", "apiKey", "api-key", "api_key", "API Key"])
-def test_a_kind_is_known_in_all_its_spellings(kind: str) -> None:
+def test_authentication_type_is_recognised_in_all_spellings(kind: str) -> None:
     expected = Authentication("apikey", (VALUE,), Location.HEADER, ("X-Key",))
     assert parse_authentication({"type": kind, "key": "X-Key", "value": KEY}, template) == expected
 
@@ -74,12 +74,12 @@ def test_a_kind_is_known_in_all_its_spellings(kind: str) -> None:
         ({"headers": ["X-Other"], "key": "X-Key", "value": KEY}, Location.HEADER, "X-Key"),
     ],
 )
-def test_an_api_key_has_a_place_and_a_name(declared: Json, placement: Location, name: str) -> None:
+def test_api_key_has_placement_and_name(declared: Json, placement: Location, name: str) -> None:
     expected = Authentication("apikey", (VALUE,), placement, (name,))
     assert parse_authentication({"type": "apikey", **declared}, template) == expected
 
 
-def test_an_api_key_may_be_several_headers() -> None:
+def test_api_key_may_consist_of_several_headers() -> None:
     declared = {"type": "apikey", "headers": {"X-Id": "me", "X-Key": KEY}}
     assert parse_authentication(declared, template) == Authentication(
         "apikey", (ME, VALUE), Location.HEADER, ("X-Id", "X-Key")
@@ -87,7 +87,7 @@ def test_an_api_key_may_be_several_headers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["oauth1", "oauth2", "aws-sig-v4", "hmac", "Custom", 5])
-def test_another_kind_is_refused_by_its_name(kind: Any) -> None:
+def test_unknown_authentication_type_is_rejected(kind: Any) -> None:
     with pytest.raises(UnsupportedKind) as caught:
         parse_authentication({"type": kind, "token": KEY}, template)
     assert str(caught.value) == f"has the unsupported authentication type {kind}"
@@ -114,7 +114,7 @@ def test_another_kind_is_refused_by_its_name(kind: Any) -> None:
     ],
     ids=repr,
 )
-def test_who_does_not_say_with_what_is_refused(declared: Json) -> None:
+def test_authentication_without_credential_is_rejected(declared: Json) -> None:
     with pytest.raises(Unsupported) as caught:
         parse_authentication(declared, template)
     assert str(caught.value) == f"has authentication of type {declared['type']} without a credential"
@@ -147,7 +147,7 @@ def test_who_does_not_say_with_what_is_refused(declared: Json) -> None:
         ),
     ],
 )
-def test_a_key_that_has_no_possible_place_is_refused(declared: Json, message: str) -> None:
+def test_api_key_with_invalid_placement_is_rejected(declared: Json, message: str) -> None:
     with pytest.raises(Unsupported) as caught:
         parse_authentication({"type": "apikey", **declared}, template)
     assert str(caught.value) == message
@@ -174,7 +174,7 @@ def test_a_key_that_has_no_possible_place_is_refused(declared: Json, message: st
     ],
 )
 @pytest.mark.parametrize("word", ["auth", "authentication"])
-def test_what_a_file_says_of_authentication_is_sent(
+def test_authentication_of_the_file_is_sent(
     word: str, declared: Json, headers: tuple[Any, ...], digest: Any, query: str
 ) -> None:
     request = request_of(tool_of(**{word: declared}))
@@ -182,7 +182,7 @@ def test_what_a_file_says_of_authentication_is_sent(
     assert (request.digest, request.url) == (digest, f"https://api.example/things{query}")
 
 
-def test_a_kind_may_stand_alone() -> None:
+def test_authentication_may_be_its_type_only() -> None:
     assert capability(authentication="none").capability.consumes[0].authentication == {"type": "none"}
     assert tool_of(authentication="none") == tool_of()
     assert tool_of(authentication="hmac").operation.unsupported == (
@@ -190,6 +190,6 @@ def test_a_kind_may_stand_alone() -> None:
     )
 
 
-def test_a_credential_is_not_in_the_repr_of_its_request() -> None:
+def test_credential_is_not_in_the_repr_of_a_request() -> None:
     request = request_of(tool_of(authentication={"type": "digest", "username": "me", "password": KEY}))
     assert "key-123456" not in repr(request)

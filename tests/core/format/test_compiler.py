@@ -21,7 +21,7 @@ def schema(required: list[str] | None = None, **properties: Json) -> Json:
     return whole | ({"required": required} if required else {})
 
 
-def test_a_tool_has_all_that_its_file_says() -> None:
+def test_tool_is_compiled_from_all_fields_of_its_file() -> None:
     tool = tool_of(
         {"method": "post", "description": "what the provider says"},
         tool={"name": "Do it_now", "label": "Do it now!", "description": "what it does"},
@@ -44,14 +44,12 @@ def test_a_tool_has_all_that_its_file_says() -> None:
         ({"name": "list-task_runs", "rename": "show-runs"}, {}, "Show runs", "list-task_runs"),
     ],
 )
-def test_what_a_tool_does_not_say_is_taken_from_elsewhere(
-    tool: Json, operation: Json, title: str, description: str
-) -> None:
+def test_tool_fields_have_fallbacks(tool: Json, operation: Json, title: str, description: str) -> None:
     compiled = tool_of(operation, tool=tool)
     assert (compiled.title, compiled.description) == (title, description)
 
 
-def test_a_renamed_tool_is_listed_under_its_new_name_and_keeps_the_one_of_its_file() -> None:
+def test_renamed_tool_keeps_its_declared_name() -> None:
     tool = tool_of(tool={"rename": "other"})
     assert (tool.name, tool.declared_name) == ("thing-other", "do-it")
 
@@ -63,14 +61,14 @@ def test_only_mcp_adapters_have_tools() -> None:
     assert [tool.name for tool in compile_tools([parse_capability(given, "f.yaml")])] == ["thing-do-it"]
 
 
-def test_tools_of_several_capabilities_stand_in_file_order() -> None:
+def test_tools_are_in_file_order() -> None:
     first, second = document(tool={"name": "b"}), document(tool={"name": "a"})
     second["info"]["tags"] = ["Other"]
     tools = compile_tools([parse_capability(first, "1.yaml"), parse_capability(second, "2.yaml")])
     assert [tool.name for tool in tools] == ["thing-b", "other-a"]
 
 
-def test_an_operation_is_found_by_its_adapters_namespace() -> None:
+def test_operation_is_found_by_namespace_and_name() -> None:
     given = document()
     other = document({"method": "DELETE"}, namespace="others", baseUri="https://other.example")
     given["capability"]["consumes"] += other["capability"]["consumes"]
@@ -82,14 +80,14 @@ def test_an_operation_is_found_by_its_adapters_namespace() -> None:
     ]
 
 
-def test_of_two_operations_of_one_name_the_first_is_called() -> None:
+def test_first_of_two_operations_with_one_name_is_called() -> None:
     given = document()
     given["capability"]["consumes"][0]["resources"].append({"path": "/second", "operations": [{"name": "op"}]})
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
     assert request_of(tool).url == "https://api.example/things"
 
 
-def test_a_call_of_nothing_is_listed_and_says_so() -> None:
+def test_tool_calling_an_unknown_operation_is_unsupported() -> None:
     tool = tool_of(tool={"call": "things.missing", "with": {"a": "tools.b", "c": 5}})
     assert tool.operation.unsupported == "things-api.yaml calls the unknown operation 'things.missing'"
     assert tool.input_schema == schema(b={}, c={})
@@ -109,11 +107,11 @@ def test_a_call_of_nothing_is_listed_and_says_so() -> None:
         ("n" * 64, "n" * 64),
     ],
 )
-def test_a_name_is_made_legal(name: str, legal: str) -> None:
+def test_illegal_characters_in_names_are_replaced(name: str, legal: str) -> None:
     assert legal_name(name) == legal
 
 
-def test_a_name_over_64_characters_is_cut_and_stays_distinct() -> None:
+def test_name_above_64_characters_is_truncated_with_a_digest() -> None:
     first, second = legal_name("n" * 65), legal_name("n" * 66)
     assert re.fullmatch(r"n{55}-[0-9a-f]{8}", first)
     assert (len(first), len(second)) == (64, 64)
@@ -131,16 +129,16 @@ def test_a_name_over_64_characters_is_cut_and_stays_distinct() -> None:
         ({"info": {}}, "things-api"),
     ],
 )
-def test_a_prefix_is_the_overlays_or_the_first_tag_or_the_file(given: Json, prefix: str) -> None:
+def test_prefix_is_that_of_overlay_first_tag_or_file_name(given: Json, prefix: str) -> None:
     assert prefix_of(parse_capability(document() | given, "things-api.yaml")) == prefix
 
 
-def test_a_prefix_does_not_speak_of_an_overlay() -> None:
+def test_prefix_from_file_name_excludes_the_overlay() -> None:
     given = parse_capability({"naftiko": "1"}, "things-api.yaml with overlays/things-api.yaml")
     assert prefix_of(given) == "things-api"
 
 
-def test_a_prefix_is_never_empty() -> None:
+def test_prefix_is_never_empty() -> None:
     assert prefix_of(parse_capability({"naftiko": "1"}, "日本.yaml")) == "capability"
 
 
@@ -148,7 +146,7 @@ def test_a_prefix_is_never_empty() -> None:
     ("prefix", "variable"),
     [("render", "RENDER_BASE_URL"), ("google-cloud.run", "GOOGLE_CLOUD_RUN_BASE_URL")],
 )
-def test_an_address_has_a_variable_of_the_prefixs_name(prefix: str, variable: str) -> None:
+def test_base_uri_variable_has_the_name_of_the_prefix(prefix: str, variable: str) -> None:
     assert base_uri_variable(prefix) == variable
 
 
@@ -163,18 +161,18 @@ def test_equal_names_are_numbered() -> None:
     assert [tool.name for tool in tools] == ["thing-a", "thing-a-2", "thing-a-3", "thing-a-2-2"]
 
 
-def test_numbered_names_stay_within_64_characters() -> None:
+def test_numbered_names_have_at_most_64_characters() -> None:
     long = "n" * 58  # with "thing-" just 64
     first, second = (tool.name for tool in compile_tools([named(long, long)]))
     assert (first, second) == ("thing-" + long, "thing-" + long[:-2] + "-2")
 
 
-def test_with_spec_names_only_colliding_ones_are_prefixed() -> None:
+def test_declared_names_that_collide_are_prefixed() -> None:
     tools = compile_tools([named("list", "run it", prefix="a"), named("list", "stop", prefix="b")], names="spec")
     assert [tool.name for tool in tools] == ["a-list", "run-it", "b-list", "stop"]
 
 
-def test_spec_names_are_those_of_the_file_and_not_the_overlays() -> None:
+def test_declared_names_ignore_renames_of_the_overlay() -> None:
     (tool,) = compile_tools([capability(tool={"rename": "other"})], names="spec")
     assert tool.name == "do-it"
 
@@ -187,7 +185,7 @@ def described(*tools: tuple[str, str], prefix: str) -> Any:
     return parse_capability(given, f"{prefix}.yaml")
 
 
-def test_with_spec_names_descriptions_speak_of_tools_by_their_names() -> None:
+def test_descriptions_use_declared_names_if_those_are_listed() -> None:
     first = described(
         ("run-it", "First a-list, then wait; not a-run-it-all, nor run-it. See b-list: `a-run-it`."),
         ("list", "Lists what a-run-it ran."),
@@ -202,7 +200,7 @@ def test_with_spec_names_descriptions_speak_of_tools_by_their_names() -> None:
     assert compile_tools([first])[1].description == "Lists what a-run-it ran."
 
 
-def test_spec_names_that_are_equal_once_legal_are_numbered() -> None:
+def test_declared_names_that_become_equal_are_numbered() -> None:
     tools = compile_tools([named("a b", "a-b", "a.b")], names="spec")
     assert [tool.name for tool in tools] == ["a-b", "a-b-2", "a-b-3"]
 
@@ -246,16 +244,16 @@ def test_unset_hints_follow_the_method(method: str, hints: Hints) -> None:
         ("DELETE", {"idempotent": False}, Hints(False, True, False, True)),
     ],
 )
-def test_set_hints_are_taken_verbatim(method: str, declared: Json, hints: Hints) -> None:
+def test_set_hints_are_unchanged(method: str, declared: Json, hints: Hints) -> None:
     assert tool_of({"method": method}, tool={"hints": declared}).hints == hints
 
 
-def test_an_undeclared_placeholder_is_a_required_string() -> None:
+def test_undeclared_placeholder_is_a_required_string() -> None:
     tool = tool_of(path="/things/{thingId}/parts/{part_id}")
     assert tool.input_schema == schema(["thingId", "part_id"], thingId={"type": "string"}, part_id={"type": "string"})
 
 
-def test_a_placeholder_that_repeats_is_one_argument() -> None:
+def test_repeated_placeholder_is_one_argument() -> None:
     assert tool_of(path="/{a}/{{ a }}").input_schema == schema(["a"], a={"type": "string"})
 
 
@@ -269,19 +267,19 @@ def test_a_placeholder_that_repeats_is_one_argument() -> None:
         ("/{{ rest.a.b }}", "a.b"),
     ],
 )
-def test_a_dot_is_a_references_in_double_braces_and_the_names_own_in_single_ones(path: str, argument: str) -> None:
+def test_dot_in_a_placeholder_separates_only_in_double_braces(path: str, argument: str) -> None:
     tool = tool_of(path=path)
     assert tool.input_schema == schema([argument], **{argument: {"type": "string"}})
     assert request_of(tool, {argument: "7"}).url == "https://api.example/7"
 
 
-def test_a_placeholder_with_a_dot_is_the_input_of_that_name() -> None:
+def test_placeholder_with_a_dot_matches_the_input_of_that_name() -> None:
     tool = tool_of(inputs({"name": "a.b", "in": "path", "type": "integer"}), path="/{a.b}")
     assert tool.input_schema == schema(["a.b"], **{"a.b": {"type": "integer"}})
 
 
 @pytest.mark.parametrize("path", ["/{{THING_KEY}}", "/{{ env.THING_KEY }}"])
-def test_a_bound_name_in_double_braces_is_not_asked_from_the_caller(path: str) -> None:
+def test_bound_name_in_double_braces_is_not_an_argument(path: str) -> None:
     tool = tool_of(path=path)
     assert tool.input_schema == schema()
     assert request_of(tool, {"THING_KEY": "callers"}).url == "https://api.example/key-123456"
@@ -291,14 +289,14 @@ def test_a_bound_name_in_double_braces_is_not_asked_from_the_caller(path: str) -
     ("path", "argument"),
     [("/{THING_KEY}", "THING_KEY"), ("/{ THING_KEY }", "THING_KEY"), ("/{env.THING_KEY}", "env.THING_KEY")],
 )
-def test_a_bound_name_in_single_braces_is_the_callers(path: str, argument: str) -> None:
+def test_bound_name_in_single_braces_is_an_argument(path: str, argument: str) -> None:
     tool = tool_of(path=path)
     assert tool.input_schema == schema([argument], **{argument: {"type": "string"}})
     assert request_of(tool, {argument: "callers"}).url == "https://api.example/callers"
     assert list(tool.operation.credentials()) == []
 
 
-def test_an_operation_without_inputs_takes_no_arguments() -> None:
+def test_operation_without_inputs_has_no_arguments() -> None:
     assert tool_of().input_schema == schema()
 
 
@@ -316,7 +314,7 @@ def test_an_operation_without_inputs_takes_no_arguments() -> None:
         ({"type": "string", "schema": {"type": "integer"}}, {"type": "integer"}),
     ],
 )
-def test_a_property_is_what_is_declared(declared: Json, shown: Json) -> None:
+def test_property_schema_follows_the_declaration(declared: Json, shown: Json) -> None:
     tool = tool_of(inputs({"name": "a", "in": "query"} | declared))
     assert tool.input_schema == schema(a=shown)
 
@@ -331,7 +329,7 @@ def test_a_property_is_what_is_declared(declared: Json, shown: Json) -> None:
         ({"in": "header", "required": True}, True),
     ],
 )
-def test_an_argument_is_required_where_it_is_said_and_has_no_default(declared: Json, required: bool) -> None:
+def test_argument_with_a_default_is_not_required(declared: Json, required: bool) -> None:
     tool = tool_of(inputs({"name": "a"} | declared))
     assert tool.input_schema == schema(["a"] if required else None, a={})
 
@@ -345,17 +343,17 @@ def test_an_argument_is_required_where_it_is_said_and_has_no_default(declared: J
         ({"in": "path", "env": "A"}, False),
     ],
 )
-def test_a_path_argument_is_required_unless_it_has_a_default(declared: Json, required: bool) -> None:
+def test_path_argument_is_required_without_a_default(declared: Json, required: bool) -> None:
     tool = tool_of(inputs({"name": "a"} | declared), path="/{a}")
     assert tool.input_schema == schema(["a"] if required else None, a={})
 
 
-def test_an_input_without_a_place_goes_to_the_query() -> None:
+def test_input_without_location_is_in_the_query() -> None:
     tool = tool_of(inputs({"name": "a"}))
     assert request_of(tool, {"a": "1"}).url == "https://api.example/things?a=1"
 
 
-def test_arguments_stand_in_the_order_of_path_query_header_body() -> None:
+def test_arguments_are_ordered_by_location() -> None:
     declared = [
         {"name": "body", "in": "body"},
         {"name": "h", "in": "header"},
@@ -368,7 +366,7 @@ def test_arguments_stand_in_the_order_of_path_query_header_body() -> None:
 
 
 @pytest.mark.parametrize("name", ["Authorization", "host", "Content-Length", "CONTENT-TYPE", "Accept"])
-def test_a_header_that_is_the_servers_own_is_not_shown_and_its_argument_is_dropped(name: str) -> None:
+def test_server_header_is_not_listed_and_is_dropped(name: str) -> None:
     tool = tool_of(inputs({"name": name, "in": "header", "required": True}), tool={"with": {name: "tools.given"}})
     assert tool.input_schema == schema()
     assert tool.dropped_arguments == {"given"}
@@ -376,7 +374,7 @@ def test_a_header_that_is_the_servers_own_is_not_shown_and_its_argument_is_dropp
     assert "evil" not in sent.values()
 
 
-def test_a_value_is_not_asked_from_the_caller() -> None:
+def test_constant_is_not_an_argument() -> None:
     tool = tool_of(inputs({"name": "version", "in": "query", "value": "2024-11-06"}))
     assert tool.input_schema == schema()
     assert request_of(tool, {"version": "other"}).url == "https://api.example/things?version=2024-11-06"
@@ -390,7 +388,7 @@ def test_a_value_is_not_asked_from_the_caller() -> None:
         *("{{given}}", "{{ given }}", "{{tools.given}}", "{{ things-mcp.given }}", "{{$this.things-mcp.given}}"),
     ],
 )
-def test_an_argument_has_the_name_that_with_refers_to(reference: str) -> None:
+def test_with_renames_an_argument(reference: str) -> None:
     tool = tool_of(
         inputs({"name": "sent", "in": "query", "type": "string"}), path="/{p}", tool={"with": {"sent": reference}}
     )
@@ -417,7 +415,7 @@ def test_an_argument_has_the_name_that_with_refers_to(reference: str) -> None:
         (None, ""),
     ],
 )
-def test_what_is_no_reference_in_with_is_sent_as_it_is_and_not_asked_for(literal: Any, query: str) -> None:
+def test_literal_in_with_is_sent_unchanged(literal: Any, query: str) -> None:
     declared = {"name": "sent", "in": "query", "required": True}
     tool = tool_of(inputs(declared), tool={"with": {"sent": literal}})
     assert tool.input_schema == schema()
@@ -425,7 +423,7 @@ def test_what_is_no_reference_in_with_is_sent_as_it_is_and_not_asked_for(literal
 
 
 @pytest.mark.parametrize("path", ["/{id}", "/x"])
-def test_null_in_with_leaves_an_input_out_and_a_path_cannot_be_without(path: str) -> None:
+def test_null_in_with_omits_an_input_except_in_the_path(path: str) -> None:
     tool = tool_of(path=path, tool={"with": {"id": None}})
     assert tool.input_schema == schema()
     if path == "/x":
@@ -435,13 +433,13 @@ def test_null_in_with_leaves_an_input_out_and_a_path_cannot_be_without(path: str
             request_of(tool, {"id": "7"})
 
 
-def test_a_placeholder_may_be_renamed_by_with() -> None:
+def test_with_renames_a_placeholder() -> None:
     tool = tool_of(path="/{id}", tool={"with": {"id": "tools.thing"}})
     assert tool.input_schema == schema(["thing"], thing={"type": "string"})
     assert request_of(tool, {"thing": "7"}).url == "https://api.example/7"
 
 
-def test_one_name_in_path_and_query_is_two_arguments() -> None:
+def test_same_name_in_path_and_query_is_two_arguments() -> None:
     declared = inputs({"name": "id", "in": "query", "type": "integer"}, {"name": "id", "in": "header"})
     tool = tool_of(declared, path="/{id}", tool={"with": {"id": "tools.id"}})
     assert tool.input_schema == schema(["id"], id={"type": "string"}, id_query={"type": "integer"}, id_header={})
@@ -449,14 +447,14 @@ def test_one_name_in_path_and_query_is_two_arguments() -> None:
     assert (request.url, dict(request.headers)["id"]) == ("https://api.example/a?id=2", "c")
 
 
-def test_a_suffixed_name_that_an_input_has_already_is_suffixed_again() -> None:
+def test_suffixed_name_that_is_taken_gets_another_suffix() -> None:
     tool = tool_of(inputs({"name": "id_query", "in": "query"}, {"name": "id", "in": "query"}), path="/{id}")
     assert list(tool.input_schema["properties"]) == ["id", "id_query", "id_query_query"]
     request = request_of(tool, {"id": "p", "id_query": "q", "id_query_query": "r"})
     assert request.url == "https://api.example/p?id=q&id_query=r"
 
 
-def test_a_name_is_suffixed_until_no_other_input_has_it() -> None:
+def test_name_is_suffixed_until_it_is_unique() -> None:
     declared = [{"name": name, "in": "query"} for name in ("id_header", "id_header_header")]
     tool = tool_of(inputs(*declared, {"name": "id", "in": "header"}), path="/{id}")
     assert list(tool.input_schema["properties"]) == ["id", "id_header", "id_header_header", "id_header_header_header"]
@@ -465,7 +463,7 @@ def test_a_name_is_suffixed_until_no_other_input_has_it() -> None:
     assert dict(request.headers)["id"] == "3"
 
 
-def test_inner_inputs_refine_outer_ones_field_by_field() -> None:
+def test_inner_inputs_override_fields_of_outer_ones() -> None:
     given = document(
         inputs({"name": "a", "in": "query", "description": "inner"}),
         inputParameters=[
@@ -482,19 +480,19 @@ def test_inner_inputs_refine_outer_ones_field_by_field() -> None:
     assert request_of(tool, {"a": 1}).headers == (("Accept", "application/json, */*;q=0.5"), ("X-Version", "2"))
 
 
-def test_the_same_name_in_another_place_is_another_input() -> None:
+def test_same_name_in_another_location_is_another_input() -> None:
     tool = tool_of(inputs({"name": "a", "in": "query"}), inputParameters=[{"name": "a", "in": "header", "value": "h"}])
     request = request_of(tool, {"a": "q"})
     assert (request.url, dict(request.headers)["a"]) == ("https://api.example/things?a=q", "h")
 
 
-def test_an_adapters_path_input_is_only_for_paths_with_its_placeholder() -> None:
+def test_path_input_of_an_adapter_needs_a_placeholder() -> None:
     declared = [{"name": "id", "in": "path", "description": "Id."}]
     assert tool_of(inputParameters=declared).input_schema == schema()
     assert tool_of(path="/{id}", inputParameters=declared).input_schema == schema(["id"], id={"description": "Id."})
 
 
-def test_an_input_of_the_environment_is_neither_asked_for_nor_sent() -> None:
+def test_environment_input_is_neither_an_argument_nor_sent() -> None:
     tool = tool_of(inputs({"name": "a", "in": "environment"}))
     assert tool.input_schema == schema()
     assert request_of(tool, {"a": "v"}) == request_of(tool_of())
@@ -509,7 +507,7 @@ def test_an_input_of_the_environment_is_neither_asked_for_nor_sent() -> None:
         ("/a?fixed=1", {}, "https://api.example/a?fixed=1"),
     ],
 )
-def test_the_operations_path_wins_and_a_trailing_slash_is_kept(resource: str, operation: Json, url: str) -> None:
+def test_path_of_the_operation_wins_and_keeps_its_trailing_slash(resource: str, operation: Json, url: str) -> None:
     assert request_of(tool_of(operation, path=resource)).url == url
 
 
@@ -538,7 +536,7 @@ def test_the_operations_path_wins_and_a_trailing_slash_is_kept(resource: str, op
         ("ftp://api.example", None),
     ],
 )
-def test_an_address_is_usable_or_has_to_be_configured(written: str | None, default: ConstantTemplate | None) -> None:
+def test_base_uri_that_is_not_a_url_must_be_configured(written: str | None, default: ConstantTemplate | None) -> None:
     assert tool_of(baseUri=written).operation.base == BaseUri(default, ("THING_BASE_URL",))
 
 
@@ -552,11 +550,11 @@ def test_an_address_is_usable_or_has_to_be_configured(written: str | None, defau
         ("https://{{HOST}}/", "https://eu.example/things"),
     ],
 )
-def test_of_an_address_one_slash_at_its_end_is_dropped(written: str, url: str) -> None:
+def test_one_trailing_slash_of_the_base_uri_is_dropped(written: str, url: str) -> None:
     assert request_of(tool_of(baseUri=written), {}, {"HOST": "eu.example"}).url == url
 
 
-def test_an_address_may_have_further_variables() -> None:
+def test_base_uri_may_have_more_variables() -> None:
     tool = tool_of(base_uri_env=["THING_HOST", "THING_URL"])
     assert tool.operation.base.variables == ("THING_BASE_URL", "THING_HOST", "THING_URL")
 
@@ -568,7 +566,7 @@ def test_an_address_may_have_further_variables() -> None:
         ({"status": "$.code", "message": "$.why"}, ErrorBody(("code",), ("why",))),
     ],
 )
-def test_an_operation_knows_its_providers_error_bodies(declared: Json | None, compiled: ErrorBody | None) -> None:
+def test_operation_has_the_error_body_of_its_provider(declared: Json | None, compiled: ErrorBody | None) -> None:
     assert tool_of(error_body=declared).operation.error_body == compiled
 
 
@@ -587,12 +585,12 @@ def test_an_operation_knows_its_providers_error_bodies(declared: Json | None, co
         ({"accept": "text/csv", "description": "text/event-stream"}, {}, "text/csv"),
     ],
 )
-def test_what_is_accepted_is_said_or_follows_from_the_description(operation: Json, consumed: Json, accept: str) -> None:
+def test_accept_is_declared_or_follows_from_descriptions(operation: Json, consumed: Json, accept: str) -> None:
     assert request_of(tool_of(operation, **consumed)).headers == (("Accept", accept),)
 
 
 @pytest.mark.parametrize("kind", ["oauth1", "aws-sig-v4", "hmac", "oauth2"])
-def test_an_unsupported_authentication_is_listed_and_says_so(kind: str) -> None:
+def test_unsupported_authentication_makes_the_operation_unsupported(kind: str) -> None:
     tool = tool_of(path="/{id}", authentication={"type": kind})
     assert tool.operation.unsupported == f"things-api.yaml has the unsupported authentication type {kind}"
     assert tool.input_schema == schema(["id"], id={"type": "string"})
@@ -615,7 +613,7 @@ def test_an_unsupported_authentication_is_listed_and_says_so(kind: str) -> None:
     ],
 )
 @pytest.mark.parametrize("word", ["authentication", "auth"])
-def test_an_authentication_without_a_credential_is_listed_and_says_so(word: str, authentication: Json) -> None:
+def test_missing_credential_makes_the_operation_unsupported(word: str, authentication: Json) -> None:
     tool = tool_of(path="/{id}", **{word: authentication})
     assert tool.operation.unsupported == (
         f"things-api.yaml has authentication of type {authentication['type']} without a credential"
@@ -626,14 +624,14 @@ def test_an_authentication_without_a_credential_is_listed_and_says_so(word: str,
 
 @pytest.mark.parametrize("place", [["query"], {"query": 1}, 5, "body", "path"], ids=repr)
 @pytest.mark.parametrize("word", ["in", "placement"])
-def test_an_api_key_in_no_place_that_there_is_is_listed_and_says_so(word: str, place: Any) -> None:
+def test_invalid_key_placement_makes_the_operation_unsupported(word: str, place: Any) -> None:
     tool = tool_of(authentication={"type": "apikey", word: place, "name": "X-Key", "value": "{{env.THING_KEY}}"})
     assert tool.operation.unsupported == (f"things-api.yaml sends its key in {place!r}; use header, query or cookie")
 
 
 @pytest.mark.parametrize("place", [None, "", "HEADER"], ids=repr)
 @pytest.mark.parametrize("word", ["in", "placement"])
-def test_an_api_key_of_which_no_place_is_said_goes_into_a_header(word: str, place: Any) -> None:
+def test_api_key_without_placement_is_in_a_header(word: str, place: Any) -> None:
     tool = tool_of(authentication={"type": "apikey", word: place, "name": "X-Key", "value": "{{env.THING_KEY}}"})
     assert dict(request_of(tool).headers)["X-Key"] == "key-123456"
 
@@ -654,9 +652,7 @@ ANY = "{{env.THING_KEY}}"
         (inputs({"name": "X-Key", "in": "header", "value": ANY}), {}, "/{id}"),
     ],
 )
-def test_what_is_sent_of_the_environment_beside_the_path_is_a_credential(
-    operation: Json, consumed: Json, path: str
-) -> None:
+def test_variables_outside_the_path_are_credentials(operation: Json, consumed: Json, path: str) -> None:
     credentials = tool_of(operation, path=path, **consumed).operation.credentials()
     assert list(credentials) == [Variable(("THING_KEY",))]
 
@@ -673,9 +669,7 @@ def test_what_is_sent_of_the_environment_beside_the_path_is_a_credential(
         (inputs({"name": "key", "in": "cookie", "value": "{{env.MY_TOKEN}}"}), {}),
     ],
 )
-def test_a_name_that_no_bind_declares_is_a_variable_of_the_environment_where_no_caller_is_asked(
-    operation: Json, consumed: Json
-) -> None:
+def test_unbound_name_in_a_constant_is_an_environment_variable(operation: Json, consumed: Json) -> None:
     tool = tool_of({"method": "POST", **operation}, **consumed)
     assert set(tool.operation.credentials()) == {Variable(("MY_TOKEN",))}
     assert tool.input_schema == schema()
@@ -690,7 +684,7 @@ def test_a_name_that_no_bind_declares_is_a_variable_of_the_environment_where_no_
         {"body": {"type": "json", "data": {"a": [1, {"b": f"v1 {ANY} {{{{x}}}}"}], "c": None}}},
     ],
 )
-def test_what_is_sent_of_the_environment_in_the_body_is_a_credential(operation: Json) -> None:
+def test_variables_in_the_body_are_credentials(operation: Json) -> None:
     credentials = tool_of({"method": "POST", **operation}).operation.credentials()
     assert set(credentials) == {Variable(("THING_KEY",))}
 
@@ -705,7 +699,7 @@ def test_what_is_sent_of_the_environment_in_the_body_is_a_credential(operation: 
         (inputs({"name": "q", "in": "query", "value": 5}, {"name": "l", "in": "query", "value": ["a"]}), "/"),
     ],
 )
-def test_what_names_a_place_or_a_default_is_no_credential(operation: Json, path: str) -> None:
+def test_variables_in_path_and_defaults_are_not_credentials(operation: Json, path: str) -> None:
     assert list(tool_of(operation, path=path).operation.credentials()) == []
 
 
@@ -720,7 +714,7 @@ def test_what_names_a_place_or_a_default_is_no_credential(operation: Json, path:
         (inputs({"name": "id", "in": "path", "value": "v1-{{env.%s}}"}), {}, "/{id}"),
     ],
 )
-def test_what_of_an_address_is_called_a_secret_is_a_credential(
+def test_variables_in_the_address_with_secret_names_are_credentials(
     name: str, operation: Json, consumed: Json, path: str
 ) -> None:
     def filled(tree: Any) -> Any:
@@ -730,7 +724,7 @@ def test_what_of_an_address_is_called_a_secret_is_a_credential(
     assert list(tool.operation.credentials()) == [Variable((name,))]
 
 
-def test_of_a_variables_names_one_that_is_called_a_secret_is_enough() -> None:
+def test_one_secret_name_of_a_variable_makes_it_a_credential() -> None:
     given = document(path="/{{env.HANDLE}}")
     given["binds"] = [{"keys": {"HANDLE": ["THING_HANDLE", "THING_TOKEN"]}}]
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
@@ -738,12 +732,12 @@ def test_of_a_variables_names_one_that_is_called_a_secret_is_enough() -> None:
 
 
 @pytest.mark.parametrize("kind", ["protobuf", "graphql", "jsonl", 5])
-def test_an_unsupported_body_template_is_listed_and_says_so(kind: Any) -> None:
+def test_unsupported_body_makes_the_operation_unsupported(kind: Any) -> None:
     tool = tool_of({"method": "POST", "body": {"type": kind, "data": "{{a}}"}})
     assert tool.operation.unsupported == (f"things-api.yaml has a body of the unsupported type {kind}")
 
 
-def test_the_arguments_of_a_body_template_are_asked_for() -> None:
+def test_placeholders_of_a_body_template_are_arguments() -> None:
     data = {"name": "{{name}}", "text": "to {{who}} from {{name}}", "list": ["{{ tools.item }}", 5], "fixed": True}
     tool = tool_of({"method": "POST", "body": {"data": data}, **inputs({"name": "name", "in": "query"})})
     assert list(tool.input_schema["properties"]) == ["name", "who", "item"]
@@ -761,20 +755,20 @@ def test_the_arguments_of_a_body_template_are_asked_for() -> None:
         ({"call": "other.op", "steps": []}, "things-api.yaml calls the unknown operation 'other.op'"),
     ],
 )
-def test_a_tool_that_calls_nothing_says_what_is_missing(exposed: Json, reason: str) -> None:
+def test_tool_without_call_is_unsupported(exposed: Json, reason: str) -> None:
     tool = tool_of(tool=exposed)
     assert (tool.operation.unsupported, tool.input_schema, tool.description) == (reason, schema(), "do-it")
     assert (tool.operation.name, tool.operation.provider) == ("do-it", "thing")
 
 
-def test_a_tool_of_an_imported_provider_says_so() -> None:
+def test_tool_of_an_imported_provider_is_unsupported() -> None:
     tool = tool_of(tool={"call": "things.op"}, **{"import": "things", "location": "./things.yaml", "resources": []})
     assert tool.operation.unsupported == (
         "things-api.yaml imports the operation of 'do-it' from another file, which is not supported"
     )
 
 
-def test_the_arguments_of_a_call_of_nothing_are_those_that_with_refers_to() -> None:
+def test_unsupported_tool_has_the_arguments_in_with() -> None:
     given = {"a": "tools.x", "b": "{{y}}", "c": "rest.body.z", "d": "fixed", "e": "tools.x"}
     tool = tool_of(tool={"call": "no.op", "with": given})
     assert tool.input_schema == schema(x={}, y={}, z={}, d={})
@@ -795,7 +789,7 @@ BATCH: Json = {"name": "op", "method": "POST", "inputParameters": [{"name": "ite
     ],
 )
 @pytest.mark.parametrize("path", ["/{id}", "/{{id}}", "/{{ id }}"])
-def test_of_operations_of_one_name_the_only_one_that_with_fits_is_called(path: str, given: Json, url: str) -> None:
+def test_with_selects_one_of_several_operations(path: str, given: Json, url: str) -> None:
     whole = document(path=path, tool={"with": given})
     whole["capability"]["consumes"][0]["resources"].append({"path": "/batch", "operations": [BATCH]})
     (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
@@ -803,16 +797,14 @@ def test_of_operations_of_one_name_the_only_one_that_with_fits_is_called(path: s
 
 
 @pytest.mark.parametrize(("given", "path"), [({"id": "tools.id"}, "/things/7"), ({}, "/things")])
-def test_of_operations_that_fit_but_for_their_paths_the_one_that_with_names_wholly_is_called(
-    given: Json, path: str
-) -> None:
+def test_exact_match_of_with_wins(given: Json, path: str) -> None:
     whole = document(tool={"with": given})
     whole["capability"]["consumes"][0]["resources"].append({"path": "/things/{id}", "operations": [{"name": "op"}]})
     (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
     assert request_of(tool, {"id": 7}).url == f"https://api.example{path}"
 
 
-def test_a_constant_of_an_operation_need_not_be_in_with_for_it_to_fit() -> None:
+def test_constants_need_not_be_in_with() -> None:
     whole = document({"inputParameters": [{"name": "q", "in": "query"}]}, tool={"with": {"items": "tools.items"}})
     batch = {**BATCH, "inputParameters": [*BATCH["inputParameters"], {"name": "v", "in": "query", "value": "1"}]}
     whole["capability"]["consumes"][0]["resources"].append({"path": "/batch", "operations": [batch]})
@@ -833,7 +825,7 @@ def test_a_constant_of_an_operation_need_not_be_in_with_for_it_to_fit() -> None:
         ("", {}),
     ],
 )
-def test_a_type_that_json_schema_does_not_know_says_nothing(written: Any, shown: Json) -> None:
+def test_unknown_type_is_ignored(written: Any, shown: Json) -> None:
     assert tool_of(inputs({"name": "a", "in": "query", "type": written})).input_schema == schema(a=shown)
 
 
@@ -853,7 +845,7 @@ REST: Json = {
 }
 
 
-def test_the_rest_side_of_a_file_is_read_as_tools_too() -> None:
+def test_rest_side_is_compiled_to_tools() -> None:
     given = document(inputs({"name": "q", "in": "query"}))
     given["capability"]["exposes"].append(REST)
     tools = compile_tools([parse_capability(given, "f.yaml")], surface="rest")
@@ -875,7 +867,7 @@ RUNS: Json = {
 
 
 @pytest.mark.parametrize("stage", ["compile_wait_tools", "add_lifecycles"])
-def test_at_whatever_stage_nobody_foresaw_it(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_unexpected_error_in_any_stage_refuses_the_capability(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     def failing(given: Capability, *_: Any) -> Iterator[Tool]:
         raise ZeroDivisionError("odd")
 
@@ -895,7 +887,7 @@ def test_at_whatever_stage_nobody_foresaw_it(monkeypatch: pytest.MonkeyPatch, st
     ],
     ids=["refinements", "wait tools", "life cycles"],
 )
-def test_a_capability_that_cannot_be_compiled_has_no_tools_and_does_not_stop_the_others(consumed: Json) -> None:
+def test_capability_that_cannot_be_compiled_does_not_affect_others(consumed: Json) -> None:
     broken = capability(path="/{id}", source="broken.yaml", **consumed)
     sound = capability(source="sound.yaml")
     refused: list[CapabilityError] = []
@@ -907,7 +899,7 @@ def test_a_capability_that_cannot_be_compiled_has_no_tools_and_does_not_stop_the
     assert str(caught.value) == str(refused[0])
 
 
-def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_affects_its_file_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(given: Capability, tools: Sequence[Tool]) -> Iterator[Tool]:
         if given.source == "broken.yaml":
             raise ZeroDivisionError("odd")
@@ -926,7 +918,7 @@ def test_what_nobody_foresaw_is_a_problem_of_its_file_alone(monkeypatch: pytest.
         compile_tools([broken])
 
 
-def test_the_rest_side_has_no_runs_to_wait_for() -> None:
+def test_rest_side_has_no_lifecycles() -> None:
     given = document(path="/{id}", runs={**RUNS, "statuses": {"running": ["on"]}})
     given["capability"]["exposes"].append(
         {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}
@@ -939,7 +931,7 @@ def test_the_rest_side_has_no_runs_to_wait_for() -> None:
     assert (tool.declared_name, tool.is_wait_tool, tool.runs) == ("get", False, None)
 
 
-def test_the_rest_side_may_call_a_part_of_what_runs_name() -> None:
+def test_rest_side_may_call_some_operations_of_runs() -> None:
     given = document(path="/{id}", runs={**RUNS, "read": {"operation": "more"}, "statuses": {"running": ["on"]}})
     given["capability"]["exposes"] = [
         {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}

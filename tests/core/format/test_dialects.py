@@ -117,13 +117,13 @@ KEYED: Json = {
 
 
 @pytest.mark.parametrize("written", [LISTED, KEYED], ids=["lists", "mappings"])
-def test_every_list_of_named_parts_may_be_a_mapping_of_them(written: Json) -> None:
+def test_every_named_list_may_be_a_mapping(written: Json) -> None:
     before = deepcopy(written)
     assert unify(written) == LISTED
     assert written == before
 
 
-def test_both_dialects_are_compiled_to_the_same_tools() -> None:
+def test_both_dialects_compile_to_the_same_tools() -> None:
     listed, keyed = (parse_capability(written, "f.yaml") for written in (LISTED, KEYED))
     assert keyed == listed
     assert list(unknown_keys(keyed)) == []
@@ -146,12 +146,12 @@ def test_both_dialects_are_compiled_to_the_same_tools() -> None:
         ),
     ],
 )
-def test_a_word_has_a_second_spelling(written: Json, unified: Json) -> None:
+def test_synonyms_are_replaced(written: Json, unified: Json) -> None:
     assert unify(written) == unified
 
 
 @pytest.mark.parametrize("first", ["auth", "authentication"])
-def test_of_both_spellings_the_second_stays_a_word_that_nobody_knows(first: str) -> None:
+def test_synonym_beside_its_keyword_is_an_unknown_key(first: str) -> None:
     words = {"auth": "b", "authentication": "a"}
     part = {first: words[first], **words}
     unified = {"capability": {"consumes": [words]}}
@@ -168,7 +168,7 @@ def test_of_both_spellings_the_second_stays_a_word_that_nobody_knows(first: str)
         {"inputParameters": [{"name": "body", "value": {"ikanos": 1, "display": {"inputParameters": {"a": {}}}}}]},
     ],
 )
-def test_what_is_no_part_of_the_format_keeps_its_words(part: Json) -> None:
+def test_synonyms_in_opaque_values_are_unchanged(part: Json) -> None:
     document = {"capability": {"exposes": [{"tools": [{"name": "do", **part}]}]}}
     assert unify(document) == document
 
@@ -185,11 +185,11 @@ def test_what_is_no_part_of_the_format_keeps_its_words(part: Json) -> None:
     ],
     ids=repr,
 )
-def test_what_has_a_wrong_shape_is_left_as_it_is(document: Json) -> None:
+def test_values_of_a_wrong_type_are_unchanged(document: Json) -> None:
     assert unify(document) == document
 
 
-def test_an_item_of_a_wrong_shape_is_left_where_it_stands() -> None:
+def test_item_of_a_wrong_type_is_unchanged() -> None:
     written = {"capability": {"consumes": {"a": "text", "b": 5, "c": {"type": "http"}}}}
     assert unify(written) == {"capability": {"consumes": ["text", 5, {"namespace": "c", "type": "http"}]}}
 
@@ -209,7 +209,7 @@ def resources_of(document: Json) -> Any:
         ({5: {}}, [{"name": 5}]),
     ],
 )
-def test_the_key_of_a_resource_is_its_name_and_where_it_looks_so_its_path(written: Any, unified: Any) -> None:
+def test_key_of_a_resource_is_its_name_and_may_be_its_path(written: Any, unified: Any) -> None:
     assert resources_of(unify({"capability": {"consumes": [{"resources": written}]}})) == unified
 
 
@@ -220,11 +220,11 @@ NULLS: Json = {
 }
 
 
-def test_a_key_without_a_value_is_as_good_as_none() -> None:
+def test_key_without_a_value_is_dropped() -> None:
     assert unify(NULLS) == {"capability": {"consumes": [{"namespace": "things"}]}}
 
 
-def test_a_key_without_a_value_does_not_hide_its_other_spelling() -> None:
+def test_null_does_not_hide_the_other_spelling() -> None:
     part = {"authentication": None, "auth": {"type": "bearer"}}
     unified = {"authentication": {"type": "bearer"}}
     assert unify({"capability": {"consumes": [part]}}) == {"capability": {"consumes": [unified]}}

@@ -34,7 +34,7 @@ from tests.core.documents import capability, inputs, tool_of
         ("", ""),
     ],
 )
-def test_a_text_speaks_of_tools_by_the_names_under_which_they_are_listed(text: str, shown: str) -> None:
+def test_tool_names_in_a_text_are_replaced(text: str, shown: str) -> None:
     assert rename_tools(text, {"thing-list": "list"}) == shown
 
 
@@ -64,7 +64,7 @@ def referring(names: ToolNames) -> Tool:
     return tool
 
 
-def test_with_spec_names_every_text_of_a_tool_speaks_of_tools_by_those() -> None:
+def test_every_text_uses_declared_names_if_those_are_listed() -> None:
     prefixed, spec = referring("prefixed"), referring("spec")
     assert (prefixed.name, spec.name) == ("thing-do-it", "do-it")
     assert list(told(spec)) == [text.replace("thing-do-it", "do-it") for text in told(prefixed)]
@@ -77,14 +77,14 @@ def test_with_spec_names_every_text_of_a_tool_speaks_of_tools_by_those() -> None
 
 
 @pytest.mark.parametrize("before", ["\n", "\t", "→ ", "→"])
-def test_a_name_in_an_argument_s_description_is_found_after_any_character(before: str) -> None:
+def test_tool_name_after_any_character_is_replaced(before: str) -> None:
     described = inputs({"name": "id", "in": "query", "description": f"As in:{before}thing-do-it."})
     (tool,) = compile_tools([capability(described)], names="spec")
     assert tool.input_schema["properties"]["id"]["description"] == f"As in:{before}do-it."
 
 
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
-def test_the_shipped_tools_speak_only_of_tools_that_are_listed(names: ToolNames) -> None:
+def test_builtin_texts_name_only_listed_tools(names: ToolNames) -> None:
     tools = load_tools([], names=names)
     listed = {tool.name for tool in tools}
     spoken = {
@@ -114,7 +114,7 @@ def test_the_shipped_tools_speak_only_of_tools_that_are_listed(names: ToolNames)
         ("", ""),
     ],
 )
-def test_a_name_is_read_as_a_title(name: str, title: str) -> None:
+def test_title_follows_from_the_name(name: str, title: str) -> None:
     assert title_of(name) == title
 
 
@@ -122,7 +122,7 @@ def test_a_name_is_read_as_a_title(name: str, title: str) -> None:
     ("source", "file"),
     [("f.yaml", "f.yaml"), ("f.yaml with overlays/f.yaml", "f.yaml"), ("overlays/f.yaml", "overlays/f.yaml"), ("", "")],
 )
-def test_the_file_of_a_source_is_told_without_its_overlay(source: str, file: str) -> None:
+def test_file_of_a_source_excludes_the_overlay(source: str, file: str) -> None:
     assert file_of(source) == file
 
 
@@ -160,9 +160,7 @@ LONG = "n" * 64
         ([[LONG], [LONG, LONG]], [[LONG], [f"{LONG[:57]}-{B}", f"{LONG[:55]}-{B}-2"]]),
     ],
 )
-def test_of_two_tools_of_one_name_the_later_is_numbered_or_marked_with_its_file(
-    groups: list[list[str]], named: list[list[str]]
-) -> None:
+def test_later_of_two_equal_names_gets_a_number_or_a_digest(groups: list[list[str]], named: list[list[str]]) -> None:
     files = ["a.yaml", "b.yaml with overlays/b.yaml", "c.yaml"][: len(groups)]
     given = [tools(*names, provider=file) for names, file in zip(groups, files, strict=True)]
     made = make_unique(given, files)
@@ -174,12 +172,12 @@ def test_of_two_tools_of_one_name_the_later_is_numbered_or_marked_with_its_file(
     ]
 
 
-def test_each_group_of_tools_has_a_source() -> None:
+def test_each_group_of_tools_needs_a_source() -> None:
     with pytest.raises(ValueError, match="zip"):
         make_unique([tools("x"), tools("y")], ["a.yaml"])
 
 
-def test_a_file_more_changes_no_name_of_the_others() -> None:
+def test_adding_a_file_renames_no_other_tool() -> None:
     def names(*files: str) -> dict[str, list[str]]:
         groups = make_unique([tools(f"of-{file}", "x", "x") for file in files], files)
         return {file: [tool.name for tool in group] for file, group in zip(files, groups, strict=True)}
@@ -189,7 +187,7 @@ def test_a_file_more_changes_no_name_of_the_others() -> None:
     assert few == {"a.yaml": ["of-a.yaml", "x", "x-2"], "c.yaml": ["of-c.yaml", f"x-{C}", f"x-{C}-2"]}
 
 
-def test_files_of_one_provider_have_distinct_names_after_they_are_compiled() -> None:
+def test_names_of_several_files_of_one_provider_are_unique() -> None:
     first, second = (capability(source=f"{name}.yaml") for name in "ab")
     assert [tool.name for tool in compile_tools([first, second])] == ["thing-do-it", f"thing-do-it-{B}"]
     assert [tool.name for tool in compile_tools([first, second], names="spec")] == ["thing-do-it", f"thing-do-it-{B}"]
@@ -199,14 +197,14 @@ def listed_by_spec(*given: Tool) -> list[str]:
     return [tool.name for tool in list_by_declared_names(given)]
 
 
-def test_only_names_that_are_there_once_are_listed_as_their_files_have_them() -> None:
+def test_only_unique_declared_names_are_listed() -> None:
     a, b, c = tools("p-list", "q-list", "q-get it")
     given = [replace(a, declared_name="list"), replace(b, declared_name="list"), replace(c, declared_name="get it")]
     assert listed_by_spec(*given) == ["p-list", "q-list", "get-it"]
     assert listed_by_spec(*given[1:]) == ["list", "get-it"]
 
 
-def test_what_of_a_schema_is_no_text_is_as_it_was_under_spec_names() -> None:
+def test_schema_values_that_are_not_text_are_unchanged() -> None:
     schema = {"properties": {"a": {"minimum": 1, "enum": ["thing-do-it", 5, None]}}, "required": ["a"], "x": True}
     (tool,) = list_by_declared_names([replace(tool_of(), input_schema=schema)])
     assert tool.input_schema == {
@@ -227,7 +225,7 @@ def test_what_of_a_schema_is_no_text_is_as_it_was_under_spec_names() -> None:
         ([LONG, LONG], [LONG, LONG[:62] + "-2"]),
     ],
 )
-def test_of_two_equal_names_the_later_is_numbered(names: list[str], told: list[str]) -> None:
+def test_later_of_two_equal_names_is_numbered(names: list[str], told: list[str]) -> None:
     assert number_duplicates(names) == told
 
 
@@ -235,5 +233,5 @@ def test_of_two_equal_names_the_later_is_numbered(names: list[str], told: list[s
     ("text", "short"),
     [("Render", "render"), ("  Google Cloud.Run! ", "google-cloud-run"), ("größe", "gr-e"), ("日本", "")],
 )
-def test_a_text_is_made_short_and_plain(text: str, short: str) -> None:
+def test_slug_has_lower_case_letters_digits_and_hyphens(text: str, short: str) -> None:
     assert slug(text) == short

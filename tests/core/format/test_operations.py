@@ -41,7 +41,7 @@ def sent(tool: Tool, arguments: Json | None = None) -> tuple[str, tuple[tuple[st
     return request.url.removeprefix(BASE), tuple(set(request.headers) - {ACCEPT}), request.content
 
 
-def test_an_operation_is_compiled_whole() -> None:
+def test_operation_is_compiled_from_all_fields() -> None:
     found = capability(
         {
             "method": "put",
@@ -88,7 +88,7 @@ def test_an_operation_is_compiled_whole() -> None:
 
 
 @pytest.mark.parametrize(("own", "path"), [(None, "/resource"), ("/own", "/own"), ("", "")])
-def test_a_path_is_the_operations_own_or_else_the_resources(own: str | None, path: str) -> None:
+def test_path_is_that_of_operation_or_resource(own: str | None, path: str) -> None:
     consumed = Consumed()
     found = DeclaredOperation(
         consumed, ConsumedResource(path="/resource"), ConsumedOperation(name="op", path=own), Policies("f", consumed)
@@ -111,7 +111,7 @@ def test_a_path_is_the_operations_own_or_else_the_resources(own: str | None, pat
         ({"a": "tools.id", "b": {"c": "n={{n}}"}}, {"id": 1, "n": 2}, None),
     ],
 )
-def test_a_text_with_holes_in_with_is_filled_by_the_caller(given: Any, arguments: Json, url: str | None) -> None:
+def test_template_in_with_is_filled_by_the_caller(given: Any, arguments: Json, url: str | None) -> None:
     tool = tool_of(inputs({"name": "q", "in": "query", "required": True}), tool={"with": {"q": given}})
     names, required = asked(tool)
     assert set(names) <= {"id", "n"}
@@ -120,14 +120,14 @@ def test_a_text_with_holes_in_with_is_filled_by_the_caller(given: Any, arguments
     assert sent(tool, arguments)[0] == (url or "/things?q=%7B%22a%22%3A1%2C%22b%22%3A%7B%22c%22%3A%22n%3D2%22%7D%7D")
 
 
-def test_a_text_with_holes_is_one_segment_of_the_path() -> None:
+def test_template_in_the_path_is_one_encoded_segment() -> None:
     tool = tool_of(path="/repos/{name}/x", tool={"with": {"name": "{{tools.owner}}/{{tools.repo}}"}})
     assert asked(tool) == (["owner", "repo"], [])
     assert sent(tool, {"owner": "a", "repo": ".."})[0] == "/repos/a%2F../x"
 
 
 @pytest.mark.parametrize("location", ["path", "query", "header", "body"])
-def test_a_literal_in_with_is_sent_wherever_its_input_goes(location: str) -> None:
+def test_literal_in_with_is_sent_in_the_location_of_its_input(location: str) -> None:
     path = "/{v}" if location == "path" else "/things"
     tool = tool_of(
         inputs({"name": "v", "in": location, "required": True}, method="POST"), path=path, tool={"with": {"v": "v1.2"}}
@@ -153,14 +153,14 @@ def test_a_literal_in_with_is_sent_wherever_its_input_goes(location: str) -> Non
         ([{"in": "query"}, {"in": "header", "env": "OTHER", "required": True}], []),
     ],
 )
-def test_two_inputs_that_refer_to_one_argument_share_it(declared: list[Json], required: list[str]) -> None:
+def test_two_inputs_may_share_an_argument(declared: list[Json], required: list[str]) -> None:
     named = [{"name": name, **one} for name, one in zip(("a", "X-B"), declared, strict=True)]
     tool = tool_of(inputs(*named), tool={"with": {"a": "tools.same", "X-B": "tools.same"}})
     assert asked(tool) == (["same"], required)
     assert sent(tool, {"same": "v"})[:2] == ("/things?a=v", (("X-B", "v"),))
 
 
-def test_a_shared_argument_is_described_by_the_first_of_its_inputs() -> None:
+def test_shared_argument_has_the_description_of_the_first_input() -> None:
     tool = tool_of(
         inputs(
             {"name": "a", "in": "query", "type": "integer", "description": "First."},
@@ -194,7 +194,7 @@ def test_a_shared_argument_is_described_by_the_first_of_its_inputs() -> None:
         ("GET", {"Authorization": "Bearer x", "HOST": "x", "Content-Length": 5}, {}, ("/things", None)),
     ],
 )
-def test_what_with_names_and_the_operation_does_not_know_has_a_place(
+def test_undeclared_input_in_with_has_a_location(
     method: str, given: Json, arguments: Json, request_sent: tuple[str, bytes | None]
 ) -> None:
     tool = tool_of({"method": method}, tool={"with": given})
@@ -205,13 +205,13 @@ def test_what_with_names_and_the_operation_does_not_know_has_a_place(
     assert asked(tool)[1] == []
 
 
-def test_a_header_of_ours_is_taken_by_the_name_that_with_gives_it() -> None:
+def test_server_header_is_dropped_under_its_name_in_with() -> None:
     tool = tool_of(tool={"with": {"Accept": "tools.given", "Content-Type": "text/plain"}})
     assert tool.input_schema == schema()
     assert tool.dropped_arguments == {"given", "Content-Type"}
 
 
-def test_what_a_path_or_a_body_template_names_is_not_added_to_the_query() -> None:
+def test_names_in_path_or_body_template_are_not_added_to_the_query() -> None:
     tool = tool_of(
         {"method": "POST", "body": {"a": "{{a}}", "b": "{{tools.c}}"}},
         path="/{id}",
@@ -221,14 +221,14 @@ def test_what_a_path_or_a_body_template_names_is_not_added_to_the_query() -> Non
     assert sent(tool, {"thing": "t", "x": 1, "c": 2})[0::2] == ("/t", b'{"a":1,"b":2}')
 
 
-def test_an_unknown_name_in_with_and_a_known_one_of_the_same_argument_are_both_sent() -> None:
+def test_argument_of_a_declared_and_an_undeclared_input_is_sent_twice() -> None:
     tool = tool_of(path="/{id}", tool={"with": {"id": "tools.id", "thing": "tools.id"}})
     assert asked(tool) == (["id"], ["id"])
     assert sent(tool, {"id": "7"})[0] == "/7?thing=7"
 
 
 @pytest.mark.parametrize("broken", ["{{x", "{{}}", ["{{x"], {"a": "{{"}])
-def test_a_hole_in_with_that_never_closes_is_never_sent(broken: Any) -> None:
+def test_unclosed_placeholder_in_with_makes_the_operation_unsupported(broken: Any) -> None:
     tool = tool_of(inputs({"name": "q", "in": "query"}), tool={"with": {"q": broken}})
     assert tool.operation.unsupported is not None
     assert re.match(r"things-api\.yaml has an? (unclosed )?placeholder ", tool.operation.unsupported)
@@ -248,7 +248,7 @@ def test_a_hole_in_with_that_never_closes_is_never_sent(broken: Any) -> None:
         ({"type": None, "description": None}, {"type": "string", "description": "Theirs."}, False),
     ],
 )
-def test_a_tools_own_inputs_refine_its_arguments(told: Json, shown: Json, required: bool) -> None:
+def test_inputs_of_the_tool_refine_its_arguments(told: Json, shown: Json, required: bool) -> None:
     tool = tool_of(
         inputs({"name": "q", "in": "query", "type": "string", "description": "Theirs."}),
         tool={"with": {"q": "tools.given"}, "inputParameters": [{"name": "given", **told}, {"name": "unused"}]},
@@ -260,9 +260,7 @@ def test_a_tools_own_inputs_refine_its_arguments(told: Json, shown: Json, requir
     ("location", "required"),
     [("path", ["x"]), ("query", []), ("header", []), ("body", [])],
 )
-def test_a_tool_may_say_that_an_argument_is_optional_but_for_one_of_the_path(
-    location: str, required: list[str]
-) -> None:
+def test_tool_may_make_an_argument_optional_except_in_the_path(location: str, required: list[str]) -> None:
     tool = tool_of(
         inputs({"name": "x", "in": location, "required": True}, method="POST"),
         path="/{x}" if location == "path" else "/",
@@ -271,7 +269,7 @@ def test_a_tool_may_say_that_an_argument_is_optional_but_for_one_of_the_path(
     assert asked(tool) == (["x"], required)
 
 
-def test_a_constant_of_the_file_may_name_the_arguments_that_the_tool_declares() -> None:
+def test_constant_may_refer_to_inputs_of_the_tool() -> None:
     tool = tool_of(
         inputs({"name": "q", "in": "query", "value": "{{given}} {{tools.other}} {{MY_REGION}}"}),
         tool={"inputParameters": [{"name": "given", "type": "string", "required": True}]},
@@ -281,7 +279,7 @@ def test_a_constant_of_the_file_may_name_the_arguments_that_the_tool_declares() 
     assert request.url == f"{BASE}/things?q=a%20b%20eu"
 
 
-def test_a_constant_of_the_file_may_name_what_with_gives() -> None:
+def test_constant_may_refer_to_names_in_with() -> None:
     tool = tool_of(
         inputs({"name": "X-Of", "in": "header", "value": "thing {{id}}"}),
         path="/{id}",
@@ -291,7 +289,7 @@ def test_a_constant_of_the_file_may_name_what_with_gives() -> None:
     assert sent(tool, {"thing": "7"})[:2] == ("/7", (("X-Of", "thing 7"),))
 
 
-def test_the_holes_of_a_template_are_what_with_says_of_them() -> None:
+def test_with_maps_the_placeholders_of_a_template() -> None:
     body = {
         "named": "{{a}}",
         "text": "<{{a}}|{{n}}|{{t}}>",
@@ -313,12 +311,12 @@ def test_the_holes_of_a_template_are_what_with_says_of_them() -> None:
     ("given", "text"),
     [([1, 2], "<1,2>"), ([1, "tools.x"], "<1,X>"), ({"a": 1}, '<{"a":1}>'), ({"a": "tools.x"}, '<{"a":"X"}>')],
 )
-def test_a_list_or_object_of_with_may_stand_inside_a_text(given: Any, text: str) -> None:
+def test_list_or_object_in_with_may_be_part_of_a_text(given: Any, text: str) -> None:
     tool = tool_of({"method": "POST", "body": {"type": "text", "data": "<{{l}}>"}}, tool={"with": {"l": given}})
     assert sent(tool, {"x": "X"})[0::2] == ("/things", text.encode())
 
 
-def test_a_template_may_name_the_inputs_of_its_operation() -> None:
+def test_template_may_refer_to_inputs_of_its_operation() -> None:
     tool = tool_of(
         {
             "method": "POST",
@@ -335,7 +333,7 @@ def test_a_template_may_name_the_inputs_of_its_operation() -> None:
     assert sent(tool, {"id": "7", "query": "x"})[0::2] == ("/7?q=x", b'{"q":"x","v":"v1","t":"7-x"}')
 
 
-def test_an_argument_of_a_body_template_is_what_the_tool_says_of_it() -> None:
+def test_inputs_of_the_tool_describe_arguments_of_a_body_template() -> None:
     tool = tool_of(
         {"method": "POST", "body": {"n": "{{n}}"}},
         tool={"inputParameters": [{"name": "n", "type": "integer", "description": "How many.", "required": True}]},
@@ -347,7 +345,7 @@ def test_an_argument_of_a_body_template_is_what_the_tool_says_of_it() -> None:
 
 
 @pytest.mark.parametrize("path", ["/{REGION}/x", "/{{REGION}}/x", "/{{ REGION }}/x"])
-def test_an_input_of_the_environment_is_a_variable_of_that_name(path: str) -> None:
+def test_environment_input_is_the_variable_of_its_name(path: str) -> None:
     declared = inputs({"name": "REGION", "in": "environment", "required": True}, {"name": "q", "in": "query"})
     tool = tool_of(declared, path=path)
     assert asked(tool) == (["q"], [])
@@ -357,7 +355,7 @@ def test_an_input_of_the_environment_is_a_variable_of_that_name(path: str) -> No
     assert caught.value.hint == "Set REGION in the server's environment and restart the server."
 
 
-def test_an_input_of_the_environment_may_stand_on_the_adapter_and_be_named_anywhere() -> None:
+def test_environment_input_of_an_adapter_may_be_used_anywhere() -> None:
     tool = tool_of(
         {"method": "POST", "body": {"r": "{{REGION}}"}},
         inputParameters=[{"name": "REGION", "in": "environment"}],
@@ -383,7 +381,7 @@ OF_THE_CONNECTION = [
 @pytest.mark.parametrize("name", OF_THE_CONNECTION)
 @pytest.mark.parametrize("given", ["", "tools.x", "chunked"])
 @pytest.mark.parametrize("is_declared", [True, False])
-def test_a_header_of_the_connection_is_never_an_argument(name: str, given: str, is_declared: bool) -> None:
+def test_connection_header_is_never_an_argument(name: str, given: str, is_declared: bool) -> None:
     declared = inputs({"name": name, "in": "header", "required": True}) if is_declared else {}
     tool = tool_of(declared, tool={"with": {name: given}} if given else {})
     assert tool.input_schema == schema()
@@ -402,7 +400,7 @@ def test_a_header_of_the_connection_is_never_an_argument(name: str, given: str, 
         *((name, "chunked", None) for name in OF_THE_CONNECTION),
     ],
 )
-def test_a_constant_header_is_sent_but_for_those_of_the_connection(
+def test_constant_header_is_sent_unless_it_is_a_connection_header(
     name: str, value: Any, sent_as: tuple[str, str] | None
 ) -> None:
     tool = tool_of(
@@ -413,7 +411,7 @@ def test_a_constant_header_is_sent_but_for_those_of_the_connection(
     assert asked(tool) == (["body"], [])
 
 
-def test_the_adapters_authentication_wins_over_a_constant() -> None:
+def test_authentication_wins_over_a_constant_header() -> None:
     tool = tool_of(
         inputs({"name": "authorization", "in": "header", "value": "constant"}),
         authentication={"type": "bearer", "token": "{{env.THING_KEY}}"},
@@ -515,9 +513,7 @@ def test_the_adapters_authentication_wins_over_a_constant() -> None:
         ({"method": "TRACE", "path": "/{x"}, "/", {"type": "grpc"}, "an unmatched brace in '/{x'"),
     ],
 )
-def test_an_operation_that_cannot_be_called_is_listed_and_says_why(
-    operation: Json, path: str, consumed: Json, problem: str
-) -> None:
+def test_unsupported_operation_has_a_reason(operation: Json, path: str, consumed: Json, problem: str) -> None:
     tool = tool_of(operation, path=path, **consumed)
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, dict.fromkeys(tool.input_schema["properties"], "x"))
@@ -529,7 +525,7 @@ def test_an_operation_that_cannot_be_called_is_listed_and_says_why(
     }
 
 
-def test_a_place_that_is_none_makes_the_operations_of_its_resource_alone_unsupported() -> None:
+def test_unknown_location_affects_operations_of_its_resource_only() -> None:
     given = document()
     resources = given["capability"]["consumes"][0]["resources"]
     resources.append({"path": "/more", "operations": [{"name": "more"}], "inputParameters": [{"name": "a", "in": "x"}]})
@@ -545,7 +541,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.mark.parametrize("place", ["formData", "formdata", "form", "Form"])
-def test_fields_of_a_form_are_sent_as_one(place: str) -> None:
+def test_form_fields_are_sent_as_a_form(place: str) -> None:
     tool = tool_of(
         inputs(
             {"name": "From", "in": place, "type": "string", "required": True},
@@ -563,13 +559,13 @@ def test_fields_of_a_form_are_sent_as_one(place: str) -> None:
     assert sent(tool, {"From": "me"})[2] == b"From=me&v=1.0"
 
 
-def test_a_form_of_which_nothing_was_passed_is_not_sent() -> None:
+def test_empty_form_is_not_sent() -> None:
     tool = tool_of(inputs({"name": "a", "in": "formData"}, {"name": "f", "in": "form", "type": "file"}, method="POST"))
     assert sent(tool, {}) == ("/things", (), None)
 
 
 @pytest.mark.parametrize("scope", ["adapter", "operation"])
-def test_fields_of_a_form_with_a_file_are_parts(scope: str) -> None:
+def test_form_with_a_file_is_multipart(scope: str) -> None:
     fields = [{"name": "file", "in": "formData", "type": "file"}, {"name": "n", "in": "formData", "type": "integer"}]
     operation: Json = {"method": "POST"} | ({"inputParameters": fields} if scope == "operation" else {})
     tool = tool_of(operation, **({"inputParameters": fields} if scope == "adapter" else {}))
@@ -586,7 +582,7 @@ def test_fields_of_a_form_with_a_file_are_parts(scope: str) -> None:
     )
 
 
-def test_a_body_template_says_how_it_is_sent_beside_fields_of_a_form() -> None:
+def test_body_template_wins_over_form_fields() -> None:
     tool = tool_of(
         inputs({"name": "a", "in": "formData"}, method="POST", body={"type": "json", "data": {"x": "{{a}}"}})
     )
@@ -595,7 +591,7 @@ def test_a_body_template_says_how_it_is_sent_beside_fields_of_a_form() -> None:
 
 @pytest.mark.parametrize("scope", ["adapter", "resource"])
 @pytest.mark.parametrize("place", ["header", "cookie"])
-def test_no_name_that_leaves_its_header_is_sent_wherever_it_is_declared(scope: str, place: str) -> None:
+def test_header_name_with_line_breaks_is_never_sent(scope: str, place: str) -> None:
     given = document()
     adapter = given["capability"]["consumes"][0]
     part = adapter if scope == "adapter" else adapter["resources"][0]
@@ -605,7 +601,7 @@ def test_no_name_that_leaves_its_header_is_sent_wherever_it_is_declared(scope: s
         request_of(tool)
 
 
-def test_a_path_parameter_of_the_adapter_or_resource_may_have_no_place() -> None:
+def test_path_parameter_of_adapter_or_resource_needs_no_placeholder() -> None:
     given = document(inputParameters=[{"name": "a", "in": "path"}])
     given["capability"]["consumes"][0]["resources"][0]["inputParameters"] = [{"name": "b", "in": "path"}]
     (tool,) = compile_tools([parse_capability(given, "f.yaml")])
@@ -634,18 +630,18 @@ def test_a_path_parameter_of_the_adapter_or_resource_may_have_no_place() -> None
         ("/[x]", "/%5Bx%5D"),
     ],
 )
-def test_the_text_of_a_path_is_sent_as_a_url_may_hold_it(path: str, url: str) -> None:
+def test_path_text_is_percent_encoded(path: str, url: str) -> None:
     tool = tool_of(path=path)
     assert request_of(tool, {"id": 7}).url == BASE + url
 
 
 @pytest.mark.parametrize(("path", "joined"), [("/x?a=b", "/x?a=b&q=1"), ("/x", "/x?q=1"), ("/x?", "/x?&q=1")])
-def test_a_query_is_added_to_that_of_the_path(path: str, joined: str) -> None:
+def test_query_is_added_to_that_of_the_path(path: str, joined: str) -> None:
     assert sent(tool_of(inputs({"name": "q", "in": "query"}), path=path), {"q": 1})[0] == joined
 
 
 @pytest.mark.parametrize("place", ["PATH", "Query", "HEADER"])
-def test_a_place_is_known_in_capitals_too(place: str) -> None:
+def test_location_is_case_insensitive(place: str) -> None:
     written, plain = (
         tool_of(inputs({"name": "a", "in": spelled}), path="/{a}" if place == "PATH" else "/")
         for spelled in (place, place.lower())
@@ -679,9 +675,7 @@ def several(*providers: Json) -> list[Tool]:
         ([{"namespace": "api"}, {"namespace": "other", "import": "other"}], ["THING_BASE_URL", "THING_BASE_URL"]),
     ],
 )
-def test_each_of_several_providers_in_one_file_has_its_own_variable(
-    providers: list[Json], variables: list[str]
-) -> None:
+def test_each_provider_of_a_file_has_its_own_base_uri_variable(providers: list[Json], variables: list[str]) -> None:
     tools = several(*providers)
     assert [tool.operation.base.variables for tool in tools] == [(name,) for name in variables]
     with pytest.raises(NotConfigured) as caught:
@@ -692,13 +686,13 @@ def test_each_of_several_providers_in_one_file_has_its_own_variable(
     )
 
 
-def test_an_address_that_the_operator_gave_has_no_variable() -> None:
+def test_given_base_uri_has_no_variable() -> None:
     (tool,) = compile_tools([capability()], base_uris={"things": "https://own.example"})
     assert request_of(tool, {}, {"THING_BASE_URL": "https://other.example"}).url == "https://own.example/things"
 
 
 @pytest.mark.parametrize("address", ["https://{host}", "http://own.example", "https://a b"])
-def test_an_address_of_the_operators_that_is_none_is_told_by_its_flag(address: str) -> None:
+def test_invalid_given_base_uri_is_rejected_with_its_flag(address: str) -> None:
     (tool,) = compile_tools([capability()], base_uris={"things": address})
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {"THING_BASE_URL": "https://other.example"})
@@ -707,7 +701,7 @@ def test_an_address_of_the_operators_that_is_none_is_told_by_its_flag(address: s
     assert not re.search("Set --base-uri .* in the server's environment", caught.value.hint)
 
 
-def test_a_user_for_digest_authentication_holds_no_colon() -> None:
+def test_digest_user_with_a_colon_is_rejected() -> None:
     digest = {"type": "digest", "username": "{{env.USER_NAME}}", "password": "{{env.PASSWORD}}"}
     tool = tool_of(authentication=digest)
     assert request_of(tool, {}, {"USER_NAME": "user", "PASSWORD": "a:b"}).digest == ("user", "a:b")
@@ -715,7 +709,7 @@ def test_a_user_for_digest_authentication_holds_no_colon() -> None:
         request_of(tool, {}, {"USER_NAME": "us:er", "PASSWORD": "a:b"})
 
 
-def test_an_address_without_a_namespace_is_asked_for_by_its_variable_alone() -> None:
+def test_missing_base_uri_without_namespace_names_its_variable() -> None:
     with pytest.raises(NotConfigured) as caught:
         request_of(tool_of(baseUri="", namespace="", tool={"call": ".op"}), {}, {})
     assert caught.value.hint == "Set THING_BASE_URL in the server's environment to the provider's base URL."
@@ -734,7 +728,7 @@ def test_an_address_without_a_namespace_is_asked_for_by_its_variable_alone() -> 
         ({"HOST": " ", "THING_KEY": "v1"}, "a part of the provider's base URL is not set"),
     ],
 )  # fmt: skip
-def test_an_address_is_filled_by_the_environment(environment: Json, outcome: str) -> None:
+def test_base_uri_is_filled_from_the_environment(environment: Json, outcome: str) -> None:
     tool = tool_of(baseUri="https://{{env.HOST}}/{{THING_KEY}}/")
     if outcome.startswith("https://"):
         assert request_of(tool, {}, environment).url == outcome
@@ -743,7 +737,7 @@ def test_an_address_is_filled_by_the_environment(environment: Json, outcome: str
             request_of(tool, {}, environment)
 
 
-def test_a_missing_part_of_the_address_is_a_matter_of_configuration() -> None:
+def test_missing_variable_of_the_base_uri_is_a_configuration_error() -> None:
     with pytest.raises(NotConfigured) as caught:
         request_of(tool_of(baseUri="https://{{env.HOST}}"), {}, KEY)
     assert caught.value.to_json() == {
@@ -755,7 +749,7 @@ def test_a_missing_part_of_the_address_is_a_matter_of_configuration() -> None:
 
 
 @pytest.mark.parametrize("place", ["form", "formData"])
-def test_a_field_of_a_form_that_is_called_body_is_a_field(place: str) -> None:
+def test_form_field_named_body_is_a_field(place: str) -> None:
     tool = tool_of({"method": "POST", "inputParameters": [{"name": "body", "in": place}]})
     request = request_of(tool, {"body": "hi & you"}, {"THING_BASE_URL": "https://api.example"})
     assert (dict(request.headers)["Content-Type"], request.content) == (
@@ -765,7 +759,7 @@ def test_a_field_of_a_form_that_is_called_body_is_a_field(place: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", ["file", "null"]])
-def test_a_form_with_a_file_has_parts(kind: Any) -> None:
+def test_form_with_a_file_has_parts(kind: Any) -> None:
     tool = tool_of({"method": "POST", "inputParameters": [{"name": "body", "in": "form", "type": kind}]})
     request = request_of(tool, {"body": "hi"}, {"THING_BASE_URL": "https://api.example"})
     assert dict(request.headers)["Content-Type"].startswith("multipart/form-data; boundary=")
@@ -779,13 +773,13 @@ def test_a_form_with_a_file_has_parts(kind: Any) -> None:
         {"method": "POST", "inputParameters": [{"name": "body", "in": "body", "value": {"{{x}}": 1}}]},
     ],
 )
-def test_a_hole_in_the_name_of_a_member_is_never_sent(operation: Json) -> None:
+def test_placeholder_in_a_key_makes_the_operation_unsupported(operation: Json) -> None:
     with pytest.raises(NotConfigured, match="a placeholder in a key"):
         request_of(tool_of(operation), {}, {"THING_BASE_URL": "https://api.example"})
 
 
 @pytest.mark.parametrize("name", ["Transfer-Encoding", "content-length", "Host"])
-def test_a_key_is_not_sent_in_a_header_of_the_connection(name: str) -> None:
+def test_api_key_in_a_connection_header_is_rejected(name: str) -> None:
     tool = tool_of(authentication={"type": "apikey", "header": name, "value": "chunked"})
     with pytest.raises(NotConfigured, match="which is not a valid header name"):
         request_of(tool, {}, {"THING_BASE_URL": "https://api.example"})

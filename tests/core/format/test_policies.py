@@ -25,14 +25,14 @@ def operation_of(operation: Json | None = None, **consumed: Any) -> Operation:
     return tool.operation
 
 
-def test_without_refinements_an_operation_is_as_plain_as_its_file() -> None:
+def test_operation_without_keywords_has_no_policies() -> None:
     plain = operation_of()
     assert (plain.errors, plain.limits, plain.redactions, plain.notes) == ((), Limits(), (), ())
     assert (plain.paging, plain.log, plain.upload) == (None, None, None)
     assert (plain.safe_to_retry, plain.timeout_s) == (None, None)
 
 
-def test_rules_of_errors_are_compiled_in_their_order() -> None:
+def test_error_rules_are_compiled_in_file_order() -> None:
     (first, second) = operation_of(
         errors={
             "second": {
@@ -62,7 +62,7 @@ def test_rules_of_errors_are_compiled_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("operations", "of_first"), [([], True), ("op", True), (["other", "op"], True), ("other", False)]
 )
-def test_a_rule_is_for_the_operations_that_it_names_or_for_all(operations: Any, of_first: bool) -> None:
+def test_error_rule_applies_to_named_or_all_operations(operations: Any, of_first: bool) -> None:
     rule = {"hint": "Try another."} | ({"operations": operations} if operations else {})
     given = document(errors={"rule": rule})
     given["capability"]["consumes"][0]["resources"][0]["operations"].append({"name": "other"})
@@ -70,12 +70,12 @@ def test_a_rule_is_for_the_operations_that_it_names_or_for_all(operations: Any, 
     assert bool(tool.operation.errors) is of_first
 
 
-def test_a_rule_for_an_operation_that_is_not_there_is_refused() -> None:
+def test_error_rule_for_an_unknown_operation_is_rejected() -> None:
     with pytest.raises(CapabilityError, match=r"consumes\.errors\.rule\.operations: there is no operation `creattask`"):
         operation_of(errors={"rule": {"operations": "creattask", "hint": "x"}})
 
 
-def test_limits_are_a_number_of_calls_at_once_and_rates_of_reads_of_writes_or_of_both() -> None:
+def test_concurrency_and_rate_limits_are_compiled() -> None:
     rates = [
         {"requests": 400, "per_seconds": 60, "applies_to": "reads"},
         {"requests": 30, "per_seconds": 60, "applies_to": "writes"},
@@ -88,7 +88,7 @@ def test_limits_are_a_number_of_calls_at_once_and_rates_of_reads_of_writes_or_of
     assert operation_of(rate_limits=[all_requests]).limits == Limits(None, (Rate(1, 0.5),))
 
 
-def test_places_of_secrets_are_those_of_the_operation_and_those_of_the_runs_in_its_answer() -> None:
+def test_redactions_include_those_of_runs_in_the_response() -> None:
     runs = {
         "read": {"operation": "op", "run_id_argument": "id"},
         "fields": {"id": "$.id", "status": "$.s"},
@@ -107,7 +107,7 @@ def test_places_of_secrets_are_those_of_the_operation_and_those_of_the_runs_in_i
     )
 
 
-def test_an_operation_that_answers_with_no_run_has_no_secrets_of_runs() -> None:
+def test_operation_without_runs_in_its_response_has_no_redactions_of_runs() -> None:
     runs = {
         "read": {"operation": "get", "run_id_argument": "id"},
         "start": {"make": {}},
@@ -130,7 +130,7 @@ def test_an_operation_that_answers_with_no_run_has_no_secrets_of_runs() -> None:
     }
 
 
-def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
+def test_notes_are_compiled_with_their_conditions() -> None:
     notes = [{"when": {"$.status": "skipped", "$.a.b": [1, None]}, "text": "NOT posted."}, {"text": "Always."}]
     assert operation_of({"notes": notes}).notes == (
         (((("status",), ("skipped",)), (("a", "b"), (1, None))), "NOT posted."),
@@ -199,11 +199,11 @@ def test_remarks_are_said_of_answers_that_fulfil_their_conditions() -> None:
         ),
     ],
 )
-def test_a_list_goes_on_as_it_is_declared(declared: Json, paging: Paging) -> None:
+def test_paging_is_compiled(declared: Json, paging: Paging) -> None:
     assert operation_of({"paging": declared}).paging == paging
 
 
-def test_a_log_has_a_time_and_the_places_of_types() -> None:
+def test_log_format_has_paths_of_time_type_and_message() -> None:
     assert operation_of({"log": LOG}).log == LogFormat(("timestamp",), EventFormat((("kind",),)))
     declared = {"time_path": "$.at", "type_paths": ["$.a.b", "$.c"], "message_paths": "$.m"}
     assert operation_of({"log": declared}).log == LogFormat(("at",), EventFormat((("a", "b"), ("c",)), (("m",),)))
@@ -216,7 +216,7 @@ def test_event_format_has_paths_of_type_and_message() -> None:
     assert operation_of({"events": declared}).events == EventFormat((("a", "b"), ("c",)), (("m",),))
 
 
-def test_an_upload_has_the_names_that_are_declared_or_those_of_posthog_s() -> None:
+def test_upload_fields_have_default_names() -> None:
     assert operation_of({"upload": UPLOAD}).upload == Upload(
         files=("body", "files", EACH),
         content_field="content",
@@ -240,7 +240,7 @@ def test_an_upload_has_the_names_that_are_declared_or_those_of_posthog_s() -> No
     )
 
 
-def test_a_timeout_and_whether_a_call_is_repeatable_are_taken_as_they_are() -> None:
+def test_timeout_and_retry_safety_are_compiled() -> None:
     declared = operation_of({"timeout_seconds": 610, "safe_to_retry": True, "method": "POST"})
     assert (declared.timeout_s, declared.safe_to_retry, declared.is_safe_to_retry) == (610.0, True, True)
 
@@ -386,7 +386,7 @@ TYPES = {"type": "array", "items": {"type": "string"}, "description": "Only entr
         ({"log": LOG, "paging": PAGING}, {"all_pages": ALL_PAGES, "raw": RAW}),
     ],
 )
-def test_tools_take_arguments_of_ours_for_their_refinements(operation: Json, added: Json) -> None:
+def test_paging_and_log_add_arguments(operation: Json, added: Json) -> None:
     tool = tool_of(operation)
     assert tool.input_schema["properties"] == added
     assert tool.server_arguments == frozenset(added)
@@ -394,7 +394,7 @@ def test_tools_take_arguments_of_ours_for_their_refinements(operation: Json, add
 
 
 @pytest.mark.parametrize("name", ["all_pages", "last", "since", "types", "raw"])
-def test_an_argument_of_the_provider_s_goes_before_ours_of_that_name(name: str) -> None:
+def test_argument_of_the_provider_hides_one_of_the_server(name: str) -> None:
     operation = {"log": LOG} | ({"paging": PAGING} if name == "all_pages" else {})
     tool = tool_of(inputs({"name": name, "in": "query", "type": "string", "description": "Theirs."}, **operation))
     assert tool.input_schema["properties"][name] == {"type": "string", "description": "Theirs."}
@@ -418,7 +418,7 @@ def own_of(tools: dict[str, Tool]) -> dict[str, set[str]]:
     }
 
 
-def test_the_shipped_tools_that_page_and_that_read_logs_have_arguments_for_that() -> None:
+def test_builtin_paging_and_log_tools_have_their_arguments() -> None:
     assert own_of(SHIPPED) == {
         "render-list-task-runs": {"all_pages"},
         "render-list-tasks": {"all_pages"},
@@ -433,7 +433,7 @@ def test_the_shipped_tools_that_page_and_that_read_logs_have_arguments_for_that(
     )
 
 
-def test_the_rates_that_are_shipped_are_those_that_the_providers_publish() -> None:
+def test_builtin_rate_limits_are_those_of_the_providers() -> None:
     # Render API reference: Rate limiting; posthog.com/docs/api: Rate limiting. Inngest and Runway publish none.
     render = Limits(None, (Rate(400, 60.0, READS), Rate(30, 60.0, WRITES)))
     posthog = Limits(None, (Rate(480, 60.0), Rate(4800, 3600.0)))
@@ -441,7 +441,7 @@ def test_the_rates_that_are_shipped_are_those_that_the_providers_publish() -> No
     assert {(tool.prefix, tool.operation.limits) for tool in SHIPPED.values()} == set(shipped.items())
 
 
-def test_what_is_redacted_in_the_shipped_answers_is_what_posthog_s_own_server_removes_and_the_token() -> None:
+def test_builtin_redactions_are_those_of_the_providers() -> None:
     # PostHog products/tasks/mcp/tools.yaml; connection_token mints a JWT for 24 hours: api.py
     in_a_run = [("log_url",), ("state", "sandbox_connect_token"), ("state", "sandbox_url")]
 

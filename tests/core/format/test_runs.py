@@ -108,7 +108,7 @@ def lifecycle_of(tool: Tool) -> Lifecycle:
     return tool.runs
 
 
-def test_a_life_cycle_is_all_that_runs_say() -> None:
+def test_lifecycle_is_compiled_from_all_keywords() -> None:
     tools = compiled()
     operations = {name: tools[f"thing-{name}"].operation for name, *_ in OPERATIONS}
     read = RunCall("thing-get", operations["get"], "runId")
@@ -160,7 +160,7 @@ def test_a_life_cycle_is_all_that_runs_say() -> None:
     )
 
 
-def test_a_life_cycle_needs_little() -> None:
+def test_lifecycle_has_defaults() -> None:
     least = {
         "read": {"operation": "get", "run_id_argument": "runId"},
         "fields": {"id": "$.id", "status": "$.s"},
@@ -177,7 +177,7 @@ def test_a_life_cycle_needs_little() -> None:
     )
 
 
-def test_a_read_operation_may_have_its_run_inside() -> None:
+def test_run_of_the_read_operation_may_be_nested() -> None:
     assert lifecycle_of(compiled(RUNS | {"runs_in": {"get": "$.data"}})["thing-get"]).runs_in == {
         "get": ("data",),
         "make": (),
@@ -185,20 +185,20 @@ def test_a_read_operation_may_have_its_run_inside() -> None:
     }
 
 
-def test_the_tools_that_are_about_runs_have_their_life_cycle_and_no_others() -> None:
+def test_only_tools_of_runs_have_a_lifecycle() -> None:
     tools = compiled()
     about = {name for name, tool in tools.items() if tool.runs is not None}
     assert about == set(tools) - {"thing-things"}
     assert len({id(tools[name].runs) for name in about}) == 1
 
 
-def test_without_runs_there_is_no_life_cycle_and_no_tool_that_waits() -> None:
+def test_without_runs_there_is_no_lifecycle_and_no_wait_tool() -> None:
     tools = compiled(None)
     assert [tool.name for tool in tools.values() if tool.runs or tool.is_wait_tool] == []
     assert len(tools) == len(OPERATIONS)
 
 
-def test_each_adapter_has_its_own_runs() -> None:
+def test_adapter_without_runs_has_no_wait_tool() -> None:
     given = document()
     given["capability"]["consumes"].append({"namespace": "other", "resources": []})
     assert len(compile_tools([parse_capability(given, "f.yaml")])) == len(OPERATIONS) + 1
@@ -320,7 +320,7 @@ def test_confirm_argument_needs_no_description() -> None:
     assert tool.input_schema["properties"]["delete_output"] == {"type": "boolean"}
 
 
-def test_one_tool_more_waits_for_a_run() -> None:
+def test_runs_add_a_wait_tool() -> None:
     tools = compiled()
     wait, read = tools["thing-wait-for-run"], tools["thing-get"]
     assert [name for name, tool in tools.items() if tool.is_wait_tool] == ["thing-wait-for-run"]
@@ -339,14 +339,14 @@ def test_one_tool_more_waits_for_a_run() -> None:
     )
 
 
-def test_a_tool_without_a_provider_in_its_title_gives_its_prefix() -> None:
+def test_wait_tool_title_falls_back_to_the_prefix() -> None:
     given = document()
     given["capability"]["exposes"][0]["tools"][0]["label"] = "Read a run"
     tools = compile_tools([parse_capability(given, "f.yaml")])
     assert tools[-1].title == "thing: wait for run"
 
 
-def test_where_several_can_be_waited_for_the_run_s_id_may_be_an_array() -> None:
+def test_wait_tool_accepts_an_array_of_ids_if_the_stream_does() -> None:
     wait = compiled()["thing-wait-for-run"]
     assert wait.input_schema == {
         "type": "object",
@@ -383,7 +383,7 @@ def test_where_several_can_be_waited_for_the_run_s_id_may_be_an_array() -> None:
         {"runId": [str(number) for number in range(MAX_RUNS)]},
     ],
 )
-def test_it_takes_one_id_or_several(arguments: Json) -> None:
+def test_wait_tool_schema_accepts_one_or_several_ids(arguments: Json) -> None:
     assert Draft202012Validator(dict(compiled()["thing-wait-for-run"].input_schema)).is_valid(arguments)
 
 
@@ -400,11 +400,11 @@ def test_it_takes_one_id_or_several(arguments: Json) -> None:
         {"runId": "a", "other": 1},
     ],
 )
-def test_and_nothing_else(arguments: Json) -> None:
+def test_wait_tool_schema_rejects_other_arguments(arguments: Json) -> None:
     assert not Draft202012Validator(dict(compiled()["thing-wait-for-run"].input_schema)).is_valid(arguments)
 
 
-def test_an_id_that_is_not_described_is_called_a_run_s() -> None:
+def test_run_id_without_description_gets_a_default() -> None:
     given = document()
     del given["capability"]["consumes"][0]["resources"][0]["operations"][0]["inputParameters"][0]["description"]
     wait = compile_tools([parse_capability(given, "f.yaml")])[-1]
@@ -418,7 +418,7 @@ def test_an_id_that_is_not_described_is_called_a_run_s() -> None:
         pytest.param(changed("stream", {"operation": "get", "run_ids_argument": "runId"}), id="a stream of one run"),
     ],
 )
-def test_where_only_one_can_be_waited_for_its_id_is_as_it_was(runs: Json) -> None:
+def test_wait_tool_for_single_runs_accepts_one_id(runs: Json) -> None:
     tools = compiled(runs)
     wait = tools["thing-wait-for-run"]
     read = tools["thing-get"].input_schema["properties"]
@@ -433,18 +433,18 @@ def test_where_only_one_can_be_waited_for_its_id_is_as_it_was(runs: Json) -> Non
     assert stream is None or not stream.takes_many_runs
 
 
-def test_a_stream_says_of_its_runs_only_what_stands_elsewhere() -> None:
+def test_stream_inherits_the_fields_of_runs() -> None:
     stream = lifecycle_of(compiled(changed("stream.fields", {}))["thing-get"]).stream
     assert stream is not None
     assert stream.fields == lifecycle_of(compiled()["thing-get"]).fields
 
 
-def test_the_arguments_of_a_read_tool_are_not_changed_by_the_one_that_waits() -> None:
+def test_wait_tool_does_not_change_the_read_tool() -> None:
     assert compiled()["thing-get"].input_schema == compiled(None)["thing-get"].input_schema
 
 
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
-def test_a_life_cycle_names_tools_as_they_are_listed(names: ToolNames) -> None:
+def test_lifecycle_uses_listed_names(names: ToolNames) -> None:
     tools = compiled(names=names)
     found = lifecycle_of(next(tool for tool in tools.values() if tool.is_wait_tool))
     prefix = "thing-" if names == "prefixed" else ""
@@ -457,7 +457,7 @@ def test_a_life_cycle_names_tools_as_they_are_listed(names: ToolNames) -> None:
     assert found.status_hints == {"wait": f"Call {prefix}begin."}
 
 
-def test_with_spec_names_the_tools_that_wait_for_runs_of_several_providers_keep_their_prefixes() -> None:
+def test_wait_tools_of_several_providers_keep_their_prefixes() -> None:
     tools = compile_tools([capability(), capability(RUNS, "Other")], names="spec")
     assert [tool.name for tool in tools if tool.is_wait_tool] == ["thing-wait-for-run", "other-wait-for-run"]
     assert {tool.name: tool.runs.wait_tool for tool in tools if tool.runs and tool.is_wait_tool} == {
@@ -466,7 +466,7 @@ def test_with_spec_names_the_tools_that_wait_for_runs_of_several_providers_keep_
     }
 
 
-def test_a_tool_that_waits_and_whose_name_is_taken_is_numbered_and_known_by_that() -> None:
+def test_wait_tool_whose_name_is_taken_is_numbered() -> None:
     given = document()
     given["capability"]["exposes"][0]["tools"][-1]["name"] = "wait-for-run"
     tools = {tool.name: tool for tool in compile_tools([parse_capability(given, "f.yaml")])}
@@ -474,7 +474,7 @@ def test_a_tool_that_waits_and_whose_name_is_taken_is_numbered_and_known_by_that
     assert lifecycle_of(tools["thing-get"]).wait_tool == "thing-wait-for-run-2"
 
 
-def test_each_of_several_providers_has_its_own_life_cycle() -> None:
+def test_each_provider_has_its_own_lifecycle() -> None:
     capabilities = [capability(RUNS | {"poll_seconds": 1}, "One"), capability(None, "Two"), capability(RUNS, "Three")]
     tools = compile_tools(capabilities)
     assert {tool.prefix: tool.runs.poll_seconds for tool in tools if tool.runs} == {"one": 1.0, "three": 2.0}
@@ -520,7 +520,7 @@ def seconds(told: str) -> Json:
         ),
     ],
 )
-def test_tools_that_are_about_runs_take_arguments_of_ours_beside_the_provider_s(name: str, added: Json) -> None:
+def test_run_tools_have_server_arguments(name: str, added: Json) -> None:
     tools, without = compiled(), compiled(None)
     properties = tools[f"thing-{name}"].input_schema["properties"]
     own = without[f"thing-{name}"].input_schema["properties"]
@@ -530,7 +530,7 @@ def test_tools_that_are_about_runs_take_arguments_of_ours_beside_the_provider_s(
     assert tools[f"thing-{name}"].input_schema.get("required") == without[f"thing-{name}"].input_schema.get("required")
 
 
-def test_an_argument_of_the_provider_s_goes_before_ours_of_that_name() -> None:
+def test_argument_of_the_provider_hides_one_of_the_server() -> None:
     given = document()
     operations = given["capability"]["consumes"][0]["resources"][0]["operations"]
     operations[3]["inputParameters"] = [{"name": "wait_seconds", "in": "query", "type": "string"}]
@@ -539,18 +539,18 @@ def test_an_argument_of_the_provider_s_goes_before_ours_of_that_name() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "POST"])
-def test_only_reads_are_safe_to_repeat(method: str) -> None:
+def test_only_safe_methods_are_safe(method: str) -> None:
     given = document(None)
     given["capability"]["consumes"][0]["resources"][0]["operations"][0]["method"] = method
     tool = compile_tools([parse_capability(given, "f.yaml")])[0]
     assert tool.operation.is_safe is (method in ("GET", "HEAD", "OPTIONS"))
 
 
-def test_an_operation_is_a_stream_when_it_is_asked_for_events() -> None:
+def test_operation_that_accepts_event_streams_is_a_stream() -> None:
     assert [name for name, tool in compiled().items() if tool.operation.is_stream] == ["thing-follow"]
 
 
-def test_of_the_arguments_of_a_call_those_in_another_s_path_serve_it_too() -> None:
+def test_path_arguments_are_those_in_the_path_of_an_operation() -> None:
     tools = compiled()
     arguments = {"runId": "r", "body": {"runId": "x"}, "wait_seconds": 5}
     assert path_arguments(tools["thing-begin"].operation, arguments) == {"runId": "r"}
@@ -582,7 +582,7 @@ def shipped(prefix: str) -> Lifecycle:
         ("runway", [], ["runway-cancel-delete-task"], None, False),
     ],
 )
-def test_the_shipped_life_cycles_name_the_tools_of_their_providers(
+def test_builtin_lifecycles_have_the_tools_of_their_providers(
     prefix: str, starts: list[str], cancels: list[str], streams: str | None, many: bool
 ) -> None:
     found = shipped(prefix)
@@ -594,7 +594,7 @@ def test_the_shipped_life_cycles_name_the_tools_of_their_providers(
     assert found.wait_tool == f"{prefix}-wait-for-run"
 
 
-def test_each_provider_is_asked_as_often_as_it_allows() -> None:
+def test_builtin_poll_intervals_are_those_of_the_providers() -> None:
     # Inngest caches for 3 s (pkg/api/apiv1/cache.go); Runway: "once every five seconds" (runwayml resources/tasks.py)
     intervals = {prefix: shipped(prefix).poll_seconds for prefix in ("render", "inngest", "posthog", "runway")}
     assert intervals == {"render": 5, "inngest": 3, "posthog": 5, "runway": 5}
@@ -606,7 +606,7 @@ def test_each_provider_is_asked_as_often_as_it_allows() -> None:
     }
 
 
-def test_only_runway_forgets_what_was_cancelled_and_deletes_what_has_ended() -> None:
+def test_only_runway_runs_are_gone_after_cancel() -> None:
     prefixes = ("render", "inngest", "posthog", "runway")
     assert [prefix for prefix in prefixes if shipped(prefix).gone_after_cancel] == ["runway"]
     assert [
@@ -614,7 +614,7 @@ def test_only_runway_forgets_what_was_cancelled_and_deletes_what_has_ended() -> 
     ] == ["delete_output"]
 
 
-def test_only_render_knows_a_repeated_start_and_hides_canceled_runs_from_its_stream() -> None:
+def test_only_render_has_an_idempotency_key_and_unstreamed_ends() -> None:
     keys = {
         start.tool: start.idempotency_key_argument
         for tool in SHIPPED
@@ -631,7 +631,7 @@ def test_only_render_knows_a_repeated_start_and_hides_canceled_runs_from_its_str
 
 
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
-def test_advice_names_only_tools_that_are_listed(names: ToolNames) -> None:
+def test_status_hints_name_only_listed_tools(names: ToolNames) -> None:
     tools = load_tools([], names=names)
     listed = {tool.name for tool in tools}
     advised = {
@@ -672,13 +672,11 @@ CANCELLED = {"run_id": TEXT, "status": TEXT, "cancelled": {"type": "boolean"}}
         ("things", None),
     ],
 )
-def test_an_answer_about_one_run_has_a_schema_that_says_where_its_id_and_state_stand(
-    name: str, schema: Json | None
-) -> None:
+def test_output_schema_declares_id_and_status_of_a_run(name: str, schema: Json | None) -> None:
     assert compiled()[f"thing-{name}"].output_schema == schema
 
 
-def test_a_run_that_stands_inside_of_an_answer_is_described_there() -> None:
+def test_output_schema_of_a_nested_run() -> None:
     tools = compiled(RUNS | {"runs_in": {"get": "$.data.run", "change": "$"}})
     assert tools["thing-get"].output_schema == answer(
         data={"type": "object", "properties": {"run": {"type": "object", "properties": RUN}}}
@@ -686,7 +684,7 @@ def test_a_run_that_stands_inside_of_an_answer_is_described_there() -> None:
     assert tools["thing-change"].output_schema == answer(**RUN)
 
 
-def test_an_id_that_stands_beside_the_run_s_state_is_described_where_it_stands() -> None:
+def test_output_schema_follows_the_paths_of_the_fields() -> None:
     fields = {"id": "$.meta.id", "status": "$.meta.status"}
     assert compiled(RUNS | {"fields": fields})["thing-get"].output_schema == answer(
         meta={"type": "object", "properties": RUN}
@@ -694,14 +692,14 @@ def test_an_id_that_stands_beside_the_run_s_state_is_described_where_it_stands()
 
 
 @pytest.mark.parametrize("name", ["make", "begin"])
-def test_what_a_start_returns_that_waited_fits_the_schema_of_its_answer(name: str) -> None:
+def test_result_of_a_start_that_waited_matches_the_output_schema(name: str) -> None:
     schema: Json = dict(compiled()[f"thing-{name}"].output_schema or {})
     waited = {"provider": "thing", "run_id": "r", "status": "succeeded", "terminal": True, "result": [1], "next": ""}
     assert matches_schema(schema, waited)
     assert Draft202012Validator(schema).is_valid(waited)
 
 
-def test_the_shipped_tools_that_answer_about_one_run_say_so() -> None:
+def test_builtin_output_schemas() -> None:
     # Where runs stand: render 1.5.0 TaskRun; inngest pkg/api/apiv1 (data); PostHog TaskRunDetailSerializer, and for
     # start the Task with its latest_run; Runway's Task
     assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.is_wait_tool} == {
@@ -728,7 +726,7 @@ def test_the_shipped_tools_that_answer_about_one_run_say_so() -> None:
 
 
 @pytest.mark.parametrize("tool", [tool for tool in SHIPPED if tool.output_schema], ids=lambda tool: tool.name)
-def test_an_output_schema_forbids_nothing_and_only_that_of_our_own_answer_requires_anything(tool: Tool) -> None:
+def test_output_schemas_forbid_nothing(tool: Tool) -> None:
     schema: Json = dict(tool.output_schema or {})
     Draft202012Validator.check_schema(schema)
     assert schema["type"] == "object"
@@ -765,11 +763,11 @@ DATA = answer(data={"type": "object", "properties": {"run_id": TEXT, "status": T
         (DATA, {"data": {"status": 5}}, False),
     ],
 )
-def test_what_fits_a_schema_is_told_as_json_schema_does(schema: Json, value: Any, fits: bool) -> None:
+def test_matches_schema_agrees_with_jsonschema(schema: Json, value: Any, fits: bool) -> None:
     assert matches_schema(schema, value) is fits
     assert Draft202012Validator(schema).is_valid(value) is fits
 
 
 @pytest.mark.parametrize("value", [None, "text", [], 5])
-def test_where_an_object_belongs_nothing_else_fits(value: Any) -> None:
+def test_other_value_does_not_match_an_object_schema(value: Any) -> None:
     assert not matches_schema(DATA, {"data": value})

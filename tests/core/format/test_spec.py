@@ -70,18 +70,18 @@ def with_naftiko(**more: Any) -> Json:
         (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: must be a list, or a mapping keyed by name"),
     ],
 )
-def test_a_wrong_shape_is_refused_with_its_place(given: Any, message: str) -> None:
+def test_invalid_value_is_rejected_with_its_place(given: Any, message: str) -> None:
     with pytest.raises(CapabilityError) as caught:
         parse_capability(given, "f.yaml")
     assert str(caught.value) == message
 
 
-def test_the_least_capability_is_a_version() -> None:
+def test_minimal_capability_has_a_version_only() -> None:
     assert parse_capability({"naftiko": 1}, "f.yaml") == Capability(source="f.yaml", naftiko="1")
 
 
 @pytest.mark.parametrize(("written", "read"), [("KEY", ("KEY",)), (["A", "B"], ("A", "B"))])
-def test_a_bind_has_one_or_several_names_in_the_environment(written: Any, read: tuple[str, ...]) -> None:
+def test_bind_key_has_one_or_several_variables(written: Any, read: tuple[str, ...]) -> None:
     capability = parse_capability(with_naftiko(binds=[{"keys": {"KEY": written}}]), "f.yaml")
     assert (capability.binds[0].namespace, capability.binds[0].keys) == ("env", {"KEY": read})
 
@@ -96,38 +96,38 @@ def test_a_bind_has_one_or_several_names_in_the_environment(written: Any, read: 
         (None, {}),
     ],
 )
-def test_a_key_that_is_named_as_its_source_may_stand_without_it(written: Any, read: dict[str, Any]) -> None:
+def test_bind_key_without_source_is_its_own_variable(written: Any, read: dict[str, Any]) -> None:
     assert parse_capability(with_naftiko(binds=[{"keys": written}]), "f.yaml").binds[0].keys == read
 
 
 @pytest.mark.parametrize(
     ("written", "read"), [("string", "string"), (["string", "null"], ("string", "null")), ([], ()), (None, None)]
 )
-def test_a_type_is_one_or_several(written: Any, read: Any) -> None:
+def test_type_is_a_name_or_a_list(written: Any, read: Any) -> None:
     given = document({"inputParameters": [{"name": "a", "type": written}]})
     (consumed,) = parse_capability(given, "f.yaml").capability.consumes
     assert consumed.resources[0].operations[0].input_parameters[0].type == read
 
 
-def test_a_tag_without_a_text_is_none() -> None:
+def test_empty_tag_is_dropped() -> None:
     assert parse_capability(with_naftiko(info={"tags": [None, "a", None]}), "f.yaml").info.tags == ("a",)
 
 
 @pytest.mark.parametrize("part", ["info", "binds", "capability"])
-def test_a_part_without_a_value_is_as_good_as_none(part: str) -> None:
+def test_part_without_a_value_is_absent(part: str) -> None:
     assert parse_capability(with_naftiko(**{part: None}), "f.yaml") == parse_capability(with_naftiko(), "f.yaml")
 
 
-def test_numbers_are_text_where_text_is_meant() -> None:
+def test_numbers_are_accepted_as_text() -> None:
     capability = parse_capability(with_naftiko(info={"label": 12, "tags": [1.5, "b"]}), "f.yaml")
     assert (capability.info.label, capability.info.tags) == ("12", ("1.5", "b"))
 
 
-def test_a_file_cannot_name_its_own_source() -> None:
+def test_file_cannot_set_its_source() -> None:
     assert parse_capability(with_naftiko(source="other.yaml"), "f.yaml").source == "f.yaml"
 
 
-def test_known_keys_are_not_called_unknown() -> None:
+def test_known_keys_are_not_reported() -> None:
     given = document({"inputParameters": [{"name": "a", "in": "query"}], "body": {"type": "json", "data": {}}})
     assert list(unknown_keys(parse_capability(given, "f.yaml"))) == []
 
@@ -149,7 +149,7 @@ def test_unknown_keys_are_found_at_every_depth() -> None:
 
 
 @pytest.mark.parametrize("key", ["authentication", "auth"])
-def test_auth_is_another_word_for_authentication(key: str) -> None:
+def test_auth_is_a_synonym_of_authentication(key: str) -> None:
     given = document()
     given["capability"]["consumes"][0][key] = {"type": "bearer"}
     capability = parse_capability(given, "f.yaml")
@@ -157,7 +157,7 @@ def test_auth_is_another_word_for_authentication(key: str) -> None:
     assert list(unknown_keys(capability)) == []
 
 
-def test_of_both_words_for_authentication_the_second_is_ignored_and_told() -> None:
+def test_auth_beside_authentication_is_an_unknown_key() -> None:
     capability = parse_capability(document(authentication={"type": "basic"}, auth={"type": "bearer"}), "f.yaml")
     assert capability.capability.consumes[0].authentication == {"type": "basic"}
     assert list(unknown_keys(capability)) == ["capability.consumes[0].auth"]

@@ -60,7 +60,7 @@ def holes(*environment: str) -> TemplateParser:
         ("tools.a\nb", "a\nb"),
     ],
 )
-def test_a_reference_names_an_argument(text: str, name: str) -> None:
+def test_reference_is_the_name_of_an_argument(text: str, name: str) -> None:
     assert holes().reference(text) == name
     if not text.strip().startswith("{{"):
         assert holes().tree(text, references=True) == ArgumentReference(name)
@@ -77,7 +77,7 @@ def test_a_reference_names_an_argument(text: str, name: str) -> None:
     ],
     ids=repr,
 )
-def test_what_names_no_argument_is_no_reference(text: Any) -> None:
+def test_other_text_is_not_a_reference(text: Any) -> None:
     assert holes().reference(text) is None
 
 
@@ -102,11 +102,11 @@ def test_what_names_no_argument_is_no_reference(text: Any) -> None:
         ("", None),
     ],
 )
-def test_a_name_is_bound_by_its_bind_or_by_its_namespace(name: str, names: tuple[str, ...] | None) -> None:
+def test_name_is_bound_by_key_or_namespace(name: str, names: tuple[str, ...] | None) -> None:
     assert holes("REGION").bound(name) == (Variable(names) if names else None)
 
 
-def test_env_is_the_environment_where_no_bind_says_so() -> None:
+def test_env_namespace_needs_no_bind() -> None:
     bare = TemplateParser(parse_capability({"naftiko": "1"}, "f.yaml"))
     assert bare.bound("env.KEY") == Variable(("KEY",))
     assert bare.bound("KEY") is None
@@ -133,7 +133,7 @@ def test_env_is_the_environment_where_no_bind_says_so() -> None:
         ("{{REGION}}", (Variable(("REGION",)),)),
     ],
 )
-def test_a_text_is_read_as_its_literals_and_holes(text: str, template: Template) -> None:
+def test_template_has_literals_and_placeholders(text: str, template: Template) -> None:
     assert holes("REGION").template(text) == template
 
 
@@ -152,7 +152,7 @@ def test_a_text_is_read_as_its_literals_and_holes(text: str, template: Template)
         ("/jobs/{x}:run?a=b", ("/jobs/", X, ":run?a=b")),
     ],
 )
-def test_a_path_has_holes_in_single_braces_as_well(text: str, template: Template) -> None:
+def test_path_placeholders_may_have_single_braces(text: str, template: Template) -> None:
     assert holes("REGION").path(text) == template
 
 
@@ -185,7 +185,7 @@ LONG = "/" + "n" * 100 + "{{x"
         (TemplateParser.path, "/{{x", "an unclosed placeholder in '/{{x'"),
     ],
 )
-def test_a_text_that_is_broken_is_refused_by_itself(read: Callable[..., Any], text: Any, message: str) -> None:
+def test_invalid_template_is_rejected_with_its_text(read: Callable[..., Any], text: Any, message: str) -> None:
     with pytest.raises(InvalidTemplate) as caught:
         read(holes(), text)
     assert str(caught.value) == message
@@ -206,7 +206,7 @@ def test_a_text_that_is_broken_is_refused_by_itself(read: Callable[..., Any], te
         ("tools.x", "tools.x"),
     ],
 )
-def test_a_hole_that_is_all_of_a_text_stands_alone_in_its_tree(value: Any, tree: Any) -> None:
+def test_placeholder_that_is_a_whole_text_keeps_its_type(value: Any, tree: Any) -> None:
     assert holes().tree(value) == tree
 
 
@@ -220,7 +220,7 @@ def test_a_hole_that_is_all_of_a_text_stands_alone_in_its_tree(value: Any, tree:
         ("", ""),
     ],
 )
-def test_a_tree_of_references_knows_those_without_braces(value: Any, tree: Any) -> None:
+def test_references_without_braces_are_parsed(value: Any, tree: Any) -> None:
     assert holes().tree(value, references=True) == tree
 
 
@@ -240,18 +240,18 @@ def test_a_tree_of_references_knows_those_without_braces(value: Any, tree: Any) 
         ('"{{x}}"', X),
     ],
 )
-def test_a_text_that_is_json_is_read_as_its_tree(text: str, tree: Any) -> None:
+def test_json_text_with_placeholders_is_parsed(text: str, tree: Any) -> None:
     assert holes().json_text(text) == tree
 
 
 @pytest.mark.parametrize("text", ["", "plain", "<x/>", "{{x}} {{x}}", "a={{x}}", '{"a": {{x}', "{'a': 1}", '{"a": 1,}'])
-def test_a_text_that_is_no_json_is_refused(text: str) -> None:
+def test_invalid_json_text_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"^(Expecting|Extra data|Illegal trailing comma|an unclosed placeholder)"):
         holes().json_text(text)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5_000 + "]" * 5_000])
-def test_a_text_that_is_nested_without_end_is_refused_and_no_crash(text: str) -> None:
+def test_deeply_nested_json_text_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"^nested too deeply$"):
         holes().json_text(text)
 
@@ -276,7 +276,7 @@ def test_a_text_that_is_nested_without_end_is_refused_and_no_crash(text: str) ->
         ),
     ],
 )
-def test_a_value_is_filled_by_the_environment_but_for_arguments_that_are_known(value: Any, read: Any) -> None:
+def test_constant_refers_to_the_environment_except_for_known_arguments(value: Any, read: Any) -> None:
     assert holes().value(value, {"x"}) == read
 
 
@@ -288,7 +288,7 @@ def test_a_value_is_filled_by_the_environment_but_for_arguments_that_are_known(v
         ("https://{{env.HOST}}/{{ v }}", ("https://", Variable(("HOST",)), "/", Variable(("v",)))),
     ],
 )
-def test_a_constant_has_no_caller(text: str, template: ConstantTemplate) -> None:
+def test_constant_has_no_arguments(text: str, template: ConstantTemplate) -> None:
     assert holes().constant(text) == template
 
 
@@ -319,7 +319,7 @@ def test_a_constant_has_no_caller(text: str, template: ConstantTemplate) -> None
         ("", ()),
     ],
 )
-def test_a_credential_names_its_variable_without_braces_too(text: str, template: ConstantTemplate) -> None:
+def test_credential_may_name_its_variable_without_braces(text: str, template: ConstantTemplate) -> None:
     assert holes().credential(text) == template
 
 
@@ -327,7 +327,7 @@ def test_a_credential_names_its_variable_without_braces_too(text: str, template:
     "hole",
     ["{?q}", "{?q,limit}", "{&q}", "{+path}", "{#part}", "{.format}", "{/id}", "{;a}", "{id*}", "{id:3}", "{{?q}}"],
 )
-def test_a_hole_of_a_higher_level_is_refused(hole: str) -> None:
+def test_rfc_6570_expression_is_rejected(hole: str) -> None:
     # https://www.rfc-editor.org/rfc/rfc6570#section-1.2
     with pytest.raises(InvalidTemplate) as caught:
         holes().path(f"/things{hole}")
@@ -336,7 +336,7 @@ def test_a_hole_of_a_higher_level_is_refused(hole: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/{id}:run", "/{a.b}", "/{a-b}", "/{page[size]}", "/*/{x}", "/+{x}?q={q}"])
-def test_a_path_with_the_characters_of_higher_levels_beside_its_holes_is_none_of_them(path: str) -> None:
+def test_rfc_6570_characters_outside_placeholders_are_accepted(path: str) -> None:
     assert "".join(part if isinstance(part, str) else f"{{{part.name}}}" for part in told_parts(path)) == path
 
 
@@ -356,5 +356,5 @@ def told_parts(path: str) -> list[str | ArgumentReference]:
         ({"a": [X, {"b": ("<", X)}], "c": ArgumentReference("z")}, ["x", "x", "z"]),
     ],
 )
-def test_the_references_of_a_tree_are_found_in_order(tree: Any, names: list[str]) -> None:
+def test_references_of_a_tree_are_in_order(tree: Any, names: list[str]) -> None:
     assert list(references_of(tree)) == names

@@ -20,7 +20,7 @@ from mcp_taskruns.core.model.timestamps import parse_timestamp
         (10**30, str(10**30)),
     ],
 )
-def test_json_is_written_compact_and_valid(value: Any, text: str) -> None:
+def test_dump_returns_compact_valid_json(value: Any, text: str) -> None:
     assert dump(value) == text
 
 
@@ -36,7 +36,7 @@ def test_json_is_written_compact_and_valid(value: Any, text: str) -> None:
         ('{"\\uDFFF": ["\\ud83d\\ude00", "\\udc00\\ud800"]}', {"?": ["😀", "??"]}),
     ],
 )
-def test_json_is_read_also_with_half_a_surrogate_pair(kind: Callable[[str], Any], text: str, value: Any) -> None:
+def test_parse_accepts_lone_surrogates(kind: Callable[[str], Any], text: str, value: Any) -> None:
     assert parse(kind(text)) == value
     assert json.loads(dump(parse(kind(text)))) == value
 
@@ -44,7 +44,7 @@ def test_json_is_read_also_with_half_a_surrogate_pair(kind: Callable[[str], Any]
 @pytest.mark.parametrize(
     "text", ["", "text", "{", "[1,]", "'a'", '{"a":1} b', "nul", "\\ud800", '{"a":"\\ud800"', '"\\UD800"']
 )
-def test_text_that_is_no_json_is_refused_as_json_and_else_the_text(text: str) -> None:
+def test_invalid_json_is_rejected_or_returned_as_text(text: str) -> None:
     for written in (text, text.encode()):
         with pytest.raises(ValueError, match=r"."):
             parse(written)
@@ -52,7 +52,7 @@ def test_text_that_is_no_json_is_refused_as_json_and_else_the_text(text: str) ->
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("null", None), ('"a"', "a"), ("[]", [])])
-def test_text_that_is_json_is_its_value(text: str, value: Any) -> None:
+def test_valid_json_is_parsed(text: str, value: Any) -> None:
     assert parse_or_text(text) == value
 
 
@@ -71,7 +71,7 @@ def test_text_that_is_json_is_its_value(text: str, value: Any) -> None:
         ("x\n" * MAX_LINE, "x " * (MAX_LINE // 2 - 1) + "x…"),
     ],
 )
-def test_a_line_is_one_line_of_at_most_180_characters(text: str, line: str) -> None:
+def test_one_line_has_at_most_180_characters(text: str, line: str) -> None:
     assert one_line(text) == line
 
 
@@ -79,7 +79,7 @@ def test_a_line_is_one_line_of_at_most_180_characters(text: str, line: str) -> N
     ("text", "limit", "line"),
     [("abcde", 5, "abcde"), ("abcdef", 5, "abcd…"), ("a\n\nb c", 5, "a b c"), ("x" * 1_000, 1_000, "x" * 1_000)],
 )
-def test_a_line_may_be_shorter_or_longer(text: str, limit: int, line: str) -> None:
+def test_one_line_has_a_given_limit(text: str, limit: int, line: str) -> None:
     assert one_line(text, limit) == line
 
 
@@ -108,7 +108,7 @@ NINE = datetime(2026, 1, 31, 9, tzinfo=UTC)
         ({}, None),
     ],
 )
-def test_a_moment_is_read_where_a_text_names_one(text: Any, moment: datetime | None) -> None:
+def test_timestamp_is_parsed(text: Any, moment: datetime | None) -> None:
     read = parse_timestamp(text)
     assert read == moment
     assert read is None or read.tzinfo is not None
