@@ -1,4 +1,4 @@
-"""Files that are no capability files: each is told by its name, and the good ones beside it work."""
+"""Invalid files: each is reported by its name, and valid files beside it work."""
 
 import os
 import subprocess
@@ -180,7 +180,7 @@ def test_problem_has_a_place(tmp_path: Path, name: str, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reason"),
     [
         ("one flattened line", "line"),
         ("one flattened line without blanks", "line"),
@@ -196,11 +196,11 @@ def test_problem_has_a_place(tmp_path: Path, name: str, place: str) -> None:
         ("Latin-1", "UTF-8"),
     ],
 )
-def test_problem_has_a_reason(tmp_path: Path, name: str, told: str) -> None:
+def test_problem_has_a_reason(tmp_path: Path, name: str, reason: str) -> None:
     written(tmp_path, BAD[name])
     written(tmp_path, GOOD, "good.yaml")
     (problem,) = load([tmp_path]).problems
-    assert told in problem.reason
+    assert reason in problem.reason
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_problem_has_a_reason(tmp_path: Path, name: str, told: str) -> None:
 def test_unbounded_nesting_does_not_crash_the_process(tmp_path: Path, text: str) -> None:
     written(tmp_path, f"naftiko: 1.0.0-alpha2\ninfo: {text}\n")
     written(tmp_path, GOOD, "good.yaml")
-    # In a process of its own: where the reader overflows its stack, no exception says so.
+    # In a process of its own: a stack overflow in the parser raises no exception.
     program = (
         "import sys; from mcp_taskruns.loading.loader import load; found = load(sys.argv[1:]); print(*found.problems)"
     )

@@ -119,5 +119,5 @@ def test_values_are_escaped_in_xml(tool: str, method: str) -> None:
 
 
 def test_binary_body_is_passed_in_base64() -> None:
-    asked = tools_of("body-templates.yaml")["binary"].input_schema["properties"]["content"]
-    assert (asked["type"], asked["contentEncoding"]) == ("string", "base64")
+    schema = tools_of("body-templates.yaml")["binary"].input_schema["properties"]["content"]
+    assert (schema["type"], schema["contentEncoding"]) == ("string", "base64")

@@ -74,7 +74,13 @@ SENT = [
     Sent("paths.yaml", "dots", {}, "GET", "https://paths.example/v1/a/.../b"),
     Sent("paths.yaml", "with-query", {"q": "x"}, "GET", "https://paths.example/v1/search?kind=all&q=x"),
     Sent("paths.yaml", "with-query", {}, "GET", "https://paths.example/v1/search?kind=all"),
-    Sent("paths.yaml", "hole-in-query", {"kind": "a&b"}, "GET", "https://paths.example/v1/search?kind=a%26b&page=1"),
+    Sent(
+        "paths.yaml",
+        "placeholder-in-query",
+        {"kind": "a&b"},
+        "GET",
+        "https://paths.example/v1/search?kind=a%26b&page=1",
+    ),
     Sent("paths.yaml", "head", {}, "HEAD", "https://paths.example/v1/literals"),
     Sent("paths.yaml", "options", {}, "OPTIONS", "https://paths.example/v1/literals"),
     # Query: absent and null are omitted, arrays repeat their key, booleans are words, objects are JSON.
@@ -231,7 +237,7 @@ SENT = [
     ),
     Sent("bodies.yaml", "undeclared-get", {"body": "b"}, "GET", "https://bodies.example/things?body=b"),
     Sent("bodies.yaml", "none", {}, "POST", "https://bodies.example/things"),
-    # JSON templates: a hole that is all of a value keeps its JSON type, and takes its key with it when it is absent.
+    # JSON templates: a placeholder that is a whole value keeps its JSON type; an absent one removes its key.
     Sent(
         "body-templates.yaml",
         "json",
@@ -297,7 +303,7 @@ SENT = [
     Sent("body-templates.yaml", "bare-json", {}, "POST", "https://templates.example/things"),
     Sent(
         "body-templates.yaml",
-        "bare-hole",
+        "bare-placeholder",
         {"payload": {"a": [1]}},
         "POST",
         "https://templates.example/things",
@@ -368,7 +374,7 @@ SENT = [
         ACCEPT | {"Content-Type": "application/octet-stream"},
         b"\x00\x01\x02\xfe\xff",
     ),
-    # Constants, also for headers that are the server's own unless the file says them.
+    # Constants, also for server headers that the file sets.
     Sent(
         "constants.yaml",
         "everywhere",
@@ -381,7 +387,7 @@ SENT = [
     ),
     Sent(
         "constants.yaml",
-        "headers-of-ours",
+        "server-headers",
         {"body": {"a": 1}},
         "POST",
         "https://constants.example/orgs/acme/things",
@@ -609,10 +615,10 @@ SENT = [
         "GET",
         "https://tool-inputs.example/things/7?depth=2&lang=de",
     ),
-    # What is asked for.
+    # The Accept header.
     Sent("accept.yaml", "plain", {}, "GET", "https://accept.example/events"),
-    Sent("accept.yaml", "told", {}, "GET", "https://accept.example/events", STREAM),
-    Sent("accept.yaml", "told-by-input", {"Accept": "text/html"}, "GET", "https://accept.example/events", STREAM),
+    Sent("accept.yaml", "declared", {}, "GET", "https://accept.example/events", STREAM),
+    Sent("accept.yaml", "declared-by-input", {"Accept": "text/html"}, "GET", "https://accept.example/events", STREAM),
     # YAML.
     Sent(
         "yaml-traps.yaml",
@@ -924,7 +930,7 @@ def test_input_schemas_are_valid_and_closed(file: str) -> None:
     [
         ("headers.yaml", "our-own", {"Accept", "content-type", "token", "Host", "Content-Length"}),
         ("with.yaml", "unknown-headers", {"Accept", "token", "host"}),
-        ("accept.yaml", "told-by-input", {"Accept"}),
+        ("accept.yaml", "declared-by-input", {"Accept"}),
     ],
 )
 def test_server_headers_are_accepted_and_dropped(file: str, tool: str, ignored: set[str]) -> None:
@@ -934,7 +940,7 @@ def test_server_headers_are_accepted_and_dropped(file: str, tool: str, ignored: 
 
 
 def test_stream_has_only_the_wait_argument() -> None:
-    tool = tools_of("accept.yaml")["told-by-input"]
+    tool = tools_of("accept.yaml")["declared-by-input"]
     assert set(tool.input_schema["properties"]) == tool.server_arguments
     assert "Accept" not in tool.server_arguments
 
@@ -1181,8 +1187,8 @@ def test_names_of_all_files_are_unique() -> None:
         ("put", (False, True, True, True)),
         ("patch", (False, True, False, True)),
         ("delete", (False, True, True, True)),
-        ("told", (True, False, False, False)),
-        ("told-wrongly", (False, False, True, True)),
+        ("declared", (True, False, False, False)),
+        ("declared-wrongly", (False, False, True, True)),
         ("closed-world", (True, False, True, False)),
         ("search", (True, False, False, True)),
     ],
@@ -1204,4 +1210,4 @@ def test_tool_has_its_label_and_description() -> None:
 
 def test_only_declared_streams_are_streams() -> None:
     tools = tools_of("accept.yaml")
-    assert [name for name, tool in tools.items() if tool.operation.is_stream] == ["told", "told-by-input"]
+    assert [name for name, tool in tools.items() if tool.operation.is_stream] == ["declared", "declared-by-input"]

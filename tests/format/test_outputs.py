@@ -1,4 +1,4 @@
-"""What of a provider's answer is told: the `outputParameters` of a tool."""
+"""Mapping of responses by the `outputParameters` of a tool."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ ANSWER = {
 }
 
 
-def told(
+def mapped(
     tool: str, answer: Any, status: int = 200, media_type: str = "application/json", file: str = "outputs.yaml"
 ) -> CallResult:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -68,60 +68,60 @@ def told(
     ],
 )
 def test_response_is_mapped_to_outputs(tool: str, expected: Any) -> None:
-    outcome = told(tool, ANSWER)
+    outcome = mapped(tool, ANSWER)
     assert outcome.value == expected
     assert json.loads(outcome.text) == expected
     assert list(outcome.value or {}) == list(expected or {})  # in the order of the file
 
 
 def test_list_is_mapped_item_by_item() -> None:
-    assert told("list-at-top", [{"id": 1, "x": 2}, {}]).value == [{"id": 1}, {"id": None}]
-    assert told("list-at-top", []).value == []
+    assert mapped("list-at-top", [{"id": 1, "x": 2}, {}]).value == [{"id": 1}, {"id": None}]
+    assert mapped("list-at-top", []).value == []
 
 
 def test_missing_value_is_null() -> None:
-    assert told("object", {"page": None}).value in (None, {"size": None, "next": None, "last": None, "kind": "page"})
-    assert told("object-of-list", {"page": "none"}).value == {"count": None, "next": None}
-    assert told("items", {}).value is None
+    assert mapped("object", {"page": None}).value in (None, {"size": None, "next": None, "last": None, "kind": "page"})
+    assert mapped("object-of-list", {"page": "none"}).value == {"count": None, "next": None}
+    assert mapped("items", {}).value is None
 
 
 def test_declared_type_is_not_enforced() -> None:
-    assert told("whole", [1]).value == [1]
-    assert told("whole-dollar", {"a": 1}).value == {"a": 1}
-    assert told("object-of-list", {"total": "many"}).value == {"count": "many", "next": None}
+    assert mapped("whole", [1]).value == [1]
+    assert mapped("whole-dollar", {"a": 1}).value == {"a": 1}
+    assert mapped("object-of-list", {"total": "many"}).value == {"count": "many", "next": None}
 
 
 @pytest.mark.parametrize("tool", ["named", "items", "object", "deep"])
 def test_response_that_is_not_json_is_unchanged(tool: str) -> None:
-    outcome = told(tool, b"total: 2", media_type="text/plain")
+    outcome = mapped(tool, b"total: 2", media_type="text/plain")
     assert outcome.text == "total: 2"
-    assert told(tool, b"\x00\xff", media_type="image/png").data == b"\x00\xff"
+    assert mapped(tool, b"\x00\xff", media_type="image/png").data == b"\x00\xff"
 
 
 @pytest.mark.parametrize("tool", ["named", "items", "object", "deep"])
 def test_error_has_the_message_of_the_provider(tool: str) -> None:
     with pytest.raises(ProviderError, match="no such page") as caught:
-        told(tool, {"message": "no such page"}, 404)
+        mapped(tool, {"message": "no such page"}, 404)
     assert caught.value.kind == "not_found"
 
 
 @pytest.mark.parametrize("tool", ["named", "items", "object", "deep"])
 def test_empty_response_is_a_success(tool: str) -> None:
-    outcome = told(tool, b"", 204)
+    outcome = mapped(tool, b"", 204)
     assert (outcome.status, outcome.value) == (204, None)
     assert "204" in outcome.text
 
 
 def test_keyed_outputs_are_named_outputs() -> None:
     answer = {"total": 2, "data": [{"id": 1}, {"id": 2}]}
-    assert told("list", answer, file="keyed-maps.yaml").value == {"ids": [1, 2], "count": 2}
+    assert mapped("list", answer, file="keyed-maps.yaml").value == {"ids": [1, 2], "count": 2}
 
 
 def test_outputs_of_the_original_dialect_are_mapped() -> None:
     ship = {"imo_number": "9", "vessel_name": "Ann", "dimensions": {"loa": 100.5, "draft": 7}}
-    assert told("get-ship", ship, file="original-dialect.yaml").value == {
+    assert mapped("get-ship", ship, file="original-dialect.yaml").value == {
         "number": "9",
         "name": "Ann",
         "measures": {"length": 100.5, "width": None},
     }
-    assert told("list-ships", [ship], file="original-dialect.yaml").value == [{"number": "9", "kind": "ship"}]
+    assert mapped("list-ships", [ship], file="original-dialect.yaml").value == [{"number": "9", "kind": "ship"}]

@@ -38,12 +38,12 @@ def test_tool_names_in_a_text_are_replaced(text: str, shown: str) -> None:
     assert rename_tools(text, {"thing-list": "list"}) == shown
 
 
-def told(tool: Tool) -> Iterator[str]:
+def texts_of(tool: Tool) -> Iterator[str]:
     """Every text of a tool's that a caller may read."""
     yield tool.description
     yield dump(tool.input_schema)
     yield from (rule.hint for rule in tool.operation.errors)
-    yield from (says for _, says in tool.operation.notes)
+    yield from (text for _, text in tool.operation.notes)
     if tool.operation.upload is not None:
         yield tool.operation.upload.hint
     if tool.runs is not None:
@@ -67,8 +67,8 @@ def referring(names: ToolNames) -> Tool:
 def test_every_text_uses_declared_names_if_those_are_listed() -> None:
     prefixed, spec = referring("prefixed"), referring("spec")
     assert (prefixed.name, spec.name) == ("thing-do-it", "do-it")
-    assert list(told(spec)) == [text.replace("thing-do-it", "do-it") for text in told(prefixed)]
-    assert sum(text.count("thing-do-it") for text in told(prefixed)) == 5
+    assert list(texts_of(spec)) == [text.replace("thing-do-it", "do-it") for text in texts_of(prefixed)]
+    assert sum(text.count("thing-do-it") for text in texts_of(prefixed)) == 5
     # What is no text is as it was.
     assert spec.operation.notes[0][0] == prefixed.operation.notes[0][0] == ((("a",), (1,)),)
     assert spec.operation.upload is not None
@@ -90,7 +90,7 @@ def test_builtin_texts_name_only_listed_tools(names: ToolNames) -> None:
     spoken = {
         word
         for tool in tools
-        for text in told(tool)
+        for text in texts_of(tool)
         for word in re.findall(r"\b(?:render|inngest|posthog|runway)-[a-z-]*[a-z]", text)
     }
     assert spoken <= listed
@@ -127,7 +127,7 @@ def test_file_of_a_source_excludes_the_overlay(source: str, file: str) -> None:
 
 
 def tools(*names: str, provider: str = "thing") -> list[Tool]:
-    """Tools of these names, told apart by their places."""
+    """Tools of these names, distinguished by their places."""
     made = tool_of()
     return [replace(made, name=name, title=f"{provider} {place}") for place, name in enumerate(names)]
 
@@ -215,7 +215,7 @@ def test_schema_values_that_are_not_text_are_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "expected"),
     [
         ([], []),
         (["a", "b"], ["a", "b"]),
@@ -225,8 +225,8 @@ def test_schema_values_that_are_not_text_are_unchanged() -> None:
         ([LONG, LONG], [LONG, LONG[:62] + "-2"]),
     ],
 )
-def test_later_of_two_equal_names_is_numbered(names: list[str], told: list[str]) -> None:
-    assert number_duplicates(names) == told
+def test_later_of_two_equal_names_is_numbered(names: list[str], expected: list[str]) -> None:
+    assert number_duplicates(names) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One operation as a tool calls it: what is sent where, and what of it the caller is asked for."""
+"""Compilation of an operation: its request and the arguments of its tool."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ def schema(required: list[str] | None = None, **properties: Json) -> Json:
     return whole | ({"required": required} if required else {})
 
 
-def asked(tool: Tool) -> tuple[list[str], list[str]]:
+def arguments_of(tool: Tool) -> tuple[list[str], list[str]]:
     """The arguments of a tool, and which of them are required."""
     return list(tool.input_schema["properties"]), tool.input_schema.get("required", [])
 
@@ -113,7 +113,7 @@ def test_path_is_that_of_operation_or_resource(own: str | None, path: str) -> No
 )
 def test_template_in_with_is_filled_by_the_caller(given: Any, arguments: Json, url: str | None) -> None:
     tool = tool_of(inputs({"name": "q", "in": "query", "required": True}), tool={"with": {"q": given}})
-    names, required = asked(tool)
+    names, required = arguments_of(tool)
     assert set(names) <= {"id", "n"}
     assert set(arguments) <= set(names)
     assert required == []
@@ -122,7 +122,7 @@ def test_template_in_with_is_filled_by_the_caller(given: Any, arguments: Json, u
 
 def test_template_in_the_path_is_one_encoded_segment() -> None:
     tool = tool_of(path="/repos/{name}/x", tool={"with": {"name": "{{tools.owner}}/{{tools.repo}}"}})
-    assert asked(tool) == (["owner", "repo"], [])
+    assert arguments_of(tool) == (["owner", "repo"], [])
     assert sent(tool, {"owner": "a", "repo": ".."})[0] == "/repos/a%2F../x"
 
 
@@ -156,7 +156,7 @@ def test_literal_in_with_is_sent_in_the_location_of_its_input(location: str) -> 
 def test_two_inputs_may_share_an_argument(declared: list[Json], required: list[str]) -> None:
     named = [{"name": name, **one} for name, one in zip(("a", "X-B"), declared, strict=True)]
     tool = tool_of(inputs(*named), tool={"with": {"a": "tools.same", "X-B": "tools.same"}})
-    assert asked(tool) == (["same"], required)
+    assert arguments_of(tool) == (["same"], required)
     assert sent(tool, {"same": "v"})[:2] == ("/things?a=v", (("X-B", "v"),))
 
 
@@ -188,7 +188,7 @@ def test_shared_argument_has_the_description_of_the_first_input() -> None:
         ("GET", {"q": "fixed", "r": 5, "s": [1, 2]}, {}, ("/things?q=fixed&r=5&s=1&s=2", None)),
         ("GET", {"q": "a{{x}}"}, {"x": 1}, ("/things?q=a1", None)),
         ("GET", {"q": None, "body": None}, {}, ("/things", None)),
-        # Headers that are ours are taken and dropped.
+        # Server headers are accepted and dropped.
         ("GET", {"Accept": "tools.Accept"}, {"Accept": "x"}, ("/things", None)),
         ("GET", {"content-type": "tools.type"}, {"type": "x"}, ("/things", None)),
         ("GET", {"Authorization": "Bearer x", "HOST": "x", "Content-Length": 5}, {}, ("/things", None)),
@@ -202,7 +202,7 @@ def test_undeclared_input_in_with_has_a_location(
     assert (url, content) == request_sent
     assert headers == ((("Content-Type", "application/json"),) if content else ())
     assert set(arguments) <= set(tool.input_schema["properties"]) | tool.dropped_arguments
-    assert asked(tool)[1] == []
+    assert arguments_of(tool)[1] == []
 
 
 def test_server_header_is_dropped_under_its_name_in_with() -> None:
@@ -217,13 +217,13 @@ def test_names_in_path_or_body_template_are_not_added_to_the_query() -> None:
         path="/{id}",
         tool={"with": {"id": "tools.thing", "a": "tools.x", "b": "tools.c"}},
     )
-    assert asked(tool) == (["thing", "x", "c"], ["thing"])
+    assert arguments_of(tool) == (["thing", "x", "c"], ["thing"])
     assert sent(tool, {"thing": "t", "x": 1, "c": 2})[0::2] == ("/t", b'{"a":1,"b":2}')
 
 
 def test_argument_of_a_declared_and_an_undeclared_input_is_sent_twice() -> None:
     tool = tool_of(path="/{id}", tool={"with": {"id": "tools.id", "thing": "tools.id"}})
-    assert asked(tool) == (["id"], ["id"])
+    assert arguments_of(tool) == (["id"], ["id"])
     assert sent(tool, {"id": "7"})[0] == "/7?thing=7"
 
 
@@ -234,11 +234,11 @@ def test_unclosed_placeholder_in_with_makes_the_operation_unsupported(broken: An
     assert re.match(r"things-api\.yaml has an? (unclosed )?placeholder ", tool.operation.unsupported)
 
 
-# What the caller is asked for
+# Arguments
 
 
 @pytest.mark.parametrize(
-    ("told", "shown", "required"),
+    ("refinement", "expected", "required"),
     [
         ({}, {"type": "string", "description": "Theirs."}, False),
         ({"type": "integer"}, {"type": "integer", "description": "Theirs."}, False),
@@ -248,12 +248,12 @@ def test_unclosed_placeholder_in_with_makes_the_operation_unsupported(broken: An
         ({"type": None, "description": None}, {"type": "string", "description": "Theirs."}, False),
     ],
 )
-def test_inputs_of_the_tool_refine_its_arguments(told: Json, shown: Json, required: bool) -> None:
+def test_inputs_of_the_tool_refine_its_arguments(refinement: Json, expected: Json, required: bool) -> None:
     tool = tool_of(
         inputs({"name": "q", "in": "query", "type": "string", "description": "Theirs."}),
-        tool={"with": {"q": "tools.given"}, "inputParameters": [{"name": "given", **told}, {"name": "unused"}]},
+        tool={"with": {"q": "tools.given"}, "inputParameters": [{"name": "given", **refinement}, {"name": "unused"}]},
     )
-    assert tool.input_schema == schema(["given"] if required else None, given=shown)
+    assert tool.input_schema == schema(["given"] if required else None, given=expected)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_tool_may_make_an_argument_optional_except_in_the_path(location: str, re
         path="/{x}" if location == "path" else "/",
         tool={"inputParameters": [{"name": "x", "required": False}]},
     )
-    assert asked(tool) == (["x"], required)
+    assert arguments_of(tool) == (["x"], required)
 
 
 def test_constant_may_refer_to_inputs_of_the_tool() -> None:
@@ -285,7 +285,7 @@ def test_constant_may_refer_to_names_in_with() -> None:
         path="/{id}",
         tool={"with": {"id": "tools.thing"}},
     )
-    assert asked(tool) == (["thing"], ["thing"])
+    assert arguments_of(tool) == (["thing"], ["thing"])
     assert sent(tool, {"thing": "7"})[:2] == ("/7", (("X-Of", "thing 7"),))
 
 
@@ -300,7 +300,7 @@ def test_with_maps_the_placeholders_of_a_template() -> None:
     }
     given = {"a": "tools.x", "n": 5, "t": "v{{y}}", "l": [1, "tools.x"], "none": None}
     tool = tool_of({"method": "POST", "body": body}, tool={"with": given})
-    assert asked(tool) == (["x", "y", "z"], [])
+    assert arguments_of(tool) == (["x", "y", "z"], [])
     assert sent(tool, {"x": "X", "y": "Y", "z": 0})[0::2] == (
         "/things",
         b'{"named":"X","text":"<X|5|vY>","fixed":5,"list":[[1,"X"]],"own":0,"gone":null}',
@@ -329,7 +329,7 @@ def test_template_may_refer_to_inputs_of_its_operation() -> None:
         path="/{id}",
         tool={"with": {"q": "tools.query"}},
     )
-    assert asked(tool) == (["id", "query"], ["id", "query"])
+    assert arguments_of(tool) == (["id", "query"], ["id", "query"])
     assert sent(tool, {"id": "7", "query": "x"})[0::2] == ("/7?q=x", b'{"q":"x","v":"v1","t":"7-x"}')
 
 
@@ -348,7 +348,7 @@ def test_inputs_of_the_tool_describe_arguments_of_a_body_template() -> None:
 def test_environment_input_is_the_variable_of_its_name(path: str) -> None:
     declared = inputs({"name": "REGION", "in": "environment", "required": True}, {"name": "q", "in": "query"})
     tool = tool_of(declared, path=path)
-    assert asked(tool) == (["q"], [])
+    assert arguments_of(tool) == (["q"], [])
     assert request_of(tool, {"REGION": "callers"}, {"REGION": "eu"}).url == f"{BASE}/eu/x"
     with pytest.raises(NotConfigured) as caught:
         request_of(tool, {}, {})
@@ -372,7 +372,7 @@ def test_environment_input_of_an_adapter_may_be_used_anywhere() -> None:
 
 
 OF_THE_CONNECTION = [
-    # https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1, and what says where a request goes and where it ends
+    # https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1 and the headers that define where a request ends
     *("Connection", "Keep-Alive", "Proxy-Connection", "TE", "Transfer-Encoding", "Upgrade", "transfer-encoding"),
     *("Host", "Content-Length", "Expect", "Trailer", "Proxy-Authorization"),
 ]
@@ -408,7 +408,7 @@ def test_constant_header_is_sent_unless_it_is_a_connection_header(
     )
     headers = request_of(tool, {"body": 1}).headers
     assert [pair for pair in headers if pair[0].lower() == name.lower()] == ([sent_as] if sent_as else [])
-    assert asked(tool) == (["body"], [])
+    assert arguments_of(tool) == (["body"], [])
 
 
 def test_authentication_wins_over_a_constant_header() -> None:
@@ -550,7 +550,7 @@ def test_form_fields_are_sent_as_a_form(place: str) -> None:
             method="POST",
         )
     )
-    assert asked(tool) == (["From", "tags"], ["From"])
+    assert arguments_of(tool) == (["From", "tags"], ["From"])
     assert sent(tool, {"From": "me & you", "tags": ["a", "b"]}) == (
         "/things",
         (("Content-Type", FORM),),

@@ -409,7 +409,7 @@ SHIPPED = {tool.name: tool for tool in load_tools([])}
 
 
 def own_of(tools: dict[str, Tool]) -> dict[str, set[str]]:
-    """The arguments that are ours for refinements, by tool."""
+    """Return the server arguments of keywords by tool."""
     refined = {"all_pages", "last", "since", "types", "raw"}
     return {
         name: set(tool.server_arguments & refined)

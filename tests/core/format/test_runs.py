@@ -80,8 +80,8 @@ OPERATIONS: list[tuple[str, str, str, list[Json], str]] = [
 def document(runs: Json | None = RUNS, tag: str = "Thing") -> Json:
     """A capability of a provider of runs."""
     operations = [
-        {"name": name, "method": method, "path": path, "inputParameters": deepcopy(given), "description": told}
-        for name, method, path, given, told in OPERATIONS
+        {"name": name, "method": method, "path": path, "inputParameters": deepcopy(given), "description": description}
+        for name, method, path, given, description in OPERATIONS
     ]
     consumed = {"namespace": "n", "baseUri": "https://a.example", "resources": [{"operations": operations}]}
     tools = [{"name": name, "call": f"n.{name}", "label": f"{tag}: {name}"} for name, *_ in OPERATIONS]
@@ -328,8 +328,8 @@ def test_runs_add_a_wait_tool() -> None:
     assert (wait.declared_name, wait.prefix, wait.title) == ("wait-for-run", "thing", "Thing: wait for run")
     assert wait.operation == read.operation
     assert wait.output_schema == WAIT_SCHEMA
-    told = {name: {"type": "string"} for name in ("id", "status", "text")}
-    assert read.output_schema == {"type": "object", "properties": told}
+    description = {name: {"type": "string"} for name in ("id", "status", "text")}
+    assert read.output_schema == {"type": "object", "properties": description}
     hints = wait.hints
     assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (True, False, True, True)
     assert wait.description == (
@@ -422,12 +422,12 @@ def test_wait_tool_for_single_runs_accepts_one_id(runs: Json) -> None:
     tools = compiled(runs)
     wait = tools["thing-wait-for-run"]
     read = tools["thing-get"].input_schema["properties"]
-    told = {
+    description = {
         "type": "number",
         "minimum": 0,
         "description": "How long to wait, in seconds; default 45, unless configured otherwise.",
     }
-    assert wait.input_schema["properties"] == {"runId": read["runId"], "wait_seconds": told}
+    assert wait.input_schema["properties"] == {"runId": read["runId"], "wait_seconds": description}
     assert "several" not in wait.description
     stream = lifecycle_of(wait).stream
     assert stream is None or not stream.takes_many_runs
@@ -481,8 +481,8 @@ def test_each_provider_has_its_own_lifecycle() -> None:
     assert all(tool.name.startswith(tool.runs.provider) for tool in tools if tool.runs)
 
 
-def seconds(told: str) -> Json:
-    return {"type": "number", "minimum": 0, "description": told}
+def seconds(description: str) -> Json:
+    return {"type": "number", "minimum": 0, "description": description}
 
 
 @pytest.mark.parametrize(
@@ -664,7 +664,7 @@ CANCELLED = {"run_id": TEXT, "status": TEXT, "cancelled": {"type": "boolean"}}
         ("make", answer(**RUN)),
         ("begin", answer(**RUN)),
         ("end", answer(**CANCELLED)),
-        # What it answers with is not said, and it cancels with some arguments alone.
+        # Its response is not declared, and it cancels only with some arguments.
         ("change", None),
         # Several runs, events, and what is about no run
         ("list", None),

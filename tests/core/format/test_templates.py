@@ -1,4 +1,4 @@
-"""What the holes of a text mean: the environment's names, the caller's arguments, or that the text is broken."""
+"""Parsing of templates: environment variables, arguments, and invalid templates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ X = ArgumentReference("x")
 KEY = Variable(("REAL_KEY",))
 
 
-def holes(*environment: str) -> TemplateParser:
+def parser(*environment: str) -> TemplateParser:
     """Those of a capability with two binds, both of which may be called `env`, and adapters on either side."""
     given = {
         "naftiko": "1.0.0-alpha2",
@@ -61,10 +61,10 @@ def holes(*environment: str) -> TemplateParser:
     ],
 )
 def test_reference_is_the_name_of_an_argument(text: str, name: str) -> None:
-    assert holes().reference(text) == name
+    assert parser().reference(text) == name
     if not text.strip().startswith("{{"):
-        assert holes().tree(text, references=True) == ArgumentReference(name)
-        assert holes().tree(text) == text
+        assert parser().tree(text, references=True) == ArgumentReference(name)
+        assert parser().tree(text) == text
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_reference_is_the_name_of_an_argument(text: str, name: str) -> None:
     ids=repr,
 )
 def test_other_text_is_not_a_reference(text: Any) -> None:
-    assert holes().reference(text) is None
+    assert parser().reference(text) is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_other_text_is_not_a_reference(text: Any) -> None:
     ],
 )
 def test_name_is_bound_by_key_or_namespace(name: str, names: tuple[str, ...] | None) -> None:
-    assert holes("REGION").bound(name) == (Variable(names) if names else None)
+    assert parser("REGION").bound(name) == (Variable(names) if names else None)
 
 
 def test_env_namespace_needs_no_bind() -> None:
@@ -134,7 +134,7 @@ def test_env_namespace_needs_no_bind() -> None:
     ],
 )
 def test_template_has_literals_and_placeholders(text: str, template: Template) -> None:
-    assert holes("REGION").template(text) == template
+    assert parser("REGION").template(text) == template
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_template_has_literals_and_placeholders(text: str, template: Template) -
     ],
 )
 def test_path_placeholders_may_have_single_braces(text: str, template: Template) -> None:
-    assert holes("REGION").path(text) == template
+    assert parser("REGION").path(text) == template
 
 
 LONG = "/" + "n" * 100 + "{{x"
@@ -187,7 +187,7 @@ LONG = "/" + "n" * 100 + "{{x"
 )
 def test_invalid_template_is_rejected_with_its_text(read: Callable[..., Any], text: Any, message: str) -> None:
     with pytest.raises(InvalidTemplate) as caught:
-        read(holes(), text)
+        read(parser(), text)
     assert str(caught.value) == message
 
 
@@ -207,7 +207,7 @@ def test_invalid_template_is_rejected_with_its_text(read: Callable[..., Any], te
     ],
 )
 def test_placeholder_that_is_a_whole_text_keeps_its_type(value: Any, tree: Any) -> None:
-    assert holes().tree(value) == tree
+    assert parser().tree(value) == tree
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_placeholder_that_is_a_whole_text_keeps_its_type(value: Any, tree: Any) 
     ],
 )
 def test_references_without_braces_are_parsed(value: Any, tree: Any) -> None:
-    assert holes().tree(value, references=True) == tree
+    assert parser().tree(value, references=True) == tree
 
 
 @pytest.mark.parametrize(
@@ -241,19 +241,19 @@ def test_references_without_braces_are_parsed(value: Any, tree: Any) -> None:
     ],
 )
 def test_json_text_with_placeholders_is_parsed(text: str, tree: Any) -> None:
-    assert holes().json_text(text) == tree
+    assert parser().json_text(text) == tree
 
 
 @pytest.mark.parametrize("text", ["", "plain", "<x/>", "{{x}} {{x}}", "a={{x}}", '{"a": {{x}', "{'a': 1}", '{"a": 1,}'])
 def test_invalid_json_text_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"^(Expecting|Extra data|Illegal trailing comma|an unclosed placeholder)"):
-        holes().json_text(text)
+        parser().json_text(text)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5_000 + "]" * 5_000])
 def test_deeply_nested_json_text_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"^nested too deeply$"):
-        holes().json_text(text)
+        parser().json_text(text)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_deeply_nested_json_text_is_rejected(text: str) -> None:
     ],
 )
 def test_constant_refers_to_the_environment_except_for_known_arguments(value: Any, read: Any) -> None:
-    assert holes().value(value, {"x"}) == read
+    assert parser().value(value, {"x"}) == read
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_constant_refers_to_the_environment_except_for_known_arguments(value: An
     ],
 )
 def test_constant_has_no_arguments(text: str, template: ConstantTemplate) -> None:
-    assert holes().constant(text) == template
+    assert parser().constant(text) == template
 
 
 @pytest.mark.parametrize(
@@ -320,19 +320,19 @@ def test_constant_has_no_arguments(text: str, template: ConstantTemplate) -> Non
     ],
 )
 def test_credential_may_name_its_variable_without_braces(text: str, template: ConstantTemplate) -> None:
-    assert holes().credential(text) == template
+    assert parser().credential(text) == template
 
 
 @pytest.mark.parametrize(
-    "hole",
+    "placeholder",
     ["{?q}", "{?q,limit}", "{&q}", "{+path}", "{#part}", "{.format}", "{/id}", "{;a}", "{id*}", "{id:3}", "{{?q}}"],
 )
-def test_rfc_6570_expression_is_rejected(hole: str) -> None:
+def test_rfc_6570_expression_is_rejected(placeholder: str) -> None:
     # https://www.rfc-editor.org/rfc/rfc6570#section-1.2
     with pytest.raises(InvalidTemplate) as caught:
-        holes().path(f"/things{hole}")
-    inner = hole.strip("{}")
-    assert str(caught.value) == f"the RFC 6570 expression {{{inner}}} in '/things{hole}', which is not supported"
+        parser().path(f"/things{placeholder}")
+    inner = placeholder.strip("{}")
+    assert str(caught.value) == f"the RFC 6570 expression {{{inner}}} in '/things{placeholder}', which is not supported"
 
 
 @pytest.mark.parametrize("path", ["/{id}:run", "/{a.b}", "/{a-b}", "/{page[size]}", "/*/{x}", "/+{x}?q={q}"])
@@ -341,7 +341,7 @@ def test_rfc_6570_characters_outside_placeholders_are_accepted(path: str) -> Non
 
 
 def told_parts(path: str) -> list[str | ArgumentReference]:
-    return [part for part in holes().path(path) if isinstance(part, str | ArgumentReference)]
+    return [part for part in parser().path(path) if isinstance(part, str | ArgumentReference)]
 
 
 @pytest.mark.parametrize(
