@@ -6,6 +6,7 @@ import pytest
 
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
+from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.rest.router import Match, Router
 from mcp_taskruns.core.rest.routes import compile_routes
 
@@ -22,11 +23,11 @@ PATHS = [
 ]
 
 
-def router() -> Router:
+def rest_tools(tag: str = "Thing", source: str = "thing.yaml") -> tuple[Tool, ...]:
     operations = [{"name": f"op{number}", "method": "GET"} for number in range(len(PATHS))]
     document: dict[str, Any] = {
         "naftiko": "1.0.0-alpha2",
-        "info": {"tags": ["Thing"]},
+        "info": {"tags": [tag]},
         "capability": {
             "consumes": [
                 {
@@ -49,11 +50,10 @@ def router() -> Router:
             ],
         },
     }
-    tools = compile_tools([parse_capability(document, "thing.yaml")], surface="rest")
-    return Router(compile_routes(tools, ()).routes)
+    return compile_tools([parse_capability(document, source)], surface="rest")
 
 
-ROUTER = router()
+ROUTER = Router(compile_routes(rest_tools(), ()).routes)
 
 
 @pytest.mark.parametrize("prefix", ["", "/thing"])
@@ -99,6 +99,19 @@ def test_most_specific_route_is_found(prefix: str, path: str, route: str, variab
 )
 def test_unknown_path_has_no_route(path: str) -> None:
     assert ROUTER.find("GET", path) == []
+
+
+def test_path_with_other_methods_returns_these() -> None:
+    assert ROUTER.find("POST", "/v1/f/list") == ["GET", "GET"]
+
+
+def test_path_declared_by_two_files_leads_to_the_paths_below_their_prefixes() -> None:
+    tools = [*rest_tools("One", "one.yaml"), *rest_tools("Two", "two.yaml")]
+    router = Router(compile_routes(tools, ()).routes)
+    assert router.find("GET", "/v1/f/list") == []
+    assert router.find_moved("GET", "/v1/x-1-y") == ["/one/v1/x-{id}-y", "/two/v1/x-{id}-y"]
+    assert router.find_moved("POST", "/v1/x-1-y") == []
+    assert router.find_moved("GET", "/v1") == []
 
 
 def test_matching_takes_linear_time() -> None:

@@ -1096,6 +1096,13 @@ def test_cancel_result_reports_what_happened(
     assert list(value)[-1] == "next"
 
 
+def test_cancel_result_reports_that_nothing_was_sent() -> None:
+    ended = Reading("r", FAILED, "failed")
+    cancel = replace(RENDER.cancels[0], when=((("status",), ("canceled",)),), confirm_argument="")
+    value = cancel_result(RENDER, cancel, ended, ended, was_accepted=False, was_sent=False)
+    assert value["next"] == "The run had already failed: nothing was cancelled. Nothing was sent."
+
+
 def test_wait_schema_is_valid() -> None:
     Draft202012Validator.check_schema(dict(WAIT_SCHEMA))
     assert WAIT_SCHEMA["properties"]["status"]["enum"] == list(RunStatus)
