@@ -10,6 +10,7 @@ import anyio
 
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import parse_or_text
+from mcp_taskruns.core.model.operation import EventFormat
 from mcp_taskruns.core.model.run import Lifecycle, RunStream
 from mcp_taskruns.core.runs.events import Event, describe_event
 from mcp_taskruns.core.runs.messages import status_line, wait_result
@@ -194,7 +195,7 @@ class _Wait:
                 async with aclosing(aiter(opened)) as events:
                     while not self._watch.is_done and (event := await anext(events, None)) is not None:
                         if not event.is_keep_alive:
-                            await self._take_event(event)
+                            await self._take_event(event, stream.operation.events)
         except CallError as exc:
             if not exc.retryable:
                 self._stream = None
@@ -205,7 +206,7 @@ class _Wait:
     def _postpone(self, failure: CallError) -> None:
         self._not_before = max(self._not_before, anyio.current_time() + (failure.retry_after_s or 0.0))
 
-    async def _take_event(self, event: Event) -> None:
+    async def _take_event(self, event: Event, event_format: EventFormat) -> None:
         if event.is_truncated:
             await self._read()  # a part of the event does not show the run's status
             return
@@ -214,7 +215,7 @@ class _Wait:
         if reading is not None:
             await self._take(reading)
         else:
-            await self._report(describe_event(event.event, data))
+            await self._report(describe_event(event.event, data, event_format))
         if event.event != "error":
             self._empty_streams = 0
 
