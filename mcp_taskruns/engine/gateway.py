@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
-from mcp_taskruns.core.calls.pages import Page, read_page, render_page
+from mcp_taskruns.core.calls.pages import Page, format_page, read_page
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
@@ -18,7 +18,7 @@ from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, UNTIL, WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.events import Event
-from mcp_taskruns.core.runs.logs import render_log
+from mcp_taskruns.core.runs.logs import format_log
 from mcp_taskruns.core.runs.messages import status_line
 from mcp_taskruns.core.runs.reading import runs_in_response
 from mcp_taskruns.engine.client import Client, EventStream
@@ -249,8 +249,8 @@ class Gateway:
         self, operation: Operation, arguments: Mapping[str, Any], result: CallResult, page: Page | None, *, limit: int
     ) -> CallResult:
         if operation.log is not None:
-            return render_log(result, operation.log, arguments, limit, page)
-        return render_page(result, page, limit)
+            return format_log(result, operation.log, arguments, limit, page)
+        return format_page(result, page, limit)
 
     async def _wait(self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report) -> CallResult:
         ids = arguments[lifecycle.read.run_id_argument]

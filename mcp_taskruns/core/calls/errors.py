@@ -76,7 +76,7 @@ _TITLE = re.compile(r"<(title|Message)[^>]*>([^<]*)", re.IGNORECASE)
 """The title of an HTML page, or the message of an Amazon S3 error."""
 
 _MESSAGE_KEYS = ("message", "error", "detail", "title", "error_description", "errors", "issues")
-"""Where providers put error messages: Render, PostHog, RFC 9457, RFC 6749, Inngest, Runway."""
+"""Where providers put error messages; among them the fields of RFC 9457 and RFC 6749."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def truncate_message(text: str) -> str:
 def message_from_text(body: bytes, media_type: str) -> str:
     """Return the message of an error body that is not JSON: the title of a page, or the text itself."""
     if media_type == "text/event-stream":
-        return ""  # PostHog renders an error on its stream as the names of its members, without values
+        return ""  # some event streams send only the names of the fields of an error
     text = body[: 4 * MAX_ERROR_MESSAGE].decode("utf-8", "replace").strip()
     if text and (media_type == "text/html" or text[:1] == "<"):
         title = _TITLE.search(text)

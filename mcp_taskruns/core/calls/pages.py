@@ -82,7 +82,7 @@ def join_pages(first: CallResult, pages: Sequence[Page], last: CallResult) -> tu
     return replace(first, text=dump(value), value=value), joined
 
 
-def render_page(result: CallResult, page: Page | None, limit: int) -> CallResult:
+def format_page(result: CallResult, page: Page | None, limit: int) -> CallResult:
     """Truncate the page to `limit` characters and add a note about how to get the items that follow."""
     if page is None:
         return result

@@ -48,7 +48,7 @@ class HttpResponse:
 
 @dataclass(frozen=True)
 class CallResult:
-    """The result of a call, before a server renders it.
+    """The result of a call, before a server formats it.
 
     Attributes:
         status: the status code of the provider's response.
@@ -100,7 +100,7 @@ def read_response(response: HttpResponse, operation: Operation, *, reveal: bool 
         return _json_lines_result(response)
     if not _is_text(media_type):
         return _file_result(response)
-    value = _parse_body(response)  # Inngest sends its cached responses as JSON with the type text/plain
+    value = _parse_body(response)  # some caches send JSON with the type text/plain
     if isinstance(value, dict | list):
         return _json_result(response, value, operation, reveal=reveal)
     return _text_result(response)

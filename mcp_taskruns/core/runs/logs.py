@@ -21,7 +21,7 @@ MAX_LINE = 500
 """Characters of the line of one entry."""
 
 
-def render_log(
+def format_log(
     result: CallResult, log: LogFormat, arguments: Mapping[str, Any], limit: int, page: Page | None
 ) -> CallResult:
     """Return the log as lines of text within `limit` characters, with a note of how many entries there are.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.pages import Page, describe_page, join_pages, read_page, render_page
+from mcp_taskruns.core.calls.pages import Page, describe_page, format_page, join_pages, read_page
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.operation import Operation, Paging
@@ -266,7 +266,7 @@ def test_response_without_list_is_not_a_page(operation: Operation, value: Any) -
     result = result_of(operation, value)
     page = read_page(paging_of(operation), {}, result)
     assert page is None
-    assert render_page(result, page, 1000) == result
+    assert format_page(result, page, 1000) == result
 
 
 ADVICE = r"for the next page pass"
@@ -274,7 +274,7 @@ ADVICE = r"for the next page pass"
 
 def shown(operation: Operation, arguments: Json, value: Any, limit: int) -> CallResult:
     result = result_of(operation, value)
-    return render_page(result, read(operation, arguments, result), limit)
+    return format_page(result, read(operation, arguments, result), limit)
 
 
 def test_page_within_limit_is_not_truncated() -> None:
@@ -286,7 +286,7 @@ def test_page_within_limit_is_not_truncated() -> None:
 
 def test_notes_of_the_result_are_kept() -> None:
     result = result_of(RENDER_RUNS, render_runs(5)).with_notes("Redacted: something.")
-    noted = render_page(result, read(RENDER_RUNS, {}, result), 10_000)
+    noted = format_page(result, read(RENDER_RUNS, {}, result), 10_000)
     assert noted.notes == ("5 items: this is the end of the list.", "Redacted: something.")
 
 
@@ -320,7 +320,7 @@ def walk(operation: Operation, pages: Any, limit: int) -> list[Any]:
     for _ in range(1000):
         result = result_of(operation, pages(arguments))
         page = read(operation, arguments, result)
-        visible = render_page(result, page, limit)
+        visible = format_page(result, page, limit)
         items = visible.value if operation is RENDER_RUNS else visible.value["results"]
         seen += items
         if ADVICE not in visible.notes[0]:

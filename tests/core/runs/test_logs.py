@@ -10,7 +10,7 @@ from mcp_taskruns.core.calls.pages import read_page
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.operation import LogFormat, Operation
-from mcp_taskruns.core.runs.logs import MAX_LINE, describe_entry, render_log
+from mcp_taskruns.core.runs.logs import MAX_LINE, describe_entry, format_log
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
 
@@ -45,7 +45,7 @@ def log_result(entries: list[Any]) -> CallResult:
 
 
 def render(entries: list[Any], max_chars: int = MAX_CHARS, **arguments: Any) -> CallResult:
-    return render_log(log_result(entries), LOG, arguments, max_chars, None)
+    return format_log(log_result(entries), LOG, arguments, max_chars, None)
 
 
 def render_entries_of_page(
@@ -55,7 +55,7 @@ def render_entries_of_page(
     headers = {"content-type": "application/json", "x-has-more": more, "x-matching-count": str(total)}
     result = read_response(HttpResponse(200, headers, dump(entries).encode()), SESSION_LOG)
     assert SESSION_LOG.paging is not None
-    return render_log(
+    return format_log(
         result, log_of(SESSION_LOG), arguments, max_chars, read_page(SESSION_LOG.paging, arguments, result)
     )
 
@@ -86,7 +86,7 @@ def test_entries_of_a_page_are_rendered_like_a_complete_log() -> None:
 
 
 def test_notes_of_the_result_are_kept() -> None:
-    result = render_log(log_result(MIXED).with_notes("Redacted: something."), LOG, {}, MAX_CHARS, None)
+    result = format_log(log_result(MIXED).with_notes("Redacted: something."), LOG, {}, MAX_CHARS, None)
     assert result.notes == ("All 4 entries.", "Redacted: something.")
 
 
@@ -361,4 +361,4 @@ def test_page_shows_all_entries_within_the_limit() -> None:
 @pytest.mark.parametrize("value", [{"detail": "moved"}, "text"])
 def test_response_that_is_not_a_log_is_unchanged(value: Any) -> None:
     result = read_response(HttpResponse(200, {"content-type": "application/json"}, dump(value).encode()), LOGS)
-    assert render_log(result, LOG, {"last": 5, "types": ["a"]}, MAX_CHARS, None) == result
+    assert format_log(result, LOG, {"last": 5, "types": ["a"]}, MAX_CHARS, None) == result
