@@ -20,8 +20,10 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters
 
 from mcp_taskruns.cli import COMMANDS, build_parser
+from mcp_taskruns.core.calls.sse import MAX_EVENT_BYTES
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, RequestKind
 from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.engine.exchange import MAX_FILE_BYTES, MAX_PARSED_BYTES
 from mcp_taskruns.engine.paginate import MAX_PAGES
 from mcp_taskruns.engine.rate_limits import MAX_REQUESTS, MAX_STREAMS
 from mcp_taskruns.engine.results import MAX_STRUCTURED_CHARS
@@ -190,6 +192,11 @@ def test_documented_rates_are_those_of_the_overlays() -> None:
     [
         ("docs/errors.md", f"at most {MAX_REQUESTS} requests and {MAX_STREAMS} streams open at each provider"),
         ("docs/errors.md", "three times at most"),
+        ("docs/security.md", f"{MAX_PARSED_BYTES // 1_000_000} MB for JSON and text"),
+        (
+            "docs/security.md",
+            f"{MAX_FILE_BYTES // 1_000_000} MB for files and logs, {MAX_EVENT_BYTES // 1_000_000} MB for an event",
+        ),
         ("docs/tools.md", f"Structured content over {MAX_STRUCTURED_CHARS:,} characters"),
         ("docs/tools.md", f"by the time of a wait, and to {MAX_PAGES}."),
     ],
