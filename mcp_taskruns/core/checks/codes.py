@@ -302,7 +302,7 @@ RULES: Mapping[str, Rule] = {
     "undeclared-event-stream": Rule(
         "warning",
         "An operation seems to return an event stream, but is not declared as one.",
-        "Its requests do not accept text/event-stream, which some providers answer with an error.",
+        "Its requests do not accept text/event-stream, and some providers reject such requests.",
         "Set `accept: text/event-stream` on the operation.",
         "path: /runs/{id}/stream",
     ),

@@ -1,4 +1,4 @@
-"""An OpenAPI document as a page for people: one HTML file that needs nothing else."""
+"""An OpenAPI document as a self-contained HTML page."""
 
 import json
 import re
@@ -49,7 +49,7 @@ summary { cursor: pointer; color: var(--accent) }
 
 
 def docs_page(document: Json) -> str:
-    """The page of a document that `openapi_document` made."""
+    """Return the page of a document from `openapi_document`."""
     info = document["info"]
     title = escape(info["title"])
     return (
@@ -59,31 +59,31 @@ def docs_page(document: Json) -> str:
         f'<header>\n<h1>{title} <small class="dim">{escape(info["version"])}</small></h1>\n'
         f"<p>{escape(info['description'])}</p>\n{_usage(document)}</header>\n"
         f"<nav>\n{''.join(_contents(document))}</nav>\n<main>\n{''.join(_sections(document))}</main>\n"
-        '<footer><p class="dim">The same as data: <a href="openapi.json">openapi.json</a> (OpenAPI '
+        '<footer><p class="dim">Machine-readable: <a href="openapi.json">openapi.json</a> (OpenAPI '
         f"{escape(document['openapi'])}).</p></footer>\n</body>\n</html>\n"
     )
 
 
 def _usage(document: Json) -> str:
-    """What the examples need, and what errors look like."""
+    """Return the paragraph about the examples and errors."""
     server = document["servers"][0]["url"].rstrip("/")
     address = f": <code>{escape(server)}</code>" if "://" in server else " (scheme, host and port)"
-    token = ", and <code>$TOKEN</code> one of its bearer tokens" if "security" in document else ""
+    token = " and <code>$TOKEN</code> is one of its bearer tokens" if "security" in document else ""
     kinds = document["components"]["schemas"]["Problem"]["properties"]["kind"]["enum"]
     return (
-        f"<p>In the examples <code>$BASE</code> is the address of this server{address}{token}. Errors are "
+        f"<p>In the examples, <code>$BASE</code> is the base URL of this server{address}{token}. Errors are "
         "<code>application/problem+json</code>; their <code>kind</code> is one of "
         f"{', '.join(f'<code>{escape(kind)}</code>' for kind in kinds)}.</p>\n"
     )
 
 
 def _by_tag(document: Json) -> dict[str, list[tuple[str, str, Json]]]:
-    """Method, path and operation of all, by their first tag, in the order of the tags."""
-    found: dict[str, list[tuple[str, str, Json]]] = {tag["name"]: [] for tag in document["tags"]}
+    """Return the method, path and operation of each route by its first tag, in the order of the tags."""
+    routes: dict[str, list[tuple[str, str, Json]]] = {tag["name"]: [] for tag in document["tags"]}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            found[operation["tags"][0]].append((method.upper(), path, operation))
-    return found
+            routes[operation["tags"][0]].append((method.upper(), path, operation))
+    return routes
 
 
 def _contents(document: Json) -> Iterator[str]:
@@ -120,21 +120,21 @@ def _article(method: str, path: str, operation: Json, protected: bool) -> Iterat
     if "requestBody" in operation:
         yield from _body(operation["requestBody"])
     yield f"<h4>Example</h4>\n<pre>{escape(curl_example(method, path, operation, protected))}</pre>\n"
-    yield f'<p class="dim">{escape(_answers(operation["responses"]))}</p>\n</article>\n'
+    yield f'<p class="dim">{escape(_responses(operation["responses"]))}</p>\n</article>\n'
 
 
 def _row(parameter: Json) -> str:
     schema = _schema_of(parameter)
     required = "required" if parameter["required"] else "optional"
-    told = [parameter.get("description", ""), *(_keyword(key, schema[key]) for key in _KEYWORDS if key in schema)]
+    notes = [parameter.get("description", ""), *(_keyword(key, schema[key]) for key in _KEYWORDS if key in schema)]
     if parameter.get("explode"):
-        told.append("Repeat the name for several.")
+        notes.append("Can be repeated for several values.")
     if "content" in parameter:
-        told.append("Written as JSON.")
+        notes.append("Encoded as JSON.")
     return (
         f"<tr><td><code>{escape(parameter['name'])}</code></td>"
         f'<td>{escape(parameter["in"])}<br><span class="dim">{required}</span></td>'
-        f"<td>{escape(_type(schema))}</td><td>{escape(' '.join(filter(None, told)))}</td></tr>\n"
+        f"<td>{escape(_type(schema))}</td><td>{escape(' '.join(filter(None, notes)))}</td></tr>\n"
     )
 
 
@@ -145,7 +145,7 @@ def _keyword(key: str, value: Any) -> str:
 
 
 def _type(schema: Json) -> str:
-    """What a value may be, in a few words."""
+    """Return a short description of the type of a value."""
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices:
         return " or ".join(map(_type, choices))
@@ -168,24 +168,24 @@ def _body(body: Json) -> Iterator[str]:
 
 
 def _schema_of(owner: Json) -> Json:
-    """The schema of a parameter or a body, which may stand under its media type."""
+    """Return the schema of a parameter or a body, which may be inside its media type."""
     schema: Json = owner["schema"] if "schema" in owner else owner["content"]["application/json"]["schema"]
     return schema
 
 
-def _answers(responses: Json) -> str:
+def _responses(responses: Json) -> str:
     kinds = [kind for response in responses.values() for kind in response.get("content", {})]
-    return f"Answers {' or '.join(kinds)}.".replace("*/*", "any other type" if len(kinds) > 1 else "a file of any type")
+    return f"Returns {' or '.join(kinds)}.".replace("*/*", "any other type" if len(kinds) > 1 else "a file of any type")
 
 
 def curl_example(method: str, path: str, operation: Json, protected: bool) -> str:
-    """A command that makes the smallest request of an operation."""
+    """Return a curl command for the smallest valid request of an operation."""
     parameters = [parameter for parameter in operation.get("parameters", []) if parameter["required"]]
     filled = {parameter["name"]: _text(parameter) for parameter in parameters if parameter["in"] == "path"}
     target = "".join(
-        # Placeholders stand at the odd places.
-        quote(filled.get(part, part), safe="") if place % 2 else quote(part, safe="/:@,;=+~")
-        for place, part in enumerate(_PLACEHOLDER.split(path))
+        # `split` returns the names of placeholders at odd indices.
+        quote(filled.get(part, part), safe="") if index % 2 else quote(part, safe="/:@,;=+~")
+        for index, part in enumerate(_PLACEHOLDER.split(path))
     )
     query = "&".join(
         f"{quote(parameter['name'], safe='')}={quote(_text(parameter), safe='')}"
@@ -208,7 +208,7 @@ def curl_example(method: str, path: str, operation: Json, protected: bool) -> st
 
 
 def _text(parameter: Json) -> str:
-    """A value of a parameter as it stands in a URL or a header: where nothing shows one, its name in capitals."""
+    """Return an example of a parameter as text for a URL or a header; without one, its name in capitals."""
     schema = _schema_of(parameter)
     value = example_of(schema)
     if value == _VALUES["string"]:
@@ -219,7 +219,7 @@ def _text(parameter: Json) -> str:
 
 
 def example_of(schema: Json) -> Any:
-    """A value that the schema shows, or the smallest that it asks for."""
+    """Return an example from a schema, or else the smallest valid value."""
     for several in ("examples", "enum"):
         if schema.get(several):
             return schema[several][0]

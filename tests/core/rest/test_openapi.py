@@ -424,9 +424,9 @@ def test_page_describes_parameters() -> None:
     ("schema", "expected"),
     [
         ({}, "any"),
-        ({"type": "array", "items": {"type": "string"}}, "array of string Repeat the name for several."),
-        ({"type": "array"}, "array of any Repeat the name for several."),
-        ({"type": "object"}, "object Written as JSON."),
+        ({"type": "array", "items": {"type": "string"}}, "array of string Can be repeated for several values."),
+        ({"type": "array"}, "array of any Can be repeated for several values."),
+        ({"type": "object"}, "object Encoded as JSON."),
         ({"type": "string", "format": "uuid"}, "string (uuid)"),
         ({"type": ["string", "null"]}, "string or null"),
         ({"enum": ["a", 1]}, '"a" | 1'),
@@ -482,9 +482,9 @@ def test_page_escapes_text_of_the_document() -> None:
 @pytest.mark.parametrize(
     ("served", "expected"),
     [
-        (LIST_RUNS, "Answers application/json or any other type."),
-        (FOLLOW, "Answers text/event-stream."),
-        (EXPORT, "Answers a file of any type."),
+        (LIST_RUNS, "Returns application/json or any other type."),
+        (FOLLOW, "Returns text/event-stream."),
+        (EXPORT, "Returns a file of any type."),
     ],
 )
 def test_page_describes_responses(served: Route, expected: str) -> None:
