@@ -1,4 +1,4 @@
-"""MCP over HTTP: who may call, what is served, and how it ends."""
+"""MCP over HTTP: access, progress and shutdown."""
 
 import os
 import re
@@ -55,10 +55,10 @@ async def post(settings: Settings, **headers: str) -> httpx.Response:
         return await client.post(f"{origin}/mcp", json=LIST, headers=HEADERS | headers)
 
 
-async def test_tools_are_listed_to_who_asks_on_loopback() -> None:
-    answer = await post(Settings())
-    assert answer.status_code == 200
-    assert len(answer.json()["result"]["tools"]) == 35
+async def test_tools_are_listed_on_loopback() -> None:
+    response = await post(Settings())
+    assert response.status_code == 200
+    assert len(response.json()["result"]["tools"]) == 35
 
 
 @pytest.mark.parametrize(
@@ -76,20 +76,20 @@ async def test_tools_are_listed_to_who_asks_on_loopback() -> None:
         ({"Origin": "https://localhost"}, 200),
     ],
 )
-async def test_only_local_hosts_and_origins_are_answered(headers: dict[str, str], status: int) -> None:
+async def test_only_local_hosts_and_origins_are_accepted(headers: dict[str, str], status: int) -> None:
     assert (await post(Settings(), **headers)).status_code == status
 
 
 @pytest.mark.parametrize(
     ("host", "status"), [("runs.example:9090", 200), ("runs.example", 200), ("other.example", 421)]
 )
-async def test_hosts_are_checked_beyond_loopback_too(host: str, status: int) -> None:
+async def test_host_header_is_checked_for_other_addresses(host: str, status: int) -> None:
     settings = Settings(host="0.0.0.0", insecure=True, allowed_hosts=("runs.example",))
     assert (await post(settings, Host=host)).status_code == status
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "runs.example"])
-def test_listening_beyond_this_machine_needs_tokens_or_consent(host: str) -> None:
+def test_listening_on_other_addresses_needs_tokens_or_insecure(host: str) -> None:
     with pytest.raises(SettingsError, match="MCP_TASKRUNS_TOKENS"):
         build_http_app(open_gateway({}), Settings(host=host))
     build_http_app(open_gateway({}), Settings(host=host, insecure=True))
@@ -108,34 +108,34 @@ def test_listening_beyond_this_machine_needs_tokens_or_consent(host: str) -> Non
         ("", 401),
     ],
 )
-async def test_with_tokens_only_their_bearers_are_answered(authorization: str, status: int) -> None:
-    answer = await post(Settings(tokens=(TOKEN, OTHER)), Authorization=authorization)
-    assert answer.status_code == status
-    assert (answer.headers.get("www-authenticate") == "Bearer") == (status == 401)
+async def test_requests_need_a_valid_token(authorization: str, status: int) -> None:
+    response = await post(Settings(tokens=(TOKEN, OTHER)), Authorization=authorization)
+    assert response.status_code == status
+    assert (response.headers.get("www-authenticate") == "Bearer") == (status == 401)
 
 
-async def test_health_is_told_to_everyone() -> None:
+async def test_health_needs_no_token() -> None:
     app = build_http_app(open_gateway({}, read_only=True), Settings(tokens=(TOKEN,)))
     async with listening(app) as origin, httpx.AsyncClient() as client:
-        answer = (await client.get(f"{origin}/health")).json()
-    assert answer["status"] == "ok"
-    assert 0 < answer["tools"] < 35
+        response = (await client.get(f"{origin}/health")).json()
+    assert response["status"] == "ok"
+    assert 0 < response["tools"] < 35
 
 
-async def test_health_is_told_on_this_machine_only() -> None:
+async def test_health_checks_the_host_header() -> None:
     async with listening(build_http_app(open_gateway({}), Settings())) as origin, httpx.AsyncClient() as client:
         assert (await client.get(f"{origin}/health", headers={"Host": "evil.example"})).status_code == 421
 
 
 @pytest.mark.parametrize("era", ["legacy", "auto"])
-async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_provider(
+async def test_progress_is_sent_and_cancelling_closes_the_provider_stream(
     era: Any, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    told: list[tuple[float, float | None, str | None]] = []
+    details: list[tuple[float, float | None, str | None]] = []
     first = anyio.Event()
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        told.append((progress, total, message))
+        details.append((progress, total, message))
         first.set()
 
     arguments = {"taskRunIds": ["trn-d5im0000000000000001", RUNNING_RUN]}
@@ -154,12 +154,12 @@ async def test_progress_comes_through_and_a_client_that_cancels_hangs_up_on_the_
                 tasks.cancel_scope.cancel()
             with anyio.fail_after(scaled(1)):
                 await simulator.requests[0].disconnected.wait()
-    assert told == [(1, 2, "trn-d5im0000000000000001: succeeded")]
+    assert details == [(1, 2, "trn-d5im0000000000000001: succeeded")]
 
 
 @contextmanager
 def running(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """The server as a process of its own, on a free port."""
+    """Run the server as a process on a free port."""
     command = [sys.executable, "-m", "mcp_taskruns", "serve", "--transport", "http", "--port", "0"]
     with subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True) as child:
         try:
@@ -169,7 +169,7 @@ def running(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until_listening(child: subprocess.Popen[str]) -> str:
-    """Where the server says that it listens, once it answers there."""
+    """Wait until the server responds; return its origin."""
     assert child.stderr
     url = None
     while url is None:
@@ -183,7 +183,7 @@ def wait_until_listening(child: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
-async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_call(
+async def test_signal_during_a_call_exits_with_0(
     number: signal.Signals, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     with running(environment) as child:
@@ -210,7 +210,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
 
 
 @pytest.mark.parametrize("era", ["legacy", "auto"])
-async def test_a_client_that_is_connected_at_the_end_sees_no_traceback_in_the_log(
+async def test_connected_client_at_shutdown_causes_no_traceback(
     era: Any, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     with running(environment) as child, anyio.fail_after(PATIENCE):
@@ -232,14 +232,14 @@ async def test_a_client_that_is_connected_at_the_end_sees_no_traceback_in_the_lo
     assert log == ""
 
 
-def test_answers_do_not_wait_for_more_to_send() -> None:
+def test_tcp_nodelay_is_set() -> None:
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_port_in_use_is_told_as_such() -> None:
+def test_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
@@ -254,7 +254,7 @@ def test_a_port_in_use_is_told_as_such() -> None:
     assert "Traceback" not in done.stderr
 
 
-async def test_no_planted_key_is_in_the_log_of_a_server_that_logs_everything(environment: dict[str, str]) -> None:
+async def test_debug_log_contains_no_credentials(environment: dict[str, str]) -> None:
     planted = {"RENDER_API_KEY": "rnd_wrong_planted_5d1c7a90b2e8", "MCP_TASKRUNS_LOG_LEVEL": "debug"}
     with running(environment | planted) as child:
         with anyio.fail_after(PATIENCE):
@@ -269,5 +269,5 @@ async def test_no_planted_key_is_in_the_log_of_a_server_that_logs_everything(env
     assert planted["RENDER_API_KEY"] not in log + str(result.content)
 
 
-def test_tokens_can_come_from_the_environment() -> None:
+def test_tokens_are_read_from_the_environment() -> None:
     assert read_settings({}, {"MCP_TASKRUNS_TOKENS": f"{TOKEN}, {OTHER}"}).tokens == (TOKEN, OTHER)

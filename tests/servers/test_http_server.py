@@ -1,4 +1,4 @@
-"""Sockets, servers that start and stop together, and the tokens that let in."""
+"""Listeners, HTTP servers and bearer tokens."""
 
 import logging
 import socket
@@ -50,7 +50,7 @@ def has_ipv6() -> bool:
         ),
     ],
 )
-def test_a_listener_tells_where_it_listens(host: str, url: str) -> None:
+def test_listener_has_its_url(host: str, url: str) -> None:
     with listen(host, 0) as opened:
         port = opened.getsockname()[1]
         assert Listener(opened, hello, "there: {}").url == url.format(port=port)
@@ -58,7 +58,7 @@ def test_a_listener_tells_where_it_listens(host: str, url: str) -> None:
             pass
 
 
-def test_an_address_in_use_and_one_that_is_not_ours_are_told_as_such() -> None:
+def test_unusable_address_is_reported() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(SettingsError, match=r"cannot listen on 127\.0\.0\.1:"):
         listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(SettingsError, match=r"cannot listen on 203\.0\.113\.1:0: "):
@@ -66,7 +66,7 @@ def test_an_address_in_use_and_one_that_is_not_ours_are_told_as_such() -> None:
 
 
 class Announced:
-    """What servers announce, and the moment when they all have."""
+    """Collect the lines of servers, and wait until there is one for each."""
 
     def __init__(self, count: int) -> None:
         self.lines: list[str] = []
@@ -79,7 +79,7 @@ class Announced:
             self.all.set()
 
 
-async def test_servers_start_together_and_stop_together() -> None:
+async def test_servers_start_and_stop_together() -> None:
     with listen("127.0.0.1", 0) as one, listen("127.0.0.1", 0) as other, anyio.fail_after(PATIENCE):
         listeners = [Listener(one, hello, "one at {}"), Listener(other, hello, "other at {} (really)")]
         servers, announced = HttpServers(listeners), Announced(2)
@@ -92,7 +92,7 @@ async def test_servers_start_together_and_stop_together() -> None:
             servers.stop()
 
 
-async def test_an_answer_that_goes_on_is_cut_when_servers_stop(caplog: pytest.LogCaptureFixture) -> None:
+async def test_open_response_is_closed_at_shutdown(caplog: pytest.LogCaptureFixture) -> None:
     level = logging.getLogger("uvicorn.error").level
     try:
         with listen("127.0.0.1", 0) as opened, anyio.fail_after(PATIENCE):
@@ -101,8 +101,8 @@ async def test_an_answer_that_goes_on_is_cut_when_servers_stop(caplog: pytest.Lo
             async with httpx.AsyncClient() as client, anyio.create_task_group() as tasks:
                 tasks.start_soon(servers.serve, announced)
                 await announced.all.wait()
-                async with client.stream("GET", listener.url) as answer:
-                    parts = answer.aiter_text()
+                async with client.stream("GET", listener.url) as response:
+                    parts = response.aiter_text()
                     assert await anext(parts) == "begun"
                     servers.stop()
                     with pytest.raises(httpx.HTTPError):
@@ -131,22 +131,22 @@ def bearer(app: BearerTokens) -> httpx.AsyncClient:
         ([f"Bearer {TOKEN}", "Bearer wrong"], 401),
     ],
 )
-async def test_only_a_known_token_lets_in(authorization: Sequence[str], status: int) -> None:
+async def test_only_a_known_token_is_accepted(authorization: Sequence[str], status: int) -> None:
     async with bearer(BearerTokens(hello, (TOKEN, OTHER))) as client:
-        answer = await client.get("/", headers=[("Authorization", value) for value in authorization])
-    assert answer.status_code == status
-    assert ("www-authenticate" in answer.headers) == (status == 401)
+        response = await client.get("/", headers=[("Authorization", value) for value in authorization])
+    assert response.status_code == status
+    assert ("www-authenticate" in response.headers) == (status == 401)
 
 
-async def test_who_is_not_let_in_gets_the_refusal_of_the_app() -> None:
+async def test_rejected_request_gets_the_configured_response() -> None:
     async with bearer(BearerTokens(hello, (TOKEN,), Response("no", 401))) as client:
-        answer = await client.get("/x")
-        assert (answer.status_code, answer.text) == (401, "no")
+        response = await client.get("/x")
+        assert (response.status_code, response.text) == (401, "no")
         assert (await client.get("/health")).text == "hello"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_beyond_loopback_tokens_or_consent_are_needed(host: str) -> None:
+def test_other_addresses_need_tokens_or_insecure(host: str) -> None:
     with pytest.raises(SettingsError, match="MCP_TASKRUNS_TOKENS"):
         HostCheck(Settings(host=host))
     for settings in (Settings(host=host, insecure=True), Settings(host=host, tokens=(TOKEN,))):
@@ -154,5 +154,5 @@ def test_beyond_loopback_tokens_or_consent_are_needed(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_on_loopback_nothing_is_needed(host: str) -> None:
+def test_loopback_needs_no_tokens(host: str) -> None:
     assert "localhost:*" in HostCheck(Settings(host=host)).security.allowed_hosts

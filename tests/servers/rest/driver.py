@@ -1,4 +1,4 @@
-"""What the tests of the REST side share: the server on a loopback socket, and a provider that answers as it is told."""
+"""Helpers of the REST tests: a server on a loopback port, and a provider with configurable responses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ from tests.clients import listening
 from tests.timing import PATIENCE
 
 ACME = str(Path(__file__).parent / "capabilities")
-"""The folder of a capability of these tests: everything that a route can be, none of it a real provider's."""
+"""The folder of a capability file with all kinds of routes."""
 
 KEY = "acme-key-planted-5d1c7a90b2e8"
 PROBLEM = "application/problem+json"
@@ -30,7 +30,7 @@ PROBLEM = "application/problem+json"
 
 @dataclass(frozen=True)
 class Side:
-    """A REST side that is listening, a client of it, and the gateway behind it."""
+    """A running REST server with its gateway and a client."""
 
     client: httpx.AsyncClient
     gateway: Gateway
@@ -45,7 +45,7 @@ def _loaded(folders: tuple[str, ...], *, overlays: bool) -> Loaded:
 
 
 def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
-    """A gateway with the routes of the shipped files, or of those that the flags name."""
+    """Return a gateway with the routes of the built-in files, or of those that the flags select."""
     settings = read_settings({"rest": True, **flags}, environment)
     loaded = _loaded(settings.capabilities, overlays=not settings.no_overlays)
     return Gateway(build_catalog(loaded.tools, settings, loaded.rest_tools), settings)
@@ -53,7 +53,7 @@ def open_gateway(environment: Mapping[str, str], **flags: object) -> Gateway:
 
 @asynccontextmanager
 async def served(environment: Mapping[str, str], **flags: object) -> AsyncIterator[Side]:
-    """The REST side on a loopback port, and a client of it."""
+    """Serve the REST API on a loopback port."""
     gateway = open_gateway(environment, **flags)
     app = build_rest_app(gateway, read_settings({"rest": True, **flags}, environment))
     async with listening(app) as origin, httpx.AsyncClient(base_url=origin, timeout=PATIENCE) as client:
@@ -66,7 +66,7 @@ async def served(environment: Mapping[str, str], **flags: object) -> AsyncIterat
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it reached the provider: its target as it was sent, and its headers with lower-case names."""
+    """A request that the provider received, with the raw target and lower-case header names."""
 
     method: str
     target: str
@@ -79,7 +79,7 @@ HttpResponse = Callable[[Request, Send], Awaitable[None]]
 
 @dataclass
 class Provider:
-    """An HTTP server that notes what it is asked, and answers as it was told last."""
+    """An HTTP server that records requests and sends a configured response."""
 
     answer: HttpResponse | Response = field(default_factory=lambda: JSONResponse({"ok": True}))
     received: list[Received] = field(default_factory=list)
@@ -111,18 +111,18 @@ class Provider:
 
     @property
     def last(self) -> Received:
-        """The last request that has arrived."""
+        """The last received request."""
         return self.received[-1]
 
     @property
     def targets(self) -> list[str]:
-        """What was asked, in order."""
+        """Method and target of all requests in order."""
         return [f"{request.method} {request.target}" for request in self.received]
 
 
 @asynccontextmanager
 async def acme(provider: Provider, **flags: Any) -> AsyncIterator[Side]:
-    """The REST side of the folder's capability, in front of this provider."""
+    """Serve the REST API of the test capability for this provider."""
     changes = flags.pop("environment", {})
     async with listening(provider) as origin:
         environment = {"ACME_URL": origin, "ACME_KEY": KEY, **changes}
@@ -131,7 +131,7 @@ async def acme(provider: Provider, **flags: Any) -> AsyncIterator[Side]:
 
 
 async def send_stream(send: Send, chunks: Sequence[bytes], *, is_open: bool) -> None:
-    """An event stream that begins with these chunks; unless it stays open they are all of it."""
+    """Send an event stream with these chunks, and end it unless `is_open`."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
     for chunk in chunks:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -140,7 +140,7 @@ async def send_stream(send: Send, chunks: Sequence[bytes], *, is_open: bool) -> 
 
 
 def streaming(*chunks: bytes, end: bool = False) -> HttpResponse:
-    """An answer that is such a stream, and silent after the chunks unless that is its end."""
+    """Return a response that streams these chunks, and then stays open unless `end`."""
 
     async def answer(_: Request, send: Send) -> None:
         await send_stream(send, chunks, is_open=not end)
@@ -151,27 +151,27 @@ def streaming(*chunks: bytes, end: bool = False) -> HttpResponse:
 
 
 def problem(answer: httpx.Response) -> dict[str, Any]:
-    """The problem that an answer is: RFC 9457."""
+    """Return the problem details of a response."""
     assert answer.headers["content-type"] == PROBLEM, answer.text
-    told: dict[str, Any] = answer.json()
-    assert told["status"] == answer.status_code
-    assert told["type"] == "about:blank"
-    assert told["title"]
-    assert told["detail"]
-    return told
+    details: dict[str, Any] = answer.json()
+    assert details["status"] == answer.status_code
+    assert details["type"] == "about:blank"
+    assert details["title"]
+    assert details["detail"]
+    return details
 
 
 @dataclass(frozen=True)
-class Told:
-    """An event of a stream as a client reads it."""
+class ReceivedEvent:
+    """An event as a client reads it."""
 
     event: str
     id: str
     data: str
 
 
-def events_in(text: str) -> list[Told]:
-    """The events of a stream, without comments."""
+def events_in(text: str) -> list[ReceivedEvent]:
+    """Return the events of a stream without comments."""
     events = []
     for block in text.strip("\n").split("\n\n"):
         fields: dict[str, list[str]] = {}
@@ -180,5 +180,5 @@ def events_in(text: str) -> list[Told]:
             fields.setdefault(name, []).append(value.removeprefix(" "))
         if fields.keys() - {""}:
             data = "\n".join(fields.get("data", []))
-            events.append(Told(fields.get("event", [""])[-1], fields.get("id", [""])[-1], data))
+            events.append(ReceivedEvent(fields.get("event", [""])[-1], fields.get("id", [""])[-1], data))
     return events

@@ -1,4 +1,4 @@
-"""Who may call the REST side, what of it is served, and that it shares the limits of the MCP side."""
+"""Access to the REST API: tokens, hosts, filters, and rate limits shared with MCP."""
 
 import json
 from pathlib import Path
@@ -42,44 +42,44 @@ TOKENS = {"MCP_TASKRUNS_TOKENS": f"{TOKEN},{OTHER}"}
     ids=["none", "wrong", "scheme", "bare", "empty bearer", "empty", "cookie"],
 )
 @pytest.mark.parametrize("path", ["/v1/things", "/openapi.json", "/docs", "/", "/v1/nothing", "/health/"])
-async def test_without_a_token_there_is_nothing_but_a_problem(path: str, headers: dict[str, str]) -> None:
+async def test_request_without_a_valid_token_is_rejected_with_a_problem(path: str, headers: dict[str, str]) -> None:
     provider = Provider()
     async with acme(provider, environment=TOKENS) as side:
-        answer = await side.client.get(path, headers=headers)
-    told = problem(answer)
-    assert (told["status"], told["kind"]) == (401, "auth")
-    assert "Authorization: Bearer" in told["hint"]
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert TOKEN not in answer.text
+        response = await side.client.get(path, headers=headers)
+    details = problem(response)
+    assert (details["status"], details["kind"]) == (401, "auth")
+    assert "Authorization: Bearer" in details["hint"]
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert TOKEN not in response.text
     assert provider.received == []
 
 
 @pytest.mark.parametrize("authorization", [f"Bearer {TOKEN}", f"bearer {OTHER}"])
-async def test_with_a_token_all_of_it_is_there_and_the_token_goes_no_further(authorization: str) -> None:
+async def test_request_with_a_token_is_accepted_and_the_token_is_not_forwarded(authorization: str) -> None:
     provider = Provider()
     async with acme(provider, environment=TOKENS) as side:
-        answers = [
+        responses = [
             await side.client.get(path, headers={"Authorization": authorization})
             for path in ("/v1/things", "/openapi.json", "/docs")
         ]
-    assert [answer.status_code for answer in answers] == [200, 200, 200]
-    assert "security" in json.dumps(answers[1].json())
+    assert [response.status_code for response in responses] == [200, 200, 200]
+    assert "security" in json.dumps(responses[1].json())
     (request,) = provider.received
     assert TOKEN not in str(request)
     assert OTHER not in str(request)
 
 
-async def test_a_token_in_an_answer_of_the_provider_is_masked() -> None:
+async def test_token_in_a_response_of_the_provider_is_redacted() -> None:
     async with acme(Provider(JSONResponse({"told": TOKEN})), environment=TOKENS) as side:
-        answer = await side.client.get("/v1/things", headers={"Authorization": f"Bearer {TOKEN}"})
-    assert answer.json()["told"] != TOKEN
+        response = await side.client.get("/v1/things", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert response.json()["told"] != TOKEN
 
 
-async def test_health_is_told_without_a_token() -> None:
+async def test_health_needs_no_token() -> None:
     async with acme(Provider(), environment=TOKENS) as side:
-        answer = await side.client.get("/health")
-    assert answer.status_code == 200
-    assert answer.json().keys() == {"status", "version", "routes"}
+        response = await side.client.get("/health")
+    assert response.status_code == 200
+    assert response.json().keys() == {"status", "version", "routes"}
 
 
 @pytest.mark.parametrize(
@@ -97,27 +97,27 @@ async def test_health_is_told_without_a_token() -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/things", "/health", "/docs", "/openapi.json"])
-async def test_only_local_hosts_and_origins_are_answered(path: str, headers: dict[str, str], status: int) -> None:
+async def test_only_local_hosts_and_origins_are_accepted(path: str, headers: dict[str, str], status: int) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.get(path, headers=headers)
-    assert answer.status_code == status
+        response = await side.client.get(path, headers=headers)
+    assert response.status_code == status
     if status != 200:
-        assert "--allowed-hosts" in problem(answer)["hint"]
+        assert "--allowed-hosts" in problem(response)["hint"]
     assert len(provider.received) == (1 if status == 200 and path == "/v1/things" else 0)
 
 
-async def test_what_a_browser_was_made_to_post_does_nothing() -> None:
+async def test_cross_site_post_of_a_browser_is_rejected() -> None:
     provider = Provider()
     form = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
     async with acme(provider) as side:
-        answer = await side.client.post("/v1/things", content=b'{"x": 1}', headers=form)
-    assert answer.status_code == 403
+        response = await side.client.post("/v1/things", content=b'{"x": 1}', headers=form)
+    assert response.status_code == 403
     assert provider.received == []
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "runs.example"])
-def test_listening_beyond_this_machine_needs_tokens_or_consent(host: str) -> None:
+def test_listening_on_other_addresses_needs_tokens_or_insecure(host: str) -> None:
     gateway = open_gateway({}, capabilities=[ACME])
     with pytest.raises(SettingsError, match="MCP_TASKRUNS_TOKENS"):
         build_rest_app(gateway, Settings(host=host))
@@ -136,9 +136,7 @@ def test_listening_beyond_this_machine_needs_tokens_or_consent(host: str) -> Non
     ],
     ids=["read-only", "tools", "pattern", "exclude-tools", "only"],
 )
-async def test_what_the_operator_does_not_serve_is_no_route(
-    flags: dict[str, Any], there: list[str], missing: list[str]
-) -> None:
+async def test_filtered_tools_have_no_routes(flags: dict[str, Any], there: list[str], missing: list[str]) -> None:
     provider = Provider()
     async with acme(provider, **flags) as side:
         for request in there:
@@ -150,12 +148,12 @@ async def test_what_the_operator_does_not_serve_is_no_route(
             for at in (path, f"/acme{path}"):
                 assert problem(await side.client.request(method, at))["status"] in {404, 405}, request
         document = (await side.client.get("/openapi.json")).json()["paths"]
-        told = {f"{method.upper()} {path}" for path, item in document.items() for method in item}
-        assert not told & {request.replace("/a", "/{thing-id}") for request in missing}
+        details = {f"{method.upper()} {path}" for path, item in document.items() for method in item}
+        assert not details & {request.replace("/a", "/{thing-id}") for request in missing}
     assert len(provider.received) == len(there)
 
 
-async def test_only_some_providers_are_served_as_routes_and_only_those_claim_a_path(
+async def test_routes_of_filtered_providers_do_not_make_a_path_ambiguous(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with served(environment, only=["render"]) as side:
@@ -168,11 +166,11 @@ async def test_only_some_providers_are_served_as_routes_and_only_those_claim_a_p
     assert {request.provider for request in simulator.requests} == {"render"}
 
 
-async def test_read_only_leaves_the_routes_of_the_tools_that_change_nothing(environment: dict[str, str]) -> None:
+async def test_read_only_serves_only_routes_that_change_nothing(environment: dict[str, str]) -> None:
     async with served(environment, read_only=True) as side:
         named = {route.tool.name for route in side.gateway.catalog.routes}
         assert named == {name for name, tool in side.gateway.tools.items() if not tool.is_wait_tool}
-        # A POST that only reads is there, and no other.
+        # The only POST is one that reads.
         posted = {route.tool.name for route in side.gateway.catalog.routes if route.method != "GET"}
         assert posted == {"posthog-download-artifact-through-backend", "posthog-generate-presigned-url-artifact"}
 
@@ -207,7 +205,7 @@ capability:
 """
 
 
-async def test_calls_of_both_sides_count_against_one_limit(tmp_path: Path) -> None:
+async def test_mcp_and_rest_calls_share_a_rate_limit(tmp_path: Path) -> None:
     (tmp_path / "overlays").mkdir()
     (tmp_path / "overlays" / "rated.yaml").write_text(RATED, "utf-8")
     provider = Provider()
@@ -219,12 +217,12 @@ async def test_calls_of_both_sides_count_against_one_limit(tmp_path: Path) -> No
         ):
             assert (await side.client.get("/v1/a")).status_code == 200
             assert not (await client.call_tool("rated-get-a", {})).is_error
-            answer = await side.client.get("/v1/a")
+            response = await side.client.get("/v1/a")
             result = await client.call_tool("rated-get-a", {})
-    told = problem(answer)
-    assert (told["status"], told["kind"]) == (429, "rate_limited")
-    assert told["retry_after_s"] == pytest.approx(3600, abs=30)
-    assert int(answer.headers["retry-after"]) == pytest.approx(3600, abs=30)
+    details = problem(response)
+    assert (details["status"], details["kind"]) == (429, "rate_limited")
+    assert details["retry_after_s"] == pytest.approx(3600, abs=30)
+    assert int(response.headers["retry-after"]) == pytest.approx(3600, abs=30)
     assert result.is_error
     block = result.content[0]
     assert isinstance(block, TextContent)
@@ -232,7 +230,7 @@ async def test_calls_of_both_sides_count_against_one_limit(tmp_path: Path) -> No
     assert len(provider.received) == 2
 
 
-async def test_a_client_that_leaves_ends_its_call(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_disconnecting_cancels_the_call(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(delay=60))
     async with served(environment) as side, anyio.create_task_group() as tasks:
 

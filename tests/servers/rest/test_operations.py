@@ -1,7 +1,7 @@
-"""The 31 operations that the shipped files put on their REST side, each sent over a socket and answered.
+"""The 31 operations of the built-in files over REST.
 
-Methods, paths and parameters are those of capabilities/*.yaml, read by hand; what the provider is asked is what its own
-documentation has (see tests/providers/test_requests.py).
+Methods, paths and parameters were read from capabilities/*.yaml by hand. The expected requests are from the
+documentation of the providers (see tests/providers/test_requests.py).
 """
 
 import re
@@ -60,18 +60,18 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A request of the REST side, and the request that it is to the provider.
+    """A REST request, and the request to the provider that it causes.
 
-    `template` is the path as the file has it. `member` is in the answer. With a `tool`, the answer is what that tool of
-    the MCP side makes of it, with these `arguments`; without one it is the provider's own. `is_upload`: the body names
-    a file that is sent before.
+    `template` is the path in the capability file. `member` is a part of the response. With `tool`, the response is the
+    result of that tool with these `arguments`; without it, that of the provider. `is_upload`: the body refers to a file
+    that is uploaded first.
     """
 
     provider: str
     method: str
     template: str
     path: str
-    asked: str
+    requested: str
     member: str
     query: str = ""
     body: Any = None
@@ -86,9 +86,9 @@ class Row:
 
 
 def posthog(method: str, run_id: str, at: str, place: str, member: str, **more: Any) -> Row:
-    """A row about a run, at one place of the REST side and at another of PostHog's."""
-    asked = f"{method} {POSTHOG_RUNS}/{run_id}/{place}" + (f"?{more['query']}" if "query" in more else "")
-    return Row("posthog", method, f"{TEMPLATE}/{{id}}{at}", f"{RUNS}/{run_id}{at}", asked, member, **more)
+    """Return a row about a run, with its REST path and its path at PostHog."""
+    requested = f"{method} {POSTHOG_RUNS}/{run_id}/{place}" + (f"?{more['query']}" if "query" in more else "")
+    return Row("posthog", method, f"{TEMPLATE}/{{id}}{at}", f"{RUNS}/{run_id}{at}", requested, member, **more)
 
 
 ROWS = [
@@ -308,7 +308,7 @@ ROWS = [
 ]
 
 
-def test_the_table_has_the_31_operations_of_the_files_and_no_other() -> None:
+def test_table_covers_all_31_operations() -> None:
     found: Counter[tuple[str, str]] = Counter()
     for file in SHIPPED.glob("*.yaml"):
         for adapter in yaml.safe_load(file.read_text("utf-8"))["capability"]["exposes"]:
@@ -323,20 +323,20 @@ def test_the_table_has_the_31_operations_of_the_files_and_no_other() -> None:
 
 @dataclass(frozen=True)
 class World:
-    """Simulated providers of its own, and what of them is asked; its moments and ids are those of every other."""
+    """Separate simulated providers with the same clock and ids as all others."""
 
     simulator: Simulator
     origin: str
     environment: Mapping[str, str]
 
     @property
-    def asked(self) -> list[str]:
-        """What the providers were asked, without the host that is only of this world."""
+    def requested(self) -> list[str]:
+        """The requests to the providers without the host."""
         return [f"{request.method} {request.path}" for request in self.simulator.requests]
 
-    def timeless(self, answer: httpx.Response) -> str:
-        """The text of an answer without the address that is only of this world."""
-        return answer.text.replace(self.origin, "http://provider")
+    def timeless(self, response: httpx.Response) -> str:
+        """Return the text of a response without the origin of the providers."""
+        return response.text.replace(self.origin, "http://provider")
 
 
 @asynccontextmanager
@@ -348,13 +348,13 @@ async def world() -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def rest_of(place: World) -> AsyncIterator[Side]:
-    # What PostHog's capability redacts is the provider's answer too.
+    # Secrets are revealed, so that the response equals that of the provider.
     async with served(place.environment, reveal_secrets=True) as side:
         yield side
 
 
 async def uploaded(client: httpx.AsyncClient, prepare_at: str) -> Json:
-    """The body that names a file, after it was sent as the provider says."""
+    """Upload a file as the provider requires, and return the body that refers to it."""
     prepared = (await client.post(prepare_at, json={"artifacts": [NOTE | {"size": 5}]})).raise_for_status()
     artifact = prepared.json()["artifacts"][0]
     form = artifact["presigned_post"]
@@ -372,11 +372,11 @@ async def by_rest(side: Side, row: Row, path: str) -> httpx.Response:
 
 
 async def by_itself(place: World, row: Row) -> httpx.Response:
-    """The answer of the provider to who asks it without any server between."""
+    """Return the response of the provider to a direct request."""
     headers = {"Authorization": f"Bearer {place.environment[KEYS[row.provider]]}"}
     headers |= {"X-Runway-Version": "2024-11-06"} if row.provider == "runway" else {}
     headers["Accept"] = row.media_type if row.media_type == EVENTS else JSON
-    method, _, path = row.asked.partition(" ")
+    method, _, path = row.requested.partition(" ")
     async with httpx.AsyncClient(base_url=place.origin, headers=headers) as client:
         body = row.body
         if row.is_upload:
@@ -385,71 +385,71 @@ async def by_itself(place: World, row: Row) -> httpx.Response:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.tool], ids=str)
-async def test_an_operation_answers_with_the_answer_of_its_provider(row: Row) -> None:
+async def test_operation_returns_the_response_of_its_provider(row: Row) -> None:
     async with world() as ours, world() as theirs, rest_of(ours) as side:
-        answer = await by_rest(side, row, row.path)
+        response = await by_rest(side, row, row.path)
         original = await by_itself(theirs, row)
-        assert (answer.status_code, original.status_code) == (row.status, row.status)
-        assert answer.headers["content-type"] == row.media_type
-        assert row.member in answer.text
-        assert ours.asked == theirs.asked
+        assert (response.status_code, original.status_code) == (row.status, row.status)
+        assert response.headers["content-type"] == row.media_type
+        assert row.member in response.text
+        assert ours.requested == theirs.requested
         assert ours.simulator.requests[-1].body == theirs.simulator.requests[-1].body
         if row.media_type == JSON:
-            assert httpx.Response(200, text=ours.timeless(answer)).json() == (
+            assert httpx.Response(200, text=ours.timeless(response)).json() == (
                 httpx.Response(200, text=theirs.timeless(original)).json()
             )
         elif row.media_type == EVENTS:
-            assert events_in(answer.text) == [event for event in events_in(original.text) if event.data]
+            assert events_in(response.text) == [event for event in events_in(original.text) if event.data]
         else:
-            assert answer.content == original.content
+            assert response.content == original.content
 
 
-async def _untold(_: Progress) -> None:
+async def _ignore_progress(_: Progress) -> None:
     await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.tool], ids=str)
-async def test_an_operation_that_the_server_does_more_for_answers_as_its_tool_does(row: Row) -> None:
+async def test_operation_with_a_lifecycle_returns_the_result_of_its_tool(row: Row) -> None:
     async with world() as ours, world() as theirs, rest_of(ours) as side, rest_of(theirs) as other:
-        answer = await by_rest(side, row, row.path)
-        outcome = await other.gateway.call(row.tool, row.arguments or {}, _untold)
-        assert answer.status_code == row.status
-        assert answer.headers["content-type"] == row.media_type
-        assert row.member in answer.text
-        assert answer.text == outcome.text
-        assert [value for name, value in answer.headers.multi_items() if name == "x-note"] == list(outcome.notes)
-        assert row.asked in ours.asked
-        assert ours.asked == theirs.asked
+        response = await by_rest(side, row, row.path)
+        outcome = await other.gateway.call(row.tool, row.arguments or {}, _ignore_progress)
+        assert response.status_code == row.status
+        assert response.headers["content-type"] == row.media_type
+        assert row.member in response.text
+        assert response.text == outcome.text
+        assert [value for name, value in response.headers.multi_items() if name == "x-note"] == list(outcome.notes)
+        assert row.requested in ours.requested
+        assert ours.requested == theirs.requested
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_a_route_is_also_there_below_the_prefix_of_its_file(row: Row) -> None:
+async def test_route_is_also_served_below_its_prefix(row: Row) -> None:
     below = f"/{row.provider}{row.path.removeprefix(f'/{row.provider}')}"
     async with world() as ours, rest_of(ours) as side:
-        answer = await by_rest(side, row, below)
-    assert (answer.status_code, answer.headers["content-type"]) == (row.status, row.media_type)
-    assert row.member in answer.text
-    assert row.asked in ours.asked
+        response = await by_rest(side, row, below)
+    assert (response.status_code, response.headers["content-type"]) == (row.status, row.media_type)
+    assert row.member in response.text
+    assert row.requested in ours.requested
 
 
-async def test_a_path_that_two_files_claim_is_at_neither_and_the_answer_names_both_places(
+async def test_ambiguous_path_is_404_with_both_prefixed_paths(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with served(environment) as side:
-        told = problem(await side.client.get("/v1/tasks/x"))
+        details = problem(await side.client.get("/v1/tasks/x"))
         assert simulator.requests == []
-        assert told["status"] == 404
-        assert told["kind"] == "not_found"
-        assert "/render/v1/tasks/{taskid} or /runway/v1/tasks/{id}" in told["hint"]
+        assert details["status"] == 404
+        assert details["kind"] == "not_found"
+        assert "/render/v1/tasks/{taskid} or /runway/v1/tasks/{id}" in details["hint"]
         assert [note.split(" ")[1] for note in side.gateway.catalog.notes] == ["/v1/tasks/{taskid}", "/v1/tasks/{id}"]
 
 
-async def test_a_method_that_one_of_the_two_has_alone_stays_where_it_is(
+async def test_method_of_an_ambiguous_path_that_only_one_file_has_is_served(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with served(environment) as side:
-        answer = await side.client.delete(f"/v1/tasks/{RUNWAY_THROTTLED}")
+        response = await side.client.delete(f"/v1/tasks/{RUNWAY_THROTTLED}")
         other = await side.client.post("/v1/tasks/x")
-    assert answer.json()["provider"] == "runway"
+    assert response.json()["provider"] == "runway"
     assert problem(other)["status"] == 405
     assert other.headers["allow"] == "DELETE"

@@ -1,4 +1,4 @@
-"""`serve --rest` as a process: beside MCP on standard input and output, and beside MCP over HTTP."""
+"""`serve --rest` as a process, with MCP over stdio and over HTTP."""
 
 import os
 import re
@@ -36,7 +36,7 @@ RUN = f"/v1/task-runs/{RENDER_COMPLETED}"
 
 
 class Log:
-    """What a process writes to its standard error, as it comes."""
+    """The standard error of a process."""
 
     def __init__(self, read_end: int) -> None:
         self._text = ""
@@ -56,7 +56,7 @@ class Log:
             self._change.notify_all()
 
     async def address(self, pattern: re.Pattern[str]) -> str:
-        """The address that is announced, when it is."""
+        """Wait for an announced URL and return it."""
 
         def is_known() -> bool:
             return self._is_over or pattern.search(self._text) is not None
@@ -71,7 +71,7 @@ class Log:
         return found[1]
 
     def whole(self) -> str:
-        """All of it, after the process has ended."""
+        """Return the complete log after the process has exited."""
         self._thread.join(PATIENCE)
         assert self._is_over
         return self._text
@@ -79,7 +79,7 @@ class Log:
 
 @contextmanager
 def logged() -> Iterator[tuple[TextIO, Log]]:
-    """A file for a process to write to, and the log that this is; whoever starts the process closes its own copy."""
+    """Yield a file for the standard error of a process, and its log. Close the file after starting the process."""
     read_end, write_end = os.pipe()
     log = Log(read_end)
     with os.fdopen(write_end, "w") as file:
@@ -113,7 +113,7 @@ async def ended(process: Process) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("era", ["legacy", "auto"])
-async def test_both_sides_answer_in_one_process_beside_standard_input_and_output(
+async def test_mcp_over_stdio_and_rest_in_one_process(
     era: Any, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     with logged() as (file, log), anyio.fail_after(PATIENCE):
@@ -122,31 +122,31 @@ async def test_both_sides_answer_in_one_process_beside_standard_input_and_output
             Client(stdio_client(server, errlog=file), mode=era) as client,
             rest_client(await log.address(REST)) as rest,
         ):
-            answer = await rest.get(RUN)
+            response = await rest.get(RUN)
             result = await client.call_tool("render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
             assert problem(await rest.get("/v1/nothing"))["status"] == 404
             assert (await rest.get("/health")).json()["routes"] == 31
     written = log.whole()
     block = result.content[0]
     assert isinstance(block, TextContent)
-    assert answer.status_code == 200
-    assert answer.text == block.text
+    assert response.status_code == 200
+    assert response.text == block.text
     assert "is declared by more than one file" in written
     assert "Traceback" not in written
     assert len(simulator.requests) == 2
 
 
-async def test_both_sides_answer_in_one_process_over_http(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_mcp_over_http_and_rest_in_one_process(simulator: Simulator, environment: dict[str, str]) -> None:
     with running(environment, HTTP) as (process, log), anyio.fail_after(PATIENCE):
         mcp, origin = await log.address(MCP), await log.address(REST)
         assert mcp != origin
         async with rest_client(origin) as rest, Client(f"{mcp}/mcp") as client:
-            answer = await rest.get(RUN)
+            response = await rest.get(RUN)
             result = await client.call_tool("render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
             assert problem(await rest.post("/mcp"))["status"] == 404
         block = result.content[0]
         assert isinstance(block, TextContent)
-        assert answer.text == block.text
+        assert response.text == block.text
         process.child.send_signal(signal.SIGTERM)
         code, _ = await ended(process)
     assert code == 0
@@ -155,7 +155,7 @@ async def test_both_sides_answer_in_one_process_over_http(simulator: Simulator, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 @pytest.mark.parametrize("command", [STDIO, HTTP], ids=["stdio", "http"])
-async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_stream(
+async def test_signal_during_a_stream_exits_with_0(
     command: Sequence[str], number: signal.Signals, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     with running(environment, command) as (process, log), anyio.fail_after(PATIENCE):
@@ -165,8 +165,8 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
             async def follow() -> None:
                 query = {"taskRunIds": RENDER_RUNNING}
                 with suppress(httpx.HTTPError):
-                    async with rest.stream("GET", "/v1/task-runs/events", params=query) as answer:
-                        async for text in answer.aiter_text():
+                    async with rest.stream("GET", "/v1/task-runs/events", params=query) as response:
+                        async for text in response.aiter_text():
                             texts.append(text)
 
             tasks.start_soon(follow)
@@ -181,7 +181,7 @@ async def test_a_signal_ends_the_process_in_time_with_code_0_in_the_middle_of_a_
 
 
 @pytest.mark.parametrize("command", [STDIO, HTTP], ids=["stdio", "http"])
-async def test_a_signal_ends_an_idle_process_in_time_too(command: Sequence[str], environment: dict[str, str]) -> None:
+async def test_signal_while_idle_exits_with_0(command: Sequence[str], environment: dict[str, str]) -> None:
     with running(environment, command) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest:
             assert (await rest.get("/health")).status_code == 200
@@ -193,7 +193,7 @@ async def test_a_signal_ends_an_idle_process_in_time_too(command: Sequence[str],
     assert "Traceback" not in written
 
 
-async def test_the_end_of_standard_input_ends_both_sides(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_closed_standard_input_stops_both_servers(simulator: Simulator, environment: dict[str, str]) -> None:
     with running(environment, STDIO) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest, anyio.create_task_group() as tasks:
             await anyio.to_thread.run_sync(process.handshake)
@@ -220,17 +220,17 @@ async def test_the_end_of_standard_input_ends_both_sides(simulator: Simulator, e
     assert "Traceback" not in written
 
 
-async def test_standard_output_is_the_protocols_alone(environment: dict[str, str]) -> None:
+async def test_standard_output_contains_only_the_protocol(environment: dict[str, str]) -> None:
     with running(environment, STDIO) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest:
             assert (await rest.get("/v1/tasks")).status_code == 200
         process.send(INITIALIZE)
-        answer = await anyio.to_thread.run_sync(process.receive)  # the first line there is
-    assert answer["id"] == 1
-    assert answer["result"]["serverInfo"]["name"] == "mcp-taskruns"
+        response = await anyio.to_thread.run_sync(process.receive)  # the first line there is
+    assert response["id"] == 1
+    assert response["result"]["serverInfo"]["name"] == "mcp-taskruns"
 
 
-async def test_a_port_of_the_rest_side_that_is_taken_is_told_and_nothing_is_served(
+async def test_rest_port_in_use_is_reported(
     environment: dict[str, str],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -242,7 +242,7 @@ async def test_a_port_of_the_rest_side_that_is_taken_is_told_and_nothing_is_serv
     assert b"Traceback" not in done.stderr
 
 
-async def test_tokens_are_asked_for_on_both_sides(environment: dict[str, str]) -> None:
+async def test_both_servers_require_tokens(environment: dict[str, str]) -> None:
     token = "a-token-of-the-operator-1"
     with running(environment | {"MCP_TASKRUNS_TOKENS": token}, HTTP) as (_, log), anyio.fail_after(PATIENCE):
         mcp, origin = await log.address(MCP), await log.address(REST)
@@ -252,15 +252,15 @@ async def test_tokens_are_asked_for_on_both_sides(environment: dict[str, str]) -
             assert (await rest.get(RUN, headers={"Authorization": f"Bearer {token}"})).status_code == 200
 
 
-async def test_no_planted_key_is_in_the_log_of_a_server_that_logs_everything(environment: dict[str, str]) -> None:
+async def test_debug_log_contains_no_credentials(environment: dict[str, str]) -> None:
     planted = {"RENDER_API_KEY": "rnd_wrong_planted_5d1c7a90b2e8", "MCP_TASKRUNS_LOG_LEVEL": "debug"}
     with running(environment | planted, HTTP) as (process, log), anyio.fail_after(PATIENCE):
         async with rest_client(await log.address(REST)) as rest:
-            told = problem(await rest.get("/v1/tasks", params={"cursor": "argument-value"}))
+            details = problem(await rest.get("/v1/tasks", params={"cursor": "argument-value"}))
         process.child.send_signal(signal.SIGTERM)
         await ended(process)
         written = log.whole()
-    assert told["status"] == 403
+    assert details["status"] == 403
     assert "DEBUG" in written
     assert "argument-value" not in written
-    assert planted["RENDER_API_KEY"] not in f"{written} {told}"
+    assert planted["RENDER_API_KEY"] not in f"{written} {details}"

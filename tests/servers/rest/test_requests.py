@@ -21,7 +21,7 @@ THINGS, THING = "/v1/things", "/v1/things/a"
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "asked"),
+    ("method", "path", "requested"),
     [
         ("GET", "/v1/things", "GET /things"),
         ("GET", "/v1/things/special", "GET /special"),
@@ -47,17 +47,15 @@ THINGS, THING = "/v1/things", "/v1/things/a"
         ("DELETE", "/v1/things/a", "DELETE /things/a"),
     ],
 )
-async def test_a_path_leads_to_its_operation_and_a_segment_stays_one(method: str, path: str, asked: str) -> None:
+async def test_path_leads_to_its_operation_and_segments_stay_encoded(method: str, path: str, requested: str) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.request(method, path)
-    assert (answer.status_code, answer.json()) == (200, {"ok": True})
-    assert provider.targets == [asked]
+        response = await side.client.request(method, path)
+    assert (response.status_code, response.json()) == (200, {"ok": True})
+    assert provider.targets == [requested]
 
 
-async def test_what_stands_in_a_path_wins_over_a_variable_in_a_shipped_file_too(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_literal_path_takes_precedence_over_a_variable(simulator: Simulator, environment: dict[str, str]) -> None:
     async with served(environment) as side:
         events = await side.client.get("/v1/task-runs/events", params={"taskRunIds": RENDER_COMPLETED})
         one = await side.client.get(f"/v1/task-runs/{RENDER_COMPLETED}")
@@ -69,9 +67,7 @@ async def test_what_stands_in_a_path_wins_over_a_variable_in_a_shipped_file_too(
     ]
 
 
-async def test_a_variable_is_its_argument_in_another_spelling(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_path_variable_may_have_another_spelling(simulator: Simulator, environment: dict[str, str]) -> None:
     async with served(environment) as side:
         await side.client.get(f"/v1/task-runs/{RENDER_COMPLETED}")  # {taskrunid} is taskRunId
         await side.client.get(f"/v1/api/projects/1/tasks/{TASK}/runs/{POSTHOG_COMPLETED}")  # {task-id} is task_id
@@ -82,19 +78,19 @@ async def test_a_variable_is_its_argument_in_another_spelling(
 
 
 @pytest.mark.parametrize("segment", ["%2E%2E", "%2e", "%2E%2E%2F"])
-async def test_a_segment_that_would_lead_elsewhere_is_refused(segment: str) -> None:
+async def test_dot_segment_is_rejected(segment: str) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.get(f"/v1/things/{segment}")
+        response = await side.client.get(f"/v1/things/{segment}")
     if segment == "%2E%2E%2F":
         assert provider.targets == ["GET /things/..%2F"]  # it is one segment, and no step up
     else:
-        assert problem(answer)["status"] == 400
+        assert problem(response)["status"] == 400
         assert provider.received == []
 
 
 @pytest.mark.parametrize(
-    ("query", "asked"),
+    ("query", "requested"),
     [
         ("", ""),
         ("limit=5", "limit=5"),
@@ -116,15 +112,15 @@ async def test_a_segment_that_would_lead_elsewhere_is_refused(segment: str) -> N
         ("name=x&limit=1", "limit=1&name=x"),
     ],
 )
-async def test_a_query_is_read_by_the_types_of_its_arguments(query: str, asked: str) -> None:
+async def test_query_is_parsed_by_the_types_of_arguments(query: str, requested: str) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.get(f"{THINGS}?{query}")
-    assert answer.status_code == 200, answer.text
-    assert provider.targets == ["GET /things" + (f"?{asked}" if asked else "")]
+        response = await side.client.get(f"{THINGS}?{query}")
+    assert response.status_code == 200, response.text
+    assert provider.targets == ["GET /things" + (f"?{requested}" if requested else "")]
 
 
-async def test_a_cookie_of_the_provider_is_passed_in_the_query_and_no_cookie_of_the_client_goes_on() -> None:
+async def test_cookies_of_the_client_are_not_forwarded() -> None:
     provider = Provider()
     async with acme(provider) as side:
         await side.client.get(THINGS, params={"session": "ours"}, headers={"Cookie": "session=theirs; other=1"})
@@ -132,7 +128,7 @@ async def test_a_cookie_of_the_provider_is_passed_in_the_query_and_no_cookie_of_
     assert provider.last.target == "/things"
 
 
-async def test_no_header_of_the_client_goes_on_that_is_no_argument() -> None:
+async def test_headers_that_are_not_arguments_are_not_forwarded() -> None:
     provider = Provider()
     sent = {"X-Trace": "t-1", "X-Other": "o", "Authorization": "Bearer of-the-client", "X-Forwarded-For": "192.0.2.1"}
     async with acme(provider) as side:
@@ -157,51 +153,51 @@ async def test_no_header_of_the_client_goes_on_that_is_no_argument() -> None:
     ],
     ids=["path", "query", "body in a query", "query, header", "header", "body in a header", "query, body", "typed"],
 )
-async def test_an_argument_is_taken_from_the_path_then_the_query_then_headers_then_the_body(
+async def test_precedence_of_path_query_headers_and_body(
     path: str, query: Any, headers: Any, body: Any, target: str, trace: str | None, sent: Any
 ) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.put(path, params=query, headers=headers, json=body)
-    assert answer.status_code == 200, answer.text
+        response = await side.client.put(path, params=query, headers=headers, json=body)
+    assert response.status_code == 200, response.text
     assert (provider.last.target, provider.last.headers.get("x-trace")) == (target, trace)
     assert (json.loads(provider.last.body) if provider.last.body else None) == sent
 
 
 @pytest.mark.parametrize("body", [{"body": 1, "x": {"y": [None]}}, {}])
-async def test_a_body_that_is_one_argument_is_passed_whole(body: Any) -> None:
+async def test_body_argument_is_passed_unchanged(body: Any) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.post(THINGS, json=body)
-    assert answer.status_code == 200, answer.text
+        response = await side.client.post(THINGS, json=body)
+    assert response.status_code == 200, response.text
     assert json.loads(provider.last.body) == body
     assert provider.last.headers["content-type"] == "application/json"
 
 
-async def test_members_of_a_body_fill_the_holes_of_a_template() -> None:
+async def test_members_of_a_body_fill_placeholders_of_a_template() -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.post("/v1/fixed", json={"title": 'a "b"'})
-    assert answer.status_code == 200, answer.text
+        response = await side.client.post("/v1/fixed", json={"title": 'a "b"'})
+    assert response.status_code == 200, response.text
     assert json.loads(provider.last.body) == {"kind": "fixed", "title": 'a "b"'}
 
 
 @pytest.mark.parametrize("content", [b"", b" \n "])
-async def test_without_a_body_none_is_sent(content: bytes) -> None:
+async def test_request_without_a_body_is_sent_without_one(content: bytes) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.post(THINGS, content=content, headers={"Content-Type": "text/plain"})
-    assert answer.status_code == 200, answer.text
+        response = await side.client.post(THINGS, content=content, headers={"Content-Type": "text/plain"})
+    assert response.status_code == 200, response.text
     assert provider.last.body == b""
     assert "content-type" not in provider.last.headers
 
 
 @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"])
-async def test_json_is_json_under_each_of_its_names(media_type: str) -> None:
+async def test_json_media_types_are_accepted(media_type: str) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.post(THINGS, content=b'{"x": 1}', headers={"Content-Type": media_type})
-    assert answer.status_code == 200, answer.text
+        response = await side.client.post(THINGS, content=b'{"x": 1}', headers={"Content-Type": media_type})
+    assert response.status_code == 200, response.text
     assert provider.last.body == b'{"x":1}'
 
 
@@ -229,15 +225,13 @@ async def test_json_is_json_under_each_of_its_names(media_type: str) -> None:
         ("PUT", f"{THING}?size=x", "size: must be of type integer"),
     ],
 )
-async def test_an_argument_that_does_not_fit_is_refused_before_anything_is_sent(
-    method: str, path: str, detail: str
-) -> None:
+async def test_invalid_argument_is_400_and_nothing_is_sent(method: str, path: str, detail: str) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        told = problem(await side.client.request(method, path))
-    assert (told["status"], told["title"], told["kind"]) == (400, "Bad Request", "validation")
-    assert detail in told["detail"]
-    assert told["retryable"] is False
+        details = problem(await side.client.request(method, path))
+    assert (details["status"], details["title"], details["kind"]) == (400, "Bad Request", "validation")
+    assert detail in details["detail"]
+    assert details["retryable"] is False
     assert provider.received == []
 
 
@@ -257,39 +251,39 @@ async def test_an_argument_that_does_not_fit_is_refused_before_anything_is_sent(
     ],
     ids=["type", "unknown", "list", "text", "cut", "bytes", "deep", "form", "xml", "nameless"],
 )
-async def test_a_body_that_does_not_fit_is_refused_before_anything_is_sent(
+async def test_invalid_body_is_rejected_and_nothing_is_sent(
     path: str, content: bytes, headers: dict[str, str], status: int, detail: str
 ) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        told = problem(await side.client.put(path, content=content, headers=headers))
-    assert (told["status"], told["kind"]) == (status, "validation")
-    assert detail in told["detail"]
+        details = problem(await side.client.put(path, content=content, headers=headers))
+    assert (details["status"], details["kind"]) == (status, "validation")
+    assert detail in details["detail"]
     assert provider.received == []
 
 
-async def test_json_without_a_content_type_is_taken_as_such() -> None:
+async def test_body_without_a_content_type_is_parsed_as_json() -> None:
     provider = Provider()
     async with acme(provider) as side:
         request = side.client.build_request("POST", THINGS, content=b'{"x": 1}')
         assert "content-type" not in request.headers
-        answer = await side.client.send(request)
-    assert answer.status_code == 200, answer.text
+        response = await side.client.send(request)
+    assert response.status_code == 200, response.text
 
 
-async def test_a_body_that_is_too_large_is_refused_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_above_the_size_limit_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_BODY_BYTES", 1000)
     provider = Provider()
     fits, large = (b'{"x": "' + b"x" * length + b'"}' for length in (991, 992))
     async with acme(provider) as side:
         assert (await side.client.post(THINGS, content=fits, headers=JSON)).status_code == 200
-        told = problem(await side.client.post(THINGS, content=large, headers=JSON))
-    assert told["status"] == 413
-    assert told["detail"] == "the body is larger than 1,000 bytes"
+        details = problem(await side.client.post(THINGS, content=large, headers=JSON))
+    assert details["status"] == 413
+    assert details["detail"] == "the body is larger than 1,000 bytes"
     assert len(provider.received) == 1
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incomplete_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "BODY_SECONDS", 0.05)
     provider = Provider()
     async with acme(provider) as side:
@@ -298,13 +292,13 @@ async def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch:
             head = f"POST {THINGS} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 10\r\n\r\n"
             await stream.send(head.encode() + b"{")
             with anyio.fail_after(PATIENCE):
-                answer = await stream.receive()
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"the body was not received within 0.05 s" in answer
+                response = await stream.receive()
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"the body was not received within 0.05 s" in response
     assert provider.received == []
 
 
-async def test_a_client_that_leaves_while_it_sends_a_body_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+async def test_disconnecting_while_sending_a_body_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
     provider = Provider()
     async with acme(provider) as side:
         host, port = side.origin.removeprefix("http://").split(":")
@@ -330,24 +324,26 @@ async def test_a_client_that_leaves_while_it_sends_a_body_is_not_answered(caplog
         ("OPTIONS", "/v1/nothing", 404, None),
     ],
 )
-async def test_what_is_not_served_is_told_as_such(method: str, path: str, status: int, allow: str | None) -> None:
+async def test_unknown_route_is_404_and_unknown_method_405(
+    method: str, path: str, status: int, allow: str | None
+) -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.request(method, path)
-    told = problem(answer)
-    assert told["status"] == status
-    assert path in told["detail"]
-    assert answer.headers.get("allow") == allow
+        response = await side.client.request(method, path)
+    details = problem(response)
+    assert details["status"] == status
+    assert path in details["detail"]
+    assert response.headers.get("allow") == allow
     if allow:
-        assert told["hint"] == f"Allowed methods: {allow}."
+        assert details["hint"] == f"Allowed methods: {allow}."
     else:
-        assert told["kind"] == "not_found"
-        assert "/openapi.json" in told["hint"]
+        assert details["kind"] == "not_found"
+        assert "/openapi.json" in details["hint"]
     assert provider.received == []
 
 
 @pytest.mark.parametrize("path", ["/v1/things", "/acme/v1/things", "/v1/things/special"])
-async def test_head_is_answered_as_get_without_the_body(path: str) -> None:
+async def test_head_is_get_without_a_body(path: str) -> None:
     provider = Provider()
     async with acme(provider) as side:
         got, head = await side.client.get(path), await side.client.head(path)
@@ -356,19 +352,19 @@ async def test_head_is_answered_as_get_without_the_body(path: str) -> None:
     assert [request.method for request in provider.received] == ["GET", "GET"]
 
 
-async def test_head_of_what_has_no_get_is_refused() -> None:
+async def test_head_without_get_is_405() -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.head("/v1/fixed")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        response = await side.client.head("/v1/fixed")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
     assert provider.received == []
 
 
-async def test_options_tells_the_methods_of_a_path() -> None:
+async def test_options_returns_the_allowed_methods() -> None:
     provider = Provider()
     async with acme(provider) as side:
-        answer = await side.client.options(THING)
-    assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", "DELETE, GET, PUT")
+        response = await side.client.options(THING)
+    assert (response.status_code, response.content, response.headers["allow"]) == (204, b"", "DELETE, GET, PUT")
     assert provider.received == []
 
 
@@ -383,30 +379,30 @@ async def test_options_tells_the_methods_of_a_path() -> None:
     ],
     ids=["json", "text", "nothing", "bytes", "half a pair"],
 )
-async def test_an_answer_is_passed_on_with_its_status_and_its_type(
+async def test_response_has_the_status_and_media_type_of_the_provider(
     content: bytes, headers: dict[str, str], status: int, media_type: str, text: str | None
 ) -> None:
     provider = Provider(Response(content, status, headers))
     async with acme(provider) as side:
-        answer = await side.client.post(THINGS, json={})
-    assert answer.status_code == (200 if status == 204 else status)
-    assert answer.headers["content-type"] == media_type
-    assert answer.content == content if text is None else answer.text == text
+        response = await side.client.post(THINGS, json={})
+    assert response.status_code == (200 if status == 204 else status)
+    assert response.headers["content-type"] == media_type
+    assert response.content == content if text is None else response.text == text
 
 
-async def test_what_there_is_to_say_beside_an_answer_is_in_headers(environment: dict[str, str]) -> None:
+async def test_notes_are_sent_as_headers(environment: dict[str, str]) -> None:
     async with served(environment) as side:
-        answer = await side.client.get("/v1/tasks", params={"limit": 1})
+        response = await side.client.get("/v1/tasks", params={"limit": 1})
         path = f"/v1/api/projects/1/tasks/{TASK}/runs/{POSTHOG_COMPLETED}"
         redacted = await side.client.get(path)
-    (note,) = answer.headers.get_list("x-note")
+    (note,) = response.headers.get_list("x-note")
     assert note.startswith("1 item")
     assert any(note.startswith("Redacted: ") for note in redacted.headers.get_list("x-note"))
     assert redacted.json()["state"]["sandbox_connect_token"] == "[redacted]"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_health_and_the_documents_are_pages_of_the_server_itself(method: str) -> None:
+async def test_health_and_documentation_pages(method: str) -> None:
     async with acme(Provider()) as side:
         pages = {path: await side.client.request(method, path) for path in ("/health", "/openapi.json", "/docs", "/")}
     assert [page.status_code for page in pages.values()] == [200, 200, 200, 200]
@@ -419,7 +415,7 @@ async def test_health_and_the_documents_are_pages_of_the_server_itself(method: s
         assert pages["/"].text == pages["/docs"].text
 
 
-async def test_another_catalog_is_served_from_the_moment_that_the_gateway_has_it() -> None:
+async def test_new_catalog_is_served_immediately() -> None:
     provider = Provider()
     async with acme(provider) as side, acme(Provider(), exclude_tools=["acme-list-*"]) as other:
         assert (await side.client.get(THINGS)).status_code == 200
@@ -428,20 +424,20 @@ async def test_another_catalog_is_served_from_the_moment_that_the_gateway_has_it
         assert (await side.client.get(THING)).status_code == 200
 
 
-async def test_a_request_of_another_protocol_is_not_answered() -> None:
+async def test_websocket_upgrade_is_rejected() -> None:
     async with acme(Provider()) as side:
         headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
         headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
         try:
-            answer = await side.client.get(THINGS, headers=headers)
+            response = await side.client.get(THINGS, headers=headers)
         except httpx.HTTPError:
             return
-    assert answer.status_code != 101
+    assert response.status_code != 101
 
 
-async def test_an_answer_of_any_length_is_passed_on_whole() -> None:
+async def test_long_response_is_not_truncated() -> None:
     things = [{"id": number, "text": "x" * 100} for number in range(1_000)]
     async with acme(Provider(JSONResponse(things)), max_result_chars=1_000) as side:
-        answer = await side.client.get("/v1/things")
-    assert answer.json() == things
-    assert not [note for note in answer.headers.get_list("x-note") if "Cut" in note]
+        response = await side.client.get("/v1/things")
+    assert response.json() == things
+    assert not [note for note in response.headers.get_list("x-note") if "Cut" in note]

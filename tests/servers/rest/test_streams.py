@@ -1,4 +1,4 @@
-"""Event streams through the REST side: as they come, kept alive, from where the client was, and hung up with it."""
+"""Event streams over REST: forwarding, keep-alive, resuming and closing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,29 +37,29 @@ POSTHOG = f"/v1/api/projects/1/tasks/{TASK}/runs"
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits before it is tried again."""
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry without a delay."""
     monkeypatch.setattr(retries, "backoff", lambda *_: 0.0)
     monkeypatch.setattr("mcp_taskruns.engine.runs.reconnect.backoff", lambda *_: 0.0)
 
 
 class Reader:
-    """A stream that is read bit by bit."""
+    """Read a stream in parts."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        self.answer = answer
+    def __init__(self, response: httpx.Response) -> None:
+        self.answer = response
         self.text = ""
-        self._parts = answer.aiter_text()
+        self._parts = response.aiter_text()
 
     async def until(self, wanted: str) -> str:
-        """All that has come, once this is in it."""
+        """Read until the text contains this; return all text so far."""
         with anyio.fail_after(PATIENCE):
             while wanted not in self.text:
                 self.text += await anext(self._parts)
         return self.text
 
     async def rest(self) -> str:
-        """All, after the stream has ended."""
+        """Read until the end of the stream; return all text."""
         with anyio.fail_after(PATIENCE):
             async for part in self._parts:
                 self.text += part
@@ -69,21 +69,21 @@ class Reader:
 @asynccontextmanager
 async def reading(side: Side, path: str, method: str = "GET", **more: Any) -> AsyncIterator[Reader]:
     with anyio.fail_after(PATIENCE):
-        async with side.client.stream(method, path, **more) as answer:
-            assert answer.status_code == 200, await answer.aread()
-            assert answer.headers["content-type"] == "text/event-stream"
-            yield Reader(answer)
+        async with side.client.stream(method, path, **more) as response:
+            assert response.status_code == 200, await response.aread()
+            assert response.headers["content-type"] == "text/event-stream"
+            yield Reader(response)
 
 
-async def test_each_event_is_there_as_soon_as_the_provider_has_sent_it() -> None:
+async def test_events_are_forwarded_immediately() -> None:
     go_on = anyio.Event()
 
-    async def answer(_: Request, send: Send) -> None:
+    async def response(_: Request, send: Send) -> None:
         await send_stream(send, [b"data: 1\n\n"], is_open=True)
         await go_on.wait()
         await send({"type": "http.response.body", "body": b"data: 2\n\n"})
 
-    async with acme(Provider(answer)) as side, reading(side, EVENTS) as reader:
+    async with acme(Provider(response)) as side, reading(side, EVENTS) as reader:
         assert events_in(await reader.until("data: 1\n\n"))[-1].data == "1"
         go_on.set()
         assert [event.data for event in events_in(await reader.rest())] == ["1", "2"]
@@ -91,7 +91,7 @@ async def test_each_event_is_there_as_soon_as_the_provider_has_sent_it() -> None
         assert reader.answer.headers["x-accel-buffering"] == "no"
 
 
-async def test_ids_names_retries_and_lines_are_kept() -> None:
+async def test_event_fields_are_preserved() -> None:
     sent = (
         "id: 7\nevent: thing\nretry: 2500\ndata: one\ndata: two\n\n"
         "id\ndata: no id any more\n\n"
@@ -107,7 +107,7 @@ async def test_ids_names_retries_and_lines_are_kept() -> None:
     )
 
 
-async def test_a_stream_of_renders_goes_on_until_the_runs_have_ended(
+async def test_render_stream_continues_until_the_runs_are_terminal(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     clock = simulator.clock
@@ -122,9 +122,7 @@ async def test_a_stream_of_renders_goes_on_until_the_runs_have_ended(
     assert f'"id":"{RENDER_RUNNING}"' in events[1].data
 
 
-async def test_a_stream_of_posthogs_begins_after_the_last_event_that_the_client_has(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_posthog_stream_resumes_after_last_event_id(simulator: Simulator, environment: dict[str, str]) -> None:
     path = f"{POSTHOG}/{POSTHOG_COMPLETED}/stream"
     async with served(environment) as side:
         async with reading(side, path) as reader:
@@ -139,14 +137,14 @@ async def test_a_stream_of_posthogs_begins_after_the_last_event_that_the_client_
 
 
 @pytest.mark.parametrize("last", ["7", "a-b", "é", "with space"])
-async def test_the_last_event_id_of_the_client_reaches_the_provider_where_it_is_plain(last: str) -> None:
+async def test_last_event_id_is_forwarded(last: str) -> None:
     provider = Provider(streaming(b"data: 1\n\n", end=True))
     async with acme(provider) as side, reading(side, EVENTS, headers={"Last-Event-ID": last.encode()}) as reader:
         await reader.rest()
     assert provider.last.headers.get("last-event-id") == (last if last.isascii() else None)
 
 
-async def test_without_one_none_is_sent() -> None:
+async def test_no_last_event_id_by_default() -> None:
     provider = Provider(streaming(b"data: 1\n\n", end=True))
     async with acme(provider) as side, reading(side, EVENTS) as reader:
         await reader.rest()
@@ -154,21 +152,21 @@ async def test_without_one_none_is_sent() -> None:
 
 
 def cut_once(first: bytes, then: bytes) -> Any:
-    """A provider whose first connection is lost after these bytes; the next one ends as it should."""
+    """Return a response that drops the first connection after some bytes and completes the next one."""
     calls: list[Request] = []
 
-    async def answer(request: Request, send: Send) -> None:
+    async def response(request: Request, send: Send) -> None:
         calls.append(request)
         if len(calls) == 1:
-            # An answer that is not finished when the app returns: the server drops the connection.
+            # The response is incomplete when the app returns, so the server drops the connection.
             await send_stream(send, [first], is_open=True)
         else:
             await send_stream(send, [then], is_open=False)
 
-    return answer
+    return response
 
 
-async def test_a_connection_that_is_lost_is_made_again_after_the_last_event() -> None:
+async def test_dropped_connection_is_resumed_after_the_last_event() -> None:
     provider = Provider(cut_once(b"id: 1\ndata: 1\n\n", b"id: 2\ndata: 2\n\n"))
     async with acme(provider) as side, reading(side, EVENTS) as reader:
         events = events_in(await reader.rest())
@@ -176,7 +174,7 @@ async def test_a_connection_that_is_lost_is_made_again_after_the_last_event() ->
     assert [request.headers.get("last-event-id") for request in provider.received] == [None, "1"]
 
 
-async def test_a_connection_that_is_lost_before_any_event_is_made_again_from_where_the_client_was() -> None:
+async def test_connection_dropped_before_any_event_resumes_from_last_event_id() -> None:
     provider = Provider(cut_once(b": nothing yet\n\n", b"id: 8\ndata: 8\n\n"))
     async with acme(provider) as side, reading(side, EVENTS, headers={"Last-Event-ID": "7"}) as reader:
         events = events_in(await reader.rest())
@@ -184,7 +182,7 @@ async def test_a_connection_that_is_lost_before_any_event_is_made_again_from_whe
     assert [request.headers.get("last-event-id") for request in provider.received] == ["7", "7"]
 
 
-async def test_a_silent_stream_is_kept_alive_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_stream_gets_keep_alive_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses, "KEEP_ALIVE_SECONDS", 0.05)
     async with acme(Provider(streaming(b"data: 1\n\n"))) as side, reading(side, EVENTS) as reader:
         began = anyio.current_time()
@@ -195,19 +193,19 @@ async def test_a_silent_stream_is_kept_alive_by_comments(monkeypatch: pytest.Mon
     assert [event.data for event in events_in(text)] == ["1"]
 
 
-async def test_a_stream_that_has_not_sent_anything_is_kept_alive_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stream_without_events_gets_keep_alive_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses, "KEEP_ALIVE_SECONDS", 0.05)
     async with acme(Provider(streaming())) as side, reading(side, EVENTS) as reader:
         assert (await reader.until(": keep-alive\n\n")).startswith(": keep-alive\n\n")
 
 
-async def test_comments_of_the_provider_are_not_passed_on_but_by_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_comments_of_the_provider_are_not_forwarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses, "KEEP_ALIVE_SECONDS", 0.05)
     async with acme(Provider(streaming(b": ping\n\n"))) as side, reading(side, EVENTS) as reader:
         assert "ping" not in await reader.until(": keep-alive\n\n")
 
 
-async def test_a_client_that_hangs_up_hangs_up_on_the_provider() -> None:
+async def test_disconnecting_closes_the_provider_stream() -> None:
     provider = Provider(streaming(b"data: 1\n\n"))
     async with acme(provider) as side:
         async with reading(side, EVENTS) as reader:
@@ -217,7 +215,7 @@ async def test_a_client_that_hangs_up_hangs_up_on_the_provider() -> None:
             await provider.disconnected.wait()
 
 
-async def test_a_client_that_hangs_up_on_a_silent_stream_hangs_up_on_render(
+async def test_disconnecting_from_a_silent_stream_closes_the_render_stream(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     async with served(environment) as side:
@@ -228,11 +226,11 @@ async def test_a_client_that_hangs_up_on_a_silent_stream_hangs_up_on_render(
             await request.disconnected.wait()
 
 
-async def test_a_client_that_leaves_before_the_provider_answers_hangs_up_too() -> None:
-    asked = anyio.Event()
+async def test_disconnecting_before_the_response_cancels_the_request() -> None:
+    requested = anyio.Event()
 
     async def never(_: Request, __: Send) -> None:
-        asked.set()
+        requested.set()
         await anyio.sleep_forever()
 
     provider = Provider(never)
@@ -242,12 +240,12 @@ async def test_a_client_that_leaves_before_the_provider_answers_hangs_up_too() -
         async with await anyio.connect_tcp(host, int(port)) as stream:
             await stream.send(f"GET {EVENTS} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
             with anyio.fail_after(PATIENCE):
-                await asked.wait()
+                await requested.wait()
         with anyio.fail_after(PATIENCE):
             await provider.disconnected.wait()
 
 
-async def test_wait_seconds_ends_a_stream_that_goes_on() -> None:
+async def test_wait_seconds_limits_a_stream() -> None:
     provider = Provider(streaming(b"data: 1\n\n"))
     async with acme(provider) as side:
         async with reading(side, EVENTS, params={"wait_seconds": "0.2"}) as reader:
@@ -258,7 +256,7 @@ async def test_wait_seconds_ends_a_stream_that_goes_on() -> None:
     assert provider.last.target == "/events"
 
 
-async def test_a_stream_lasts_no_longer_than_the_operator_allows() -> None:
+async def test_max_wait_seconds_limits_a_stream() -> None:
     provider = Provider(streaming(b"data: 1\n\n"))
     async with (
         acme(provider, max_wait_seconds=0.2) as side,
@@ -269,16 +267,16 @@ async def test_a_stream_lasts_no_longer_than_the_operator_allows() -> None:
 
 
 @pytest.mark.parametrize("seconds", ["-1", "soon", "NaN", "Infinity", "true"])
-async def test_wait_seconds_that_are_no_time_are_refused_before_anything_is_sent(seconds: str) -> None:
+async def test_invalid_wait_seconds_is_400_and_nothing_is_sent(seconds: str) -> None:
     provider = Provider(streaming(b"data: 1\n\n", end=True))
     async with acme(provider) as side:
-        told = problem(await side.client.get(EVENTS, params={"wait_seconds": seconds}))
-    assert (told["status"], told["kind"]) == (400, "validation")
+        details = problem(await side.client.get(EVENTS, params={"wait_seconds": seconds}))
+    assert (details["status"], details["kind"]) == (400, "validation")
     assert provider.received == []
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "kind"),
+    ("upstream", "status", "kind"),
     [
         (JSONResponse({"error": "no such topic"}, 404), 404, "not_found"),
         (JSONResponse({"error": "who are you"}, 401), 403, "auth"),
@@ -288,17 +286,15 @@ async def test_wait_seconds_that_are_no_time_are_refused_before_anything_is_sent
     ],
     ids=["404", "401", "429", "503", "no stream"],
 )
-async def test_what_goes_wrong_before_the_stream_is_a_problem(answer: Response, status: int, kind: str) -> None:
-    async with acme(Provider(answer)) as side:
+async def test_error_before_the_stream_is_a_problem(upstream: Response, status: int, kind: str) -> None:
+    async with acme(Provider(upstream)) as side:
         response = await side.client.get(EVENTS)
-    told = problem(response)
-    assert (told["status"], told["kind"]) == (status, kind)
+    details = problem(response)
+    assert (details["status"], details["kind"]) == (status, kind)
     assert response.headers.get("retry-after") == ("9" if status == 429 else None)
 
 
-async def test_arguments_that_do_not_fit_are_a_problem_and_no_stream(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_invalid_arguments_of_a_stream_are_a_problem(simulator: Simulator, environment: dict[str, str]) -> None:
     async with served(environment) as side:
         missing = problem(await side.client.get(RENDER))
         unknown = problem(await side.client.get(RENDER, params={"taskRunIds": "trn-none"}))
@@ -308,7 +304,7 @@ async def test_arguments_that_do_not_fit_are_a_problem_and_no_stream(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_stream_that_no_capability_tells_of_is_passed_on_as_one(method: str) -> None:
+async def test_undeclared_event_stream_is_forwarded(method: str) -> None:
     provider = Provider(streaming(b"id: 1\ndata: 1\n\n"))
     async with acme(provider) as side:
         async with reading(side, "/v1/things", method) as reader:
@@ -320,47 +316,45 @@ async def test_a_stream_that_no_capability_tells_of_is_passed_on_as_one(method: 
             assert [event.data for event in events_in(await reader.rest())] == ["2"]
 
 
-async def test_head_of_a_stream_does_not_wait_for_its_end() -> None:
+async def test_head_of_a_stream_returns_immediately() -> None:
     provider = Provider(streaming(b"data: 1\n\n"))
     async with acme(provider) as side:
         with anyio.fail_after(PATIENCE):
-            answer = await side.client.head(EVENTS)
+            response = await side.client.head(EVENTS)
         with anyio.fail_after(PATIENCE):
             await provider.disconnected.wait()
-    assert answer.headers["content-type"] == "text/event-stream"
+    assert response.headers["content-type"] == "text/event-stream"
 
 
-async def test_what_goes_wrong_in_the_middle_is_the_last_event() -> None:
-    # A POST is not sent again.
+async def test_error_during_the_stream_is_the_last_event() -> None:
+    # A POST is not retried.
     provider = Provider(cut_once(b"id: 1\ndata: 1\n\n", b""))
     async with acme(provider) as side, reading(side, EVENTS, "POST", json={}) as reader:
         *events, last = events_in(await reader.rest())
     assert [event.data for event in events] == ["1"]
     assert last.event == "error"
-    told = problem(httpx.Response(503, headers={"Content-Type": PROBLEM}, text=last.data))
-    assert told["kind"] == "unavailable"
+    details = problem(httpx.Response(503, headers={"Content-Type": PROBLEM}, text=last.data))
+    assert details["kind"] == "unavailable"
     assert len(provider.received) == 1
 
 
-async def test_an_error_when_connecting_again_is_the_last_event() -> None:
+async def test_error_when_reconnecting_is_the_last_event() -> None:
     provider = Provider()
 
-    async def answer(_: Request, send: Send) -> None:
+    async def response(_: Request, send: Send) -> None:
         provider.answer = JSONResponse({"error": "it is gone"}, 404)
         await send_stream(send, [b"data: 1\n\n"], is_open=True)
 
-    provider.answer = answer
+    provider.answer = response
     async with acme(provider) as side, reading(side, EVENTS) as reader:
         *events, last = events_in(await reader.rest())
     assert [event.data for event in events] == ["1"]
     assert last.event == "error"
-    told = problem(httpx.Response(404, headers={"Content-Type": PROBLEM}, text=last.data))
-    assert (told["status"], told["kind"]) == (404, "not_found")
+    details = problem(httpx.Response(404, headers={"Content-Type": PROBLEM}, text=last.data))
+    assert (details["status"], details["kind"]) == (404, "not_found")
 
 
-async def test_an_error_event_of_the_providers_is_an_event_as_any_other(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_error_event_of_the_provider_is_forwarded(simulator: Simulator, environment: dict[str, str]) -> None:
     async with (
         served(environment | {"POSTHOG_API_KEY": "phx_outage"}) as side,
         reading(side, f"{POSTHOG}/{POSTHOG_NOT_STARTED}/stream") as reader,
@@ -370,7 +364,7 @@ async def test_an_error_event_of_the_providers_is_an_event_as_any_other(
     assert len(simulator.requests) == 1
 
 
-async def test_a_failure_of_the_server_itself_ends_the_stream_with_an_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_exception_ends_the_stream_with_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
     async with acme(Provider(streaming(b"data: 1\n\n", b"data: 2\n\n", end=True))) as side:
         original = responses.encode_event
 
@@ -389,7 +383,7 @@ async def test_a_failure_of_the_server_itself_ends_the_stream_with_an_error(capl
     assert [record.getMessage() for record in caplog.records] == ["call failed route=acme-followthings"]
 
 
-async def test_the_end_of_the_server_ends_a_stream_and_says_so() -> None:
+async def test_shutdown_ends_a_stream_with_an_error_event() -> None:
     provider = Provider(streaming(b"data: 1\n\n"))
     async with acme(provider) as side, reading(side, EVENTS) as reader:
         await reader.until("data: 1\n\n")
@@ -401,44 +395,42 @@ async def test_the_end_of_the_server_ends_a_stream_and_says_so() -> None:
             await provider.disconnected.wait()
 
 
-async def test_the_end_of_the_server_ends_a_call_with_a_problem(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_shutdown_ends_a_call_with_a_problem(simulator: Simulator, environment: dict[str, str]) -> None:
     simulator.fail_next("render", Fault(delay=60))
     async with served(environment) as side, anyio.create_task_group() as tasks:
-        answers: list[httpx.Response] = []
+        responses: list[httpx.Response] = []
 
         async def call() -> None:
-            answers.append(await side.client.get(f"/v1/task-runs/{RENDER_COMPLETED}"))
+            responses.append(await side.client.get(f"/v1/task-runs/{RENDER_COMPLETED}"))
 
         tasks.start_soon(call)
         with anyio.fail_after(PATIENCE):
             await simulator.wait_for_request(lambda request: "task-runs" in request.path)
             side.gateway.stop()
-    told = problem(answers[0])
-    assert (told["status"], told["kind"], told["retryable"]) == (503, "unavailable", True)
-    assert "this server is stopping" in told["detail"]
+    details = problem(responses[0])
+    assert (details["status"], details["kind"], details["retryable"]) == (503, "unavailable", True)
+    assert "this server is stopping" in details["detail"]
 
 
-async def test_a_started_run_is_followed_to_its_end_by_a_post_that_waits(
+async def test_post_with_wait_seconds_returns_the_result_of_the_run(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     body = {"task": "demo-workflow/square", "input": [4], "idempotencyKey": "k-1"}
     clock = simulator.clock
     assert isinstance(clock, ManualClock)
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     async with served(environment) as side, anyio.create_task_group() as tasks:
 
         async def start() -> None:
-            answers.append(await side.client.post("/v1/task-runs", json=body, params={"wait_seconds": 30}))
+            responses.append(await side.client.post("/v1/task-runs", json=body, params={"wait_seconds": 30}))
 
         tasks.start_soon(start)
         with anyio.fail_after(PATIENCE):
             await simulator.wait_for_request(lambda request: "events" in request.path)
             clock.advance(5)
-    (answer,) = answers
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["status"] == "succeeded"
-    assert answer.json()["result"] == [16]
+    (response,) = responses
+    assert response.status_code == 200, response.text
+    assert response.json()["status"] == "succeeded"
+    assert response.json()["result"] == [16]
     run = await outside(environment, "GET", "/render/v1/task-runs/trn-d5im0000000000000005")
     assert run["status"] == "completed"
