@@ -12,7 +12,7 @@ from mcp_taskruns.core.format.overlay_spec import validate_overlay
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.files import builtin_capabilities, capability_files
-from mcp_taskruns.loading.schemas import SchemaName, build_schema, format_schema
+from mcp_taskruns.loading.schemas import SchemaName, build_schema, format_schema, keyword_table
 from mcp_taskruns.loading.yaml import read_document
 from tests.core.documents import document
 
@@ -69,6 +69,16 @@ def test_builtin_files_reference_their_schemas(path: Path) -> None:
     ):
         assert file.read_text(encoding="utf-8").partition("\n")[0] == f"{comment}{schema}"
         assert (file.parent / schema).is_file()
+
+
+def test_keyword_table_has_key_type_and_meaning() -> None:
+    rows = keyword_table("PagingKeywords").splitlines()
+    assert rows[0] == "| keyword | type | meaning |"
+    assert "| `default_page_size` (required) | integer | The page size without that argument, in items. |" in rows
+    assert "| `total` | string or `{header: name}` | The number of items of all pages. |" in rows
+    assert "| `when` | mapping | Which events hold a run; default: all. |" in keyword_table("RunStreamKeywords")
+    assert "| list of `queued`, `running`, `paused`" in keyword_table("RunStreamKeywords")
+    assert "| `start` | mapping of mapping | By the name of the operation. |" in keyword_table("RunsKeywords")
 
 
 def consumes(**keys: Any) -> Json:

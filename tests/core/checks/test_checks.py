@@ -1038,7 +1038,7 @@ def parameter(name: str, **keys: Any) -> Json:
     return operation(inputParameters={name: keys})
 
 
-def exposed(**tools: Json) -> Json:
+def exposed(**tools: Json | None) -> Json:
     return {
         "capability": {
             "exposes": {"things-mcp": {"tools": {name.replace("_", "-"): keys for name, keys in tools.items()}}}
@@ -1187,6 +1187,8 @@ def test_overlay_entry_without_effect_is_reported(case: Case) -> None:
         exposed(do_it={"hints": {"readOnly": True, "destructive": False, "idempotent": True}}),
         {"binds": {"env": {"keys": {"THING_KEY": ["OTHER"]}}, "more": {"keys": {"A": "B"}}}},
         operation(method="POST"),
+        consumed(operations={"op": None}),
+        exposed(do_it=None),
         {"info": {"tags": ["Other"]}},
     ],
     ids=lambda overlay: str(overlay)[-60:],

@@ -330,6 +330,7 @@ OPERATION = "resources[0].operations[0]"
         ),
         ({"paging": PAGING | {"max_page_size": 0}}, {}, f"{OPERATION}.paging.max_page_size: must be greater than 0"),
         ({"log": {}}, {}, f"{OPERATION}.log.time_path: is missing"),
+        ({"log": 5}, {}, f"{OPERATION}.log: must be a mapping"),
         ({"upload": {}}, {}, f"{OPERATION}.upload.files: is missing"),
         ({"notes": [{}]}, {}, f"{OPERATION}.notes[0].text: is missing"),
         ({"timeout_seconds": 0}, {}, f"{OPERATION}.timeout_seconds: must be greater than 0"),
