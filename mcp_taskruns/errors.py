@@ -11,7 +11,7 @@ TaskRunsError
     └── UpstreamError      no complete response arrived
 """
 
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 Kind = Literal[
     "auth",
@@ -40,9 +40,9 @@ class CapabilityError(TaskRunsError):
     """
 
     def __init__(self, source: str, place: str, reason: str) -> None:
-        self.source = source
-        self.place = place
-        self.reason = reason
+        self.source: Final = source
+        self.place: Final = place
+        self.reason: Final = reason
         super().__init__(f"{source}: {place}: {reason}" if place else f"{source}: {reason}")
 
 
@@ -76,7 +76,7 @@ class CallError(TaskRunsError):
         retryable: whether the same call may succeed later.
         retry_after_s: the delay that the provider asked for, in seconds.
 
-    Do not change an error after it was raised: raise a copy made by `replace`.
+    An error is immutable: raise a copy made by `replace` instead of changing it.
     """
 
     default_kind: Kind = "unavailable"
@@ -92,12 +92,12 @@ class CallError(TaskRunsError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
-        self.kind: Kind = kind or self.default_kind
-        self.hint = hint
-        self.status = status
-        self.retryable = retryable
-        self.retry_after_s = retry_after_s
+        self.message: Final = message
+        self.kind: Final[Kind] = kind or self.default_kind
+        self.hint: Final = hint
+        self.status: Final = status
+        self.retryable: Final = retryable
+        self.retry_after_s: Final = retry_after_s
 
     def replace(self, **changes: Unpack[CallErrorFields]) -> Self:
         """Return a new error of the same class with some fields changed.
