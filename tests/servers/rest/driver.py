@@ -81,7 +81,7 @@ HttpResponse = Callable[[Request, Send], Awaitable[None]]
 class Provider:
     """An HTTP server that records requests and sends a configured response."""
 
-    answer: HttpResponse | Response = field(default_factory=lambda: JSONResponse({"ok": True}))
+    response: HttpResponse | Response = field(default_factory=lambda: JSONResponse({"ok": True}))
     received: list[Received] = field(default_factory=list)
     disconnected: anyio.Event = field(default_factory=anyio.Event)
 
@@ -93,8 +93,8 @@ class Provider:
         query = scope["query_string"].decode()
         target = scope["raw_path"].decode() + (f"?{query}" if query else "")
         self.received.append(Received(scope["method"], target, dict(request.headers), body))
-        if isinstance(self.answer, Response):
-            await self.answer(scope, receive, send)
+        if isinstance(self.response, Response):
+            await self.response(scope, receive, send)
             return
 
         async with anyio.create_task_group() as tasks:
@@ -106,7 +106,7 @@ class Provider:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch_client)
-            await self.answer(request, send)
+            await self.response(request, send)
             tasks.cancel_scope.cancel()
 
     @property
@@ -142,19 +142,19 @@ async def send_stream(send: Send, chunks: Sequence[bytes], *, is_open: bool) -> 
 def streaming(*chunks: bytes, end: bool = False) -> HttpResponse:
     """Return a response that streams these chunks, and then stays open unless `end`."""
 
-    async def answer(_: Request, send: Send) -> None:
+    async def response(_: Request, send: Send) -> None:
         await send_stream(send, chunks, is_open=not end)
         if not end:
             await anyio.sleep_forever()
 
-    return answer
+    return response
 
 
-def problem(answer: httpx.Response) -> dict[str, Any]:
+def problem(response: httpx.Response) -> dict[str, Any]:
     """Return the problem details of a response."""
-    assert answer.headers["content-type"] == PROBLEM, answer.text
-    details: dict[str, Any] = answer.json()
-    assert details["status"] == answer.status_code
+    assert response.headers["content-type"] == PROBLEM, response.text
+    details: dict[str, Any] = response.json()
+    assert details["status"] == response.status_code
     assert details["type"] == "about:blank"
     assert details["title"]
     assert details["detail"]

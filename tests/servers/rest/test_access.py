@@ -70,9 +70,9 @@ async def test_request_with_a_token_is_accepted_and_the_token_is_not_forwarded(a
 
 
 async def test_token_in_a_response_of_the_provider_is_redacted() -> None:
-    async with acme(Provider(JSONResponse({"told": TOKEN})), environment=TOKENS) as side:
+    async with acme(Provider(JSONResponse({"echo": TOKEN})), environment=TOKENS) as side:
         response = await side.client.get("/v1/things", headers={"Authorization": f"Bearer {TOKEN}"})
-    assert response.json()["told"] != TOKEN
+    assert response.json()["echo"] != TOKEN
 
 
 async def test_health_needs_no_token() -> None:

@@ -34,7 +34,7 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answered", "status", "kind"),
+    ("returned", "status", "kind"),
     [
         (302, 501, "unsupported"),
         (400, 400, "validation"),
@@ -54,15 +54,15 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
         (504, 504, "timeout"),
     ],
 )
-async def test_provider_error_has_its_status_or_that_of_its_kind(answered: int, status: int, kind: str) -> None:
-    provider = Provider(JSONResponse({"error": "no such luck"}, answered))
+async def test_provider_error_has_its_status_or_that_of_its_kind(returned: int, status: int, kind: str) -> None:
+    provider = Provider(JSONResponse({"error": "no such luck"}, returned))
     async with acme(provider) as side:
         response = await side.client.put("/v1/things/a", json={})
     details = problem(response)
     assert (details["status"], details["kind"]) == (status, kind)
-    assert f"returned {answered}" in details["detail"]
-    assert details.get("provider_status", status) == answered
-    assert ("provider_status" in details) == (status != answered)
+    assert f"returned {returned}" in details["detail"]
+    assert details.get("provider_status", status) == returned
+    assert ("provider_status" in details) == (status != returned)
     assert isinstance(details["retryable"], bool)
 
 

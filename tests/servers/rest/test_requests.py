@@ -249,7 +249,7 @@ async def test_invalid_argument_is_400_and_nothing_is_sent(method: str, path: st
         (THING, b"<a/>", {"Content-Type": "text/xml"}, 415, "is not supported; send application/json"),
         (THING, b"{}", {"Content-Type": ""}, 415, "is not supported; send application/json"),
     ],
-    ids=["type", "unknown", "list", "text", "cut", "bytes", "deep", "form", "xml", "nameless"],
+    ids=["type", "unknown", "list", "text", "truncated", "bytes", "deep", "form", "xml", "nameless"],
 )
 async def test_invalid_body_is_rejected_and_nothing_is_sent(
     path: str, content: bytes, headers: dict[str, str], status: int, detail: str

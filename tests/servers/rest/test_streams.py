@@ -47,7 +47,7 @@ class Reader:
     """Read a stream in parts."""
 
     def __init__(self, response: httpx.Response) -> None:
-        self.answer = response
+        self.response = response
         self.text = ""
         self._parts = response.aiter_text()
 
@@ -87,8 +87,8 @@ async def test_events_are_forwarded_immediately() -> None:
         assert events_in(await reader.until("data: 1\n\n"))[-1].data == "1"
         go_on.set()
         assert [event.data for event in events_in(await reader.rest())] == ["1", "2"]
-        assert reader.answer.headers["cache-control"] == "no-store"
-        assert reader.answer.headers["x-accel-buffering"] == "no"
+        assert reader.response.headers["cache-control"] == "no-store"
+        assert reader.response.headers["x-accel-buffering"] == "no"
 
 
 async def test_event_fields_are_preserved() -> None:
@@ -311,7 +311,7 @@ async def test_undeclared_event_stream_is_forwarded(method: str) -> None:
             assert events_in(await reader.until("data: 1\n\n")) == events_in("id: 1\ndata: 1\n\n")
         with anyio.fail_after(PATIENCE):
             await provider.disconnected.wait()
-        provider.answer = streaming(b"data: 2\n\n", end=True)
+        provider.response = streaming(b"data: 2\n\n", end=True)
         async with reading(side, "/v1/things", method) as reader:
             assert [event.data for event in events_in(await reader.rest())] == ["2"]
 
@@ -342,10 +342,10 @@ async def test_error_when_reconnecting_is_the_last_event() -> None:
     provider = Provider()
 
     async def response(_: Request, send: Send) -> None:
-        provider.answer = JSONResponse({"error": "it is gone"}, 404)
+        provider.response = JSONResponse({"error": "it is gone"}, 404)
         await send_stream(send, [b"data: 1\n\n"], is_open=True)
 
-    provider.answer = response
+    provider.response = response
     async with acme(provider) as side, reading(side, EVENTS) as reader:
         *events, last = events_in(await reader.rest())
     assert [event.data for event in events] == ["1"]
