@@ -1,4 +1,4 @@
-"""Lists and logs page by page, against the simulated providers: no item is lost, and none is read twice."""
+"""Lists and logs page by page from the simulated providers: no item is missing or repeated."""
 
 import json
 import re
@@ -31,12 +31,12 @@ from tests.calls import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
-RUNS_OF_RENDER, TASKS_OF_RENDER = "render-list-task-runs", "render-list-tasks"
-RUNS_OF_POSTHOG = "posthog-list-task-runs"
-SESSION_LOG, WHOLE_LOG = "posthog-get-filtered-task-run-session", "posthog-get-task-run-logs"
-LOGGED = {"task_id": TASK, "id": POSTHOG_COMPLETED}
-LEAST = 1000
-"""Characters that a result has room for at least."""
+RENDER_LIST, RENDER_TASKS = "render-list-task-runs", "render-list-tasks"
+POSTHOG_LIST = "posthog-list-task-runs"
+SESSION_LOG, COMPLETE_LOG = "posthog-get-filtered-task-run-session", "posthog-get-task-run-logs"
+RUN_WITH_LOG = {"task_id": TASK, "id": POSTHOG_COMPLETED}
+MIN_CHARS = 1000
+"""The least value of `max_result_chars`."""
 
 SQUARE, SLOW, OWNER = "demo-workflow/square", "demo-workflow/slow", "tea-d5im0000000000000001"
 
@@ -54,7 +54,7 @@ async def gateway(environment: dict[str, str]) -> AsyncIterator[Gateway]:
 
 
 async def start_render_runs(environment: dict[str, str], count: int) -> None:
-    """Somebody else starts runs at Render, beside the four that there are."""
+    """Start runs at Render as another client, in addition to the four initial ones."""
     headers = {"Authorization": f"Bearer {environment['RENDER_API_KEY']}"}
     async with httpx.AsyncClient(base_url=environment["RENDER_BASE_URL"], headers=headers) as client:
         for number in range(count):
@@ -62,7 +62,7 @@ async def start_render_runs(environment: dict[str, str], count: int) -> None:
 
 
 async def create_posthog_runs(environment: dict[str, str], count: int) -> None:
-    """Somebody else creates runs at PostHog, beside the four that there are."""
+    """Create runs at PostHog as another client, in addition to the four initial ones."""
     headers = {"Authorization": f"Bearer {environment['POSTHOG_API_KEY']}"}
     url = environment["POSTHOG_BASE_URL"] + POSTHOG_RUNS.removeprefix("/posthog") + "/"
     async with httpx.AsyncClient(headers=headers) as client:
@@ -71,262 +71,267 @@ async def create_posthog_runs(environment: dict[str, str], count: int) -> None:
 
 
 async def finished(gateway: Gateway, tool: str, arguments: dict[str, Any], seconds: float = 5) -> Call:
-    async with calling(gateway, tool, arguments) as running:
-        return await running.finish(seconds)
+    """Make a call and return it when it is over."""
+    async with calling(gateway, tool, arguments) as call:
+        return await call.finish(seconds)
 
 
-async def call(gateway: Gateway, tool: str, **arguments: Any) -> CallResult:
+async def result_of(gateway: Gateway, tool: str, **arguments: Any) -> CallResult:
+    """Make a call and return its result."""
     return (await finished(gateway, tool, arguments)).outcome
 
 
-def describe_page(outcome: CallResult) -> str:
+def page_note(outcome: CallResult) -> str:
+    """Return the note about the page, of which there is exactly one."""
     (note,) = [note for note in outcome.notes if re.match(r"Items? |\d+ items?|There are no", note)]
     return note
 
 
 def ids_of(outcome: CallResult) -> list[str]:
+    """Return the IDs of the listed runs or tasks."""
     if isinstance(outcome.value, dict):
         return [run["id"] for run in outcome.value["results"]]
     return [(item.get("taskRun") or item["task"])["id"] for item in outcome.value]
 
 
 def entries_of(outcome: CallResult) -> list[Any]:
+    """Return the log entries of a result."""
     return [json.loads(line) for line in outcome.text.splitlines()]
 
 
 async def all_ids(gateway: Gateway, tool: str, **arguments: Any) -> list[str]:
-    """What there is, in one page."""
-    outcome = await call(gateway, tool, limit=100, **arguments)
-    assert describe_page(outcome).endswith("this is the end of the list.")
+    """Return the IDs of all items, read in one page."""
+    outcome = await result_of(gateway, tool, limit=100, **arguments)
+    assert page_note(outcome).endswith("this is the end of the list.")
     return ids_of(outcome)
 
 
-async def walk(gateway: Gateway, tool: str, arguments: dict[str, Any]) -> list[CallResult]:
-    """The results of a client that does as it is advised, page after page, until there is no more."""
+async def follow_notes(gateway: Gateway, tool: str, arguments: dict[str, Any]) -> list[CallResult]:
+    """Call again with the argument that each note names until there is no next page; return the results."""
     pages: list[CallResult] = []
     for _ in range(100):
-        pages.append(await call(gateway, tool, **arguments))
-        advised = re.search(r"for the next page pass (\w+) (.+), or all_pages true", describe_page(pages[-1]))
-        if advised is None:
+        pages.append(await result_of(gateway, tool, **arguments))
+        match = re.search(r"for the next page pass (\w+) (.+), or all_pages true", page_note(pages[-1]))
+        if match is None:
             return pages
-        name, value = advised.group(1), json.loads(advised.group(2))
-        assert arguments.get(name) != value, "it does not go on"
+        name, value = match.group(1), json.loads(match.group(2))
+        assert arguments.get(name) != value, "the note names the same page again"
         arguments = {**arguments, name: value}
-    raise AssertionError("it does not end")
+    raise AssertionError("the list does not end")
 
 
-PLAIN: list[dict[str, Any]] = [{}, {"limit": 3}, {"all_pages": True}, {"all_pages": True, "limit": 2}]
+PAGE_ARGUMENTS: list[dict[str, Any]] = [{}, {"limit": 3}, {"all_pages": True}, {"all_pages": True, "limit": 2}]
 
 
-@pytest.mark.parametrize("room", [LEAST, 3000, 50_000])
-@pytest.mark.parametrize("arguments", PLAIN, ids=str)
-async def test_who_does_as_advised_gets_every_run_of_render_s_once(
-    arguments: dict[str, Any], room: int, environment: dict[str, str], gateway: Gateway
+@pytest.mark.parametrize("max_chars", [MIN_CHARS, 3000, 50_000])
+@pytest.mark.parametrize("arguments", PAGE_ARGUMENTS, ids=str)
+async def test_following_the_next_page_notes_returns_each_render_run_once(
+    arguments: dict[str, Any], max_chars: int, environment: dict[str, str], gateway: Gateway
 ) -> None:
     await start_render_runs(environment, 20)
-    async with opened(environment, max_result_chars=room) as small:
-        pages = await walk(small, RUNS_OF_RENDER, arguments)
-    assert [run for page in pages for run in ids_of(page)] == await all_ids(gateway, RUNS_OF_RENDER)
-    assert all(len(page.text) <= room for page in pages)
-    assert (len(pages) > 3) is (room == LEAST or arguments == {"limit": 3})
+    async with opened(environment, max_result_chars=max_chars) as small:
+        pages = await follow_notes(small, RENDER_LIST, arguments)
+    assert [run for page in pages for run in ids_of(page)] == await all_ids(gateway, RENDER_LIST)
+    assert all(len(page.text) <= max_chars for page in pages)
+    assert (len(pages) > 3) is (max_chars == MIN_CHARS or arguments == {"limit": 3})
 
 
-@pytest.mark.parametrize("arguments", PLAIN, ids=str)
-async def test_who_does_as_advised_gets_every_run_of_posthog_s_once(
+@pytest.mark.parametrize("arguments", PAGE_ARGUMENTS, ids=str)
+async def test_following_the_next_page_notes_returns_each_posthog_run_once(
     arguments: dict[str, Any], environment: dict[str, str], gateway: Gateway
 ) -> None:
     await create_posthog_runs(environment, 6)
-    async with opened(environment, max_result_chars=LEAST) as small:
-        pages = await walk(small, RUNS_OF_POSTHOG, {"task_id": TASK, **arguments})
-    assert [run for page in pages for run in ids_of(page)] == await all_ids(gateway, RUNS_OF_POSTHOG, task_id=TASK)
-    assert all(len(page.text) <= LEAST for page in pages)
+    async with opened(environment, max_result_chars=MIN_CHARS) as small:
+        pages = await follow_notes(small, POSTHOG_LIST, {"task_id": TASK, **arguments})
+    assert [run for page in pages for run in ids_of(page)] == await all_ids(gateway, POSTHOG_LIST, task_id=TASK)
+    assert all(len(page.text) <= MIN_CHARS for page in pages)
     assert len(pages) > 3
 
 
-@pytest.mark.parametrize("arguments", PLAIN, ids=str)
-async def test_who_does_as_advised_gets_every_task_once(
+@pytest.mark.parametrize("arguments", PAGE_ARGUMENTS, ids=str)
+async def test_following_the_next_page_notes_returns_each_render_task_once(
     arguments: dict[str, Any], environment: dict[str, str], gateway: Gateway
 ) -> None:
-    async with opened(environment, max_result_chars=LEAST) as small:
-        pages = await walk(small, TASKS_OF_RENDER, arguments)
-    assert [task for page in pages for task in ids_of(page)] == await all_ids(gateway, TASKS_OF_RENDER)
+    async with opened(environment, max_result_chars=MIN_CHARS) as small:
+        pages = await follow_notes(small, RENDER_TASKS, arguments)
+    assert [task for page in pages for task in ids_of(page)] == await all_ids(gateway, RENDER_TASKS)
 
 
-@pytest.mark.parametrize("arguments", PLAIN, ids=str)
-async def test_who_does_as_advised_gets_every_entry_of_a_log_once(
+@pytest.mark.parametrize("arguments", PAGE_ARGUMENTS, ids=str)
+async def test_following_the_next_page_notes_returns_each_log_entry_once(
     arguments: dict[str, Any], environment: dict[str, str], gateway: Gateway
 ) -> None:
-    async with opened(environment, max_result_chars=LEAST) as small:
-        pages = await walk(small, SESSION_LOG, LOGGED | arguments | {"raw": True})
-        lines = await walk(small, SESSION_LOG, LOGGED | arguments)
-    whole = entries_of(await call(gateway, WHOLE_LOG, **LOGGED, raw=True))
-    assert [entry for page in pages for entry in entries_of(page)] == whole
-    told = (await call(gateway, WHOLE_LOG, **LOGGED)).text
-    assert "\n".join(page.text for page in lines) == told
-    assert all(len(page.text) <= LEAST for page in [*pages, *lines])
+    async with opened(environment, max_result_chars=MIN_CHARS) as small:
+        pages = await follow_notes(small, SESSION_LOG, RUN_WITH_LOG | arguments | {"raw": True})
+        lines = await follow_notes(small, SESSION_LOG, RUN_WITH_LOG | arguments)
+    complete = entries_of(await result_of(gateway, COMPLETE_LOG, **RUN_WITH_LOG, raw=True))
+    assert [entry for page in pages for entry in entries_of(page)] == complete
+    log = (await result_of(gateway, COMPLETE_LOG, **RUN_WITH_LOG)).text
+    assert "\n".join(page.text for page in lines) == log
+    assert all(len(page.text) <= MIN_CHARS for page in [*pages, *lines])
     assert len(pages) > 3
 
 
-def asked(simulator: Simulator) -> list[str]:
-    """The queries of the pages that were asked for."""
+def queries(simulator: Simulator) -> list[str]:
+    """Return the queries of the requests that our server sent."""
     return [path.partition("?")[2] for path in sent(simulator)]
 
 
 CURSOR = {1: "dHJuLWQ1aW0wMDAwMDAwMDAwMDAwMDAx", 3: "dHJuLWQ1aW0wMDAwMDAwMDAwMDAwMDAz"}
-"""The simulated cursors of runs: base64 of their ids."""
+"""The cursors of simulated runs: base64 of their IDs."""
 
 
-async def test_all_pages_asks_for_each_page_after_the_last_and_returns_them_as_one(
-    simulator: Simulator, gateway: Gateway
-) -> None:
-    outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=2)
-    assert asked(simulator) == ["limit=2", f"cursor={CURSOR[3]}&limit=2", f"cursor={CURSOR[1]}&limit=2"]
+async def test_all_pages_reads_each_page_and_merges_them(simulator: Simulator, gateway: Gateway) -> None:
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=2)
+    assert queries(simulator) == ["limit=2", f"cursor={CURSOR[3]}&limit=2", f"cursor={CURSOR[1]}&limit=2"]
     assert ids_of(outcome) == [f"trn-d5im000000000000000{number}" for number in (4, 3, 2, 1)]
-    assert describe_page(outcome) == "4 items: this is the end of the list."
+    assert page_note(outcome) == "4 items: this is the end of the list."
     assert json.loads(outcome.text) == outcome.value
 
 
-async def test_without_all_pages_one_page_is_read(simulator: Simulator, gateway: Gateway) -> None:
+async def test_reads_one_page_without_all_pages(simulator: Simulator, gateway: Gateway) -> None:
     for all_pages in ({}, {"all_pages": False}):
-        assert len(ids_of(await call(gateway, RUNS_OF_RENDER, limit=2, **all_pages))) == 2
-    assert asked(simulator) == ["limit=2", "limit=2"]
+        assert len(ids_of(await result_of(gateway, RENDER_LIST, limit=2, **all_pages))) == 2
+    assert queries(simulator) == ["limit=2", "limit=2"]
 
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "largest"),
     [
         # Render API reference: Pagination; PostHog products/tasks/backend/api.py: max_limit and session_logs
-        (RUNS_OF_RENDER, {}, 100),
-        (TASKS_OF_RENDER, {}, 100),
-        (RUNS_OF_POSTHOG, {"task_id": TASK}, 100),
-        (SESSION_LOG, LOGGED, 5000),
+        (RENDER_LIST, {}, 100),
+        (RENDER_TASKS, {}, 100),
+        (POSTHOG_LIST, {"task_id": TASK}, 100),
+        (SESSION_LOG, RUN_WITH_LOG, 5000),
     ],
 )
-async def test_all_pages_asks_for_the_largest_pages_unless_the_caller_wants_smaller_ones(
+async def test_all_pages_uses_the_largest_page_size_unless_limit_is_given(
     tool: str, arguments: dict[str, Any], largest: int, simulator: Simulator, gateway: Gateway
 ) -> None:
-    await call(gateway, tool, **arguments, all_pages=True)
-    await call(gateway, tool, **arguments, all_pages=True, limit=77)
-    assert asked(simulator) == [f"limit={largest}", "limit=77"]
+    await result_of(gateway, tool, **arguments, all_pages=True)
+    await result_of(gateway, tool, **arguments, all_pages=True, limit=77)
+    assert queries(simulator) == [f"limit={largest}", "limit=77"]
 
 
-async def test_all_pages_filters_every_page(simulator: Simulator, gateway: Gateway) -> None:
+async def test_all_pages_sends_the_filters_with_every_page(simulator: Simulator, gateway: Gateway) -> None:
     filters = {"taskSlug": [SQUARE, SLOW], "ownerId": [OWNER, "tea-other"]}
-    outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=1, **filters)
-    queries = [dict.fromkeys(query.split("&")) for query in asked(simulator)]
-    # The last page was full too, so one more was asked for.
-    assert len(queries) == 4
-    for query in queries:
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=1, **filters)
+    parameters = [set(query.split("&")) for query in queries(simulator)]
+    # The third page was full, so one more was read.
+    assert len(parameters) == 4
+    for sent_parameters in parameters:
         assert {
             "limit=1",
             "taskSlug=demo-workflow%2Fsquare",
             "taskSlug=demo-workflow%2Fslow",
             f"ownerId={OWNER},tea-other",
-        } <= set(query)
+        } <= sent_parameters
     assert ids_of(outcome) == [f"trn-d5im000000000000000{number}" for number in (4, 3, 1)]
 
 
-async def test_all_pages_of_a_log_keeps_its_filters_and_says_of_how_many(
+async def test_all_pages_of_a_log_sends_its_filters_and_reports_the_total(
     simulator: Simulator, gateway: Gateway
 ) -> None:
-    wanted = {"event_types": "tool_call", "limit": 4, "after": "2025-12-31T22:03:26Z"}
-    outcome = await call(gateway, SESSION_LOG, **LOGGED, **wanted, all_pages=True)
-    types = (await call(gateway, WHOLE_LOG, **LOGGED, types=["tool_call"], since=wanted["after"])).text
-    assert outcome.text == types
-    assert describe_page(outcome) == "Items 1 to 10 of 10 (without filters 30): this is the end of the list."
-    assert [re.sub("after=[^&]*&", "", query) for query in asked(simulator)[:3]] == [
+    filters = {"event_types": "tool_call", "limit": 4, "after": "2025-12-31T22:03:26Z"}
+    outcome = await result_of(gateway, SESSION_LOG, **RUN_WITH_LOG, **filters, all_pages=True)
+    expected = (
+        await result_of(gateway, COMPLETE_LOG, **RUN_WITH_LOG, types=["tool_call"], since=filters["after"])
+    ).text
+    assert outcome.text == expected
+    assert page_note(outcome) == "Items 1 to 10 of 10 (without filters 30): this is the end of the list."
+    assert [re.sub("after=[^&]*&", "", query) for query in queries(simulator)[:3]] == [
         "event_types=tool_call&limit=4",
         "event_types=tool_call&limit=4&offset=4",
         "event_types=tool_call&limit=4&offset=8",
     ]
 
 
-async def test_all_pages_goes_on_from_where_the_caller_is(simulator: Simulator, gateway: Gateway) -> None:
-    outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2, offset=1)
-    assert asked(simulator) == ["limit=2&offset=1", "limit=2&offset=3"]
-    assert describe_page(outcome) == "Items 2 to 4 of 4: this is the end of the list."
+async def test_all_pages_starts_at_the_offset_of_the_caller(simulator: Simulator, gateway: Gateway) -> None:
+    outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=2, offset=1)
+    assert queries(simulator) == ["limit=2&offset=1", "limit=2&offset=3"]
+    assert page_note(outcome) == "Items 2 to 4 of 4: this is the end of the list."
     assert (outcome.value["count"], outcome.value["next"]) == (4, None)
-    assert ids_of(outcome) == (await all_ids(gateway, RUNS_OF_POSTHOG, task_id=TASK))[1:]
+    assert ids_of(outcome) == (await all_ids(gateway, POSTHOG_LIST, task_id=TASK))[1:]
 
 
-async def test_progress_is_told_of_every_page(environment: dict[str, str], gateway: Gateway) -> None:
-    running = await finished(gateway, RUNS_OF_POSTHOG, {"task_id": TASK, "all_pages": True, "limit": 3})
-    assert running.lines == ["page 1, items so far: 3 of 4", "page 2, items so far: 4 of 4"]
-    assert [progress.progress for progress in running.progress] == [1, 2]
-    running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 3})
-    assert running.lines == ["page 1, items so far: 3", "page 2, items so far: 4"]
+async def test_each_page_is_reported_as_progress(environment: dict[str, str], gateway: Gateway) -> None:
+    call = await finished(gateway, POSTHOG_LIST, {"task_id": TASK, "all_pages": True, "limit": 3})
+    assert call.lines == ["page 1, items so far: 3 of 4", "page 2, items so far: 4 of 4"]
+    assert [progress.progress for progress in call.progress] == [1, 2]
+    call = await finished(gateway, RENDER_LIST, {"all_pages": True, "limit": 3})
+    assert call.lines == ["page 1, items so far: 3", "page 2, items so far: 4"]
 
 
-async def test_an_empty_list_is_one_page(simulator: Simulator, gateway: Gateway) -> None:
-    outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, taskSlug=["demo-workflow/none"])
-    assert (outcome.value, describe_page(outcome)) == ([], "There are no items.")
-    outcome = await call(gateway, SESSION_LOG, task_id=TASK, id=POSTHOG_NOT_STARTED, all_pages=True)
+async def test_empty_list_is_one_page(simulator: Simulator, gateway: Gateway) -> None:
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, taskSlug=["demo-workflow/none"])
+    assert (outcome.value, page_note(outcome)) == ([], "There are no items.")
+    outcome = await result_of(gateway, SESSION_LOG, task_id=TASK, id=POSTHOG_NOT_STARTED, all_pages=True)
     assert "There are no items." in (outcome.text, *outcome.notes)
     assert len(simulator.requests) == 2
 
 
-async def test_a_log_that_is_empty_is_called_so(gateway: Gateway) -> None:
-    outcome = await call(gateway, WHOLE_LOG, task_id=TASK, id=POSTHOG_NOT_STARTED)
+async def test_empty_log_is_reported_as_empty(gateway: Gateway) -> None:
+    outcome = await result_of(gateway, COMPLETE_LOG, task_id=TASK, id=POSTHOG_NOT_STARTED)
     assert "The log is empty." in (outcome.text, *outcome.notes)
 
 
-async def test_the_runs_of_all_pages_are_told_with_their_states(gateway: Gateway) -> None:
-    outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=2)
+async def test_status_line_lists_the_runs_of_all_pages(gateway: Gateway) -> None:
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=2)
     assert outcome.notes[0] == (
         "Runs trn-d5im0000000000000004: running; trn-d5im0000000000000003: canceled; trn-d5im0000000000000002: failed; "
         "trn-d5im0000000000000001: succeeded (completed)."
     )
 
 
-async def test_after_50_pages_the_caller_has_to_ask_again(
+async def test_all_pages_stops_after_50_pages(
     simulator: Simulator, environment: dict[str, str], gateway: Gateway
 ) -> None:
     await start_render_runs(environment, 60)
-    outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=1)
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=1)
     assert len(sent(simulator)) == 50
-    everything = await all_ids(gateway, RUNS_OF_RENDER)
+    everything = await all_ids(gateway, RENDER_LIST)
     assert ids_of(outcome) == everything[:50]
-    following = await walk(gateway, RUNS_OF_RENDER, {"cursor": outcome.value[-1]["cursor"], "limit": 100})
-    assert ids_of(outcome) + ids_of(following[0]) == everything
-    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in describe_page(outcome)
+    next_pages = await follow_notes(gateway, RENDER_LIST, {"cursor": outcome.value[-1]["cursor"], "limit": 100})
+    assert ids_of(outcome) + ids_of(next_pages[0]) == everything
+    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in page_note(outcome)
 
 
-async def test_no_page_is_read_for_which_a_result_has_no_room(
-    simulator: Simulator, environment: dict[str, str]
-) -> None:
+async def test_all_pages_stops_when_the_result_is_full(simulator: Simulator, environment: dict[str, str]) -> None:
     await start_render_runs(environment, 60)
     async with opened(environment, max_result_chars=5000) as gateway:
-        outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=5)
+        outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=5)
     pages, shown = len(sent(simulator)), len(ids_of(outcome))
-    assert pages < 13, "all that there are"
+    assert pages < 13, "all pages were read"
     assert 5 * (pages - 2) < shown <= 5 * pages
-    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in describe_page(outcome)
+    assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in page_note(outcome)
 
 
-async def test_no_page_is_read_when_the_time_is_over(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_all_pages_stops_at_the_timeout(simulator: Simulator, environment: dict[str, str]) -> None:
     await start_render_runs(environment, 60)
     for _ in range(20):
         simulator.fail_next("render", Fault(delay=4))
     async with opened(environment, wait_seconds=10) as gateway:
-        running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 2}, 20)
-    # At 4 and 8 seconds there was time for another, at 12 there was none.
+        call = await finished(gateway, RENDER_LIST, {"all_pages": True, "limit": 2}, 20)
+    # The pages arrive at 4, 8 and 12 seconds; after 12 there is no time for another.
     assert len(sent(simulator)) == 3
-    assert len(ids_of(running.outcome)) == 6
-    assert "for the next page pass cursor" in describe_page(running.outcome)
+    assert len(ids_of(call.outcome)) == 6
+    assert "for the next page pass cursor" in page_note(call.outcome)
 
 
-def full_page(*numbers: int) -> Fault:
-    """A page of Render's with a run of each number."""
+def render_page(*numbers: int) -> Fault:
+    """Return a page of Render with a run for each number."""
     return json_response([{"taskRun": {"id": f"trn-{n}", "status": "running"}, "cursor": f"c{n}"} for n in numbers])
 
 
 def posthog_page(count: int, more: bool, *numbers: int) -> Fault:
-    following = "https://us.posthog.com/api/projects/1/tasks/t/runs/?offset=2" if more else None
+    """Return a page of PostHog with a run for each number, and a next page if there are `more`."""
+    next_url = "https://us.posthog.com/api/projects/1/tasks/t/runs/?offset=2" if more else None
     runs = [{"id": f"run-{n}", "status": "in_progress"} for n in numbers]
-    return json_response({"count": count, "next": following, "previous": None, "results": runs})
+    return json_response({"count": count, "next": next_url, "previous": None, "results": runs})
 
 
-def order(simulator: Simulator, provider: str, faults: Sequence[Fault]) -> None:
+def queue_faults(simulator: Simulator, provider: str, faults: Sequence[Fault]) -> None:
+    """Have the provider respond to the next requests with these faults."""
     for fault in faults:
         simulator.fail_next(provider, fault)
 
@@ -343,126 +348,128 @@ FORBIDDEN = json_response(
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         (FORBIDDEN, "the provider returned 403: You don't have access to the project"),
         (Fault(404, {"Content-Type": "application/json"}, '{"detail": "Not found."}'), "the provider returned 404"),
         (Fault(200, {"Content-Type": "application/json"}, '{"results": ['), "incomplete"),
         (Fault(500), "the provider returned 500"),
     ],
-    ids=["403", "404", "garbage", "500"],
+    ids=["403", "404", "invalid JSON", "500"],
 )
-async def test_a_page_that_fails_leaves_those_before_it_and_is_told(
-    fault: Fault, told: str, simulator: Simulator, gateway: Gateway
+async def test_failed_page_keeps_the_pages_before_it_and_is_reported(
+    fault: Fault, message: str, simulator: Simulator, gateway: Gateway
 ) -> None:
-    order(simulator, "posthog", [NO_FAULT, fault])
-    outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2)
+    queue_faults(simulator, "posthog", [NO_FAULT, fault])
+    outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=2)
     assert len(ids_of(outcome)) == 2
-    assert describe_page(outcome) == (
+    assert page_note(outcome) == (
         "Items 1 to 2 of 4; there are more: for the next page pass offset 2, or all_pages true for as many as fit."
     )
     (problem,) = [note for note in outcome.notes if note.startswith("The next page could not be read: ")]
-    assert told in problem
+    assert message in problem
     assert problem.endswith(".")
     assert not problem.endswith("..")
-    # So advised, the caller gets the rest.
-    rest = await walk(gateway, RUNS_OF_POSTHOG, {"task_id": TASK, "all_pages": True, "offset": 2})
-    assert ids_of(outcome) + ids_of(rest[0]) == await all_ids(gateway, RUNS_OF_POSTHOG, task_id=TASK)
+    # The note leads to the remaining pages.
+    rest = await follow_notes(gateway, POSTHOG_LIST, {"task_id": TASK, "all_pages": True, "offset": 2})
+    assert ids_of(outcome) + ids_of(rest[0]) == await all_ids(gateway, POSTHOG_LIST, task_id=TASK)
 
 
-async def test_a_page_that_is_no_list_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "posthog", [NO_FAULT, json_response({"detail": "moved"})])
-    outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2)
+async def test_page_that_is_not_a_list_keeps_the_pages_before_it(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "posthog", [NO_FAULT, json_response({"detail": "moved"})])
+    outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=2)
     assert len(ids_of(outcome)) == 2
-    assert "pass offset 2," in describe_page(outcome)
+    assert "pass offset 2," in page_note(outcome)
     assert len(sent(simulator)) == 2
 
 
-async def test_a_page_that_does_not_come_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [NO_FAULT, NO_FAULT, *[Fault(truncate=True)] * TRIES])
-    running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 1}, ALL_TRIES_S)
-    assert len(ids_of(running.outcome)) == 2
+async def test_page_with_dropped_connections_keeps_the_pages_before_it(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "render", [NO_FAULT, NO_FAULT, *[Fault(truncate=True)] * TRIES])
+    call = await finished(gateway, RENDER_LIST, {"all_pages": True, "limit": 1}, ALL_TRIES_S)
+    assert len(ids_of(call.outcome)) == 2
     assert len(sent(simulator)) == 2 + TRIES
-    assert any("could not be read: the connection to render was lost" in note for note in running.outcome.notes)
+    assert any("could not be read: the connection to render was lost" in note for note in call.outcome.notes)
 
 
-async def test_a_log_s_page_that_fails_leaves_those_before_it(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "posthog", [NO_FAULT, FORBIDDEN])
-    outcome = await call(gateway, SESSION_LOG, **LOGGED, all_pages=True, limit=3)
+async def test_failed_page_of_a_log_keeps_the_pages_before_it(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "posthog", [NO_FAULT, FORBIDDEN])
+    outcome = await result_of(gateway, SESSION_LOG, **RUN_WITH_LOG, all_pages=True, limit=3)
     assert outcome.text.count("\n") == 2
-    assert "pass offset 3," in describe_page(outcome)
+    assert "pass offset 3," in page_note(outcome)
     assert any(note.startswith("The next page could not be read: ") for note in outcome.notes)
 
 
-async def test_a_page_that_comes_at_the_second_try_is_one_of_all(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [NO_FAULT, Fault(503)])
-    running = await finished(gateway, RUNS_OF_RENDER, {"all_pages": True, "limit": 2}, ALL_TRIES_S)
-    assert len(ids_of(running.outcome)) == 4
-    assert describe_page(running.outcome) == "4 items: this is the end of the list."
-    assert any("retrying" in line for line in running.lines)
-    assert [progress.progress for progress in running.progress] == sorted({each.progress for each in running.progress})
+async def test_retries_a_page_after_a_transient_fault(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "render", [NO_FAULT, Fault(503)])
+    call = await finished(gateway, RENDER_LIST, {"all_pages": True, "limit": 2}, ALL_TRIES_S)
+    assert len(ids_of(call.outcome)) == 4
+    assert page_note(call.outcome) == "4 items: this is the end of the list."
+    assert any("retrying" in line for line in call.lines)
+    assert [progress.progress for progress in call.progress] == sorted(
+        {progress.progress for progress in call.progress}
+    )
 
 
-async def test_without_a_first_page_the_call_fails(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "posthog", [FORBIDDEN])
-    running = await finished(gateway, RUNS_OF_POSTHOG, {"task_id": TASK, "all_pages": True})
-    assert isinstance(running.failure, ProviderError)
-    assert running.failure.status == 403
+async def test_failed_first_page_is_an_error(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "posthog", [FORBIDDEN])
+    call = await finished(gateway, POSTHOG_LIST, {"task_id": TASK, "all_pages": True})
+    assert isinstance(call.failure, ProviderError)
+    assert call.failure.status == 403
     assert len(simulator.requests) == 1
 
 
-async def test_a_cursor_that_repeats_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [full_page(1, 2)] * 10)
-    outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=2)
+async def test_repeated_cursor_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "render", [render_page(1, 2)] * 10)
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=2)
     assert [path.partition("?")[2] for path in sent(simulator)] == ["limit=2", "cursor=c2&limit=2"]
-    assert len(ids_of(outcome)) == 2  # the same page again adds nothing
+    assert len(ids_of(outcome)) == 2  # the repeated page adds no item
 
 
-async def test_cursors_that_go_round_are_followed_for_50_pages_at_most(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [full_page(1), full_page(2)] * 40)
-    await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=1)
+async def test_cyclic_cursors_are_followed_for_at_most_50_pages(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "render", [render_page(1), render_page(2)] * 40)
+    await result_of(gateway, RENDER_LIST, all_pages=True, limit=1)
     assert len(sent(simulator)) <= 50
 
 
 @pytest.mark.parametrize("before", [[], [posthog_page(9, True, 1, 2)]])
-async def test_an_empty_page_ends_the_list_whatever_the_provider_says(
+async def test_empty_page_ends_the_list_despite_a_next_page(
     before: list[Fault], simulator: Simulator, gateway: Gateway
 ) -> None:
-    order(simulator, "posthog", [*before, *[posthog_page(9, True)] * 10])
-    outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=2)
+    queue_faults(simulator, "posthog", [*before, *[posthog_page(9, True)] * 10])
+    outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=2)
     assert len(simulator.requests) == len(before) + 1
     assert len(ids_of(outcome)) == 2 * len(before)
 
 
 async def test_items_without_a_cursor_end_the_list(simulator: Simulator, gateway: Gateway) -> None:
-    order(simulator, "render", [json_response([{"taskRun": {"id": "trn-1", "status": "running"}}])] * 10)
-    outcome = await call(gateway, RUNS_OF_RENDER, all_pages=True, limit=1)
+    queue_faults(simulator, "render", [json_response([{"taskRun": {"id": "trn-1", "status": "running"}}])] * 10)
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=1)
     assert len(simulator.requests) == 1
-    assert describe_page(outcome) == "1 item; there may be more, but the response has no cursor for the next page."
+    assert page_note(outcome) == "1 item; there may be more, but the response has no cursor for the next page."
 
 
 @pytest.mark.parametrize("more", ["true", "false"])
-async def test_a_session_log_ends_where_its_header_says(more: str, simulator: Simulator, gateway: Gateway) -> None:
+async def test_session_log_ends_when_x_has_more_is_false(more: str, simulator: Simulator, gateway: Gateway) -> None:
     headers = {"Content-Type": "application/json", "X-Has-More": more, "X-Matching-Count": "3", "X-Total-Count": "3"}
-    order(simulator, "posthog", [Fault(200, headers, '[{"n": 1}, {"n": 2}]'), Fault(200, headers, "[]")])
-    await call(gateway, SESSION_LOG, **LOGGED, all_pages=True, limit=2)
+    queue_faults(simulator, "posthog", [Fault(200, headers, '[{"n": 1}, {"n": 2}]'), Fault(200, headers, "[]")])
+    await result_of(gateway, SESSION_LOG, **RUN_WITH_LOG, all_pages=True, limit=2)
     assert len(simulator.requests) == (2 if more == "true" else 1)
 
 
 @pytest.mark.parametrize("all_pages", [True, False])
-async def test_an_answer_that_is_no_list_is_shown_as_it_is(
+async def test_response_that_is_not_a_list_is_returned_unchanged(
     all_pages: bool, simulator: Simulator, gateway: Gateway
 ) -> None:
-    for tool, arguments in ((RUNS_OF_POSTHOG, {"task_id": TASK}), (SESSION_LOG, LOGGED)):
-        order(simulator, "posthog", [json_response({"detail": "moved"})])
-        outcome = await call(gateway, tool, **arguments, all_pages=all_pages)
+    for tool, arguments in ((POSTHOG_LIST, {"task_id": TASK}), (SESSION_LOG, RUN_WITH_LOG)):
+        queue_faults(simulator, "posthog", [json_response({"detail": "moved"})])
+        outcome = await result_of(gateway, tool, **arguments, all_pages=all_pages)
         assert outcome.text == '{"detail":"moved"}'
         assert [note for note in outcome.notes if "no items" in note] == []
 
 
-async def test_what_is_redacted_on_a_later_page_is_told_as_well(simulator: Simulator, gateway: Gateway) -> None:
-    # One page has a run that never started, which has no secrets, the next one whose sandbox has.
-    outcome = await call(gateway, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=1)
+async def test_redactions_on_later_pages_are_reported(simulator: Simulator, gateway: Gateway) -> None:
+    # The run on the first page never started and has no secrets. The sandbox of the next run has one.
+    outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=1)
     assert len(ids_of(outcome)) == 4
     assert "sct_simulated_secret" not in outcome.text
     assert '"sandbox_connect_token":"[redacted]"' in outcome.text
@@ -470,33 +477,31 @@ async def test_what_is_redacted_on_a_later_page_is_told_as_well(simulator: Simul
     assert "sandbox_connect_token" in note
 
 
-async def test_a_list_goes_on_after_what_is_shown_also_where_all_pages_is_cut(
+async def test_truncated_all_pages_result_names_the_offset_after_the_last_item(
     simulator: Simulator, environment: dict[str, str], gateway: Gateway
 ) -> None:
-    everything = await all_ids(gateway, RUNS_OF_POSTHOG, task_id=TASK)
-    async with opened(environment, max_result_chars=LEAST) as small:
-        outcome = await call(small, RUNS_OF_POSTHOG, task_id=TASK, all_pages=True, limit=4)
+    everything = await all_ids(gateway, POSTHOG_LIST, task_id=TASK)
+    async with opened(environment, max_result_chars=MIN_CHARS) as small:
+        outcome = await result_of(small, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=4)
     shown = len(ids_of(outcome))
     assert 0 < shown < 4
     assert ids_of(outcome) == everything[:shown]
-    assert f"pass offset {shown}," in describe_page(outcome)
+    assert f"pass offset {shown}," in page_note(outcome)
 
 
-async def test_the_last_entries_of_a_log_are_those_that_fit(environment: dict[str, str], gateway: Gateway) -> None:
-    whole = (await call(gateway, WHOLE_LOG, **LOGGED)).text.split("\n")
-    async with opened(environment, max_result_chars=LEAST) as small:
-        outcome = await call(small, WHOLE_LOG, **LOGGED)
+async def test_truncated_log_contains_its_last_entries(environment: dict[str, str], gateway: Gateway) -> None:
+    log = (await result_of(gateway, COMPLETE_LOG, **RUN_WITH_LOG)).text.split("\n")
+    async with opened(environment, max_result_chars=MIN_CHARS) as small:
+        outcome = await result_of(small, COMPLETE_LOG, **RUN_WITH_LOG)
     lines = outcome.text.split("\n")
-    assert 1 < len(lines) < len(whole)
-    assert lines == whole[-len(lines) :]
-    assert outcome.notes == (f"The last {len(lines)} of {len(whole)} entries.",)
+    assert 1 < len(lines) < len(log)
+    assert lines == log[-len(lines) :]
+    assert outcome.notes == (f"The last {len(lines)} of {len(log)} entries.",)
 
 
 @pytest.mark.parametrize("since", ["2026-02-30T09:00:00Z", "2026-01-31T25:00:00Z", "yesterday", "2026-01-31"])
-async def test_a_time_that_is_none_is_refused_and_not_taken_for_any(
-    since: str, simulator: Simulator, gateway: Gateway
-) -> None:
-    running = await finished(gateway, WHOLE_LOG, LOGGED | {"since": since})
-    assert isinstance(running.error, CallError)
-    assert running.error.message == f"since: {since!r} is not a 'date-time'"
+async def test_invalid_time_argument_is_rejected(since: str, simulator: Simulator, gateway: Gateway) -> None:
+    call = await finished(gateway, COMPLETE_LOG, RUN_WITH_LOG | {"since": since})
+    assert isinstance(call.error, CallError)
+    assert call.error.message == f"since: {since!r} is not a 'date-time'"
     assert simulator.requests == []

@@ -1,4 +1,4 @@
-"""Rates, places and holds to the second, on a clock that stands still; no provider's troubles are another's."""
+"""Rate limits, concurrency slots and holds after 429, on the driven clock. Providers are independent of each other."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -40,8 +40,8 @@ from tests.clock import LoopClock, pass_time, settle
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 MINUTE = 60.0
-HOST_PATIENCE_S = 10
-"""What is silent for longer may be given up by its host."""
+MAX_SILENCE_S = 10
+"""Seconds without progress after which a host may give up a call."""
 
 START: tuple[str, Arguments] = ("render-run-task", {"body": {"task": "demo-workflow/slow", "input": []}})
 CANCEL: tuple[str, Arguments] = ("render-cancel-task-run", {"taskRunId": RENDER_RUNNING})
@@ -60,14 +60,14 @@ STREAMS: dict[str, tuple[str, Arguments]] = {
     "posthog": ("posthog-stream-task-run", WAITS["posthog"][1]),
 }
 
-# 400 reads and 30 writes a minute. Render API reference: Rate limiting
+# 400 reads and 30 writes per minute. Render API reference: Rate limiting
 RENDER_READS, RENDER_WRITES = 400, 30
-# 480 requests a minute. posthog.com/docs/api: Rate limiting
+# 480 requests per minute. posthog.com/docs/api: Rate limiting
 POSTHOG_CALLS = 480
 
 
 class TimedSimulator(Simulator):
-    """Simulated providers that note when each request arrives."""
+    """Simulated providers that record when each request arrives."""
 
     def __init__(self) -> None:
         super().__init__(clock=LoopClock())
@@ -78,10 +78,10 @@ class TimedSimulator(Simulator):
         self.times.append(anyio.current_time())
         return None
 
-    def arrived(self, begins: str) -> list[float]:
-        """When the requests arrived that begin so: with a method and a path."""
+    def arrival_times(self, prefix: str) -> list[float]:
+        """Return when the requests arrived whose method and path start with this prefix."""
         lines = (f"{request.method} {request.path}" for request in self.requests)
-        return [at for at, line in zip(self.times, lines, strict=True) if line.startswith(begins)]
+        return [at for at, line in zip(self.times, lines, strict=True) if line.startswith(prefix)]
 
 
 @pytest.fixture
@@ -89,14 +89,14 @@ async def simulator() -> TimedSimulator:
     return TimedSimulator()
 
 
-class Crowd:
-    """Calls of one gateway, side by side."""
+class Callers:
+    """Concurrent calls through one gateway."""
 
     def __init__(self, gateway: Gateway, tasks: TaskGroup) -> None:
         self.gateway = gateway
         self._tasks = tasks
 
-    def begin(self, tool: str, arguments: Arguments, count: int = 1) -> list[Call]:
+    def start(self, tool: str, arguments: Arguments, count: int = 1) -> list[Call]:
         calls = [Call() for _ in range(count)]
         for call in calls:
             self._tasks.start_soon(call.run, self.gateway, tool, arguments)
@@ -104,15 +104,15 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowded(environment: Mapping[str, str], **flags: object) -> AsyncIterator[Crowd]:
-    """A gateway and calls of it, which are cut off at the end of the block."""
+async def concurrent_calls(environment: Mapping[str, str], **flags: object) -> AsyncIterator[Callers]:
+    """Open a gateway for concurrent calls; cancel them at the end of the block."""
     async with opened(environment, **flags) as gateway, anyio.create_task_group() as tasks:
-        yield Crowd(gateway, tasks)
+        yield Callers(gateway, tasks)
         tasks.cancel_scope.cancel()
 
 
-async def answered(calls: list[Call]) -> None:
-    """Let the calls end well, which they do without that time passes."""
+async def assert_all_succeed(calls: list[Call]) -> None:
+    """Run the calls until all have returned, without any time passing."""
     for _ in range(50):
         if all(call.is_over for call in calls):
             break
@@ -122,187 +122,190 @@ async def answered(calls: list[Call]) -> None:
 
 
 def most_in_a_minute(times: list[float]) -> int:
+    """Return the greatest number of requests in any minute."""
     return max(sum(start <= at < start + MINUTE for at in times) for start in times)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_each_write_is_sent_as_soon_as_the_minute_before_allows(
+async def test_writes_are_sent_as_soon_as_the_rate_limit_allows(
     seed: int, simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
-    pauses = Random(seed)
+    random = Random(seed)
     due: list[float] = []
-    async with crowded(environment, timeout=600.0) as crowd:
+    async with concurrent_calls(environment, timeout=600.0) as callers:
         for _ in range(100):
-            await pass_time(pauses.choice([0, 0, 0, 1, 4]))
+            await pass_time(random.choice([0, 0, 0, 1, 4]))
             earliest = due[-RENDER_WRITES] + MINUTE if len(due) >= RENDER_WRITES else 0.0
             due.append(max(anyio.current_time(), earliest))
-            crowd.begin(*START)
+            callers.start(*START)
         await pass_time(due[-1] - anyio.current_time() + 1)
-    assert simulator.arrived("POST /render") == due
-    assert most_in_a_minute(simulator.arrived("POST /render")) == RENDER_WRITES
+    assert simulator.arrival_times("POST /render") == due
+    assert most_in_a_minute(simulator.arrival_times("POST /render")) == RENDER_WRITES
 
 
-async def test_what_is_sent_again_counts_as_well(simulator: TimedSimulator, environment: dict[str, str]) -> None:
+async def test_retries_count_toward_the_rate_limit(simulator: TimedSimulator, environment: dict[str, str]) -> None:
     for number in range(60):
         simulator.fail_next("render", NO_FAULT if number % 4 else Fault(503, body="busy"))
-    async with crowded(environment, timeout=600.0) as crowd:
-        calls = crowd.begin(*START, 60)
+    async with concurrent_calls(environment, timeout=600.0) as callers:
+        calls = callers.start(*START, 60)
         await pass_time(190)
         assert [call.error for call in calls] == [None] * 60
-    times = simulator.arrived("POST /render")
+    times = simulator.arrival_times("POST /render")
     assert len(times) == 60 + 60 // 4
     assert most_in_a_minute(times) == RENDER_WRITES
 
 
-async def test_a_cancellation_reads_at_once_and_waits_for_its_write_and_says_so(
+async def test_cancellation_reads_at_once_and_reports_that_its_write_waits(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
-    async with crowded(environment) as crowd:
-        await answered(crowd.begin(*START, RENDER_WRITES))
+    async with concurrent_calls(environment) as callers:
+        await assert_all_succeed(callers.start(*START, RENDER_WRITES))
         await pass_time(10)
-        async with calling(crowd.gateway, *CANCEL) as call:
-            assert len(simulator.arrived("GET /render")) == 1
+        async with calling(callers.gateway, *CANCEL) as call:
+            assert len(simulator.arrival_times("GET /render")) == 1
             assert call.lines == ["waiting for render's rate limit: sending in 50 s"]
             await call.finish(50)
-    assert simulator.arrived("DELETE /render") == [MINUTE]
+    assert simulator.arrival_times("DELETE /render") == [MINUTE]
     assert call.value["status"] == "canceled"
-    assert max(later - earlier for earlier, later in pairwise([10, *call.progress_times, MINUTE])) <= HOST_PATIENCE_S
+    assert max(later - earlier for earlier, later in pairwise([10, *call.progress_times, MINUTE])) <= MAX_SILENCE_S
 
 
-async def test_reads_have_a_rate_of_their_own_and_it_counts_them_too(
+async def test_reads_and_writes_of_render_have_separate_rate_limits(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
-    async with crowded(environment) as crowd:
-        await answered(crowd.begin(*READS["render"], RENDER_READS))
+    async with concurrent_calls(environment) as callers:
+        await assert_all_succeed(callers.start(*READS["render"], RENDER_READS))
         await pass_time(5)
-        async with calling(crowd.gateway, *READS["render"]) as late:
-            await answered(crowd.begin(*START, RENDER_WRITES))
+        async with calling(callers.gateway, *READS["render"]) as late:
+            await assert_all_succeed(callers.start(*START, RENDER_WRITES))
             await late.finish(55)
-    assert simulator.arrived("GET /render") == [*[0.0] * RENDER_READS, MINUTE]
-    assert max(later - earlier for earlier, later in pairwise([5, *late.progress_times, MINUTE])) <= HOST_PATIENCE_S
-    assert simulator.arrived("POST /render") == [5.0] * RENDER_WRITES
+    assert simulator.arrival_times("GET /render") == [*[0.0] * RENDER_READS, MINUTE]
+    assert max(later - earlier for earlier, later in pairwise([5, *late.progress_times, MINUTE])) <= MAX_SILENCE_S
+    assert simulator.arrival_times("POST /render") == [5.0] * RENDER_WRITES
 
 
-async def test_posthog_counts_reads_and_writes_together(simulator: TimedSimulator, environment: dict[str, str]) -> None:
-    async with crowded(environment) as crowd:
-        calls = crowd.begin(*READS["posthog"], POSTHOG_CALLS // 2)
-        await answered([*calls, *crowd.begin(*RELAY, POSTHOG_CALLS // 2)])
+async def test_reads_and_writes_of_posthog_share_a_rate_limit(
+    simulator: TimedSimulator, environment: dict[str, str]
+) -> None:
+    async with concurrent_calls(environment) as callers:
+        calls = callers.start(*READS["posthog"], POSTHOG_CALLS // 2)
+        await assert_all_succeed([*calls, *callers.start(*RELAY, POSTHOG_CALLS // 2)])
         await pass_time(5)
-        async with calling(crowd.gateway, *READS["posthog"]) as read, calling(crowd.gateway, *RELAY) as write:
+        async with calling(callers.gateway, *READS["posthog"]) as read, calling(callers.gateway, *RELAY) as write:
             await read.finish(55)
             await write.finish(0)
     assert simulator.times == [*[0.0] * POSTHOG_CALLS, MINUTE, MINUTE]
 
 
-async def test_the_rate_of_one_provider_holds_up_no_other(environment: dict[str, str]) -> None:
-    async with crowded(environment) as crowd:
-        await answered(crowd.begin(*START, RENDER_WRITES))
-        calls = crowd.begin(*RELAY, RENDER_WRITES)
-        calls += crowd.begin("runway-cancel-delete-task", {"id": RUNWAY_THROTTLED})
-        await answered(calls)
+async def test_rate_limit_of_one_provider_does_not_delay_others(environment: dict[str, str]) -> None:
+    async with concurrent_calls(environment) as callers:
+        await assert_all_succeed(callers.start(*START, RENDER_WRITES))
+        calls = callers.start(*RELAY, RENDER_WRITES)
+        calls += callers.start("runway-cancel-delete-task", {"id": RUNWAY_THROTTLED})
+        await assert_all_succeed(calls)
         assert anyio.current_time() == 0
 
 
-async def test_a_turn_that_comes_after_the_time_of_the_call_is_refused_at_once(
+async def test_call_that_would_wait_beyond_its_timeout_fails_at_once(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
-    async with crowded(environment, timeout=20.0) as crowd:
-        await answered(crowd.begin(*START, RENDER_WRITES))
+    async with concurrent_calls(environment, timeout=20.0) as callers:
+        await assert_all_succeed(callers.start(*START, RENDER_WRITES))
         await pass_time(5)
-        async with calling(crowd.gateway, *CANCEL) as call:
+        async with calling(callers.gateway, *CANCEL) as call:
             await call.finish(0)
         assert anyio.current_time() == 5
     assert (call.failure.kind, call.failure.retryable, call.failure.retry_after_s) == ("rate_limited", True, 55)
     assert call.failure.hint.startswith("Nothing was sent")
-    assert simulator.arrived("DELETE /render") == []
+    assert simulator.arrival_times("DELETE /render") == []
 
 
-@pytest.mark.parametrize("after", [0, 0.5])
-async def test_a_call_whose_turn_comes_late_is_refused_or_has_time_for_its_answer(
-    after: float, simulator: TimedSimulator, environment: dict[str, str]
+@pytest.mark.parametrize("delay", [0, 0.5])
+async def test_delayed_write_fails_at_once_or_has_time_for_its_response(
+    delay: float, simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
-    async with crowded(environment) as crowd:
-        await answered(crowd.begin(*START, RENDER_WRITES))
-        for fault in (NO_FAULT, Fault(delay=1)):  # the reading before the cancellation, and the cancellation
+    async with concurrent_calls(environment) as callers:
+        await assert_all_succeed(callers.start(*START, RENDER_WRITES))
+        for fault in (NO_FAULT, Fault(delay=1)):  # the read before the cancellation, and the cancellation
             simulator.fail_next("render", fault)
-        await pass_time(after)
-        async with calling(crowd.gateway, *CANCEL) as call:
+        await pass_time(delay)
+        async with calling(callers.gateway, *CANCEL) as call:
             await call.finish(62)
-    # Nobody would know what became of a write that was sent and given up a moment later.
-    assert call.error is None or (call.failure.kind, simulator.arrived("DELETE")) == ("rate_limited", [])
-    assert call.error is None or call.ended_at == after
+    # The outcome of a write that times out shortly after it was sent would be unknown.
+    assert call.error is None or (call.failure.kind, simulator.arrival_times("DELETE")) == ("rate_limited", [])
+    assert call.error is None or call.ended_at == delay
 
 
 @pytest.mark.parametrize("no_rate_limits", [True, False])
-async def test_a_refused_write_holds_up_other_writes_there_and_nothing_else(
+async def test_429_of_a_write_delays_only_writes_to_that_provider(
     no_rate_limits: bool, simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
     async with (
-        crowded(environment, no_rate_limits=no_rate_limits) as crowd,
-        calling(crowd.gateway, *START) as refused,
-        calling(crowd.gateway, *CANCEL) as other,
+        concurrent_calls(environment, no_rate_limits=no_rate_limits) as callers,
+        calling(callers.gateway, *START) as rejected,
+        calling(callers.gateway, *CANCEL) as other,
     ):
         for call in (*READS.values(), RELAY):
-            await answered(crowd.begin(*call))
+            await assert_all_succeed(callers.start(*call))
         assert anyio.current_time() == 0
-        await refused.finish(20)
+        await rejected.finish(20)
         await other.finish(0)
-    assert simulator.arrived("POST /render") == [0, 20]
-    assert simulator.arrived("DELETE /render") == [20]
+    assert simulator.arrival_times("POST /render") == [0, 20]
+    assert simulator.arrival_times("DELETE /render") == [20]
     assert other.lines[0] == "waiting for render's rate limit: sending in 20 s"
 
 
-async def test_a_refused_read_holds_up_other_reads_there_for_a_minute_at_most(
+async def test_429_of_a_read_delays_other_reads_by_at_most_a_minute(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
     simulator.fail_next("render", Fault(429, {"Retry-After": "300"}, "slow down"))
-    async with crowded(environment) as crowd:
-        async with calling(crowd.gateway, *READS["render"]) as refused:
-            await refused.finish(0)
-        assert refused.failure.retry_after_s == 300
+    async with concurrent_calls(environment) as callers:
+        async with calling(callers.gateway, *READS["render"]) as rejected:
+            await rejected.finish(0)
+        assert rejected.failure.retry_after_s == 300
         await pass_time(10)
-        async with calling(crowd.gateway, *READS["render"]) as other:
-            await answered(crowd.begin(*START))
+        async with calling(callers.gateway, *READS["render"]) as other:
+            await assert_all_succeed(callers.start(*START))
             await other.finish(50)
-    assert simulator.arrived("GET /render") == [0, MINUTE]
-    assert simulator.arrived("POST /render") == [10]
+    assert simulator.arrival_times("GET /render") == [0, MINUTE]
+    assert simulator.arrival_times("POST /render") == [10]
 
 
-async def test_a_shorter_hold_does_not_end_a_longer_one() -> None:
+async def test_shorter_hold_does_not_end_a_longer_one() -> None:
     limiter = RateLimiter("acme", Limits(), has_rates=True)
     limiter.hold(RequestKind.READ, 30)
     limiter.hold(RequestKind.READ, 10)
-    await taking(limiter, at=30)
+    await take_token(limiter, at=30)
 
 
-async def taking(limiter: RateLimiter, *, at: float) -> list[str]:
-    """Take a turn, which comes at that moment; what was told meanwhile."""
-    told: list[str] = []
-    came: list[float] = []
+async def take_token(limiter: RateLimiter, *, at: float) -> list[str]:
+    """Take a token, check that it is granted at this time, and return the messages until then."""
+    messages: list[str] = []
+    granted: list[float] = []
 
     async def notify(line: str) -> None:
-        told.append(line)
+        messages.append(line)
 
     async def take() -> None:
         await limiter.take_token(RequestKind.READ, deadline=100, notify=notify)
-        came.append(anyio.current_time())
+        granted.append(anyio.current_time())
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(take)
         await pass_time(at - anyio.current_time())
-    assert came == [at]
-    return told
+    assert granted == [at]
+    return messages
 
 
-async def test_a_wait_of_less_than_a_second_is_told_in_a_whole_sentence() -> None:
+async def test_wait_of_less_than_a_second_has_a_complete_message() -> None:
     limiter = RateLimiter("acme", Limits(rates=(Rate(1, 0.5),)), has_rates=True)
     await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
-    (line,) = await taking(limiter, at=0.5)
+    (line,) = await take_token(limiter, at=0.5)
     assert line == "waiting for acme's rate limit: sending in a moment"
 
 
-async def test_who_is_cancelled_while_waiting_for_a_turn_takes_none_from_the_others() -> None:
+async def test_call_cancelled_while_waiting_uses_no_token() -> None:
     limiter = RateLimiter("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
     await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
     async with anyio.create_task_group() as tasks:
@@ -310,61 +313,61 @@ async def test_who_is_cancelled_while_waiting_for_a_turn_takes_none_from_the_oth
             tasks.start_soon(lambda: limiter.take_token(RequestKind.READ, deadline=100, notify=ignore))
         await settle()
         tasks.cancel_scope.cancel()
-    await taking(limiter, at=10)
+    await take_token(limiter, at=10)
 
 
-async def test_who_waits_for_a_turn_comes_earlier_when_one_before_it_leaves() -> None:
+async def test_waiting_call_moves_up_when_an_earlier_one_leaves() -> None:
     limiter = RateLimiter("acme", Limits(rates=(Rate(1, 7.0),)), has_rates=True)
     await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
 
-    async def leave() -> None:
+    async def give_up() -> None:
         with anyio.move_on_after(5):
             await limiter.take_token(RequestKind.READ, deadline=100, notify=ignore)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(leave)
+        tasks.start_soon(give_up)
         await settle()
-        await taking(limiter, at=7)
+        await take_token(limiter, at=7)
 
 
-async def test_who_would_wait_too_long_behind_others_is_refused_at_once_and_told_when_its_turn_is() -> None:
+async def test_call_that_would_wait_too_long_fails_at_once_with_its_retry_after() -> None:
     limiter = RateLimiter("acme", Limits(rates=(Rate(2, 10.0),)), has_rates=True)
     await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
     await pass_time(4)
     await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
     async with anyio.create_task_group() as tasks:
-        # The tokens were taken at 0 and 4, so the turns come at 10, 14, 20, 24, 30...
-        for ahead, turn in enumerate((10, 14, 20, 24, 30)):
-            with pytest.raises(UpstreamError, match="acme's rate limit allows no more calls") as caught:
-                await limiter.take_token(RequestKind.READ, deadline=turn, notify=ignore)
-            assert (ahead, caught.value.retry_after_s) == (ahead, turn - 4)
+        # Tokens were taken at 0 and 4, so the next ones are available at 10, 14, 20, 24, 30...
+        for waiting, available_at in enumerate((10, 14, 20, 24, 30)):
+            with pytest.raises(UpstreamError, match="acme's rate limit allows no more calls") as exc_info:
+                await limiter.take_token(RequestKind.READ, deadline=available_at, notify=ignore)
+            assert (waiting, exc_info.value.retry_after_s) == (waiting, available_at - 4)
             tasks.start_soon(lambda: limiter.take_token(RequestKind.READ, deadline=100, notify=ignore))
             await settle()
         assert anyio.current_time() == 4
         tasks.cancel_scope.cancel()
 
 
-async def test_a_hold_is_for_those_who_wait_already_and_refuses_whose_time_it_outlasts() -> None:
+async def test_hold_beyond_the_deadline_fails_a_call_that_already_waits() -> None:
     limiter = RateLimiter("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
     await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
-    refused: list[tuple[float, UpstreamError]] = []
+    failures: list[tuple[float, UpstreamError]] = []
 
-    async def be_refused() -> None:
-        with pytest.raises(UpstreamError, match="acme's rate limit allows no more calls of this kind") as caught:
+    async def take_and_fail() -> None:
+        with pytest.raises(UpstreamError, match="acme's rate limit allows no more calls of this kind") as exc_info:
             await limiter.take_token(RequestKind.READ, deadline=30, notify=ignore)
-        refused.append((anyio.current_time(), caught.value))
+        failures.append((anyio.current_time(), exc_info.value))
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(be_refused)
+        tasks.start_soon(take_and_fail)
         await pass_time(2)
         limiter.hold(RequestKind.READ, 38)
         await pass_time(8)
-    ((at, failure),) = refused
+    ((at, failure),) = failures
     assert failure.retry_after_s == 40 - at
     assert failure.hint.startswith("Nothing was sent")
 
 
-async def test_who_is_cancelled_while_waiting_for_a_place_takes_none_from_the_others() -> None:
+async def test_call_cancelled_while_waiting_uses_no_slot() -> None:
     limiter = RateLimiter("acme", Limits(max_concurrent_requests=1), has_rates=True)
     entered = 0
 
@@ -384,15 +387,15 @@ async def test_who_is_cancelled_while_waiting_for_a_place_takes_none_from_the_ot
     await enter()
 
 
-async def test_waiting_for_a_place_ends_with_the_time_of_the_call() -> None:
+async def test_wait_for_a_slot_ends_at_the_deadline() -> None:
     limiter = RateLimiter("acme", Limits(max_concurrent_requests=1), has_rates=True)
     ended_at: list[float] = []
 
     async def enter() -> None:
-        with pytest.raises(UpstreamError, match="too many calls to acme") as caught:
+        with pytest.raises(UpstreamError, match="too many calls to acme") as exc_info:
             async with limiter.slot(Slot.REQUEST, deadline=7, notify=ignore):
-                raise AssertionError("there were two at once")
-        assert (caught.value.kind, caught.value.hint[:16]) == ("rate_limited", "Nothing was sent")
+                raise AssertionError("two calls had the slot")
+        assert (exc_info.value.kind, exc_info.value.hint[:16]) == ("rate_limited", "Nothing was sent")
         ended_at.append(anyio.current_time())
 
     async with limiter.slot(Slot.REQUEST, deadline=100, notify=ignore), anyio.create_task_group() as tasks:
@@ -401,15 +404,13 @@ async def test_waiting_for_a_place_ends_with_the_time_of_the_call() -> None:
     assert ended_at == [7]
 
 
-async def test_places_come_back_when_calls_time_out_and_the_next_one_says_that_it_waits(
-    simulator: TimedSimulator, environment: dict[str, str]
-) -> None:
+async def test_slots_are_released_when_calls_time_out(simulator: TimedSimulator, environment: dict[str, str]) -> None:
     for _ in range(100):
         simulator.fail_next("posthog", Fault(delay=1_000))
-    async with crowded(environment) as crowd:
-        hanging = crowd.begin(*READS["posthog"], 100)
+    async with concurrent_calls(environment) as callers:
+        hanging = callers.start(*READS["posthog"], 100)
         await pass_time(10)
-        async with calling(crowd.gateway, *READS["posthog"]) as late:
+        async with calling(callers.gateway, *READS["posthog"]) as late:
             assert late.lines == ["waiting for posthog: too many calls are in flight"]
             await late.finish(50)
         assert {call.failure.kind for call in hanging} == {"timeout"}
@@ -418,39 +419,41 @@ async def test_places_come_back_when_calls_time_out_and_the_next_one_says_that_i
 
 
 @pytest.mark.parametrize("provider", STREAMS)
-async def test_streams_and_calls_that_hang_at_a_provider_hold_up_nobody_else(
+async def test_hanging_streams_and_calls_at_a_provider_do_not_delay_others(
     provider: str, simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
-    # Streams are reads too, and following one reads its run: more than a minute allows.
-    async with crowded(environment, no_rate_limits=True) as crowd:
-        crowd.begin(*STREAMS[provider], 300)
+    # Without rate limits, because 300 streams and the reads of their runs exceed the limit of a minute.
+    async with concurrent_calls(environment, no_rate_limits=True) as callers:
+        callers.start(*STREAMS[provider], 300)
         for _ in range(50):
             await settle()
             if simulator.traffic.open_connections(provider) == 300:
                 break
-        await answered(crowd.begin(*READS[provider], 5))  # streams leave room for asking how a run is
+        await assert_all_succeed(callers.start(*READS[provider], 5))  # streams leave slots for reads
         for _ in range(100):
             simulator.fail_next(provider, Fault(delay=1_000))
-        hanging = crowd.begin(*READS[provider], 100)
+        hanging = callers.start(*READS[provider], 100)
         for _ in range(50):
             await settle()
             if simulator.traffic.open_connections(provider) == 400:
                 break
         assert simulator.traffic.open_connections(provider) == 400
         for other in READS.keys() - {provider}:
-            await answered(crowd.begin(*READS[other], 10))
+            await assert_all_succeed(callers.start(*READS[other], 10))
         assert not any(call.is_over for call in hanging)
         assert anyio.current_time() == 0
 
 
 @pytest.mark.parametrize("slot", [Slot.STREAM, Slot.REQUEST], ids=str)
-async def test_a_place_is_given_back_by_whoever_leaves(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slot_is_released_after_an_error_a_cancellation_or_a_timeout(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mcp_taskruns.engine.rate_limits.MAX_STREAMS", 1)
     limiter = RateLimiter("acme", Limits(max_concurrent_requests=1), has_rates=True)
-    told: list[str] = []
+    messages: list[str] = []
 
     async def notify(line: str) -> None:
-        told.append(line)
+        messages.append(line)
 
     async def enter(seconds: float) -> None:
         deadline = anyio.current_time() + seconds
@@ -468,34 +471,34 @@ async def test_a_place_is_given_back_by_whoever_leaves(slot: Slot, monkeypatch: 
             except ValueError:
                 pass
         await enter(1)
-    assert told == []
+    assert messages == []
     async with (
         limiter.slot(slot, deadline=anyio.current_time() + 1, notify=notify),
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(pass_time, 6)
-        with pytest.raises(UpstreamError, match="too many calls to acme are in flight") as caught:
+        with pytest.raises(UpstreamError, match="too many calls to acme are in flight") as exc_info:
             await enter(5)
-    assert told == ["waiting for acme: too many calls are in flight"]
-    assert (caught.value.kind, caught.value.retryable) == ("rate_limited", True)
+    assert messages == ["waiting for acme: too many calls are in flight"]
+    assert (exc_info.value.kind, exc_info.value.retryable) == ("rate_limited", True)
 
 
-async def test_who_waits_for_a_place_gets_it_when_one_is_free() -> None:
+async def test_waiting_call_takes_the_next_free_slot() -> None:
     limiter = RateLimiter("acme", Limits(max_concurrent_requests=2), has_rates=True)
     entered: list[int] = []
-    leave = anyio.Event()
+    may_leave = anyio.Event()
 
     async def enter(number: int) -> None:
         async with limiter.slot(Slot.REQUEST, deadline=anyio.current_time() + 60, notify=ignore):
             entered.append(number)
-            await leave.wait()
+            await may_leave.wait()
 
     async with anyio.create_task_group() as tasks:
         for number in range(3):
             tasks.start_soon(enter, number)
         await settle()
         assert entered == [0, 1]
-        leave.set()
+        may_leave.set()
     assert entered == [0, 1, 2]
 
 
@@ -510,7 +513,7 @@ async def test_who_waits_for_a_place_gets_it_when_one_is_free() -> None:
         ("runway", set()),
     ],
 )
-def test_the_rates_are_those_that_the_providers_publish(prefix: str, rates: set[Any]) -> None:
+def test_rate_limits_are_those_that_the_providers_publish(prefix: str, rates: set[Any]) -> None:
     for tool in load_tools(()):
         if tool.prefix == prefix:
             limits = tool.operation.limits
