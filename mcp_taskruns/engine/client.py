@@ -73,7 +73,7 @@ class Client:
     """Sends the requests of all calls of this process.
 
     `transport` carries the requests; by default connections of our own (`engine.transport`). `settings.timeout` bounds
-    one call with its retries, unless its operation says otherwise.
+    one call with its retries, unless its operation has a timeout of its own.
     """
 
     def __init__(
@@ -106,16 +106,16 @@ class Client:
         arguments: Mapping[str, Any],
         *,
         notify: Notify = ignore,
-        repeatable: bool | None = None,
+        safe_to_retry: bool | None = None,
     ) -> AsyncIterator[CallResult | EventStream]:
         """Call an operation; yield its complete result, or its event stream if the provider returns one.
 
-        A lost connection or a busy provider leads to retries where these are safe: `repeatable` overrides the
+        A lost connection or a busy provider leads to retries where these are safe: `safe_to_retry` overrides the
         operation's own word. `notify` receives a line about each delay. Raises CallError when the request cannot be
         sent, gets no response in time, or is refused.
         """
-        if repeatable is not None:
-            operation = replace(operation, safe_to_retry=repeatable)
+        if safe_to_retry is not None:
+            operation = replace(operation, safe_to_retry=safe_to_retry)
         request = build_request(operation, arguments, self.settings.environment)
         async with AsyncExitStack() as connection:
             yield await _Call(self, operation, request, notify).send(connection)
@@ -126,12 +126,12 @@ class Client:
         arguments: Mapping[str, Any],
         *,
         notify: Notify = ignore,
-        repeatable: bool | None = None,
+        safe_to_retry: bool | None = None,
         max_retries: int = MAX_RETRIES,
     ) -> CallResult:
         """Call an operation and return its complete result; an event stream is read as text. Raises CallError."""
-        if repeatable is not None:
-            operation = replace(operation, safe_to_retry=repeatable)
+        if safe_to_retry is not None:
+            operation = replace(operation, safe_to_retry=safe_to_retry)
         request = build_request(operation, arguments, self.settings.environment)
         return await self._fetch(_Call(self, operation, request, notify, max_retries=max_retries, is_streaming=False))
 
@@ -254,7 +254,7 @@ class _Call:
         attempts = Attempts(
             deadline=deadline,
             max_retries=self._max_retries,
-            is_repeatable=self._request.repeatable,
+            is_safe_to_retry=self._request.safe_to_retry,
             notify=self._notify,
         )
         while True:
@@ -310,8 +310,10 @@ class _Call:
         return UpstreamError(
             f"{request.provider} did not respond within {self._timeout:g} s",
             kind="timeout",
-            hint=unknown_outcome_hint(is_safe=request.method in {"GET", "HEAD"}, is_repeatable=request.repeatable),
-            retryable=request.repeatable,
+            hint=unknown_outcome_hint(
+                is_safe=request.method in {"GET", "HEAD"}, is_safe_to_retry=request.safe_to_retry
+            ),
+            retryable=request.safe_to_retry,
         )
 
 

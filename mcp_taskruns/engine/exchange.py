@@ -126,7 +126,7 @@ class Exchange:
             request.url,
             headers=[*_HEADERS, *request.headers],
             content=request.content,
-            extensions={"timeout": self._timeouts_of(request), NEW_CONNECTION: not request.repeatable},
+            extensions={"timeout": self._timeouts_of(request), NEW_CONNECTION: not request.safe_to_retry},
         )
         if request.digest is None:
             return await self._transport.handle_async_request(message)
@@ -144,7 +144,7 @@ class Exchange:
         }
 
     async def _send_with_digest(self, message: httpx.Request, user: str, password: str) -> httpx.Response:
-        """Send a request with HTTP digest authentication (RFC 7616); a known challenge is answered in advance."""
+        """Send a request with HTTP digest authentication (RFC 7616); a known challenge is anticipated."""
         key = (message.url.netloc.decode(), user, password)
         flow = self._digests.setdefault(key, httpx.DigestAuth(user, password)).async_auth_flow(message)
         async with aclosing(flow):
@@ -268,7 +268,7 @@ def _translate(exc: Exception, request: HttpRequest) -> CallError:
         failure.message.format(provider=provider, host=urlsplit(request.url).netloc),
         kind=failure.kind,
         hint=failure.hint or (UNSENT_HINT if failure.is_unsent else _hint_after_sending(request)),
-        retryable=(failure.is_unsent or request.repeatable) and not failure.is_lasting,
+        retryable=(failure.is_unsent or request.safe_to_retry) and not failure.is_lasting,
     )
 
 
@@ -279,4 +279,4 @@ def _causes_of(exc: BaseException | None) -> Iterator[BaseException]:
 
 
 def _hint_after_sending(request: HttpRequest) -> str:
-    return unknown_outcome_hint(is_safe=request.method in {"GET", "HEAD"}, is_repeatable=request.repeatable)
+    return unknown_outcome_hint(is_safe=request.method in {"GET", "HEAD"}, is_safe_to_retry=request.safe_to_retry)

@@ -17,13 +17,13 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 class Attempts:
     """The attempts at one request: at most `max_retries` after the first, all within `deadline`.
 
-    `is_repeatable`: sending the request twice has the effect of sending it once.
+    `is_safe_to_retry`: sending the request twice has the effect of sending it once.
     """
 
-    def __init__(self, *, deadline: float, max_retries: int, is_repeatable: bool, notify: Notify) -> None:
+    def __init__(self, *, deadline: float, max_retries: int, is_safe_to_retry: bool, notify: Notify) -> None:
         self._deadline = deadline
         self._max_retries = max_retries
-        self._is_repeatable = is_repeatable
+        self._is_safe_to_retry = is_safe_to_retry
         self._notify = notify
         self._failures: list[CallError] = []
 
@@ -51,7 +51,7 @@ class Attempts:
     def _may_succeed(self, failure: CallError) -> bool:
         if isinstance(failure, UpstreamError):
             return failure.retryable  # false where the request may have arrived and must not arrive twice
-        return self._is_repeatable and failure.retryable and failure.status in RETRIED_STATUSES
+        return self._is_safe_to_retry and failure.retryable and failure.status in RETRIED_STATUSES
 
 
 def backoff(attempt: int, longest: float = inf) -> float:

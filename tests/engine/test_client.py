@@ -208,7 +208,7 @@ async def test_write_that_was_not_sent_is_retried(failure: Exception) -> None:
 
 async def test_repeatable_write_is_retried() -> None:
     provider = Provider(httpx.ReadError("lost"), thing("busy", 503), thing())
-    call = await Call(provider.client(), WRITE, repeatable=True).run()
+    call = await Call(provider.client(), WRITE, safe_to_retry=True).run()
     assert len(provider.requests) == 3
     assert call.error is None
 

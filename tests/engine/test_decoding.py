@@ -47,7 +47,7 @@ def transport_of(
 
 async def body_of(stream: httpx.AsyncByteStream, coding: str) -> bytes:
     exchange = Exchange(5, transport_of(stream, coding))
-    async with exchange.send(HttpRequest("acme", "GET", "https://api.example/", (), repeatable=True)) as response:
+    async with exchange.send(HttpRequest("acme", "GET", "https://api.example/", (), safe_to_retry=True)) as response:
         return (await response.read()).body
 
 

@@ -20,7 +20,7 @@ from mcp_taskruns.errors import InvalidArguments, NotConfigured, UpstreamError
 pytestmark = pytest.mark.anyio
 
 URL = "https://api.example/v1/things"
-REQUEST = HttpRequest("acme", "GET", URL, (), repeatable=True)
+REQUEST = HttpRequest("acme", "GET", URL, (), safe_to_retry=True)
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -107,14 +107,14 @@ async def test_unusable_address_is_a_configuration_error(url: str) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("safe_to_retry", [True, False])
 async def test_transport_errors_are_translated(
-    error: Exception, message: str, kind: str, is_unsent: bool, repeatable: bool
+    error: Exception, message: str, kind: str, is_unsent: bool, safe_to_retry: bool
 ) -> None:
     with pytest.raises(UpstreamError) as caught:
-        await fetch(exchange_with(raising(error)), replace(REQUEST, method="POST", repeatable=repeatable))
+        await fetch(exchange_with(raising(error)), replace(REQUEST, method="POST", safe_to_retry=safe_to_retry))
     assert (caught.value.message, caught.value.kind) == (message, kind)
-    assert caught.value.retryable is (is_unsent or repeatable)
+    assert caught.value.retryable is (is_unsent or safe_to_retry)
     assert caught.value.hint.startswith("Nothing was sent.") is is_unsent
     assert caught.value.__cause__ is error
 
@@ -128,7 +128,7 @@ async def test_timeouts_and_connection_are_chosen_by_the_request() -> None:
 
     exchange = exchange_with(respond, timeout=7)
     await fetch(exchange)
-    await fetch(exchange, replace(REQUEST, repeatable=False, timeout_s=600))
+    await fetch(exchange, replace(REQUEST, safe_to_retry=False, timeout_s=600))
     await fetch(exchange, replace(REQUEST, headers=(("Accept", "text/event-stream, */*;q=0.1"),)))
     plain, slow, stream = extensions
     assert plain["timeout"] == {"connect": 7, "pool": 7, "read": 7, "write": 7}
@@ -255,7 +255,7 @@ async def digest_exchange(provider: Handler) -> AsyncIterator[Exchange]:
 
 def with_user(url: str = URL, content: bytes | None = None, password: str = PASSWORD) -> HttpRequest:
     method = "POST" if content else "GET"
-    return HttpRequest("acme", method, url, (), content, digest=(USER, password), repeatable=not content)
+    return HttpRequest("acme", method, url, (), content, digest=(USER, password), safe_to_retry=not content)
 
 
 @pytest.mark.parametrize("qop", ["auth", "auth, other", ""])

@@ -54,7 +54,7 @@ async def impatient(make_transport: Callable[[], httpx.AsyncBaseTransport]) -> A
 
 
 def get(url: str) -> HttpRequest:
-    return HttpRequest("acme", "GET", url, (("X-Mine", "1"),), repeatable=True)
+    return HttpRequest("acme", "GET", url, (("X-Mine", "1"),), safe_to_retry=True)
 
 
 def post(url: str, content: bytes = b"{}") -> HttpRequest:

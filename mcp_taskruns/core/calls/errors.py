@@ -86,9 +86,9 @@ class _Assessment:
     hint: str
 
 
-def unknown_outcome_hint(*, is_safe: bool, is_repeatable: bool) -> str:
+def unknown_outcome_hint(*, is_safe: bool, is_safe_to_retry: bool) -> str:
     """Return the hint for a request that may have been carried out, although no complete response arrived."""
-    if not is_repeatable:
+    if not is_safe_to_retry:
         return WRITE_HINT
     return READ_HINT if is_safe else REPEAT_HINT
 

@@ -65,7 +65,7 @@ class HttpRequest:
         headers: names and values of the headers.
         content: the body.
         digest: user and password for HTTP digest authentication.
-        repeatable: whether sending the request twice has the same effect as sending it once.
+        safe_to_retry: whether sending the request twice has the same effect as sending it once.
         timeout_s: how long the provider may take to respond, in seconds; None for the default.
     """
 
@@ -75,7 +75,7 @@ class HttpRequest:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     content: bytes | None = field(default=None, repr=False)
     digest: tuple[str, str] | None = field(default=None, repr=False)
-    repeatable: bool = False
+    safe_to_retry: bool = False
     timeout_s: float | None = field(default=None, repr=False)
 
 
@@ -126,7 +126,7 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
         headers,
         content,
         digest=digest,
-        repeatable=operation.is_safe_to_retry,
+        safe_to_retry=operation.is_safe_to_retry,
         timeout_s=operation.timeout_s,
     )
 
@@ -156,7 +156,7 @@ def build_form_request(provider: str, url: str, content_type: str, content: byte
     """
     if not (_is_http(url) and _is_private(url) and _VISIBLE_ASCII.fullmatch(url)):
         raise UpstreamError(f"the upload URL of {provider} is not a valid https URL", hint="Nothing was sent.")
-    return HttpRequest(provider, "POST", url, (("Content-Type", content_type),), content, repeatable=True)
+    return HttpRequest(provider, "POST", url, (("Content-Type", content_type),), content, safe_to_retry=True)
 
 
 def is_usable_base_uri(uri: str) -> bool:

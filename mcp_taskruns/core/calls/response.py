@@ -130,7 +130,7 @@ def _require_json(response: HttpResponse, operation: Operation) -> Any:
         raise ProviderError(
             f"the provider's response is incomplete or is not valid JSON: {shown}",
             status=response.status,
-            hint=unknown_outcome_hint(is_safe=operation.is_safe, is_repeatable=operation.is_safe_to_retry),
+            hint=unknown_outcome_hint(is_safe=operation.is_safe, is_safe_to_retry=operation.is_safe_to_retry),
             retryable=operation.is_safe_to_retry,
         )
     return value

@@ -247,7 +247,7 @@ RULES: Mapping[str, Rule] = {
     "duplicate-description": Rule(
         "warning",
         "Two tools have the same description.",
-        "A model cannot tell which of them to call.",
+        "A model cannot know which of them to call.",
         "Describe what each of them does.",
         "- {name: get-run, description: Manages runs}\n- {name: follow-run, description: Manages runs}",
     ),
@@ -287,7 +287,7 @@ RULES: Mapping[str, Rule] = {
     "numbered-tool-name": Rule(
         "warning",
         "The name of a tool differs from that of another tool by a number only.",
-        "A model cannot tell what the number means.",
+        "A model cannot know what the number means.",
         "Name the tool after what it does, with `rename` in the overlay.",
         "tools:\n- name: get-thing\n- name: get-thing-2",
     ),

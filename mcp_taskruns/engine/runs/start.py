@@ -102,11 +102,11 @@ def with_notes(started: Started, *more: str) -> CallResult:
 async def _send(
     client: Client, tool: Tool, arguments: Mapping[str, Any], start: RunStart, reporter: ProgressReporter
 ) -> CallResult:
-    """Send the call. With an idempotency key it is repeatable: the provider starts one run."""
+    """Send the call. With an idempotency key it is safe to retry: the provider starts one run."""
     if start.idempotency_key_argument is None:
         return await client.fetch(tool.operation, arguments, notify=reporter.note)
     try:
-        return await client.fetch(tool.operation, arguments, notify=reporter.note, repeatable=True)
+        return await client.fetch(tool.operation, arguments, notify=reporter.note, safe_to_retry=True)
     except CallError as exc:
         if not exc.retryable:
             raise

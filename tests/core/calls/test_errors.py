@@ -274,7 +274,7 @@ def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryab
 
 
 @pytest.mark.parametrize(
-    ("method", "repeatable", "is_open"),
+    ("method", "safe_to_retry", "is_open"),
     [("POST", None, True), ("DELETE", None, True), ("GET", False, True), ("POST", True, False), ("GET", None, False)],
 )
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryab
     [(408, True), (500, True), (502, True), (503, True), (504, True), (425, False), (429, False)],
 )
 def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
-    status: int, arrived: bool, method: str, repeatable: bool | None, is_open: bool
+    status: int, arrived: bool, method: str, safe_to_retry: bool | None, is_open: bool
 ) -> None:
-    raised = raised_by(response(status, None, ""), replace(operation(), method=method, safe_to_retry=repeatable))
+    raised = raised_by(response(status, None, ""), replace(operation(), method=method, safe_to_retry=safe_to_retry))
     assert raised.retryable is not (arrived and is_open)
     read_first = "The request may have been carried out: read the current state before trying again."
     assert (raised.hint == read_first) is (arrived and is_open)

@@ -746,11 +746,11 @@ def test_repr_of_a_request_hides_secrets() -> None:
         authentication={"type": "apikey", "key": "k", "value": "{{env.THING_KEY}}", "placement": "query"},
     )
     request = request_of(tool, {"body": "confidential text"})
-    assert repr(request) == "HttpRequest(provider='thing', method='POST', repeatable=False)"
+    assert repr(request) == "HttpRequest(provider='thing', method='POST', safe_to_retry=False)"
 
 
 @pytest.mark.parametrize(
-    ("method", "declared", "repeatable"),
+    ("method", "declared", "safe_to_retry"),
     [
         # RFC 9110 section 9.2.1 for safe methods. Idempotent is not enough: cancelling again after the run has
         # ended deletes it at Runway (runwayml 5.24 resources/tasks.py).
@@ -766,8 +766,8 @@ def test_repr_of_a_request_hides_secrets() -> None:
         ("GET", False, False),
     ],
 )
-def test_request_is_repeatable_if_safe_or_declared(method: str, declared: bool | None, repeatable: bool) -> None:
-    assert request_of(tool_of({"method": method, "safe_to_retry": declared})).repeatable is repeatable
+def test_request_is_repeatable_if_safe_or_declared(method: str, declared: bool | None, safe_to_retry: bool) -> None:
+    assert request_of(tool_of({"method": method, "safe_to_retry": declared})).safe_to_retry is safe_to_retry
 
 
 def test_request_has_the_timeout_of_its_operation() -> None:
@@ -809,7 +809,7 @@ FORM = ("multipart/form-data; boundary=b", b"--b--")
 def test_form_request_has_no_other_headers(url: str) -> None:
     request = build_form_request("thing's storage", url, *FORM)
     assert request == HttpRequest(
-        "thing's storage", "POST", url, (("Content-Type", FORM[0]),), FORM[1], repeatable=True
+        "thing's storage", "POST", url, (("Content-Type", FORM[0]),), FORM[1], safe_to_retry=True
     )
 
 

@@ -258,11 +258,13 @@ def test_invalid_json_response_is_an_error(media_type: str, body: str | bytes, s
 
 
 @pytest.mark.parametrize(
-    ("method", "repeatable", "is_lost"),
+    ("method", "safe_to_retry", "is_lost"),
     [("POST", None, True), ("DELETE", None, True), ("POST", True, False), ("GET", None, False), ("GET", False, True)],
 )
-def test_invalid_json_after_a_write_has_an_unknown_outcome(method: str, repeatable: bool | None, is_lost: bool) -> None:
-    called = replace(operation(), method=method, safe_to_retry=repeatable)
+def test_invalid_json_after_a_write_has_an_unknown_outcome(
+    method: str, safe_to_retry: bool | None, is_lost: bool
+) -> None:
+    called = replace(operation(), method=method, safe_to_retry=safe_to_retry)
     raised = raised_by(response(200, "application/json", "{"), called)
     may = "The request may have been carried out: read the current state before trying again."
     if is_lost:

@@ -316,7 +316,9 @@ async def test_full_result_lists_the_first_events_and_resumes_after_the_last_lis
             # Events that are not listed are reported, too.
             assert len(call.progress) == 100 - len(listed)
             if len(listed) + len(call.ids) < 100:
-                assert f"Only the first {len(call.ids)} of {100 - len(listed)} events are listed" in call.outcome.notes[-1]
+                assert (
+                    f"Only the first {len(call.ids)} of {100 - len(listed)} events are listed" in call.outcome.notes[-1]
+                )
             listed += numbers_of(call.ids)
             arguments = call.value["resume"]
             assert arguments["Last-Event-ID"] == f"{listed[-1]}-0"
