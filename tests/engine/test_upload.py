@@ -1,4 +1,4 @@
-"""Files of a call: sent to the provider's storage, and attached to a run."""
+"""Uploads: files of a call are sent to the provider's storage and attached to a run."""
 
 import base64
 import re
@@ -28,6 +28,7 @@ from tests.calls import (
     sent,
 )
 from tests.clients import open_gateway
+from tests.timing import PATIENCE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
@@ -53,53 +54,55 @@ async def gateway(environment: dict[str, str]) -> AsyncIterator[Gateway]:
     await gateway.aclose()
 
 
-def file(name: str, **more: Any) -> dict[str, Any]:
+def artifact(name: str, **more: Any) -> dict[str, Any]:
+    """Return a file as an argument of the tool that prepares uploads."""
     return {"name": name, "type": "output", **more}
 
 
-def preparing(*files: dict[str, Any]) -> dict[str, Any]:
+def arguments_with(*files: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call with these files."""
     return RUN | {"body": {"artifacts": list(files)}}
 
 
 async def call(gateway: Gateway, tool: str, arguments: dict[str, Any]) -> CallResult:
-    """What a call returns that has no need of time."""
-    async with calling(gateway, tool, arguments) as running:
-        await running.finish(5)
-    if running.error is not None:
-        raise running.error
-    return running.outcome
+    """Make a call and return its result; raise its error."""
+    async with calling(gateway, tool, arguments) as running_call:
+        await running_call.finish(5)
+    if running_call.error is not None:
+        raise running_call.error
+    return running_call.outcome
 
 
-def stored(simulator: Simulator) -> list[RecordedRequest]:
-    """What reached the storage."""
+def uploads(simulator: Simulator) -> list[RecordedRequest]:
+    """Return the requests that reached the storage."""
     return [request for request in simulator.requests if request.path.startswith("/posthog/storage/")]
 
 
 def parts_of(request: RecordedRequest) -> dict[str, tuple[bytes, bytes]]:
-    """The parts of a form in their order, by name: headers and content. RFC 7578"""
+    """Return the headers and the content of each part of a form by its name, in their order. RFC 7578"""
     boundary = dict(request.headers)["content-type"].removeprefix("multipart/form-data; boundary=")
     first, *parts, end = request.body.split(f"--{boundary}".encode())
     assert (first, end) == (b"", b"--\r\n")
-    found: dict[str, tuple[bytes, bytes]] = {}
+    by_name: dict[str, tuple[bytes, bytes]] = {}
     for part in parts:
         headers, _, content = part.partition(b"\r\n\r\n")
         name = re.search(rb'; name="([^"]*)"', headers)
         assert name is not None
-        found[name.group(1).decode()] = headers, content.removesuffix(b"\r\n")
-    return found
+        by_name[name.group(1).decode()] = headers, content.removesuffix(b"\r\n")
+    return by_name
 
 
-def kept(simulator: Simulator) -> dict[str, bytes]:
-    """What was sent to the storage under which key."""
-    forms = map(parts_of, stored(simulator))
+def stored_files(simulator: Simulator) -> dict[str, bytes]:
+    """Return the files that were sent to the storage by their keys."""
+    forms = map(parts_of, uploads(simulator))
     return {form["key"][1].decode(): form["file"][1] for form in forms}
 
 
-async def test_the_request_that_sends_a_file_is_the_prepared_form_with_the_file_last_and_no_credential(
+async def test_upload_request_is_the_prepared_form_with_the_file_last_and_without_credential(
     simulator: Simulator, gateway: Gateway
 ) -> None:
-    await call(gateway, PREPARE, preparing(file("a b.md", content="hello", content_type="text/markdown")))
-    (request,) = stored(simulator)
+    await call(gateway, PREPARE, arguments_with(artifact("a b.md", content="hello", content_type="text/markdown")))
+    (request,) = uploads(simulator)
     headers = dict(request.headers)
     assert request.method == "POST"
     assert set(headers) <= {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length"}
@@ -113,22 +116,24 @@ async def test_the_request_that_sends_a_file_is_the_prepared_form_with_the_file_
     assert content == b"hello"
 
 
-async def test_a_secret_of_ours_does_not_reach_the_storage(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_credential_of_the_provider_is_not_sent_to_the_storage(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
     key = environment["POSTHOG_API_KEY"] = "phx_planted_5d20c7"
     async with opened(environment) as gateway:
-        await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
     assert dict(simulator.requests[0].headers)["authorization"] == f"Bearer {key}"
-    (request,) = stored(simulator)
+    (request,) = uploads(simulator)
     assert key not in str(request.headers) + request.path
     assert key.encode() not in request.body
 
 
 @pytest.mark.parametrize(
-    ("artifact", "content"),
+    ("file", "content"),
     [
-        pytest.param(file("report.md", content=TEXT, content_type="text/markdown"), TEXT.encode(), id="text"),
+        pytest.param(artifact("report.md", content=TEXT, content_type="text/markdown"), TEXT.encode(), id="text"),
         pytest.param(
-            file(
+            artifact(
                 "shot.png",
                 content=base64.b64encode(PNG).decode(),
                 content_encoding="base64",
@@ -138,7 +143,7 @@ async def test_a_secret_of_ours_does_not_reach_the_storage(simulator: Simulator,
             id="image",
         ),
         pytest.param(
-            file(
+            artifact(
                 "all.bin",
                 content=base64.encodebytes(bytes(range(256)) * 20).decode(),
                 content_encoding="base64",
@@ -148,38 +153,40 @@ async def test_a_secret_of_ours_does_not_reach_the_storage(simulator: Simulator,
             id="any bytes",
         ),
         pytest.param(
-            # What would end a form's part does not end it here.
-            file(
+            # Content that looks like the end of a part does not end it.
+            artifact(
                 "form.txt", content="\r\n--boundary--\r\n\r\nContent-Disposition: form-data", content_type="text/plain"
             ),
             b"\r\n--boundary--\r\n\r\nContent-Disposition: form-data",
-            id="like a form",
+            id="form boundary",
         ),
     ],
 )
-async def test_what_was_uploaded_and_finalized_is_downloaded_byte_by_byte(
-    artifact: dict[str, Any], content: bytes, simulator: Simulator, gateway: Gateway
+async def test_uploaded_file_is_downloaded_unchanged(
+    file: dict[str, Any], content: bytes, simulator: Simulator, gateway: Gateway
 ) -> None:
-    uploaded = await call(gateway, PREPARE, preparing(artifact))
+    uploaded = await call(gateway, PREPARE, arguments_with(file))
     (entry,) = uploaded.value["artifacts"]
     assert entry["size"] == len(content)
     finalized = {name: entry[name] for name in ("id", "name", "type", "storage_path")}
-    attached = await call(gateway, FINALIZE, preparing(finalized | {"content_type": artifact["content_type"]}))
+    attached = await call(gateway, FINALIZE, arguments_with(finalized | {"content_type": file["content_type"]}))
     assert attached.value["artifacts"][0]["size"] == len(content)
-    found = await call(gateway, DOWNLOAD, RUN | {"body": {"storage_path": entry["storage_path"]}})
-    assert found.media_type == artifact["content_type"]
-    assert (found.text.encode() if found.data is None else found.data) == content
-    assert (found.data is None) is artifact["content_type"].startswith("text/")
-    assert len(stored(simulator)) == 1
+    downloaded = await call(gateway, DOWNLOAD, RUN | {"body": {"storage_path": entry["storage_path"]}})
+    assert downloaded.media_type == file["content_type"]
+    assert (downloaded.text.encode() if downloaded.data is None else downloaded.data) == content
+    assert (downloaded.data is None) is file["content_type"].startswith("text/")
+    assert len(uploads(simulator)) == 1
 
 
-async def test_the_provider_is_told_the_size_and_not_the_content(simulator: Simulator, gateway: Gateway) -> None:
-    await call(gateway, PREPARE, preparing(file("a.md", content="é" * 3, content_encoding="utf-8", source="me")))
+async def test_provider_receives_the_size_and_not_the_content(simulator: Simulator, gateway: Gateway) -> None:
+    await call(
+        gateway, PREPARE, arguments_with(artifact("a.md", content="é" * 3, content_encoding="utf-8", source="me"))
+    )
     assert simulator.requests[0].body == (b'{"artifacts":[{"name":"a.md","type":"output","source":"me","size":6}]}')
 
 
-async def test_the_answer_says_what_was_uploaded_and_what_to_call_next_and_hides_the_form(gateway: Gateway) -> None:
-    outcome = await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
+async def test_result_names_the_uploaded_files_and_the_next_tool_and_hides_the_form(gateway: Gateway) -> None:
+    outcome = await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
     (entry,) = outcome.value["artifacts"]
     assert entry["uploaded"] is True
     assert "presigned_post" not in entry
@@ -190,10 +197,10 @@ async def test_the_answer_says_what_was_uploaded_and_what_to_call_next_and_hides
     )
 
 
-async def test_files_without_content_keep_their_forms_and_nothing_is_sent_for_them(
+async def test_files_without_content_are_not_uploaded_and_keep_their_forms(
     simulator: Simulator, gateway: Gateway
 ) -> None:
-    outcome = await call(gateway, PREPARE, preparing(file("a.md", size=5), file("b.md", size=6)))
+    outcome = await call(gateway, PREPARE, arguments_with(artifact("a.md", size=5), artifact("b.md", size=6)))
     assert sent(simulator) == [PREPARED]
     assert outcome.notes == ()
     for entry in outcome.value["artifacts"]:
@@ -201,11 +208,9 @@ async def test_files_without_content_keep_their_forms_and_nothing_is_sent_for_th
         assert "uploaded" not in entry
 
 
-async def test_of_several_files_only_those_with_content_are_sent_each_to_its_own_form(
-    simulator: Simulator, gateway: Gateway
-) -> None:
-    given = [file("a.md", content="aaa"), file("b.md", size=6), file("c.md", content="ccc")]
-    outcome = await call(gateway, PREPARE, preparing(*given))
+async def test_each_file_with_content_is_uploaded_with_its_own_form(simulator: Simulator, gateway: Gateway) -> None:
+    files = [artifact("a.md", content="aaa"), artifact("b.md", size=6), artifact("c.md", content="ccc")]
+    outcome = await call(gateway, PREPARE, arguments_with(*files))
     assert sent(simulator) == [PREPARED, STORED, STORED]
     entries = {entry["name"]: entry for entry in outcome.value["artifacts"]}
     assert {name: "presigned_post" in entry for name, entry in entries.items()} == {
@@ -214,17 +219,17 @@ async def test_of_several_files_only_those_with_content_are_sent_each_to_its_own
         "c.md": False,
     }
     assert outcome.notes[0].startswith("Uploaded: a.md (3 bytes), c.md (3 bytes). ")
-    assert kept(simulator) == {
+    assert stored_files(simulator) == {
         entries["a.md"]["storage_path"]: b"aaa",
         entries["c.md"]["storage_path"]: b"ccc",
     }
 
 
-async def test_progress_says_how_far_an_upload_is(gateway: Gateway) -> None:
-    given = [file("a.md", content="a"), file("b.md", size=6), file("c.md", content="c")]
-    async with calling(gateway, PREPARE, preparing(*given)) as running:
-        await running.finish(5)
-    assert running.progress == [
+async def test_progress_reports_each_uploaded_file(gateway: Gateway) -> None:
+    files = [artifact("a.md", content="a"), artifact("b.md", size=6), artifact("c.md", content="c")]
+    async with calling(gateway, PREPARE, arguments_with(*files)) as uploading:
+        await uploading.finish(5)
+    assert uploading.progress == [
         Progress(1, 4, "prepared"),
         Progress(2, 4, "uploaded a.md"),
         Progress(4, 4, "uploaded c.md"),
@@ -232,35 +237,35 @@ async def test_progress_says_how_far_an_upload_is(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("artifact", "told"),
+    ("file", "message"),
     [
         (
-            file("shot.png", content="no base64!", content_encoding="base64"),
+            artifact("shot.png", content="not base64!", content_encoding="base64"),
             "the content of `shot.png` is not valid base64",
         ),
         (
-            file("big.txt", content="x" * (MAX_SIZE + 1)),
+            artifact("big.txt", content="x" * (MAX_SIZE + 1)),
             "body.artifacts[1].size: 31457281 is greater than the maximum of 31457280",
         ),
-        (file("empty.md", content=""), "body.artifacts[1].size: 0 is less than the minimum of 1"),
-        (file("a.md", content=5), "body.artifacts[1].content: must be of type string"),
-        (file("a.md", content="a", content_encoding="hex"), "must be one of utf-8, base64"),
-        (file("a.md"), "body.artifacts[1]: needs size or content"),
+        (artifact("empty.md", content=""), "body.artifacts[1].size: 0 is less than the minimum of 1"),
+        (artifact("a.md", content=5), "body.artifacts[1].content: must be of type string"),
+        (artifact("a.md", content="a", content_encoding="hex"), "must be one of utf-8, base64"),
+        (artifact("a.md"), "body.artifacts[1]: needs size or content"),
     ],
-    ids=["no base64", "too large", "empty", "no text", "another encoding", "neither"],
+    ids=["invalid base64", "too large", "empty", "not a string", "unknown encoding", "neither size nor content"],
 )
-async def test_a_file_that_cannot_be_sent_is_refused_before_anything_is(
-    artifact: dict[str, Any], told: str, simulator: Simulator, gateway: Gateway
+async def test_invalid_file_is_rejected_before_a_request_is_sent(
+    file: dict[str, Any], message: str, simulator: Simulator, gateway: Gateway
 ) -> None:
-    with pytest.raises(InvalidArguments) as caught:
-        await call(gateway, PREPARE, preparing(file("first.md", content="a"), artifact))
-    assert told in caught.value.message
-    assert "Nothing was sent." in caught.value.hint
+    with pytest.raises(InvalidArguments) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("first.md", content="a"), file))
+    assert message in exc_info.value.message
+    assert "Nothing was sent." in exc_info.value.hint
     assert simulator.requests == []
 
 
 def storage_error(status: int, code: str, message: str) -> Fault:
-    """Amazon S3 API reference: Error responses"""
+    """Return an error of the storage. Amazon S3 API reference: Error responses"""
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>4442587FB7D0A2F9</RequestId></Error>"
@@ -269,7 +274,7 @@ def storage_error(status: int, code: str, message: str) -> Fault:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         (
             storage_error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size"),
@@ -279,17 +284,17 @@ def storage_error(status: int, code: str, message: str) -> Fault:
         (Fault(404, {"Content-Type": "text/html"}, "<html><title>Not Found</title></html>"), "Not Found"),
     ],
 )
-async def test_what_the_storage_refuses_is_told_in_its_words_and_with_the_file_s_name(
-    fault: Fault, told: str, simulator: Simulator, gateway: Gateway
+async def test_error_of_the_storage_contains_its_message_and_the_file_name(
+    fault: Fault, message: str, simulator: Simulator, gateway: Gateway
 ) -> None:
     simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", fault)
-    with pytest.raises(CallError) as caught:
-        await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    assert caught.value.message == f"a.md was not uploaded: the provider returned {fault.status}: {told}"
-    assert caught.value.status == fault.status
-    assert caught.value.hint.endswith("The run has none of the files: call again with all of them.")
-    assert not caught.value.retryable
+    with pytest.raises(CallError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    assert exc_info.value.message == f"a.md was not uploaded: the provider returned {fault.status}: {message}"
+    assert exc_info.value.status == fault.status
+    assert exc_info.value.hint.endswith("The run has none of the files: call again with all of them.")
+    assert not exc_info.value.retryable
     assert sent(simulator) == [PREPARED, STORED]
 
 
@@ -301,14 +306,14 @@ async def test_what_the_storage_refuses_is_told_in_its_words_and_with_the_file_s
     ],
     ids=["403", "307"],
 )
-async def test_what_the_storage_refuses_is_not_laid_on_the_server_s_environment_which_it_does_not_know(
+async def test_hint_for_a_storage_error_does_not_mention_the_environment(
     fault: Fault, simulator: Simulator, gateway: Gateway
 ) -> None:
     simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", fault)
-    with pytest.raises(CallError) as caught:
-        await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    assert "environment" not in caught.value.hint
+    with pytest.raises(CallError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    assert "environment" not in exc_info.value.hint
     assert sent(simulator) == [PREPARED, STORED]
 
 
@@ -322,69 +327,67 @@ async def test_what_the_storage_refuses_is_not_laid_on_the_server_s_environment_
     ],
     ids=["204", "200", "201"],
 )
-async def test_the_storage_takes_a_file_with_any_of_its_words(
+async def test_each_success_status_of_the_storage_is_accepted(
     fault: Fault, simulator: Simulator, gateway: Gateway
 ) -> None:
     simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", fault)
-    outcome = await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
+    outcome = await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
     assert outcome.value["artifacts"][0]["uploaded"] is True
 
 
-async def test_a_form_that_the_storage_does_not_know_is_told_in_its_words(
+async def test_form_that_the_storage_rejects_is_an_error_with_its_message(
     simulator: Simulator, gateway: Gateway
 ) -> None:
     origin = gateway.client.settings.environment["POSTHOG_BASE_URL"]
     form = {"url": f"{origin}/storage/", "fields": {"key": "other", "policy": "p", "x-amz-signature": "s"}}
     simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
-    with pytest.raises(CallError) as caught:
-        await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    told = "The request signature we calculated does not match."
-    assert caught.value.message == f"a.md was not uploaded: the provider returned 403: {told}"
+    with pytest.raises(CallError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    message = "The request signature we calculated does not match."
+    assert exc_info.value.message == f"a.md was not uploaded: the provider returned 403: {message}"
 
 
-async def test_a_file_that_fails_stops_those_that_follow(simulator: Simulator, gateway: Gateway) -> None:
+async def test_failed_upload_stops_the_remaining_uploads(simulator: Simulator, gateway: Gateway) -> None:
     for fault in (NO_FAULT, NO_FAULT, storage_error(400, "EntityTooLarge", "too large")):
         simulator.fail_next("posthog", fault)
-    given = [file(f"{name}.md", content=name) for name in "abc"]
-    with pytest.raises(CallError) as caught:
-        await call(gateway, PREPARE, preparing(*given))
-    assert caught.value.message == "b.md was not uploaded: the provider returned 400: too large"
+    files = [artifact(f"{name}.md", content=name) for name in "abc"]
+    with pytest.raises(CallError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(*files))
+    assert exc_info.value.message == "b.md was not uploaded: the provider returned 400: too large"
     assert sent(simulator) == [PREPARED, STORED, STORED]
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_storage_that_is_busy_is_asked_again(status: int, simulator: Simulator, gateway: Gateway) -> None:
+async def test_retries_an_upload_to_a_busy_storage(status: int, simulator: Simulator, gateway: Gateway) -> None:
     for fault in (NO_FAULT, *[storage_error(status, "SlowDown", "Please reduce your request rate.")] * 2):
         simulator.fail_next("posthog", fault)
-    async with calling(gateway, PREPARE, preparing(file("a.md", content="hello"))) as running:
-        await running.finish(ALL_TRIES_S)
+    async with calling(gateway, PREPARE, arguments_with(artifact("a.md", content="hello"))) as uploading:
+        await uploading.finish(ALL_TRIES_S)
     assert sent(simulator) == [PREPARED, STORED, STORED, STORED]
-    (entry,) = running.value["artifacts"]
-    assert kept(simulator) == {entry["storage_path"]: b"hello"}
-    assert any("retrying" in line for line in running.lines)
+    (entry,) = uploading.value["artifacts"]
+    assert stored_files(simulator) == {entry["storage_path"]: b"hello"}
+    assert any("retrying" in line for line in uploading.lines)
 
 
-async def test_a_storage_that_stays_busy_is_given_up(simulator: Simulator, gateway: Gateway) -> None:
+async def test_retries_an_upload_at_most_three_times(simulator: Simulator, gateway: Gateway) -> None:
     for fault in (NO_FAULT, *[storage_error(503, "SlowDown", "Please reduce your request rate.")] * 9):
         simulator.fail_next("posthog", fault)
-    async with calling(gateway, PREPARE, preparing(file("a.md", content="hello"))) as running:
-        await running.finish(ALL_TRIES_S)
-    assert running.failure.message.startswith("a.md was not uploaded: the provider returned 503: Please reduce")
-    assert running.failure.retryable
+    async with calling(gateway, PREPARE, arguments_with(artifact("a.md", content="hello"))) as uploading:
+        await uploading.finish(ALL_TRIES_S)
+    assert uploading.failure.message.startswith("a.md was not uploaded: the provider returned 503: Please reduce")
+    assert uploading.failure.retryable
     assert sent(simulator) == [PREPARED, *[STORED] * TRIES]
 
 
 @pytest.mark.parametrize("status", [503, 429])
-async def test_what_is_refused_before_the_files_are_sent_sends_none(
-    status: int, simulator: Simulator, gateway: Gateway
-) -> None:
+async def test_rejected_preparation_uploads_no_file(status: int, simulator: Simulator, gateway: Gateway) -> None:
     for _ in range(TRIES):
         simulator.fail_next("posthog", Fault(status, {"Content-Type": "application/json"}, '{"detail": "busy"}'))
-    async with calling(gateway, PREPARE, preparing(file("a.md", content="hello"))) as running:
-        await running.finish(ALL_TRIES_S)
-    assert running.failure.status == status
-    assert stored(simulator) == []
+    async with calling(gateway, PREPARE, arguments_with(artifact("a.md", content="hello"))) as uploading:
+        await uploading.finish(ALL_TRIES_S)
+    assert uploading.failure.status == status
+    assert uploads(simulator) == []
 
 
 @pytest.mark.parametrize(
@@ -405,60 +408,56 @@ async def test_what_is_refused_before_the_files_are_sent_sends_none(
         5,
     ],
 )
-async def test_a_file_is_sent_to_no_address_on_whose_way_others_can_read_it(
-    url: Any, simulator: Simulator, gateway: Gateway
-) -> None:
+async def test_upload_url_must_be_https_without_credentials(url: Any, simulator: Simulator, gateway: Gateway) -> None:
     form = {"url": url, "fields": {"key": "k"}}
     simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
-    with pytest.raises(UpstreamError) as caught:
-        await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    assert caught.value.message == (
+    with pytest.raises(UpstreamError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    assert exc_info.value.message == (
         "a.md was not uploaded: the upload URL of posthog's storage is not a valid https URL"
     )
-    assert not caught.value.retryable
+    assert not exc_info.value.retryable
     assert sent(simulator) == [PREPARED]
 
 
 @pytest.mark.parametrize("form", [None, "text", {}, {"url": "https://bucket.example/"}, {"url": "u", "fields": []}])
-async def test_a_form_of_another_shape_is_told(form: Any, simulator: Simulator, gateway: Gateway) -> None:
+async def test_invalid_upload_form_is_an_error(form: Any, simulator: Simulator, gateway: Gateway) -> None:
     simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
-    with pytest.raises(UpstreamError) as caught:
-        await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    assert caught.value.message == "a.md was not uploaded: posthog returned no usable upload form"
+    with pytest.raises(UpstreamError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    assert exc_info.value.message == "a.md was not uploaded: posthog returned no usable upload form"
     assert sent(simulator) == [PREPARED]
 
 
 @pytest.mark.parametrize("artifacts", [[], [{"id": "a"}], [{"id": "a"}] * 3, None, {"id": "a"}])
-async def test_more_or_fewer_files_than_were_asked_for_are_sent_nowhere(
-    artifacts: Any, simulator: Simulator, gateway: Gateway
-) -> None:
+async def test_wrong_number_of_upload_forms_is_an_error(artifacts: Any, simulator: Simulator, gateway: Gateway) -> None:
     simulator.fail_next("posthog", json_response({"artifacts": artifacts}))
-    with pytest.raises(CallError) as caught:
-        await call(gateway, PREPARE, preparing(file("a.md", content="a"), file("b.md", content="b")))
-    assert caught.value.message.startswith("posthog prepared")
+    with pytest.raises(CallError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="a"), artifact("b.md", content="b")))
+    assert exc_info.value.message.startswith("posthog prepared")
     assert sent(simulator) == [PREPARED]
 
 
-async def test_a_file_may_go_to_this_machine_in_clear(simulator: Simulator, gateway: Gateway) -> None:
-    await call(gateway, PREPARE, preparing(file("a.md", content="hello")))
-    (request,) = stored(simulator)
+async def test_upload_url_may_be_http_on_a_loopback_address(simulator: Simulator, gateway: Gateway) -> None:
+    await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    (request,) = uploads(simulator)
     assert dict(request.headers)["host"].startswith("127.0.0.1:")
 
 
-async def test_several_uploads_at_once_do_not_mix_their_files(simulator: Simulator, gateway: Gateway) -> None:
+async def test_concurrent_uploads_do_not_mix_their_files(simulator: Simulator, gateway: Gateway) -> None:
     outcomes: dict[str, CallResult] = {}
 
     async def upload(name: str) -> None:
-        outcomes[name] = await gateway.call(PREPARE, preparing(file(name, content=name * 100)), ignore)
+        outcomes[name] = await gateway.call(PREPARE, arguments_with(artifact(name, content=name * 100)), ignore)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             for name in "abcd":
                 tasks.start_soon(upload, name)
-    assert kept(simulator) == {
+    assert stored_files(simulator) == {
         outcomes[name].value["artifacts"][0]["storage_path"]: name.encode() * 100 for name in "abcd"
     }
 
 
 async def ignore(_: Progress) -> None:
-    """A caller that does not look at progress."""
+    """Ignore progress."""
