@@ -1,4 +1,4 @@
-"""Long streams through real doors: a thousand events in real time, and a hundred thousand as fast as they go."""
+"""Long streams over real transports: events in real time, and a flood as fast as possible."""
 
 import json
 import os
@@ -20,29 +20,35 @@ from starlette.routing import Route
 
 from tests.clients import Era, Transport, listening, open_client
 from tests.servers.test_http import running, wait_until_listening
+from tests.timing import PATIENCE
 
-EVENTS = 1_000
-PER_SECOND = 50
+EVENTS = 200
+PER_SECOND = 20
+FLOOD_EVENTS = 10_000
+"""Together 30 MB, twice as much as the memory of the server may grow."""
+
+UNDER_WAY_EVENTS = 1_000
+MAX_GROWTH_MIB = 15
 IDS = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}
 TRANSPORTS: list[tuple[Transport, Era]] = [("stdio", "legacy"), ("stdio", "auto"), ("http", "legacy"), ("http", "auto")]
 
-# Twenty seconds of stream, and the start of four servers on a machine that is busy with other tests.
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(110)]
+pytestmark = pytest.mark.anyio
 
 
-def entry(number: int) -> dict[str, object]:
-    """A log entry as PostHog writes it: products/tasks/backend/models.py."""
-    params = {"sessionId": IDS["id"], "level": "info", "message": f"line {number} of the log"}
+PADDING = "." * 3_000
+
+
+def entry(number: int, padding: str = "") -> dict[str, object]:
+    """Return a log entry as PostHog writes it: products/tasks/backend/models.py."""
+    params = {"sessionId": IDS["id"], "level": "info", "message": f"line {number} of the log{padding}"}
     notification = {"jsonrpc": "2.0", "method": "_posthog/console", "params": params}
     return {"type": "notification", "timestamp": "2026-01-31T09:00:00Z", "notification": notification}
 
 
 async def stream(_: Request) -> Response:
     async def frames() -> AsyncIterator[str]:
-        began = anyio.current_time()
         for number in range(EVENTS):
-            # A provider sends when its time has come, and catches up when it was held up.
-            await anyio.sleep_until(began + number / PER_SECOND)
+            await anyio.sleep(1 / PER_SECOND)
             yield f"id: {1_767_225_600_000 + number}-0\ndata: {json.dumps(entry(number))}\n\n"
 
     return StreamingResponse(frames(), media_type="text/event-stream")
@@ -57,10 +63,10 @@ POSTHOG = Starlette(routes=[Route(f"{PREFIX}/stream/", stream), Route(f"{PREFIX}
 
 
 async def follow(transport: Transport, era: Era, environment: dict[str, str]) -> None:
-    told: list[tuple[float, float | None, str | None]] = []
+    notifications: list[tuple[float, float | None, str | None]] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        told.append((progress, total, message))
+        notifications.append((progress, total, message))
 
     async with open_client(transport, era, environment) as client:
         result = await client.call_tool("posthog-stream-task-run", IDS, progress_callback=on_progress)
@@ -69,11 +75,11 @@ async def follow(transport: Transport, era: Era, environment: dict[str, str]) ->
     value = json.loads(block.text)
     assert (value["ended"], value["runs"]) == ("closed", {IDS["id"]: "running"})
     assert [event["data"] for event in value["events"]] == [entry(number) for number in range(EVENTS)]
-    assert told == [(number + 1, None, f"console: line {number} of the log") for number in range(EVENTS)]
+    assert notifications == [(number + 1, None, f"console: line {number} of the log") for number in range(EVENTS)]
 
 
-async def test_a_thousand_events_at_fifty_a_second_are_a_thousand_notifications_in_order_and_a_whole_result() -> None:
-    with anyio.fail_after(100):
+async def test_each_event_is_one_notification_in_order_and_the_result_is_complete() -> None:
+    with anyio.fail_after(2 * PATIENCE):
         async with listening(POSTHOG) as origin, anyio.create_task_group() as tasks:
             environment = {
                 "POSTHOG_BASE_URL": origin,
@@ -86,7 +92,7 @@ async def test_a_thousand_events_at_fifty_a_second_are_a_thousand_notifications_
 
 
 class Flood:
-    """A provider that sends as fast as it can, for as long as somebody reads or the flood lasts."""
+    """A provider that sends events as fast as the client reads them."""
 
     def __init__(self, events: int) -> None:
         self._events = events
@@ -100,9 +106,11 @@ class Flood:
             try:
                 for first in range(0, self._events, 50):
                     numbers = range(first, first + 50)
-                    yield "".join(f"id: {number}-0\ndata: {json.dumps(entry(number))}\n\n" for number in numbers)
+                    yield "".join(
+                        f"id: {number}-0\ndata: {json.dumps(entry(number, PADDING))}\n\n" for number in numbers
+                    )
                     self.sent += 50
-                    if self.sent >= 10_000:
+                    if self.sent >= UNDER_WAY_EVENTS:
                         self.under_way.set()
             finally:
                 self.left.set()
@@ -116,7 +124,7 @@ def resident_mib(pid: int) -> float:
 
 
 def request(wait_seconds: float) -> bytes:
-    """A call of 2026-07-28, which needs no handshake."""
+    """Return a call of protocol version 2026-07-28, which has no handshake."""
     meta = {
         "progressToken": "p",
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -133,7 +141,7 @@ NEEDS_PROC = pytest.mark.skipif(
 
 
 def flooded(origin: str) -> dict[str, str]:
-    """The environment of a server whose PostHog is at `origin`, and which follows it for as long as it sends."""
+    """Return the environment of a server whose PostHog is at `origin`, with room for all events."""
     return {
         "POSTHOG_BASE_URL": origin,
         "POSTHOG_API_KEY": "phx_simulated",
@@ -143,24 +151,24 @@ def flooded(origin: str) -> dict[str, str]:
 
 
 def stands_for(messages: Iterable[str]) -> int:
-    """How many events the notifications stand for, by their own word."""
+    """Return the number of events in the notifications, including those that were combined."""
     counts = [re.match(r"(\d+) events, the last: ", message) for message in messages]
     return sum(int(count[1]) if count else 1 for count in counts)
 
 
 @NEEDS_PROC
 @pytest.mark.parametrize("reads", [True, False], ids=["a client that reads", "a client that does not"])
-async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory(reads: bool) -> None:
-    flood = Flood(100_000)
+async def test_memory_does_not_grow_during_a_flood_of_events(reads: bool) -> None:
+    flood = Flood(FLOOD_EVENTS)
     lines: list[bytes] = []
     async with listening(flood.app) as origin:
         environment = {**os.environ, **flooded(origin)}
         async with await anyio.open_process([sys.executable, "-m", "mcp_taskruns"], env=environment) as process:
             assert process.stdin
             assert process.stdout
-            with anyio.fail_after(100):
-                # A client that does not read has the flood held up, until the time of the call is over.
-                await process.stdin.send(request(90 if reads else 10))
+            with anyio.fail_after(2 * PATIENCE):
+                # A client that does not read holds up the flood until the call ends.
+                await process.stdin.send(request(PATIENCE if reads else 10))
                 await flood.under_way.wait()
                 before = resident_mib(process.pid)
                 if reads:
@@ -169,30 +177,30 @@ async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory(reads: bool)
                         lines.append(await buffer.receive_until(b"\n", 10_000_000))
                 else:
                     await flood.left.wait()
-                assert resident_mib(process.pid) - before < 15
+                assert resident_mib(process.pid) - before < MAX_GROWTH_MIB
             process.kill()
     if reads:
-        assert stands_for(json.loads(line)["params"]["message"] for line in lines[:-1]) == 100_000
-        assert flood.sent == 100_000
+        assert stands_for(json.loads(line)["params"]["message"] for line in lines[:-1]) == FLOOD_EVENTS
+        assert flood.sent == FLOOD_EVENTS
 
 
 @NEEDS_PROC
 @pytest.mark.parametrize("era", ["legacy", "auto"])
-async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory_over_http(era: Era) -> None:
-    flood = Flood(100_000)
-    told: list[str] = []
+async def test_memory_does_not_grow_during_a_flood_of_events_over_http(era: Era) -> None:
+    flood = Flood(FLOOD_EVENTS)
+    messages: list[str] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        told.append(message or "")
+        messages.append(message or "")
 
     async with listening(flood.app) as origin:
-        with running(flooded(origin)) as server, anyio.fail_after(100):
+        with running(flooded(origin)) as server, anyio.fail_after(2 * PATIENCE):
             url = await anyio.to_thread.run_sync(wait_until_listening, server)
             async with Client(f"{url}/mcp", mode=era) as client, anyio.create_task_group() as tasks:
                 results: list[CallToolResult] = []
 
                 async def call() -> None:
-                    arguments = {**IDS, "wait_seconds": 90}
+                    arguments = {**IDS, "wait_seconds": PATIENCE}
                     tool = "posthog-stream-task-run"
                     results.append(await client.call_tool(tool, arguments, progress_callback=on_progress))
                     tasks.cancel_scope.cancel()
@@ -201,10 +209,10 @@ async def test_a_flood_of_a_hundred_thousand_events_takes_no_memory_over_http(er
                 await flood.under_way.wait()
                 before = resident_mib(server.pid)
                 await anyio.sleep_forever()
-            assert resident_mib(server.pid) - before < 15
+            assert resident_mib(server.pid) - before < MAX_GROWTH_MIB
     block = results[0].content[0]
     assert isinstance(block, TextContent)
     listed = [event["data"] for event in json.loads(block.text)["events"]]
-    assert listed == [entry(number) for number in range(len(listed))]
-    assert len(listed) > 100
-    assert stands_for(told) == 100_000
+    assert listed == [entry(number, PADDING) for number in range(len(listed))]
+    assert len(listed) > 5
+    assert stands_for(messages) == FLOOD_EVENTS
