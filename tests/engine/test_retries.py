@@ -168,7 +168,7 @@ async def test_retries_a_read_at_most_three_times(
     assert call.failure.retryable
 
 
-async def test_error_after_all_tries_is_the_last_one(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_error_after_all_attempts_is_the_last_one(simulator: Simulator, environment: dict[str, str]) -> None:
     for fault in (
         Fault(503, body="first"),
         Fault(truncate=True),
@@ -196,7 +196,7 @@ async def test_does_not_retry_after_a_permanent_error(
     simulator.fail_next("posthog", LASTING[fault])
     call = await finished(environment, "posthog-retrieve-task-run", on(POSTHOG_RUNNING), 0)
     assert (len(sent(simulator)), call.lines) == (1, [])
-    assert "tries" not in call.failure.message
+    assert "attempts" not in call.failure.message
 
 
 async def test_does_not_retry_an_untrusted_certificate(environment: dict[str, str]) -> None:
@@ -287,7 +287,9 @@ async def test_does_not_wait_longer_than_the_timeout_of_the_call(
     assert len(sent(simulator)) == 1
 
 
-async def test_all_tries_together_take_at_most_the_timeout(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_all_attempts_together_take_at_most_the_timeout(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
     for _ in range(TRIES):
         simulator.fail_next("render", Fault(503, {"Retry-After": "25"}, "later"))
     async with opened(environment, timeout=60.0) as gateway, calling(gateway, *READ) as call:
@@ -315,27 +317,26 @@ async def test_cancelling_a_call_during_its_backoff_ends_it(simulator: Simulator
     assert len(sent(simulator)) == 1
 
 
-# A response that is lost, or refuses the request
+# A response that is lost or rejects the request
 
 
-RECEIVED = {
+LOST_OR_REJECTED = {
     "connection dropped": Fault(truncate=True),
     "error truncated": Fault(503, body="lost", truncate=True),
     "503": Fault(503),
     "429": Fault(429),
 }
 # The faults are handled in one place for all operations: each operation needs one, and each fault one operation.
-FAULTS_OF_REPEATED = [(tool, "connection dropped") for tool in REPEATED] + [(READ[0], fault) for fault in RECEIVED][1:]
-FAULTS_OF_SENT_ONCE = [(tool, "connection dropped") for tool in SENT_ONCE] + [(RELAY[0], fault) for fault in RECEIVED][
-    1:
-]
+OTHER_FAULTS = [fault for fault in LOST_OR_REJECTED if fault != "connection dropped"]
+FAULTS_OF_REPEATED = [(tool, "connection dropped") for tool in REPEATED] + [(READ[0], fault) for fault in OTHER_FAULTS]
+FAULTS_OF_SENT_ONCE = [(tool, "connection dropped") for tool in SENT_ONCE] + [(RELAY[0], f) for f in OTHER_FAULTS]
 
 
 @pytest.mark.parametrize(("tool", "fault"), FAULTS_OF_REPEATED)
 async def test_a_request_that_may_arrive_twice_is_sent_again(
     tool: str, fault: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next(tool.partition("-")[0], RECEIVED[fault])
+    simulator.fail_next(tool.partition("-")[0], LOST_OR_REJECTED[fault])
     async with opened(environment) as gateway, calling(gateway, tool, REPEATED[tool]) as call:
         await pass_time(3)
         lines = sent(simulator)
@@ -347,7 +348,7 @@ async def test_a_request_that_may_arrive_twice_is_sent_again(
 async def test_a_request_that_must_not_arrive_twice_is_sent_once(
     tool: str, fault: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("posthog", RECEIVED[fault])
+    simulator.fail_next("posthog", LOST_OR_REJECTED[fault])
     call = await finished(environment, tool, SENT_ONCE[tool], 0)
     await pass_time(10)
     assert len(sent(simulator)) == 1
@@ -363,7 +364,7 @@ async def test_a_cancellation_is_sent_again_only_where_it_has_no_second_effect(
 ) -> None:
     arguments, times = CANCELS[tool]
     simulator.fail_next(tool.partition("-")[0], NO_FAULT)
-    simulator.fail_next(tool.partition("-")[0], RECEIVED[fault])
+    simulator.fail_next(tool.partition("-")[0], LOST_OR_REJECTED[fault])
     async with opened(environment) as gateway, calling(gateway, tool, arguments):
         await pass_time(12)
     assert [line.partition(" ")[0] for line in sent(simulator)].count("DELETE") == min(times, 2)
@@ -427,13 +428,13 @@ async def test_a_refused_cancellation_is_sent_once_when_the_provider_listens_aga
 ) -> None:
     lines: list[str] = []
 
-    async def note(line: str) -> None:
+    async def notify(line: str) -> None:
         lines.append(line)
 
     async with opened(simulator.environment(f"http://127.0.0.1:{port}")) as gateway, anyio.create_task_group() as tasks:
         # Not through the tool, which reads the run first.
         operation = gateway.tools[tool].operation
-        tasks.start_soon(lambda: gateway.client.fetch(operation, CANCELS[tool][0], notify=note))
+        tasks.start_soon(lambda: gateway.client.fetch(operation, CANCELS[tool][0], notify=notify))
         await pass_time(0)
         assert "refused the connection; retrying (1 of 3)" in lines[0]
         async with serve(simulator, port=port):
@@ -441,7 +442,7 @@ async def test_a_refused_cancellation_is_sent_once_when_the_provider_listens_aga
     assert [line.partition(" ")[0] for line in sent(simulator)] == ["DELETE"]
 
 
-# A connection that is dropped after the request has arrived: nobody knows whether it was carried out
+# A connection that is dropped after the request has arrived: the outcome of the request is unknown
 
 
 @asynccontextmanager
@@ -548,7 +549,7 @@ async def test_a_request_whose_connection_was_dropped_is_sent_again_only_if_that
         call = await finished(environment_at(origin), tool, arguments, ALL_TRIES_S)
         await pass_time(10)
     method = line.partition(" ")[0]
-    assert [one for one in arrived if one.startswith(method)] == [line] * times
+    assert [request for request in arrived if request.startswith(method)] == [line] * times
     assert "was lost" in call.failure.message
     assert call.failure.retryable is (times > 1)
 
@@ -591,7 +592,7 @@ async def test_a_start_with_an_unreadable_response_names_its_key(
 # Streams, waits, commands and uploads
 
 
-async def test_a_stream_counts_tries_to_open_and_reconnects_separately(
+async def test_a_stream_counts_attempts_to_open_and_reconnects_separately(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for fault in (Fault(503, body="busy"), Fault(503, body="busy"), NO_FAULT, *[Fault(503, body="down")] * 30):
@@ -625,7 +626,7 @@ async def test_a_wait_continues_after_failed_reads(simulator: Simulator, environ
     assert len(sent(simulator)) <= 6  # one every three seconds
 
 
-async def test_a_wait_reads_the_run_between_two_tries_to_open_its_stream(
+async def test_a_wait_reads_the_run_between_two_attempts_to_open_its_stream(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
     for _ in range(10):
