@@ -1,4 +1,4 @@
-"""Long streams over real transports: events in real time, and a flood as fast as possible."""
+"""Long event streams over stdio and HTTP: events in real time, and a flood as fast as possible."""
 
 import json
 import os
@@ -27,13 +27,14 @@ PER_SECOND = 20
 FLOOD_EVENTS = 10_000
 """Together 30 MB, twice as much as the memory of the server may grow."""
 
-UNDER_WAY_EVENTS = 1_000
+FLOWING_EVENTS = 1_000
+"""Events after which the memory of the server is measured first."""
+
 MAX_GROWTH_MIB = 15
 IDS = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}
 TRANSPORTS: list[tuple[Transport, Era]] = [("stdio", "legacy"), ("stdio", "auto"), ("http", "legacy"), ("http", "auto")]
 
 pytestmark = pytest.mark.anyio
-
 
 PADDING = "." * 3_000
 
@@ -45,7 +46,7 @@ def entry(number: int, padding: str = "") -> dict[str, object]:
     return {"type": "notification", "timestamp": "2026-01-31T09:00:00Z", "notification": notification}
 
 
-async def stream(_: Request) -> Response:
+async def stream_paced(_: Request) -> Response:
     async def frames() -> AsyncIterator[str]:
         for number in range(EVENTS):
             await anyio.sleep(1 / PER_SECOND)
@@ -54,15 +55,15 @@ async def stream(_: Request) -> Response:
     return StreamingResponse(frames(), media_type="text/event-stream")
 
 
-async def run(_: Request) -> Response:
+async def get_run(_: Request) -> Response:
     return JSONResponse({"id": IDS["id"], "status": "in_progress"})
 
 
 PREFIX = "/api/projects/1/tasks/{task}/runs/{run}"
-POSTHOG = Starlette(routes=[Route(f"{PREFIX}/stream/", stream), Route(f"{PREFIX}/", run)])
+POSTHOG = Starlette(routes=[Route(f"{PREFIX}/stream/", stream_paced), Route(f"{PREFIX}/", get_run)])
 
 
-async def follow(transport: Transport, era: Era, environment: dict[str, str]) -> None:
+async def follow_and_check(transport: Transport, era: Era, environment: dict[str, str]) -> None:
     notifications: list[tuple[float, float | None, str | None]] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
@@ -88,7 +89,7 @@ async def test_each_event_is_one_notification_in_order_and_the_result_is_complet
                 "MCP_TASKRUNS_MAX_RESULT_CHARS": "1000000",
             }
             for transport, era in TRANSPORTS:
-                tasks.start_soon(follow, transport, era, environment)
+                tasks.start_soon(follow_and_check, transport, era, environment)
 
 
 class Flood:
@@ -97,9 +98,9 @@ class Flood:
     def __init__(self, events: int) -> None:
         self._events = events
         self.sent = 0
-        self.under_way = anyio.Event()
-        self.left = anyio.Event()
-        self.app = Starlette(routes=[Route(f"{PREFIX}/stream/", self._stream), Route(f"{PREFIX}/", run)])
+        self.is_flowing = anyio.Event()
+        self.is_closed = anyio.Event()
+        self.app = Starlette(routes=[Route(f"{PREFIX}/stream/", self._stream), Route(f"{PREFIX}/", get_run)])
 
     async def _stream(self, _: Request) -> Response:
         async def frames() -> AsyncIterator[str]:
@@ -110,20 +111,21 @@ class Flood:
                         f"id: {number}-0\ndata: {json.dumps(entry(number, PADDING))}\n\n" for number in numbers
                     )
                     self.sent += 50
-                    if self.sent >= UNDER_WAY_EVENTS:
-                        self.under_way.set()
+                    if self.sent >= FLOWING_EVENTS:
+                        self.is_flowing.set()
             finally:
-                self.left.set()
+                self.is_closed.set()
 
         return StreamingResponse(frames(), media_type="text/event-stream")
 
 
 def resident_mib(pid: int) -> float:
+    """Return the memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # every process has one
 
 
-def request(wait_seconds: float) -> bytes:
+def call_message(wait_seconds: float) -> bytes:
     """Return a call of protocol version 2026-07-28, which has no handshake."""
     meta = {
         "progressToken": "p",
@@ -136,12 +138,12 @@ def request(wait_seconds: float) -> bytes:
 
 
 NEEDS_PROC = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="memory of another process is read from /proc"
+    not Path("/proc/self/status").exists(), reason="needs /proc to read the memory of another process"
 )
 
 
-def flooded(origin: str) -> dict[str, str]:
-    """Return the environment of a server whose PostHog is at `origin`, with room for all events."""
+def environment_at(origin: str) -> dict[str, str]:
+    """Return the environment of a server whose PostHog is at `origin`, without a low limit on events."""
     return {
         "POSTHOG_BASE_URL": origin,
         "POSTHOG_API_KEY": "phx_simulated",
@@ -150,37 +152,37 @@ def flooded(origin: str) -> dict[str, str]:
     }
 
 
-def stands_for(messages: Iterable[str]) -> int:
-    """Return the number of events in the notifications, including those that were combined."""
-    counts = [re.match(r"(\d+) events, the last: ", message) for message in messages]
-    return sum(int(count[1]) if count else 1 for count in counts)
+def count_events(messages: Iterable[str]) -> int:
+    """Return the number of events that the notifications report, pooled or not."""
+    pooled = [re.match(r"([\d,]+) events, the last: ", message) for message in messages]
+    return sum(int(match[1].replace(",", "")) if match else 1 for match in pooled)
 
 
 @NEEDS_PROC
-@pytest.mark.parametrize("reads", [True, False], ids=["a client that reads", "a client that does not"])
-async def test_memory_does_not_grow_during_a_flood_of_events(reads: bool) -> None:
+@pytest.mark.parametrize("reads", [True, False], ids=["client reads", "client does not read"])
+async def test_memory_does_not_grow_during_a_flood_of_events_over_stdio(reads: bool) -> None:
     flood = Flood(FLOOD_EVENTS)
     lines: list[bytes] = []
     async with listening(flood.app) as origin:
-        environment = {**os.environ, **flooded(origin)}
+        environment = {**os.environ, **environment_at(origin)}
         async with await anyio.open_process([sys.executable, "-m", "mcp_taskruns"], env=environment) as process:
             assert process.stdin
             assert process.stdout
             with anyio.fail_after(2 * PATIENCE):
-                # A client that does not read holds up the flood until the call ends.
-                await process.stdin.send(request(PATIENCE if reads else 10))
-                await flood.under_way.wait()
+                # A client that does not read blocks the flood until the call times out.
+                await process.stdin.send(call_message(PATIENCE if reads else 10))
+                await flood.is_flowing.wait()
                 before = resident_mib(process.pid)
                 if reads:
                     buffer = BufferedByteReceiveStream(process.stdout)
                     while not lines or b'"result"' not in lines[-1]:
                         lines.append(await buffer.receive_until(b"\n", 10_000_000))
                 else:
-                    await flood.left.wait()
+                    await flood.is_closed.wait()
                 assert resident_mib(process.pid) - before < MAX_GROWTH_MIB
             process.kill()
     if reads:
-        assert stands_for(json.loads(line)["params"]["message"] for line in lines[:-1]) == FLOOD_EVENTS
+        assert count_events(json.loads(line)["params"]["message"] for line in lines[:-1]) == FLOOD_EVENTS
         assert flood.sent == FLOOD_EVENTS
 
 
@@ -194,7 +196,7 @@ async def test_memory_does_not_grow_during_a_flood_of_events_over_http(era: Era)
         messages.append(message or "")
 
     async with listening(flood.app) as origin:
-        with running(flooded(origin)) as server, anyio.fail_after(2 * PATIENCE):
+        with running(environment_at(origin)) as server, anyio.fail_after(2 * PATIENCE):
             url = await anyio.to_thread.run_sync(wait_until_listening, server)
             async with Client(f"{url}/mcp", mode=era) as client, anyio.create_task_group() as tasks:
                 results: list[CallToolResult] = []
@@ -206,7 +208,7 @@ async def test_memory_does_not_grow_during_a_flood_of_events_over_http(era: Era)
                     tasks.cancel_scope.cancel()
 
                 tasks.start_soon(call)
-                await flood.under_way.wait()
+                await flood.is_flowing.wait()
                 before = resident_mib(server.pid)
                 await anyio.sleep_forever()
             assert resident_mib(server.pid) - before < MAX_GROWTH_MIB
@@ -215,4 +217,4 @@ async def test_memory_does_not_grow_during_a_flood_of_events_over_http(era: Era)
     listed = [event["data"] for event in json.loads(block.text)["events"]]
     assert listed == [entry(number, PADDING) for number in range(len(listed))]
     assert len(listed) > 5
-    assert stands_for(messages) == FLOOD_EVENTS
+    assert count_events(messages) == FLOOD_EVENTS

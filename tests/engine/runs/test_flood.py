@@ -63,7 +63,7 @@ class TracedFlood(Flood):
 
 
 async def test_memory_stays_flat_at_full_speed() -> None:
-    flood = TracedFlood(25_000)  # 100,000 over stdio and HTTP: test_long_streams.py
+    flood = TracedFlood(25_000)  # test_long_streams.py does the same over stdio and HTTP
     async with scripted_provider(flood) as posthog:
         call = Call(open_gateway(posthog.environment, stream_events=1_000_000))
         with anyio.fail_after(PATIENCE):
