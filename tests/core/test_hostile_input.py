@@ -131,7 +131,7 @@ def test_json_can_start_with_a_byte_order_mark() -> None:
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0])
 def test_infinite_number_is_refused_as_a_setting(value: float) -> None:
-    with pytest.raises(SettingsError, match="is not a number of more than 0"):
+    with pytest.raises(SettingsError, match="is not a number greater than 0"):
         read_settings({"timeout": value}, {})
 
 
