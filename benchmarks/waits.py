@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 
 from mcp_taskruns.app import build_gateway
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.settings import read_settings
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve

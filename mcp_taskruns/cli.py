@@ -16,7 +16,7 @@ from mcp_taskruns import __version__, app
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.events import Progress
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
 from mcp_taskruns.loading.schemas import format_schema
 from mcp_taskruns.logs import configure_logging

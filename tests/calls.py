@@ -9,8 +9,8 @@ import anyio
 import httpx
 
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault

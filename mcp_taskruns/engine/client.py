@@ -1,7 +1,6 @@
 """The client of the providers: the only way to send a request to one.
 
-Retries, deadlines, rate limits and redaction happen here and nowhere else: no caller sees a body or an event that is
-not redacted.
+It applies rate limits, the deadline of a call and retries, and redacts every body and event before a caller sees it.
 """
 
 import logging
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mcp_taskruns.core.calls.bodies import Part, encode_multipart
+from mcp_taskruns.core.calls.credentials import credential_values
 from mcp_taskruns.core.calls.errors import unknown_outcome_hint
 from mcp_taskruns.core.calls.redaction import Redactor
-from mcp_taskruns.core.calls.request import File, HttpRequest, build_form_request, build_request, credential_values
+from mcp_taskruns.core.calls.request import File, HttpRequest, build_form_request, build_request
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.limits import Limits
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
-from mcp_taskruns.core.runs.events import Event
 from mcp_taskruns.engine.progress import Notify, ignore
 from mcp_taskruns.engine.rate_limits import RateLimiter, Slot
 from mcp_taskruns.engine.retries import MAX_RETRIES, Attempts

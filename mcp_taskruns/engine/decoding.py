@@ -1,4 +1,4 @@
-"""Decode response bodies, with a bound on what is decoded at a time.
+"""Decode response bodies piece by piece, and divide event streams into events.
 
 httpx and aiohttp decode a chunk at once, however large it becomes: 3.5 kB of doubly compressed zeros take 4 GB. So the
 transports return bodies as they were sent, and `DecodingTransport` decodes them piece by piece.

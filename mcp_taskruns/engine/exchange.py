@@ -10,8 +10,7 @@ from httpx_sse import EventSource
 from mcp_taskruns import __version__
 from mcp_taskruns.core.calls.request import HttpRequest
 from mcp_taskruns.core.calls.response import JSON_LINES, HttpResponse
-from mcp_taskruns.core.calls.sse import EventId
-from mcp_taskruns.core.runs.events import Event
+from mcp_taskruns.core.calls.sse import Event, EventId
 from mcp_taskruns.engine.decoding import ACCEPT_ENCODING, DecodingTransport, is_event_stream, whole_body
 from mcp_taskruns.engine.transport import NEW_CONNECTION, AiohttpTransport
 from mcp_taskruns.engine.transport_errors import UnsupportedChallenge, translated_errors

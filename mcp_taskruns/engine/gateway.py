@@ -1,4 +1,4 @@
-"""The way from a tool's name and arguments to a result; all servers call tools through it."""
+"""The way from a tool's name and arguments to a result; servers call tools through it."""
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -13,14 +13,14 @@ from mcp_taskruns.core.calls.pages import Page, format_page, read_page
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.calls.uploads import extract_files
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, UNTIL, WAIT_SECONDS, Tool
-from mcp_taskruns.core.runs.events import Event
 from mcp_taskruns.core.runs.logs import format_log
-from mcp_taskruns.core.runs.messages import status_line
 from mcp_taskruns.core.runs.reading import runs_in_response
+from mcp_taskruns.core.runs.results import status_line
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.paginate import read_pages
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting

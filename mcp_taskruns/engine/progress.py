@@ -1,13 +1,23 @@
-"""Progress notifications of a call: one per event, up to 100 a second, and heartbeats while nothing happens."""
+"""Progress notifications of a call: one per event, up to 100 a second, heartbeats, and notices of delays."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from math import ceil
 
 import anyio
 
 from mcp_taskruns.core.calls.truncation import one_line
-from mcp_taskruns.core.runs.events import Progress
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A progress notification. `progress` increases with each notification of a call; `message` is one short line."""
+
+    progress: float
+    total: float | None = None
+    message: str = ""
+
 
 Report = Callable[[Progress], Awaitable[None]]
 """Takes the progress notifications of a call; supplied by the caller."""

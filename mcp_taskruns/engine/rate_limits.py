@@ -1,4 +1,4 @@
-"""Keep to the limits of a provider: requests at a time, and requests in a period."""
+"""The limits of a provider that all calls of the process share: requests in flight, and requests in a period."""
 
 from collections import deque
 from collections.abc import AsyncIterator

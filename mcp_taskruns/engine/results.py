@@ -8,8 +8,9 @@ from mcp_taskruns.core.calls.response import CallResult, truncate_result
 from mcp_taskruns.core.calls.truncation import truncate
 from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import matches_schema
 from mcp_taskruns.engine.client import Client
+
+_TYPES: Mapping[str, type] = {"string": str, "boolean": bool}
 
 MAX_STRUCTURED_CHARS = 20_000
 """A larger object is truncated: it is sent in addition to the text."""
@@ -46,3 +47,15 @@ def _structured_content(tool: Tool, schema: Mapping[str, Any], result: CallResul
         return content
     kept, missing = truncate(value, MAX_STRUCTURED_CHARS, len(result.text))
     return {**kept, "truncated": f"{'; '.join(missing)}. The text of the result has more."}
+
+
+def matches_schema(schema: Mapping[str, Any], value: Any) -> bool:
+    """Return whether a value has the types that an output schema declares.
+
+    The output schemas of tools that call a provider contain only types and properties.
+    """
+    if "properties" not in schema:
+        return isinstance(value, _TYPES[schema["type"]])
+    return isinstance(value, dict) and all(
+        matches_schema(part, value[name]) for name, part in schema["properties"].items() if name in value
+    )

@@ -15,7 +15,7 @@ import httpx
 import truststore
 import yarl
 
-from mcp_taskruns.core.calls.request import LOOPBACK
+from mcp_taskruns.core.calls.addresses import LOOPBACK
 
 NEW_CONNECTION = "new_connection"
 """A request extension: true sends the request over a connection of its own.

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from mcp_taskruns.core.calls.request import is_usable_base_uri
+from mcp_taskruns.core.calls.addresses import is_usable_base_uri
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.rest.routes import Route, compile_routes, operation_key

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcp_taskruns.core.calls.request import LOOPBACK
+from mcp_taskruns.core.calls.addresses import LOOPBACK
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.settings import Settings
 

@@ -8,11 +8,12 @@ import pytest
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
 from mcp_taskruns.core.calls.redaction import REPLACEMENT, Redactor
 from mcp_taskruns.core.calls.response import HttpResponse, read_response
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.checks.capability import check_capability
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.json import parse
-from mcp_taskruns.core.runs.events import Event, EventCollector
+from mcp_taskruns.core.runs.events import EventCollector
 from mcp_taskruns.errors import NotConfigured, ProviderError, SettingsError
 from mcp_taskruns.settings import read_settings
 from tests.core.documents import document, inputs, request_of, tool_of

@@ -11,8 +11,8 @@ import pytest
 
 from mcp_taskruns.core.calls.request import File, build_form_request
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.operation import ArgumentReference, Authentication, BaseUri, Operation, Variable
-from mcp_taskruns.core.runs.events import Event
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.progress import ignore
 from mcp_taskruns.engine.rate_limits import MAX_STREAMS, Slot

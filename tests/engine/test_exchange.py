@@ -12,7 +12,7 @@ import pytest
 
 from mcp_taskruns.core.calls.request import HttpRequest
 from mcp_taskruns.core.calls.response import HttpResponse
-from mcp_taskruns.core.runs.events import Event
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.engine import exchange as exchange_module
 from mcp_taskruns.engine.exchange import Exchange
 from mcp_taskruns.errors import InvalidArguments, NotConfigured, UpstreamError

@@ -8,8 +8,8 @@ import anyio.lowlevel
 import pytest
 
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import (
     CallError,
     InvalidArguments,

@@ -6,8 +6,7 @@ import re
 import anyio
 import pytest
 
-from mcp_taskruns.core.runs.events import Progress
-from mcp_taskruns.engine.progress import ProgressReporter, reporting
+from mcp_taskruns.engine.progress import Progress, ProgressReporter, reporting
 from tests.clock import pass_time
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]

@@ -25,9 +25,9 @@ from mcp.types import TextContent, ToolListChangedNotification
 from mcp_taskruns import app
 from mcp_taskruns.app import load_gateway, watch_if_requested
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine import reload
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError, UnknownTool
 from mcp_taskruns.logs import RedactingFormatter
 from mcp_taskruns.settings import read_settings

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mcp_taskruns.core.calls.request import HttpRequest
 from mcp_taskruns.core.calls.response import HttpResponse
-from mcp_taskruns.core.runs.events import Event
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.engine.exchange import Exchange
 from mcp_taskruns.engine.transport import AiohttpTransport
 from mcp_taskruns.errors import NotConfigured, UpstreamError

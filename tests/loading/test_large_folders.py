@@ -10,8 +10,8 @@ import anyio.abc
 import pytest
 from mcp.client import Client
 
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import load
 from mcp_taskruns.servers.mcp.server import build_server

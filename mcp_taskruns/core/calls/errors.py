@@ -6,11 +6,9 @@ The status code gives the first interpretation. The error rules of an overlay re
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from math import isfinite
 from typing import Any
 
+from mcp_taskruns.core.calls.retry_after import retry_after
 from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.errors import Kind, ProviderError
@@ -67,8 +65,6 @@ HINT_BY_STATUS: Mapping[int, str] = {406: SERVER_BUG_HINT, 415: SERVER_BUG_HINT}
 MAX_QUOTED = 100
 """Characters of a provider's text that a hint quotes."""
 
-EPOCH_SECONDS = 1e9
-"""A rate limit reset above this number is a time in seconds since 1970, below it a delay in seconds."""
 
 _WHITESPACE = re.compile(r"\s+")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -169,45 +165,6 @@ def _quotable_members(value: Any) -> dict[str, str]:
 
 def _fill_placeholders(hint: str, variables: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: variables.get(match.group(1), match.group()), hint)
-
-
-def retry_after(headers: Mapping[str, str], status: int, now: float) -> float | None:
-    """Return the delay in seconds that the provider requests before the next request.
-
-    `now` is in seconds since 1970. Reads `Retry-After` (RFC 9110 section 10.2.3), `retry-after-ms` and, for 429, the
-    reset time of the rate limit.
-    """
-    milliseconds = _parse_number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return max(milliseconds / 1000, 0.0)
-    seconds = _parse_retry_after(headers.get("retry-after"), now)
-    if seconds is None and status == 429:
-        seconds = _parse_reset(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset"), now)
-    return None if seconds is None else max(round(seconds, 3), 0.0)
-
-
-def _parse_retry_after(header: str | None, now: float) -> float | None:
-    seconds = _parse_number(header)
-    if seconds is not None or not header:
-        return seconds
-    try:
-        moment = parsedate_to_datetime(header)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
-    except (ValueError, OverflowError):
-        return None
-
-
-def _parse_reset(header: str | None, now: float) -> float | None:
-    seconds = _parse_number(header)
-    return seconds - now if seconds is not None and seconds > EPOCH_SECONDS else seconds
-
-
-def _parse_number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if isfinite(number) else None
 
 
 def error_message(value: Any) -> str:

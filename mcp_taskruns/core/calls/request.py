@@ -1,40 +1,36 @@
 """Construction of the HTTP request of a call from an operation, arguments and the server's environment."""
 
-import base64
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from mcp_taskruns.core.calls.addresses import BASE_URI_PATTERN, VISIBLE_ASCII, is_http_url, is_private_url
 from mcp_taskruns.core.calls.bodies import encode_body, escape_value, has_parts, to_text
+from mcp_taskruns.core.calls.credentials import (
+    BASE_URI_PART,
+    CONSTANT,
+    Credentials,
+    fill_constant,
+    read_variable,
+    require_variable,
+    resolve_credentials,
+)
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
-    Authentication,
     BodyKind,
-    ConstantTemplate,
     Location,
     Operation,
     Parameter,
     Template,
     Variable,
 )
-from mcp_taskruns.errors import InvalidArguments, Kind, NotConfigured, UpstreamError
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-_BASE_URI = re.compile(r"[A-Za-z0-9\-._~:/@!$&'()*+,;=%\[\]]+")
-"""Characters of a base URI (RFC 3986), without `?` and `#` because a path is appended to it."""
+from mcp_taskruns.errors import InvalidArguments, NotConfigured, UpstreamError
 
 _PATH_CHARACTERS = "/?&=%:@!$'()*+,;~"
 """Characters of the literal text of a path that are not percent-encoded, besides letters, digits and `-._`."""
 
-_VISIBLE_ASCII = re.compile(r"[!-~]+")
-
-_CREDENTIAL = "the provider's credential"
-_BASE_URI_PART = "a part of the provider's base URL"
-_CONSTANT = "a value that this call needs"
 
 ABSENT = object()
 """Stands for an absent value; None is a value."""
@@ -50,8 +46,6 @@ class _Value:
 
 
 _Values = dict[tuple[Location, str], _Value]
-_Credentials = list[tuple[Location, str, str]]
-"""Where each credential is sent, its name and its value."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ def build_request(operation: Operation, arguments: Mapping[str, Any], environmen
 
 def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> HttpRequest:
     base_uri = _base_uri(operation, environment)
-    digest, credentials = _credentials(operation.authentication, environment)
+    digest, credentials = resolve_credentials(operation.authentication, environment)
     values = _parameter_values(operation, arguments, environment)
     path = _encode_path(operation.path, values, environment)
     content_type, content = _encode_content(operation, arguments, environment)
@@ -143,7 +137,7 @@ def _merge_headers(*groups: Iterable[tuple[str, str]]) -> tuple[tuple[str, str],
     return tuple(merged.values())
 
 
-def _encode_credentials(credentials: _Credentials, location: Location) -> Iterator[str]:
+def _encode_credentials(credentials: Credentials, location: Location) -> Iterator[str]:
     for place, name, value in credentials:
         if place is location:
             yield _encode_pair(name, quote(value, safe=""))
@@ -154,30 +148,9 @@ def build_form_request(provider: str, url: str, content_type: str, content: byte
 
     Raises UpstreamError for a URL that is neither https nor loopback.
     """
-    if not (_is_http(url) and _is_private(url) and _VISIBLE_ASCII.fullmatch(url)):
+    if not (is_http_url(url) and is_private_url(url) and VISIBLE_ASCII.fullmatch(url)):
         raise UpstreamError(f"the upload URL of {provider} is not a valid https URL", hint="Nothing was sent.")
     return HttpRequest(provider, "POST", url, (("Content-Type", content_type),), content, safe_to_retry=True)
-
-
-def is_usable_base_uri(uri: str) -> bool:
-    """Return whether a base URI is valid, and either https or loopback."""
-    return _is_http(uri) and _BASE_URI.fullmatch(uri) is not None and _is_private(uri)
-
-
-def _is_http(uri: str) -> bool:
-    """Return whether a URI is an http or https URL with a host and without a user name."""
-    try:
-        parts = urlsplit(uri)
-        is_valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        return False
-    return bool(is_valid) and parts.username is None
-
-
-def _is_private(uri: str) -> bool:
-    """Return whether a request to the URI is encrypted or does not leave this machine."""
-    parts = urlsplit(uri)
-    return parts.scheme == "https" or parts.hostname in LOOPBACK
 
 
 def path_arguments(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,27 +159,11 @@ def path_arguments(operation: Operation, arguments: Mapping[str, Any]) -> dict[s
     return {name: value for name, value in arguments.items() if name in names}
 
 
-def credential_values(operation: Operation, environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the secrets that calls of this operation send, raw and in the form in which they are sent."""
-    for variable in operation.credentials():
-        yield from (environment[name].strip() for name in variable.names if environment.get(name))
-    try:
-        for _, _, value in _credentials(operation.authentication, environment)[1]:
-            yield value.rsplit(" ", 1)[-1]
-    except NotConfigured:
-        return
-
-
-def _read_variable(names: Iterable[str], environment: Mapping[str, str]) -> str | None:
-    """Return the value of the first variable that is set."""
-    return next((environment[name] for name in names if environment.get(name)), None)
-
-
 def _base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
     base = operation.base
-    uri = _read_variable(base.variables, environment)
+    uri = read_variable(base.variables, environment)
     if uri is None and base.default is not None:
-        uri = _fill_constant(base.default, environment, _BASE_URI_PART)
+        uri = fill_constant(base.default, environment, BASE_URI_PART)
     flag = f"`--base-uri {operation.namespace}=URL`"
     advice = f"Set {base.variables[0]} in the server's environment to" if base.variables else f"Set {flag} to"
     if not uri:
@@ -215,68 +172,14 @@ def _base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
             "the provider's base URL is not set", hint=f"{advice} the provider's base URL{alternative}."
         )
     uri = uri.strip().removesuffix("/")
-    if not _is_http(uri) or not _BASE_URI.fullmatch(uri):
+    if not is_http_url(uri) or not BASE_URI_PATTERN.fullmatch(uri):
         raise NotConfigured("the provider's base URL is not valid", hint=f"{advice} a URL that begins with https://.")
-    if not _is_private(uri):
+    if not is_private_url(uri):
         raise NotConfigured(
             "the provider's base URL is not https, and credentials are sent without encryption to loopback only",
             hint=f"{advice} a URL that begins with https://.",
         )
     return uri
-
-
-def _credentials(
-    authentication: Authentication | None, environment: Mapping[str, str]
-) -> tuple[tuple[str, str] | None, _Credentials]:
-    """Return user and password for digest authentication, and the credentials that the request contains."""
-    if authentication is None:
-        return None, []
-    parts = [_fill_constant(template, environment, _CREDENTIAL) for template in authentication.parts]
-    match authentication.kind:
-        case "digest":
-            return _digest(parts), []
-        case "bearer":
-            parts = [f"Bearer {parts[0]}"]
-        case "basic":
-            parts = ["Basic " + base64.b64encode(":".join(parts).encode()).decode()]
-    return None, [
-        (authentication.placement, name, value) for name, value in zip(authentication.names, parts, strict=True)
-    ]
-
-
-def _digest(parts: list[str]) -> tuple[str, str]:
-    user, password = parts
-    if ":" in user:
-        raise NotConfigured(
-            "the user name for digest authentication contains a colon",
-            kind="auth",
-            hint="Correct the user name in the server's environment: RFC 7616 does not allow a colon.",
-        )
-    return user, password
-
-
-def _fill_constant(template: ConstantTemplate, environment: Mapping[str, str], purpose: str) -> str:
-    """Fill a template from the environment. `purpose` names the result in the message of NotConfigured."""
-    return "".join(
-        part if isinstance(part, str) else _require_variable(part, environment, purpose) for part in template
-    )
-
-
-def _require_variable(variable: Variable, environment: Mapping[str, str], purpose: str) -> str:
-    names = " or ".join(variable.names)
-    kind: Kind = "auth" if purpose == _CREDENTIAL else "config"
-    value = (_read_variable(variable.names, environment) or "").strip()
-    if not value:
-        raise NotConfigured(
-            f"{purpose} is not set", kind=kind, hint=f"Set {names} in the server's environment and restart the server."
-        )
-    if not (value.isascii() and value.isprintable()):
-        raise NotConfigured(
-            f"{purpose} contains characters other than printable ASCII",
-            kind=kind,
-            hint=f"Correct {names} in the server's environment; check it for a line break.",
-        )
-    return value
 
 
 def _parameter_values(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> _Values:
@@ -299,7 +202,7 @@ def _parameter_value(parameter: Parameter, arguments: Mapping[str, Any], environ
     if value is not None or parameter.default is None:
         return value
     names = parameter.default.names
-    value = _read_variable(names, environment)
+    value = read_variable(names, environment)
     if value is None and parameter.location is Location.PATH:
         raise InvalidArguments(
             f"{parameter.argument}: is required, because the server has no default for it",
@@ -329,7 +232,7 @@ def _encode_path(template: Template, values: _Values, environment: Mapping[str, 
 
 def _path_value(part: Variable | ArgumentReference, values: _Values, environment: Mapping[str, str]) -> _Value:
     if isinstance(part, Variable):
-        return _Value(part.names[0], _require_variable(part, environment, _CONSTANT), True)
+        return _Value(part.names[0], require_variable(part, environment, CONSTANT), True)
     return values.get((Location.PATH, part.name)) or _Value(part.name, "", True)
 
 
@@ -387,7 +290,7 @@ def _fill(tree: Any, arguments: Mapping[str, Any], environment: Mapping[str, str
     if isinstance(tree, ArgumentReference):
         return arguments.get(tree.name, ABSENT)
     if isinstance(tree, Variable):
-        return _require_variable(tree, environment, _CONSTANT)
+        return require_variable(tree, environment, CONSTANT)
     if isinstance(tree, dict):
         filled = {name: _fill(item, arguments, environment) for name, item in tree.items()}
         return {name: value for name, value in filled.items() if value is not ABSENT}

@@ -1,4 +1,4 @@
-"""Split the bytes of an event stream into events, with bounds on their size.
+"""Server-sent events: the event, and the splitter of a stream into events of bounded size.
 
 A parser of server-sent events needs three things that it does not report itself: a bound on the size of an event,
 whether an event brought an id or inherited the last one, and whether the text is an event stream at all. The
@@ -7,6 +7,8 @@ whether an event brought an id or inherited the last one, and whether the text i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from mcp_taskruns.core.model.json import parse_or_text
 
 MAX_EVENT_BYTES = 8_000_000
 """The rest of a larger event is dropped. Providers accept at most 4 MB of input and as much of results."""
@@ -21,6 +23,39 @@ MAX_QUOTED_BYTES = 100
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data", b"event", b"id", b"retry")
+
+
+MAX_KEEP_ALIVE = 100
+"""Characters of a keep-alive event. A longer event has content."""
+
+_KEEP_ALIVE = ("keepalive", "keep-alive", "ping", "heartbeat")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event.
+
+    `id` is the last id of the stream, `has_id` whether this event brought it. `retry_s` is the delay in seconds before
+    a new connection that the server asks for. `is_truncated`: the event was too long, and the end of its data was
+    dropped.
+    """
+
+    data: str
+    event: str = "message"
+    id: str = ""
+    has_id: bool = False
+    retry_s: float | None = None
+    is_truncated: bool = False
+
+    @property
+    def is_keep_alive(self) -> bool:
+        """Whether the event only keeps the connection open, or only carries an id or a delay."""
+        if self.event in _KEEP_ALIVE or (not self.data and self.event == "message"):
+            return True
+        if len(self.data) > MAX_KEEP_ALIVE or '"type"' not in self.data:
+            return False
+        data = parse_or_text(self.data)
+        return isinstance(data, dict) and data.get("type") in _KEEP_ALIVE
 
 
 class InvalidEventStream(ValueError):

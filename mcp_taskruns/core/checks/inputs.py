@@ -7,8 +7,8 @@ from jsonschema import Draft202012Validator, SchemaError
 
 from mcp_taskruns.core.checks.codes import Finding, Place, suggest
 from mcp_taskruns.core.checks.model import File, Site, Use
-from mcp_taskruns.core.format.compiler import TYPES
 from mcp_taskruns.core.format.inputs import BODY
+from mcp_taskruns.core.format.tool_schemas import TYPES
 from mcp_taskruns.core.model.operation import Location
 
 _KNOWN_TYPES = TYPES | {"null", "file"}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-from mcp_taskruns.core.calls.request import is_usable_base_uri
+from mcp_taskruns.core.calls.addresses import is_usable_base_uri
 from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.model import File, Site, enumerate_items
 from mcp_taskruns.core.format import spec

@@ -13,6 +13,7 @@ from mcp_taskruns.core.format.operations import CompiledOperation, compile_opera
 from mcp_taskruns.core.format.policies import Policies, policy_arguments
 from mcp_taskruns.core.format.runs import add_lifecycles, compile_wait_tools, run_arguments
 from mcp_taskruns.core.format.templates import TemplateParser, placeholders_of
+from mcp_taskruns.core.format.tool_schemas import input_schema
 from mcp_taskruns.core.model.operation import BaseUri, Location, Operation
 from mcp_taskruns.core.model.tool import Hints, Tool
 from mcp_taskruns.errors import CapabilityError
@@ -38,7 +39,6 @@ HINTS_BY_METHOD = {
     "POST": (False, False, False),
 }
 
-TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object"})
 
 Refuse = Callable[[spec.Capability, CapabilityError], None]
 """Called for a capability that cannot be compiled."""
@@ -190,7 +190,7 @@ def compile_tool(capability: spec.Capability, tool: Called, declared: DeclaredOp
         title=getattr(tool, "label", None) or title_of(name),
         description=description,
         hints=_hints(getattr(tool, "hints", spec.Hints()), compiled.operation.method),
-        input_schema=_input_schema(compiled.arguments, server_arguments),
+        input_schema=input_schema(compiled.arguments, server_arguments),
         operation=compiled.operation,
         dropped_arguments=compiled.dropped,
         server_arguments=frozenset(server_arguments) - {argument.name for argument in compiled.arguments},
@@ -226,35 +226,3 @@ def _hints(declared: spec.Hints, method: str) -> Hints:
         idempotent if declared.idempotent is None else declared.idempotent,
         True if declared.open_world is None else declared.open_world,
     )
-
-
-def _input_schema(arguments: Sequence[Argument], server_arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the input schema; an argument of the provider hides one of the server with the same name."""
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {**server_arguments, **{argument.name: _property(argument) for argument in arguments}},
-        "additionalProperties": False,
-    }
-    required = [argument.name for argument in arguments if argument.required]
-    if required:
-        schema["required"] = required
-    return schema
-
-
-def _property(argument: Argument) -> dict[str, Any]:
-    declared = argument.declared
-    schema = _type_schema(declared.type)
-    if "array" in schema.get("type", ()):
-        # Outside the body values are sent as text, and some clients refuse an array without a type of items.
-        schema["items"] = {} if argument.location is Location.BODY else {"type": "string"}
-    if declared.description:
-        schema["description"] = declared.description
-    return schema | (declared.json_schema or {})
-
-
-def _type_schema(written: str | tuple[str, ...] | None) -> dict[str, Any]:
-    """Return the schema of a type; types that JSON Schema does not have are ignored."""
-    if isinstance(written, tuple):
-        known = [name for name in written if name in TYPES]
-        return {"type": known if len(known) > 1 else known[0]} if known else {}
-    return {"type": written} if written in TYPES else {}

@@ -16,8 +16,8 @@ from mcp_taskruns.core.format.keywords import (
     StrictModel,
     ToolKeywords,
 )
+from mcp_taskruns.core.format.problems import first_problem
 from mcp_taskruns.core.format.types import Names, Text, Types, without_nulls
-from mcp_taskruns.core.format.validation import first_problem
 from mcp_taskruns.errors import CapabilityError
 
 VERSION = 2

@@ -1,4 +1,4 @@
-"""Compilation of `runs` of an overlay: the lifecycle of a provider's runs, and what its tools get because of it."""
+"""The `runs` of an overlay, compiled to the lifecycle of a provider's runs and its wait tool."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -6,21 +6,21 @@ from typing import Any, TypeVar
 
 from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.names import legal_name, rename_tools
-from mcp_taskruns.core.model.json_path import EACH, Condition, Path, parse_condition, parse_path
+from mcp_taskruns.core.format.tool_schemas import (
+    DEFAULT_TEXT,
+    SECONDS_SCHEMA,
+    output_schema,
+    wait_input_schema,
+)
+from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunFields, RunStart, RunStatus, RunStream
 from mcp_taskruns.core.model.tool import UNTIL, WAIT_SECONDS, Hints, Tool
-from mcp_taskruns.core.runs.messages import WAIT_SCHEMA
+from mcp_taskruns.core.runs.results import WAIT_SCHEMA
 from mcp_taskruns.errors import CapabilityError
 
 _Parsed = TypeVar("_Parsed")
 
 WAIT_TOOL = "wait-for-run"
-
-MAX_RUNS = 50
-"""How many runs one call can wait for."""
-
-_SECONDS = {"type": "number", "minimum": 0}
-_DEFAULT = "in seconds; default 45, unless configured otherwise."
 
 
 def run_arguments(consumed: spec.Consumed, operation: str, *, is_stream: bool) -> dict[str, Any]:
@@ -28,13 +28,13 @@ def run_arguments(consumed: spec.Consumed, operation: str, *, is_stream: bool) -
     runs = consumed.runs
     arguments: dict[str, Any] = {}
     if is_stream:
-        arguments[WAIT_SECONDS] = {**_SECONDS, "description": f"How long to follow, {_DEFAULT}"}
+        arguments[WAIT_SECONDS] = {**SECONDS_SCHEMA, "description": f"How long to follow, {DEFAULT_TEXT}"}
     start = runs.start.get(operation) if runs else None
     if start is not None:
         description = "Wait so many seconds (try 45) for the run to finish, and return its result."
         if start.then is not None:
             description = f"Start the run too, if it can be started. {description}"
-        arguments[WAIT_SECONDS] = {**_SECONDS, "description": description}
+        arguments[WAIT_SECONDS] = {**SECONDS_SCHEMA, "description": description}
     cancel = runs.cancel.get(operation) if runs else None
     if cancel is not None and cancel.confirm_argument:
         schema = {"description": cancel.confirm_description} if cancel.confirm_description else {}
@@ -66,24 +66,11 @@ def _compile_wait_tool(compiler: "_RunsCompiler", runs: keywords.RunsKeywords) -
             f"polling.{many} A timeout is not an error and cancels nothing: the result then has timed_out."
         ),
         hints=Hints(read_only=True, destructive=False, idempotent=True, open_world=True),
-        input_schema=_wait_input_schema(tool.input_schema, read.run_id_argument, takes_many=takes_many),
+        input_schema=wait_input_schema(tool.input_schema, read.run_id_argument, takes_many=takes_many),
         output_schema=WAIT_SCHEMA,
         is_wait_tool=True,
         server_arguments=frozenset({WAIT_SECONDS, UNTIL} if takes_many else {WAIT_SECONDS}),
     )
-
-
-def _wait_input_schema(schema: Mapping[str, Any], run_id: str, *, takes_many: bool) -> dict[str, Any]:
-    properties = dict(schema["properties"])
-    if takes_many:
-        one = dict(properties[run_id])
-        description = one.pop("description", "Run id.")
-        several = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_RUNS}
-        properties[run_id] = {"anyOf": [one, several], "description": f"{description} Or an array of them."}
-        until = "For several runs: wait for all (default) or any."
-        properties[UNTIL] = {"type": "string", "enum": ["all", "any"], "description": until}
-    properties[WAIT_SECONDS] = {**_SECONDS, "description": f"How long to wait, {_DEFAULT}"}
-    return {**schema, "properties": properties}
 
 
 def add_lifecycles(
@@ -104,38 +91,8 @@ def add_lifecycles(
             lifecycles |= dict.fromkeys(((consumed.namespace, name) for name in operations), lifecycle)
     for tool in tools:
         runs = lifecycles.get((tool.operation.namespace, tool.operation.name))
-        schema = tool.output_schema or (_output_schema(runs, tool) if runs else None)
+        schema = tool.output_schema or (output_schema(runs, tool) if runs else None)
         yield replace(tool, runs=runs, output_schema=schema)
-
-
-def _output_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
-    """Return the schema of a result that is about one run, which declares the places of the run's id and status.
-
-    It forbids nothing and requires nothing: providers change their responses, and strict clients refuse results that do
-    not match. A result that would not match has `text` instead.
-    """
-    operation = tool.operation.name
-    cancels = any(cancel.call.operation == tool.operation and not cancel.when for cancel in lifecycle.cancels)
-    place = lifecycle.runs_in.get(operation)
-    schema: dict[str, Any] = {"type": "object", "properties": {}}
-    if cancels:
-        _declare_text(schema, ("run_id",))
-        _declare_text(schema, ("status",))
-        schema["properties"]["cancelled"] = {"type": "boolean"}
-    elif place is not None and EACH not in place:
-        _declare_text(schema, (*place, *lifecycle.fields.id))
-        _declare_text(schema, (*place, *lifecycle.fields.status))
-    if not schema["properties"]:
-        return None
-    schema["properties"]["text"] = {"type": "string"}
-    return schema
-
-
-def _declare_text(schema: dict[str, Any], path: Path) -> None:
-    for name in path:
-        schema["type"] = "object"
-        schema = schema.setdefault("properties", {}).setdefault(name, {})
-    schema["type"] = "string"
 
 
 def _takes_list(tool: Tool, argument: str) -> bool:

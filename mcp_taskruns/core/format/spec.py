@@ -11,8 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mcp_taskruns.core.format.dialects import unify
 from mcp_taskruns.core.format.keywords import ConsumedKeywords, OperationKeywords, ParameterKeywords, ToolKeywords
+from mcp_taskruns.core.format.problems import first_problem
 from mcp_taskruns.core.format.types import Names, Text, Types
-from mcp_taskruns.core.format.validation import first_problem
 from mcp_taskruns.errors import CapabilityError
 
 KNOWN_VERSIONS = frozenset({"1.0.0-alpha1", "1.0.0-alpha2", "1.0.0-alpha3"})

@@ -1,17 +1,17 @@
 """The events of a stream: a line for people for each, and the result of following it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line, truncate
 from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.json_path import Path, value_at
 from mcp_taskruns.core.model.operation import EventFormat
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.runs.messages import status_line
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
+from mcp_taskruns.core.runs.results import status_line
 from mcp_taskruns.core.runs.watch import Watch
 
 MIN_EVENT_CHARS = 200
@@ -28,97 +28,14 @@ TRUNCATED_CHARS = len(',"truncated":true')
 MAX_STREAM_CHARS = 100_000_000
 """Characters of events that one call follows, listed or not."""
 
-MAX_KEEP_ALIVE = 100
-"""Characters of a keep-alive event. A longer event has content."""
 
-_KEEP_ALIVE = ("keepalive", "keep-alive", "ping", "heartbeat")
 _DETAIL_FIELDS = ("status", "state", "stage", "message", "error", "error_message")
 
 NO_EVENT_FORMAT = EventFormat()
 
 
-@dataclass(frozen=True)
-class Event:
-    """One server-sent event.
-
-    `id` is the last id of the stream, `has_id` whether this event brought it. `retry_s` is the delay in seconds before
-    a new connection that the server asks for. `is_truncated`: the event was too long, and the end of its data was
-    dropped.
-    """
-
-    data: str
-    event: str = "message"
-    id: str = ""
-    has_id: bool = False
-    retry_s: float | None = None
-    is_truncated: bool = False
-
-    @property
-    def is_keep_alive(self) -> bool:
-        """Whether the event only keeps the connection open, or only carries an id or a delay."""
-        if self.event in _KEEP_ALIVE or (not self.data and self.event == "message"):
-            return True
-        if len(self.data) > MAX_KEEP_ALIVE or '"type"' not in self.data:
-            return False
-        data = parse_or_text(self.data)
-        return isinstance(data, dict) and data.get("type") in _KEEP_ALIVE
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A progress notification. `progress` increases with each notification of a call; `message` is one short line."""
-
-    progress: float
-    total: float | None = None
-    message: str = ""
-
-
 EndReason = Literal["closed", "terminal", "wait_over", "event_limit", "error"]
 """Why following a stream ended."""
-
-
-class Replay:
-    """Recognises the events of a new connection that an earlier one has already brought.
-
-    An event with an id is recognised by the id and its data, because some providers send the same id with every event.
-    Events without an id are expected again in the order in which they came since the last id, or since the beginning.
-    Of events with ids at least the last `limit` are remembered, of others the first.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._earlier: set[int] = set()
-        self._older: set[int] = set()
-        self._current: set[int] = set()
-        self._since_id: list[int] = []
-        self._position: int | None = None
-
-    def reconnect(self) -> None:
-        """Begin a new connection."""
-        if len(self._earlier) > self._limit:
-            self._earlier.clear()
-        self._earlier |= self._older | self._current
-        self._older = set()
-        self._current = set()
-        self._position = 0
-
-    def is_known(self, event: Event) -> bool:
-        """Return whether an earlier connection brought this event; call it for each event, in order."""
-        fingerprint = hash((event.has_id and event.id, event.event, event.data))
-        if event.has_id:
-            self._since_id.clear()
-            self._position = None
-            if len(self._current) >= self._limit:
-                self._older, self._current = self._current, set()
-            self._current.add(fingerprint)
-            return fingerprint in self._earlier
-        if self._position is not None and self._since_id[self._position : self._position + 1] == [fingerprint]:
-            self._position += 1
-            return True
-        self._position = None
-        if len(self._since_id) < self._limit:
-            self._since_id.append(fingerprint)
-        return False
 
 
 class EventCollector:

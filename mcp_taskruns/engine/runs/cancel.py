@@ -11,8 +11,8 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import cancel_result, status_line
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
+from mcp_taskruns.core.runs.results import cancel_result, status_line
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.read import read_run

@@ -7,9 +7,10 @@ from typing import Any
 import anyio
 
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.events import EndReason, Event, EventCollector
+from mcp_taskruns.core.runs.events import EndReason, EventCollector
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Client, EventStream

@@ -6,8 +6,9 @@ from typing import Any
 
 import anyio
 
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.operation import Operation
-from mcp_taskruns.core.runs.events import Event, Replay
+from mcp_taskruns.core.runs.replay import Replay
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.rate_limits import Slot
 from mcp_taskruns.engine.retries import backoff

@@ -13,8 +13,8 @@ from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import matches, set_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunStart
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import status_line, wait_result
 from mcp_taskruns.core.runs.reading import Reading, describe_run, runs_in_response
+from mcp_taskruns.core.runs.results import status_line, wait_result
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting

@@ -9,13 +9,15 @@ from typing import Any
 import anyio
 
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.json import parse_or_text
 from mcp_taskruns.core.model.operation import EventFormat
 from mcp_taskruns.core.model.run import Lifecycle, RunStream
-from mcp_taskruns.core.runs.events import Event, describe_event
-from mcp_taskruns.core.runs.messages import status_line, wait_result
+from mcp_taskruns.core.runs.events import describe_event
+from mcp_taskruns.core.runs.polling import poll_interval_s, run_age_s
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
-from mcp_taskruns.core.runs.watch import Until, Watch, poll_interval_s, run_age_s
+from mcp_taskruns.core.runs.results import status_line, wait_result
+from mcp_taskruns.core.runs.watch import Until, Watch
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter
 from mcp_taskruns.engine.runs.read import read_runs

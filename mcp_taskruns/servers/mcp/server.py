@@ -12,8 +12,8 @@ from mcp.server.models import InitializationOptions
 
 from mcp_taskruns import __version__
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError, UnknownTool
 from mcp_taskruns.servers.mcp.notifications import notify_about_changes
 from mcp_taskruns.servers.mcp.tasks import Context, Tasks

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_taskruns.core.calls.request import credential_values
+from mcp_taskruns.core.calls.credentials import credential_values
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import Tool

@@ -19,12 +19,11 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json_path import set_at
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import WAIT_SECONDS
-from mcp_taskruns.core.runs.events import Progress
-from mcp_taskruns.core.runs.messages import status_line, wait_result
 from mcp_taskruns.core.runs.reading import Reading
+from mcp_taskruns.core.runs.results import status_line, wait_result
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.gateway import Gateway
-from mcp_taskruns.engine.progress import reporting
+from mcp_taskruns.engine.progress import Progress, reporting
 from mcp_taskruns.engine.results import finish_result
 from mcp_taskruns.engine.runs.cancel import cancel_run
 from mcp_taskruns.engine.runs.read import read_run

@@ -15,8 +15,8 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.rest.openapi import openapi_document
 from mcp_taskruns.core.rest.router import Match, Router
 from mcp_taskruns.core.rest.routes import Route
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError
 from mcp_taskruns.loading.catalog import Catalog
 from mcp_taskruns.servers.access import BearerTokens, HostCheck

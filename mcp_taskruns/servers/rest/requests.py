@@ -7,8 +7,9 @@ import anyio
 from starlette.requests import Request
 
 from mcp_taskruns.core.model.operation import Location
+from mcp_taskruns.core.rest.arguments import parse_argument
 from mcp_taskruns.core.rest.router import Match
-from mcp_taskruns.core.rest.routes import Route, parse_argument
+from mcp_taskruns.core.rest.routes import Route
 from mcp_taskruns.errors import InvalidArguments
 
 MAX_BODY_BYTES = 64_000_000

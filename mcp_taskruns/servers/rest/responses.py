@@ -7,7 +7,7 @@ from starlette.types import Message, Send
 
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.runs.events import Event
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.errors import CallError
 from mcp_taskruns.servers.rest.problems import error_problem
 

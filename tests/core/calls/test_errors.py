@@ -21,9 +21,9 @@ from mcp_taskruns.core.calls.errors import (
     MAX_QUOTED,
     PASSING,
     SERVER_BUG_HINT,
-    retry_after,
 )
 from mcp_taskruns.core.calls.response import HttpResponse
+from mcp_taskruns.core.calls.retry_after import retry_after
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Condition
 from mcp_taskruns.core.model.operation import Authentication, ErrorRule, Location, Operation, Parameter, Variable

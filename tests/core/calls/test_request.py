@@ -8,15 +8,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
+from mcp_taskruns.core.calls.addresses import is_usable_base_uri
+from mcp_taskruns.core.calls.credentials import credential_values
 from mcp_taskruns.core.calls.redaction import REPLACEMENT, Redactor
-from mcp_taskruns.core.calls.request import (
-    HttpRequest,
-    build_form_request,
-    build_request,
-    credential_values,
-    is_usable_base_uri,
-    path_arguments,
-)
+from mcp_taskruns.core.calls.request import HttpRequest, build_form_request, build_request, path_arguments
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.operation import ArgumentReference, Variable

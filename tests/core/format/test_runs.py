@@ -7,12 +7,13 @@ from jsonschema import Draft202012Validator
 
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
-from mcp_taskruns.core.format.runs import MAX_RUNS
 from mcp_taskruns.core.format.spec import Capability, parse_capability
+from mcp_taskruns.core.format.tool_schemas import MAX_RUNS
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunFields, RunStart, RunStatus, RunStream
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.messages import WAIT_SCHEMA, matches_schema
+from mcp_taskruns.core.runs.results import WAIT_SCHEMA
+from mcp_taskruns.engine.results import matches_schema
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json

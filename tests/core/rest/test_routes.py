@@ -8,7 +8,8 @@ import pytest
 
 from mcp_taskruns.core.model.operation import ArgumentReference, BaseUri, Location, Operation, Parameter
 from mcp_taskruns.core.model.tool import Hints, Tool
-from mcp_taskruns.core.rest.routes import Route, Routes, compile_routes, normalize_name, parse_argument, route_key
+from mcp_taskruns.core.rest.arguments import parse_argument
+from mcp_taskruns.core.rest.routes import Route, Routes, compile_routes, normalize_name, route_key
 from tests.core.documents import Json
 
 TEXT = {"type": "string"}

@@ -6,20 +6,14 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.calls.truncation import MAX_LINE
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.run import Lifecycle, RunStatus
 from mcp_taskruns.core.runs import events
-from mcp_taskruns.core.runs.events import (
-    ENVELOPE,
-    MIN_EVENT_CHARS,
-    EndReason,
-    Event,
-    EventCollector,
-    Replay,
-    describe_event,
-)
+from mcp_taskruns.core.runs.events import ENVELOPE, MIN_EVENT_CHARS, EndReason, EventCollector, describe_event
 from mcp_taskruns.core.runs.reading import Reading
+from mcp_taskruns.core.runs.replay import Replay
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json

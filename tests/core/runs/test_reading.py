@@ -16,13 +16,7 @@ from mcp_taskruns.core.calls.truncation import MAX_LINE
 from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
-from mcp_taskruns.core.runs.messages import (
-    MAX_LISTED_RUNS,
-    WAIT_SCHEMA,
-    cancel_result,
-    status_line,
-    wait_result,
-)
+from mcp_taskruns.core.runs.polling import MAX_INTERVAL_S, poll_interval_s, run_age_s
 from mcp_taskruns.core.runs.reading import (
     Reading,
     describe_run,
@@ -31,7 +25,8 @@ from mcp_taskruns.core.runs.reading import (
     run_in_event,
     runs_in_response,
 )
-from mcp_taskruns.core.runs.watch import MAX_INTERVAL_S, Until, Watch, poll_interval_s, run_age_s
+from mcp_taskruns.core.runs.results import MAX_LISTED_RUNS, WAIT_SCHEMA, cancel_result, status_line, wait_result
+from mcp_taskruns.core.runs.watch import Until, Watch
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
 

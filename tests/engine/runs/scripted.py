@@ -10,8 +10,8 @@ import anyio
 import anyio.abc
 
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.runs.events import Progress
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError
 from tests.clients import open_gateway
 from tests.timing import PATIENCE

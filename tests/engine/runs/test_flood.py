@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.runs.events import Progress
+from mcp_taskruns.engine.progress import Progress
 from tests.clients import open_gateway
 from tests.clock import pass_time, settle
 from tests.engine.runs.scripted import (

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from mcp_taskruns.core.runs.events import Progress
+from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.server import serve

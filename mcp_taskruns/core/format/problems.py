@@ -1,4 +1,4 @@
-"""Validation errors of pydantic as a place in a file and a message for its author."""
+"""The first problem that pydantic reports in a file: its place, and a message for the author."""
 
 from collections.abc import Sequence
 

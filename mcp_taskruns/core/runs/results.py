@@ -190,17 +190,3 @@ WAIT_SCHEMA: Mapping[str, Any] = {
     "required": ["provider", "terminal", "timed_out", "elapsed_seconds", "polls", "next"],
 }
 """The JSON Schema of the result of waiting."""
-
-_TYPES: Mapping[str, type] = {"string": str, "boolean": bool}
-
-
-def matches_schema(schema: Mapping[str, Any], value: Any) -> bool:
-    """Return whether a value has the types that an output schema declares.
-
-    The output schemas of tools that call a provider contain only types and properties.
-    """
-    if "properties" not in schema:
-        return isinstance(value, _TYPES[schema["type"]])
-    return isinstance(value, dict) and all(
-        matches_schema(part, value[name]) for name, part in schema["properties"].items() if name in value
-    )

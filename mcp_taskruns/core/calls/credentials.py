@@ -1,0 +1,93 @@
+"""Credentials and other values from the server's environment."""
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+
+from mcp_taskruns.core.model.operation import (
+    Authentication,
+    ConstantTemplate,
+    Location,
+    Operation,
+    Variable,
+)
+from mcp_taskruns.errors import Kind, NotConfigured
+
+CREDENTIAL = "the provider's credential"
+
+
+BASE_URI_PART = "a part of the provider's base URL"
+
+
+CONSTANT = "a value that this call needs"
+
+
+Credentials = list[tuple[Location, str, str]]
+"""Where each credential is sent, its name and its value."""
+
+
+def credential_values(operation: Operation, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield the secrets that calls of this operation send, raw and in the form in which they are sent."""
+    for variable in operation.credentials():
+        yield from (environment[name].strip() for name in variable.names if environment.get(name))
+    try:
+        for _, _, value in resolve_credentials(operation.authentication, environment)[1]:
+            yield value.rsplit(" ", 1)[-1]
+    except NotConfigured:
+        return
+
+
+def read_variable(names: Iterable[str], environment: Mapping[str, str]) -> str | None:
+    """Return the value of the first variable that is set."""
+    return next((environment[name] for name in names if environment.get(name)), None)
+
+
+def resolve_credentials(
+    authentication: Authentication | None, environment: Mapping[str, str]
+) -> tuple[tuple[str, str] | None, Credentials]:
+    """Return user and password for digest authentication, and the credentials that the request contains."""
+    if authentication is None:
+        return None, []
+    parts = [fill_constant(template, environment, CREDENTIAL) for template in authentication.parts]
+    match authentication.kind:
+        case "digest":
+            return _digest(parts), []
+        case "bearer":
+            parts = [f"Bearer {parts[0]}"]
+        case "basic":
+            parts = ["Basic " + base64.b64encode(":".join(parts).encode()).decode()]
+    return None, [
+        (authentication.placement, name, value) for name, value in zip(authentication.names, parts, strict=True)
+    ]
+
+
+def _digest(parts: list[str]) -> tuple[str, str]:
+    user, password = parts
+    if ":" in user:
+        raise NotConfigured(
+            "the user name for digest authentication contains a colon",
+            kind="auth",
+            hint="Correct the user name in the server's environment: RFC 7616 does not allow a colon.",
+        )
+    return user, password
+
+
+def fill_constant(template: ConstantTemplate, environment: Mapping[str, str], purpose: str) -> str:
+    """Fill a template from the environment. `purpose` names the result in the message of NotConfigured."""
+    return "".join(part if isinstance(part, str) else require_variable(part, environment, purpose) for part in template)
+
+
+def require_variable(variable: Variable, environment: Mapping[str, str], purpose: str) -> str:
+    names = " or ".join(variable.names)
+    kind: Kind = "auth" if purpose == CREDENTIAL else "config"
+    value = (read_variable(variable.names, environment) or "").strip()
+    if not value:
+        raise NotConfigured(
+            f"{purpose} is not set", kind=kind, hint=f"Set {names} in the server's environment and restart the server."
+        )
+    if not (value.isascii() and value.isprintable()):
+        raise NotConfigured(
+            f"{purpose} contains characters other than printable ASCII",
+            kind=kind,
+            hint=f"Correct {names} in the server's environment; check it for a line break.",
+        )
+    return value

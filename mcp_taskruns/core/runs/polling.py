@@ -1,0 +1,25 @@
+"""When to read a run again."""
+
+from datetime import datetime
+
+from mcp_taskruns.core.model.run import Lifecycle
+from mcp_taskruns.core.model.timestamps import parse_timestamp
+from mcp_taskruns.core.runs.reading import Reading
+
+MAX_INTERVAL_S = 30.0
+"""The longest time between two reads of a run, in seconds."""
+
+
+AGE_PER_INTERVAL = 20
+"""The time between two reads is a twentieth of the run's age: a delay matters less after a long run."""
+
+
+def poll_interval_s(lifecycle: Lifecycle, age_s: float) -> float:
+    """Return the seconds to wait before the next read of a run that started `age_s` seconds ago."""
+    return max(lifecycle.poll_seconds, min(age_s / AGE_PER_INTERVAL, MAX_INTERVAL_S))
+
+
+def run_age_s(reading: Reading, now: datetime) -> float:
+    """Return the seconds since the run started; 0 if the provider does not report when."""
+    started = parse_timestamp(reading.started)
+    return 0.0 if started is None else max((now - started).total_seconds(), 0.0)
