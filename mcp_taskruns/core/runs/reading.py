@@ -36,7 +36,7 @@ class Reading:
     started: str = ""
 
 
-def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatus], run_id: str = "") -> Reading | None:
+def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatus], run_id: str) -> Reading | None:
     """Return the run in a JSON value, or None if the value has no run status.
 
     `run_id` is used if the value does not contain the id.
@@ -84,7 +84,7 @@ def runs_in_response(lifecycle: Lifecycle, operation: str, value: Any, run_id: s
     return [reading for reading in readings if reading is not None]
 
 
-def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str = "") -> Reading | None:
+def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str) -> Reading | None:
     """Return the run in an event of the lifecycle's stream, or None if the event has none.
 
     `run_id` is the run that the stream is about, if it is about one run.

@@ -72,12 +72,13 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
         return
     readings = [reading for run_id in pending if (reading := watch.readings[run_id])]
     unknown = sorted({reading.native_status for reading in readings if reading.status is RunStatus.UNKNOWN})
-    hints = [lifecycle.status_hints.get(native, "") for native in sorted({r.native_status for r in readings})]
+    natives = sorted({reading.native_status for reading in readings})
+    hints = [lifecycle.status_hints[native] for native in natives if native in lifecycle.status_hints]
     if unknown:
         names = ", ".join(unknown)
         yield f"It is not known whether {names} is a terminal status: read the run with {lifecycle.read.tool}."
-    elif any(hints):
-        yield from filter(None, hints)
+    elif hints:
+        yield from hints
     elif not any(watch.readings.values()):
         yield f"No status is known yet: call {lifecycle.wait_tool} again."
     elif len(watch.readings) == 1:
@@ -122,7 +123,7 @@ def cancel_result(
     after: Reading,
     *,
     was_accepted: bool,
-    was_sent: bool = True,
+    was_sent: bool,
     response: Any = None,
 ) -> dict[str, Any]:
     """Return the result of cancelling: the status before and after, and the provider's response.

@@ -211,6 +211,7 @@ RUNWAY_RUN: Json = {
         ),
         pytest.param(RENDER, "listtaskruns", [], [], id="Render, an empty page"),
         pytest.param(RENDER, "listtasks", [{"task": {"id": "tsk-1", "status": "running"}}], [], id="Render, no runs"),
+        pytest.param(RENDER, "listtasks", {"id": "tsk-1", "status": "running"}, [], id="Render, not a run"),
         pytest.param(RENDER, "canceltaskrun", None, [], id="Render, no content"),
         pytest.param(
             INNGEST,
@@ -336,13 +337,19 @@ def test_runs_are_found_in_responses(
     assert runs_in_response(lifecycle, operation, response) == readings
 
 
+@pytest.mark.parametrize(("run_id", "expected"), [({"run_id": "requested"}, "requested"), ({}, "")])
+def test_run_without_id_in_a_response_has_the_requested_id(run_id: dict[str, str], expected: str) -> None:
+    (reading,) = runs_in_response(RUNWAY, "gettask", {"status": "RUNNING"}, **run_id)
+    assert reading.run_id == expected
+
+
 SHAPE = RunFields(
     id=("id",),
     status=("status",),
     stage=("stage",),
     progress=("progress",),
     result=("out",),
-    error=(("error",), ("code",)),
+    error=(("error",), ("code",), ("detail",)),
     started_at=("at",),
 )
 STATES = {"on": RUNNING, "ok": SUCCEEDED, "bad": FAILED, "off": CANCELED}
@@ -383,14 +390,14 @@ def test_run_keeps_its_own_id() -> None:
     ],
 )
 def test_progress_is_a_ratio_or_none(value: Any, read: float | None) -> None:
-    reading = parse_reading({"status": "on", "id": "r", "progress": value}, SHAPE, STATES)
+    reading = parse_reading({"status": "on", "id": "r", "progress": value}, SHAPE, STATES, "")
     assert reading is not None
     assert reading.progress == read
 
 
 @pytest.mark.parametrize("name", ["stage", "at"])
 def test_fields_that_are_not_text_are_empty(name: str) -> None:
-    assert parse_reading({"status": "on", "id": "r", name: 5}, SHAPE, STATES) == Reading("r", RUNNING, "on")
+    assert parse_reading({"status": "on", "id": "r", name: 5}, SHAPE, STATES, "") == Reading("r", RUNNING, "on")
 
 
 @pytest.mark.parametrize(
@@ -405,25 +412,26 @@ def test_fields_that_are_not_text_are_empty(name: str) -> None:
         ({"error": 0}, 0),
         ({"error": "no", "code": "X"}, "no (X)"),
         ({"error": {"a": 1}, "code": "X"}, '{"a":1} (X)'),
+        ({"error": "no", "code": "X", "detail": 5}, "no (X, 5)"),
     ],
 )
 def test_error_joins_the_values_of_its_paths(fields: Json, error: Any) -> None:
     for native, state in (("bad", FAILED), ("off", CANCELED)):
-        assert parse_reading({"status": native, "id": "r", **fields}, SHAPE, STATES) == Reading(
+        assert parse_reading({"status": native, "id": "r", **fields}, SHAPE, STATES, "") == Reading(
             "r", state, native, error=error
         )
 
 
 @pytest.mark.parametrize("native", ["on", "ok", "odd"])
 def test_only_failed_and_canceled_runs_have_an_error(native: str) -> None:
-    reading = parse_reading({"status": native, "id": "r", "error": "from an earlier try"}, SHAPE, STATES)
+    reading = parse_reading({"status": native, "id": "r", "error": "from an earlier try"}, SHAPE, STATES, "")
     assert reading is not None
     assert reading.error is None
 
 
 @pytest.mark.parametrize(("native", "result"), [("on", None), ("ok", [1]), ("bad", None), ("off", None), ("odd", None)])
 def test_only_succeeded_runs_have_a_result(native: str, result: Any) -> None:
-    reading = parse_reading({"status": native, "id": "r", "out": [1]}, SHAPE, STATES)
+    reading = parse_reading({"status": native, "id": "r", "out": [1]}, SHAPE, STATES, "")
     assert reading is not None
     assert reading.result == result
 
@@ -452,6 +460,7 @@ STATE_EVENT: Json = {
             Reading(RENDER_RUN["id"], FAILED, "failed", error="no", started="2026-01-31T09:00:00Z"),
             id="Render",
         ),
+        pytest.param(RENDER, {"status": "running"}, Reading("requested", RUNNING, "running"), id="Render, without id"),
         pytest.param(RENDER, {"error": "x"}, None, id="Render, an error"),
         pytest.param(RENDER, "{", None, id="Render, broken JSON"),
         pytest.param(
@@ -749,6 +758,20 @@ FAILED_NEXT = (
             id="canceled, without a tool that starts runs",
         ),
         pytest.param(
+            INNGEST,
+            [Reading("r", FAILED, "Failed", error="boom")],
+            {
+                "status": "failed",
+                "native_status": "Failed",
+                "terminal": True,
+                "timed_out": False,
+                "result": None,
+                "error": "boom",
+                "next": "The run has failed: read error; waiting longer does not help.",
+            },
+            id="failed, without a tool that starts runs",
+        ),
+        pytest.param(
             RUNWAY,
             [Reading("r", RUNNING, "RUNNING", progress=0.5)],
             {
@@ -908,13 +931,19 @@ def test_wait_result_of_several_runs_lists_each(readings: list[Reading], until: 
     assert value == {"provider": "render", "elapsed_seconds": 12.3, "polls": 3, **expected_fields}
 
 
-@pytest.mark.parametrize("states", [(SUCCEEDED, FAILED), (CANCELED, SUCCEEDED)])
-def test_wait_result_distinguishes_outcomes_of_several_runs(
-    states: tuple[RunStatus, ...],
-) -> None:
-    readings = [Reading(run_id, state, str(state)) for run_id, state in zip("ab", states, strict=True)]
+@pytest.mark.parametrize(
+    ("statuses", "outcome"),
+    [
+        ((SUCCEEDED, FAILED), "ended, some without success"),
+        ((CANCELED, SUCCEEDED), "ended, some without success"),
+        ((FAILED, CANCELED), "ended without success"),
+        ((FAILED, FAILED), "failed"),
+    ],
+)
+def test_wait_result_distinguishes_outcomes_of_several_runs(statuses: tuple[RunStatus, ...], outcome: str) -> None:
+    readings = [Reading(run_id, status, str(status)) for run_id, status in zip("ab", statuses, strict=True)]
     advice = wait_for(RENDER, ["a", "b"], *readings, several=True)["next"]
-    assert advice.startswith("All runs have ended, some without success: ")
+    assert advice.startswith(f"All runs have {outcome}: read error")
 
 
 def test_status_hints_are_listed_once_in_order() -> None:
@@ -1077,7 +1106,7 @@ def test_cancel_result_reports_what_happened(
     before: Reading, after: Reading, response: Any, guard: str, was_accepted: bool, expected_fields: Json
 ) -> None:
     cancel = replace(RENDER.cancels[0], confirm_argument=guard, confirm_effect="deleted together with its output")
-    value = cancel_result(RENDER, cancel, before, after, was_accepted=was_accepted, response=response)
+    value = cancel_result(RENDER, cancel, before, after, was_accepted=was_accepted, was_sent=True, response=response)
     expected: Json = {
         "provider": "render",
         "run_id": "r",
@@ -1091,11 +1120,18 @@ def test_cancel_result_reports_what_happened(
     assert list(value)[-1] == "next"
 
 
-def test_cancel_result_reports_that_nothing_was_sent() -> None:
+@pytest.mark.parametrize(
+    ("is_conditional", "was_sent", "note"),
+    [(True, False, " Nothing was sent."), (True, True, ""), (False, False, ""), (False, True, "")],
+)
+def test_cancel_result_reports_that_an_update_with_other_effects_was_not_sent(
+    is_conditional: bool, was_sent: bool, note: str
+) -> None:
     ended = Reading("r", FAILED, "failed")
-    cancel = replace(RENDER.cancels[0], when=((("status",), ("canceled",)),), confirm_argument="")
-    value = cancel_result(RENDER, cancel, ended, ended, was_accepted=False, was_sent=False)
-    assert value["next"] == "The run had already failed: nothing was cancelled. Nothing was sent."
+    when = ((("status",), ("canceled",)),) if is_conditional else ()
+    cancel = replace(RENDER.cancels[0], when=when, confirm_argument="")
+    value = cancel_result(RENDER, cancel, ended, ended, was_accepted=False, was_sent=was_sent)
+    assert value["next"] == f"The run had already failed: nothing was cancelled.{note}"
 
 
 def test_wait_schema_is_valid() -> None:
