@@ -215,9 +215,11 @@ def _first_value(data: Any, paths: Sequence[Path]) -> Any:
 def _describe(name: str, data: Any) -> str:
     if not isinstance(data, dict):
         return f"{name}: {data}" if name and data not in ("", None) else str(data or name)
-    subject = data.get("id") or data.get("run_id") or data.get("type") or name
-    details = [str(data[key]) for key in _DETAIL_FIELDS if data.get(key)]
-    return f"{subject}: {', '.join(details)}" if details else f"{name}: {subject}" if name else str(subject)
+    subject = str(data.get("id") or data.get("run_id") or data.get("type") or name)
+    details = ", ".join(str(data[key]) for key in _DETAIL_FIELDS if data.get(key))
+    if not details:
+        return f"{name}: {subject}" if name else subject
+    return f"{subject}: {details}" if subject else details
 
 
 def _to_words(type_: str) -> str:

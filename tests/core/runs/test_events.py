@@ -84,6 +84,7 @@ def update(**fields: Any) -> Json:
         ("message", update(sessionUpdate="plan"), "plan"),
         ("message", update(sessionUpdate="agent_message_chunk"), "agent message chunk"),
         ("message", update(status="odd"), "update: odd"),
+        ("message", update(sessionUpdate="", status="odd"), "update: odd"),
         ("message", log_entry("session/update", {"update": "text"}), "update: text"),
         ("message", log_entry("_posthog/branch", {"branch": "main"}), 'branch: {"branch":"main"}'),
         ("message", log_entry("_posthog/list", [1, 2]), "list: [1,2]"),
@@ -116,12 +117,19 @@ def update(**fields: Any) -> Json:
         ("", None, ""),
         ("", {"x": 1}, ""),
         ("", {"type": "odd"}, "odd"),
+        ("", {"message": "hi"}, "hi"),
         ("", {"type": "odd", "status": "open"}, "odd: open"),
         ("", log_entry("_posthog/console", {"level": "info", "message": "hi"}), "console: hi"),
     ],
 )
 def test_event_is_described_in_one_line(name: str, data: Any, line: str) -> None:
     assert describe_event(name, data, FORMAT) == line
+
+
+@pytest.mark.parametrize("key", ["message", "text", "content", "title", "status"])
+def test_message_that_is_an_object_is_described_by_its_text(key: str) -> None:
+    data = log_entry("_posthog/console", {"message": {"other": "x", key: "hi"}})
+    assert describe_event("message", data, FORMAT) == "console: hi"
 
 
 @pytest.mark.parametrize(
@@ -409,15 +417,15 @@ def test_collector_is_full_at_max_stream_characters(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("events", "listed"),
     [
-        pytest.param([Event("x" * 219)] * 4, [219] * 4, id="to the character"),
-        pytest.param([Event("x" * 219)] * 5, [219] * 4, id="no room for one more"),
+        pytest.param([Event("x" * 220)] * 4, [220] * 4, id="to the character"),
+        pytest.param([Event("x" * 220)] * 5, [220] * 4, id="one more does not fit"),
         pytest.param(
-            [*[Event("x" * 219)] * 3, Event("x" * 218), Event("")], [219, 219, 219, 218], id="nor a small one"
+            [*[Event("x" * 220)] * 3, Event("x" * 219), Event("")], [220, 220, 220, 219], id="a small one does not fit"
         ),
         pytest.param([Event("x" * 170)] * 5, [170] * 5, id="five that fit"),
         pytest.param([*[Event("x" * 170)] * 4, Event("x" * 171), Event("x")], [170] * 4, id="five that do not"),
-        pytest.param([Event("x" * 210, id="0")] * 5, [210] * 4, id="with their ids"),
-        pytest.param([Event("", event="n" * 236)] * 5, [0] * 4, id="with their names"),
+        pytest.param([Event("x" * 211, id="0")] * 5, [211] * 4, id="with their ids"),
+        pytest.param([Event("", event="n" * 237)] * 5, [0] * 4, id="with their names"),
     ],
 )
 def test_events_are_listed_until_one_does_not_fit(events: list[Event], listed: list[int]) -> None:
@@ -483,6 +491,16 @@ def test_truncated_event_has_a_minimum_size() -> None:
     assert MIN_EVENT_CHARS - 60 < len(dump(only)) <= MIN_EVENT_CHARS
 
 
+@pytest.mark.parametrize("size", range(221, 300))
+def test_truncated_events_fit_into_their_share(size: int) -> None:
+    collector, _ = collect(
+        *[Event(json.dumps({"a": "x" * 150, "b": "y" * (size - 150)}))] * 4, max_chars=1_000 + ENVELOPE
+    )
+    listed = collector.result("closed", {}).value["events"]
+    assert len(listed) == 4
+    assert sum(len(dump(event)) + 1 for event in listed) <= 1_000
+
+
 @pytest.mark.parametrize("max_chars", [2_000, 5_000, 20_000])
 @pytest.mark.parametrize(
     "event",
@@ -533,6 +551,13 @@ def test_repeated_terminal_status_is_ignored() -> None:
     assert [event["data"]["id"] for event in collector.result("terminal", {}).value["events"]] == ["a", "b"]
 
 
+def test_run_resumes_after_a_terminal_status_on_its_own_stream() -> None:
+    collector, watch = watched("posthog", "a")
+    for status in ("completed", "in_progress"):
+        collector.add(Event(json.dumps(STATE_EVENT | {"status": status})))
+    assert (watch.statuses(), watch.is_done) == ({"a": "running"}, False)
+
+
 def test_terminal_status_known_before_the_stream_is_ignored() -> None:
     collector, watch = watched("render", "a")
     watch.update(Reading("a", RunStatus.SUCCEEDED, "completed"))
@@ -560,6 +585,12 @@ def test_event_without_run_id_belongs_to_the_only_run() -> None:
     assert watch.statuses() == {}
 
 
+def test_events_are_described_by_their_data_without_a_watch() -> None:
+    collector = EventCollector(100, 10_000, LIFECYCLES["render"], None, FORMAT)
+    assert collector.add(end_of("a")) == "a: completed"
+    assert collector.result("closed", {}).value["runs"] == {}
+
+
 @pytest.mark.parametrize("event", [Event('{"error":"x"}', event="error"), Event("{"), Event('{"id":"a"}')])
 def test_event_without_run_is_described_by_its_data(event: Event) -> None:
     collector, watch = watched("render", "a")
@@ -576,6 +607,18 @@ def test_resume_contains_the_pending_runs(ended: EndReason) -> None:
     assert result.value["runs"] == {"b": "succeeded"}
     assert result.notes[0] == "Run b: succeeded (completed)."
     assert result.notes[1].endswith(TO_CONTINUE)
+
+
+def test_stream_closed_before_all_runs_ended_has_a_note() -> None:
+    collector, _ = watched("render", "a", "b")
+    collector.add(end_of("b"))
+    notes = collector.result("closed", {"taskRunIds": ["a", "b"]}).notes
+    assert notes[1] == f"The provider closed the stream before all followed runs had ended.{TO_CONTINUE}"
+
+
+def test_resume_of_the_stream_of_one_run_has_the_same_arguments() -> None:
+    collector, _ = watched("posthog", "a")
+    assert collector.result("wait_over", {"id": "a"}).value["resume"] == {"id": "a"}
 
 
 def test_stream_closed_after_all_runs_ended_has_no_resume() -> None:

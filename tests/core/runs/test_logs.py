@@ -9,7 +9,7 @@ import pytest
 from mcp_taskruns.core.calls.pages import read_page
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.operation import LogFormat, Operation
+from mcp_taskruns.core.model.operation import EventFormat, LogFormat, Operation, Paging
 from mcp_taskruns.core.runs.logs import MAX_LINE, describe_entry, format_log
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
@@ -83,6 +83,19 @@ def test_log_has_one_line_for_each_entry_oldest_first() -> None:
 def test_entries_of_a_page_are_rendered_like_a_complete_log() -> None:
     assert render_entries_of_page(MIXED).text == render(MIXED).text
     assert log_of(SESSION_LOG) == LOG
+
+
+def test_entries_of_a_page_may_be_nested() -> None:
+    result = CallResult.from_value({"entries": MIXED, "total": 4})
+    paging = Paging(items=("entries",), page_size_argument="limit", default_page_size=10, max_page_size=10)
+    page = read_page(paging, {}, result)
+    assert format_log(result, LOG, {}, MAX_CHARS, page).text == render(MIXED).text
+
+
+def test_entries_of_a_page_are_not_selected_again() -> None:
+    # The provider has applied the arguments, which may have the names of ours.
+    arguments: Json = {"types": ["unknown"], "since": "2030-01-01T00:00:00Z"}
+    assert render_entries_of_page(MIXED, **arguments).text == render(MIXED).text
 
 
 def test_notes_of_the_result_are_kept() -> None:
@@ -181,6 +194,10 @@ def test_note_lists_the_types_if_no_entry_matches(types: list[str]) -> None:
     assert (result.text, result.notes) == (f"None of the 4 entries matches; their types are {there_are}.", ())
 
 
+def test_note_lists_no_types_if_entries_have_none() -> None:
+    assert render(["text", "more text"], types=["tool_call"]).text == "None of the 2 entries matches."
+
+
 def test_types_match_generic_and_specific_types() -> None:
     assert render(MIXED, types=["session/update"]).text.count("\n") == 1
 
@@ -203,6 +220,7 @@ def test_empty_log_has_a_note(entries: list[Any]) -> None:
     result = render(entries)
     assert "The log is empty." in (result.text, *result.notes)
     assert "Done" not in result.text
+    assert result.media_type == "text/plain"
 
 
 def test_result_without_entries_is_not_empty_text() -> None:
@@ -274,12 +292,27 @@ def test_invalid_entry_does_not_affect_others() -> None:
         ("plain text", "plain text"),
         (5, "5"),
         ({"message": "hi"}, "hi"),
+        ({"id": "e1", "message": "hi"}, "e1: hi"),
         (entry(None, message="no time"), "console: no time"),
         ({"timestamp": 5, "message": "hi"}, "hi"),
     ],
 )
 def test_entry_of_another_shape_is_described(odd: Any, line: str) -> None:
-    assert line in describe_entry(odd, LOG)
+    assert describe_entry(odd, LOG) == line
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"kind": "tick", "message": "hi"}, "tick: hi"),
+        ({"kind": "tick", "id": "e1", "message": "hi"}, "e1: hi"),
+        ({"kind": "tick"}, "tick: tick"),
+        ({"kind": 5, "message": "hi"}, "hi"),
+    ],
+)
+def test_entry_is_described_by_common_fields_without_message_paths(data: Json, line: str) -> None:
+    log = LogFormat(("at",), EventFormat(type_paths=(("kind",),)))
+    assert describe_entry({"at": "09:00", **data}, log) == f"09:00 {line}"
 
 
 LINE = len("2026-01-31T09:00:00Z console: entry 0")
