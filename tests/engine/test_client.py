@@ -1,6 +1,8 @@
 """The client over `httpx.MockTransport`: retries, deadlines, redaction and event streams."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +21,7 @@ from mcp_taskruns.engine.rate_limits import MAX_STREAMS, Slot
 from mcp_taskruns.errors import CallError, NotConfigured, ProviderError, UpstreamError
 from mcp_taskruns.settings import Settings
 from tests.clock import pass_time
+from tests.timing import PATIENCE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
@@ -444,3 +447,11 @@ async def test_upload_form_with_unusable_fields_is_an_error(fields: Any) -> None
     client = Provider(thing()).client()
     with pytest.raises(UpstreamError, match="acme returned no usable upload form"):
         await client.post_form(WRITE, {"url": "https://storage.example", "fields": fields}, File("a", "", b""))
+
+
+def test_http_libraries_are_imported_by_the_first_call_only() -> None:
+    program = "import sys, mcp_taskruns.app; print(sorted({'httpx', 'aiohttp', 'jsonschema'} & set(sys.modules)))"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert finished.stdout.strip() == "[]"
