@@ -90,7 +90,7 @@ def _describe(error: "ValidationError") -> Iterator[str]:
     value: Any = error.instance
     match error.validator:
         case "required":
-            yield from (f"{place}.{name}: is required".lstrip(".") for name in rule if name not in value)
+            yield from (f"{_join(place, name)}: is required" for name in rule if name not in value)
         case "additionalProperties":
             schema: Any = error.schema
             yield from _describe_unknown(place, value, schema.get("properties", {}))
@@ -109,7 +109,11 @@ def _describe(error: "ValidationError") -> Iterator[str]:
 def _describe_unknown(place: str, value: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
     for name in value:
         if name not in known:
-            yield f"{place}.{name}: unknown argument".lstrip(".") + _suggest(name, known)
+            yield f"{_join(place, name)}: unknown argument{_suggest(name, known)}"
+
+
+def _join(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
 
 
 def _describe_any_of(error: "ValidationError", place: str) -> Iterator[str]:

@@ -97,6 +97,8 @@ def describe_page(page: Page, kept: int) -> str:
     if not page.items:
         at = f" at {page.paging.offset_argument} {page.start:,}" if page.start else ""
         return f"There are no items{at}."
+    if not kept:
+        return f"None of the {len(page.items):,} items of this page fits into the result."
     shown = _describe_range(page, kept)
     is_truncated = kept < len(page.items)
     if not (is_truncated or page.has_more):

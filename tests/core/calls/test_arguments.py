@@ -1,5 +1,6 @@
 """Validation of arguments against input schemas."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ),
     ({"taskRunId": "trn-1", "zzz": 1}, ["zzz: unknown argument"]),
     ({"taskRunId": "trn-1", "task": "a/b"}, ["task: unknown argument; put it into body"]),
+    ({"taskRunId": "trn-1", ".zzz": 1, "XZ": 1}, [".zzz: unknown argument", "XZ: unknown argument"]),
 ]
 
 
@@ -55,6 +57,11 @@ def test_valid_arguments_have_no_problems() -> None:
 def test_invalid_arguments_are_explained_by_argument_and_rule(arguments: Any, problems: list[str]) -> None:
     assert not compile_validator(SCHEMA)(arguments)
     assert explain_problems(SCHEMA, arguments) == problems
+
+
+def test_every_argument_is_unknown_to_a_schema_without_properties() -> None:
+    schema = {"type": "object", "additionalProperties": False, "required": ["X-Key"]}
+    assert explain_problems(schema, {"a": 1}) == ["a: unknown argument", "X-Key: is required"]
 
 
 def test_at_most_five_problems_are_listed() -> None:
@@ -171,6 +178,18 @@ def test_invalid_or_remote_schema_raises_not_configured(schema: dict[str, Any]) 
 )
 def test_local_references_are_resolved(schema: dict[str, Any], arguments: Any, fits: bool) -> None:
     assert compile_validator(schema)(arguments) is fits
+
+
+def test_reference_to_an_existing_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "string"}')
+    with pytest.raises(NotConfigured):
+        compile_validator({"$ref": f"{tmp_path.as_uri()}/schema.json"})
+
+
+def test_schema_of_an_earlier_draft_is_validated_as_draft_7() -> None:
+    # Draft 4 has no `const`.
+    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "properties": {"a": {"const": 1}}}
+    assert [compile_validator(schema)({"a": value}) for value in (1, 2)] == [True, False]
 
 
 def test_keywords_of_later_drafts_do_not_refuse_valid_arguments() -> None:

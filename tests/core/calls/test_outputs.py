@@ -232,6 +232,7 @@ RUN: Json = {"id": "r", "steps": [{"n": 1, "out": {"a": "x"}}, {"n": 2}], "total
         ([{"mapping": "$ .id"}], RUN, "r"),
         ([{"mapping": "$ .missing"}], RUN, None),
         ([{"mapping": "$..n"}], "text", []),
+        ([{"mapping": "$..n"}], '{"n": 1}', []),
         ([{"mapping": "$..n"}], None, []),
         ([{"mapping": "$..n", "items": {"properties": {"a": {"mapping": "$"}}}}], RUN, [1, 2]),
     ],

@@ -253,6 +253,14 @@ def test_total_is_shown_if_it_is_a_number(value: Json, total: int | None) -> Non
 
 
 @pytest.mark.parametrize(
+    ("value", "has_more"),
+    [(None, False), (False, False), ("", False), ("false", False), (True, True), ("https://x.example/?offset=1", True)],
+)
+def test_more_items_follow_if_the_has_more_field_is_set(value: Any, has_more: bool) -> None:
+    assert page_of(POSTHOG_RUNS, {}, {"results": [{}], "next": value}).has_more is has_more
+
+
+@pytest.mark.parametrize(
     ("operation", "value"),
     [
         (RENDER_RUNS, {"message": "moved"}),
@@ -311,6 +319,13 @@ def test_truncated_last_page_is_not_the_end_of_the_list() -> None:
         f"Items 91 to {90 + kept} of 120; there are more: for the next page pass offset {90 + kept}, or all_pages true "
         "for as many as fit."
     )
+
+
+def test_page_without_its_list_after_truncation_shows_no_items() -> None:
+    value = {"a": ["x"] * 100} | posthog_page(3, 0, 20)
+    result = shown(POSTHOG_RUNS, {}, value, 100)
+    assert "results" not in result.value
+    assert result.notes[0] == "None of the 3 items of this page fits into the result."
 
 
 def walk(operation: Operation, pages: Any, limit: int) -> list[Any]:
@@ -384,8 +399,9 @@ def test_pages_are_joined_into_one() -> None:
 def test_joined_pages_have_the_latest_total() -> None:
     results = [result_of(POSTHOG_RUNS, posthog_page(2, 0, 4)), result_of(POSTHOG_RUNS, posthog_page(2, 2, 9))]
     pages = [read(POSTHOG_RUNS, {"offset": offset}, result) for offset, result in zip((0, 2), results, strict=True)]
-    _, page = join_pages(results[0], pages, results[1])
+    whole, page = join_pages(results[0], pages, results[1])
     assert (page.total, page.has_more) == (9, True)
+    assert whole.value["next"] == results[1].value["next"]
 
 
 def test_pages_without_has_more_field_are_joined() -> None:

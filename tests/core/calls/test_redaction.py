@@ -61,6 +61,15 @@ def test_longer_secret_is_redacted_first() -> None:
     )
 
 
+def test_secret_that_contains_another_secret_is_redacted_as_a_whole() -> None:
+    assert Redactor(["secret-1", "my-secret-1"]).redact_text("my-secret-1 secret-1") == f"{REPLACEMENT} {REPLACEMENT}"
+
+
+@pytest.mark.parametrize("form", ['"ü"-123456', '\\"ü\\"-123456', '\\"\\u00fc\\"-123456', "%22%C3%BC%22-123456"])
+def test_secret_with_quotes_and_umlauts_is_redacted_from_its_first_character(form: str) -> None:
+    assert Redactor(['"ü"-123456']).redact_text(f"< \\ {form}>") == f"< \\ {REPLACEMENT}>"
+
+
 def test_text_without_secrets_is_unchanged() -> None:
     redactor = Redactor(["key-12"])
     assert (redactor.redact_text("key-13"), redactor.redact_bytes(b"\xff\xfe")) == ("key-13", b"\xff\xfe")
@@ -106,9 +115,13 @@ def test_redact_plain_text_does_not_parse_json() -> None:
     assert redactor.redact_plain_text(f"\\ {SECRET}") == f"\\ {REPLACEMENT}"
 
 
-def test_json_is_not_rewritten_without_secrets() -> None:
-    assert Redactor([]).redact_bytes(b'{"a": "\\u00f6"}') == b'{"a": "\\u00f6"}'
-    assert Redactor([]).redact_text('{"a": "\\u00f6"}') == '{"a": "\\u00f6"}'
+@pytest.mark.parametrize("secrets", [[], ["key-123456"]])
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\u00f6"}', '{"a": "\\u00f6"}\n{"b": "\\u00f6"}\n'], ids=["JSON", "JSON lines"]
+)
+def test_json_without_secrets_is_not_rewritten(text: str, secrets: list[str]) -> None:
+    assert Redactor(secrets).redact_text(text) == text
+    assert Redactor(secrets).redact_bytes(text.encode()) == text.encode()
 
 
 def test_unpaired_surrogate_beside_a_secret_becomes_a_question_mark() -> None:

@@ -15,7 +15,7 @@ from mcp_taskruns.core.calls.errors import HINT_BY_KIND
 from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response, truncate_result
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import EACH
-from mcp_taskruns.core.model.operation import Authentication, BaseUri, ErrorBody, Operation, Parameter
+from mcp_taskruns.core.model.operation import Authentication, BaseUri, ErrorBody, Operation, Output, Parameter
 from mcp_taskruns.errors import Kind, ProviderError
 from tests.core.documents import Json
 
@@ -76,6 +76,14 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         (response(200, "text/csv", "a,b\n1,2\n"), CallResult(200, "a,b\n1,2\n", media_type="text/csv")),
         (response(200, None, "text"), CallResult(200, "text", media_type="text/plain")),
         (response(200, "text/plain", b"a\xffb"), CallResult(200, "a\ufffdb", media_type="text/plain")),
+        (response(200, "application/xml", "<a/>"), CallResult(200, "<a/>", media_type="application/xml")),
+        (response(200, "application/yaml", "a: 1"), CallResult(200, "a: 1", media_type="application/yaml")),
+        (response(200, "text/javascript", "f()"), CallResult(200, "f()", media_type="text/javascript")),
+        (
+            response(200, "application/javascript", "f()"),
+            CallResult(200, "f()", media_type="application/javascript"),
+        ),
+        (response(200, "application/jsonl", b"a\xffb\n"), CallResult(200, '["a\ufffdb"]', ["a\ufffdb"])),
         # PostHog: logs are JSON lines, and empty before the run has started
         (
             response(200, "application/jsonl", '{"a":1}\n\n{"b":2}\r\nno json\n'),
@@ -174,6 +182,12 @@ def test_secrets_in_a_list_are_redacted_with_one_note() -> None:
 def test_response_without_secrets_has_no_note(value: Any) -> None:
     called = replace(operation(), redactions=SECRETS)
     assert read_response(response(200, "application/json", dump(value)), called) == CallResult(200, dump(value), value)
+
+
+def test_output_mapping_is_applied_after_redaction() -> None:
+    called = replace(operation(), redactions=SECRETS, outputs=Output(mapping=("state",)))
+    result = read_response(response(200, "application/json", dump(RUN)), called)
+    assert (result.value, result.text) == (SHOWN["state"], dump(SHOWN["state"]))
 
 
 REMARKS = (

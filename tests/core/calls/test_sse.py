@@ -276,6 +276,7 @@ def test_truncated_event_is_valid_utf8() -> None:
         pytest.param(b"x" * 200 + b"\n" + b"y" * 200 + b"\n", "x" * 100, id="not a second long line"),
         pytest.param(b"\n\n: comment\nBusy\n\n", "Busy", id="after a comment"),
         pytest.param(b"\xef\xbb\xbfBusy\n", "Busy", id="after a byte order mark"),
+        pytest.param(b"x" * 99 + "é".encode() + b"\n", "x" * 99 + "\ufffd", id="truncated inside a character"),
     ],
 )
 def test_text_without_events_is_an_error_that_quotes_its_beginning(text: bytes, shown: str) -> None:

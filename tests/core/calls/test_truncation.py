@@ -5,9 +5,24 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.truncation import MARK, MAX_NOTES, MIN_SHARE, truncate
+from mcp_taskruns.core.calls.truncation import MARK, MAX_NOTES, MIN_SHARE, one_line, truncate
 from mcp_taskruns.core.model.json import dump
 from tests.core.documents import Json
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("ten chars.", "ten chars."),
+        ("eleven char", "eleven ch…"),
+        (" a\r\n\tb ", "a b"),
+        ("\x1b[2Ja\x00\x9fb", "[2Ja b"),
+        ("a\n" * 6, "a a a a a…"),
+    ],
+)
+def test_one_line_has_no_control_characters_and_is_truncated(text: str, line: str) -> None:
+    assert one_line(text, 10) == line
 
 
 def test_small_members_are_kept_beside_a_long_one() -> None:

@@ -198,6 +198,9 @@ def test_note_without_hint_lists_the_uploaded_files() -> None:
     assert upload_result(plain, CallResult.from_value({"f": {"form": FORM}}), [File("a", "", b"abc")]).notes == (
         "Uploaded: a (3 bytes).",
     )
+    assert upload_result(plain, CallResult.from_value({"f": {"form": FORM}}), [File("a", "", b"a")]).notes == (
+        "Uploaded: a (1 byte).",
+    )
 
 
 @pytest.mark.parametrize("names", ["prefixed", "spec"])
