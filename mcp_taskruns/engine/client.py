@@ -292,7 +292,7 @@ class _Call:
         return self._read(complete)
 
     def _read(self, response: HttpResponse) -> CallResult:
-        """Return the result of a response. A provider that returned 429 is left alone for as long as it asks."""
+        """Return the result of a response. After a 429, no request is sent until the provider's delay has passed."""
         operation, settings = self._operation, self._client.settings
         redacted = replace(response, body=self._client.redactor.redact_bytes(response.body))
         try:

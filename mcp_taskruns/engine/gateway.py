@@ -163,7 +163,7 @@ class Gateway:
             finally:
                 self._in_flight.discard(scope)
         if scope.cancelled_caught:
-            raise UpstreamError("this server is stopping", hint="The run at the provider goes on.", retryable=True)
+            raise UpstreamError("this server is stopping", hint="The run continues at the provider.", retryable=True)
 
     def stop(self) -> None:
         """End the calls in flight; the runs at the providers go on."""

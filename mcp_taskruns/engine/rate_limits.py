@@ -19,7 +19,7 @@ MAX_STREAMS = 400
 """Event streams of one provider at a time. They are counted apart, so that runs can always be read too."""
 
 MAX_HOLD_SECONDS = 60.0
-"""How long a provider that returned 429 is left alone at most: other calls may be accepted sooner."""
+"""The longest pause after a 429 of a provider: other calls may be accepted sooner."""
 
 MIN_RESPONSE_SECONDS = 5.0
 """A request is sent only if so much time is left for its response: otherwise its outcome would be unknown."""

@@ -414,7 +414,7 @@ async def test_posthog_usage_limit_is_not_retried(
         "message": f"the provider returned 429: {USAGE_LIMIT}",
         "retryable": False,
         "hint": (
-            "The usage limit of this PostHog account is reached: retrying does not help, the limit has to be raised."
+            "The usage limit of this PostHog account is reached. A retry has no effect: the limit has to be raised."
         ),
     }
     assert len(server_requests(simulator)) == 1

@@ -52,7 +52,7 @@ HINT_BY_KIND: Mapping[Kind, str] = {
     "validation": "Change the arguments that the message names.",
     "rate_limited": "Wait before the next call to this provider.",
     "conflict": "Read the current state before trying again.",
-    "usage_limit": "The account has reached its limit: calling again does not help.",
+    "usage_limit": "The account has reached its limit: another call has no effect.",
     "unavailable": "The provider has a problem: try again later.",
     "timeout": "The provider took too long: read the current state before trying again.",
     "unsupported": "The provider does not support this request: try another tool.",

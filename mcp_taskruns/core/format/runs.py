@@ -31,7 +31,7 @@ def run_arguments(consumed: spec.Consumed, operation: str, *, is_stream: bool) -
         arguments[WAIT_SECONDS] = {**SECONDS_SCHEMA, "description": f"How long to follow, {DEFAULT_TEXT}"}
     start = runs.start.get(operation) if runs else None
     if start is not None:
-        description = "Wait so many seconds (try 45) for the run to finish, and return its result."
+        description = "Maximum seconds to wait, for example 45, for the run to finish and return its result."
         if start.then is not None:
             description = f"Start the run too, if it can be started. {description}"
         arguments[WAIT_SECONDS] = {**SECONDS_SCHEMA, "description": description}

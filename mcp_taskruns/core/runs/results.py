@@ -93,17 +93,17 @@ def _after_all(statuses: Sequence[RunStatus], retry_advice: str) -> str:
     if set(statuses) == {RunStatus.SUCCEEDED}:
         return f"{subject} succeeded: no further call is needed."
     if set(statuses) == {RunStatus.CANCELED}:
-        return f"{subject} been cancelled: waiting longer does not help."
+        return f"{subject} been cancelled: waiting longer has no effect."
     if set(statuses) == {RunStatus.FAILED}:
         outcome = "failed"
     else:
         outcome = "ended, some without success" if RunStatus.SUCCEEDED in statuses else "ended without success"
-    return f"{subject} {outcome}: read error{retry_advice}; waiting longer does not help."
+    return f"{subject} {outcome}: read error{retry_advice}; waiting longer has no effect."
 
 
 def _retry_advice(lifecycle: Lifecycle) -> str:
     tool = next((start.tool for start in lifecycle.starts.values()), "")
-    return f", and call {tool} only if another try is worth it" if tool else ""
+    return f", and call {tool} only if a retry can succeed" if tool else ""
 
 
 _ALREADY = {

@@ -32,7 +32,7 @@ async def cancel_run(
     arguments: Mapping[str, Any],
     report: Report,
 ) -> CallResult:
-    """Cancel an active run. A run with a terminal status is left alone unless the call confirms.
+    """Cancel an active run. A run with a terminal status is not changed unless the call confirms.
 
     Raises CallError when the run cannot be read, or when the provider refuses to cancel an active run.
     """

@@ -46,7 +46,7 @@ async def read_run(
     runs = runs_in_response(lifecycle, read.operation.name, result.value, run_id)
     if not runs:
         raise ProviderError(
-            f"the response of {lifecycle.provider} has no run status",
+            f"the response of {lifecycle.provider} contains no run status",
             hint=f"Call {read.tool} to see the response.",
             status=result.status,
         )

@@ -126,9 +126,9 @@ class _Connection:
         self._opened_at = anyio.current_time()
 
     def _check(self, failure: CallError) -> None:
-        """Raise the failure where a new connection is not safe or has not helped."""
+        """Raise the failure where reconnecting is not safe or has failed too often."""
         if not (failure.retryable and self._operation.is_safe):
             raise failure
         if self._failures > MAX_RECONNECTS:
-            message = f"{failure.message}; {MAX_RECONNECTS} new connections did not help"
+            message = f"{failure.message}; {MAX_RECONNECTS} reconnections failed"
             raise UpstreamError(message, kind=failure.kind, hint=failure.hint, retryable=True) from failure

@@ -46,7 +46,7 @@ def task_run_error(status: int, error: str, **more: Any) -> ApiError:
 
 
 def usage_limit_exceeded() -> ApiError:
-    """Return a 429 without Retry-After, because waiting does not help.
+    """Return a 429 without Retry-After, because waiting has no effect.
 
     Source: PostHog products/tasks/backend/services/code_usage_gate.py.
     """

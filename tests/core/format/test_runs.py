@@ -501,14 +501,18 @@ def seconds(description: str) -> Json:
             "make",
             {
                 "wait_seconds": seconds(
-                    "Start the run too, if it can be started. Wait so many seconds (try 45) for the run to finish, and "
-                    "return its result."
+                    "Start the run too, if it can be started. Maximum seconds to wait, for example 45, for the run to "
+                    "finish and return its result."
                 )
             },
         ),
         (
             "begin",
-            {"wait_seconds": seconds("Wait so many seconds (try 45) for the run to finish, and return its result.")},
+            {
+                "wait_seconds": seconds(
+                    "Maximum seconds to wait, for example 45, for the run to finish and return its result."
+                )
+            },
         ),
         (
             "end",

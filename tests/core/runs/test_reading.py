@@ -707,8 +707,8 @@ def wait_for(
 
 
 FAILED_NEXT = (
-    "The run has failed: read error, and call render-run-task only if another try is worth it; "
-    "waiting longer does not help."
+    "The run has failed: read error, and call render-run-task only if a retry can succeed; "
+    "waiting longer has no effect."
 )
 
 
@@ -753,7 +753,7 @@ FAILED_NEXT = (
                 "timed_out": False,
                 "result": None,
                 "error": None,
-                "next": "The run has been cancelled: waiting longer does not help.",
+                "next": "The run has been cancelled: waiting longer has no effect.",
             },
             id="canceled, without a tool that starts runs",
         ),
@@ -767,7 +767,7 @@ FAILED_NEXT = (
                 "timed_out": False,
                 "result": None,
                 "error": "boom",
-                "next": "The run has failed: read error; waiting longer does not help.",
+                "next": "The run has failed: read error; waiting longer has no effect.",
             },
             id="failed, without a tool that starts runs",
         ),
@@ -809,8 +809,8 @@ FAILED_NEXT = (
                 "timed_out": True,
                 "result": None,
                 "error": None,
-                "next": "Nothing happens until it is started, a cloud run by posthog-start-task-run, a local one by "
-                "its desktop client; wait for it then.",
+                "next": "The run has not been started: start a cloud run with posthog-start-task-run; the desktop "
+                "client starts a local run. After the start, call posthog-wait-for-run.",
             },
             id="not started",
         ),

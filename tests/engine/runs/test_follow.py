@@ -438,7 +438,7 @@ async def test_stop_ends_the_call_at_once(phase: str) -> None:
                 await posthog.streams[0].was_closed.wait()
     assert call.error
     assert (call.error.message, call.error.retryable) == ("this server is stopping", True)
-    assert call.error.hint == "The run at the provider goes on."
+    assert call.error.hint == "The run continues at the provider."
 
 
 # Secrets

@@ -174,7 +174,7 @@ async def test_reconnects_with_backoff_and_returns_the_received_events_after_fiv
     assert backoffs == pytest.approx([1, 2, 4, 8, 10], abs=0.3)
     assert call.value["ended"] == "error"
     assert call.value["reason"] == (
-        "the connection to posthog was lost before its response was complete; 5 new connections did not help"
+        "the connection to posthog was lost before its response was complete; 5 reconnections failed"
     )
     assert numbers_of(call.ids) == [1, 2]
     assert call.value["resume"] == {**IDS, "Last-Event-ID": "2-0"}

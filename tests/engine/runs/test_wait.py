@@ -68,9 +68,9 @@ from tests.timing import PATIENCE, scaled
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 HINT_SUCCEEDED = "The run has succeeded: no further call is needed."
-HINT_FAILED = "The run has failed: read error; waiting longer does not help."
-HINT_CANCELED = "The run has been cancelled: waiting longer does not help."
-RETRY_ADVICE = "read error, and call {} only if another try is worth it; waiting longer does not help."
+HINT_FAILED = "The run has failed: read error; waiting longer has no effect."
+HINT_CANCELED = "The run has been cancelled: waiting longer has no effect."
+RETRY_ADVICE = "read error, and call {} only if a retry can succeed; waiting longer has no effect."
 HINT_FAILED_RESTARTABLE = f"The run has failed: {RETRY_ADVICE}"
 
 ENDED_RUNS: dict[str, tuple[Arguments, dict[str, Any]]] = {
@@ -881,7 +881,7 @@ async def test_stop_ends_a_wait_and_not_the_run(
         gateway.stop()
         await call.finish(0)
     assert call.failure.message == "this server is stopping"
-    assert call.failure.hint == "The run at the provider goes on."
+    assert call.failure.hint == "The run continues at the provider."
     assert {request.partition(" ")[0] for request in sent(simulator)} == {"GET"}
 
 
@@ -1059,8 +1059,8 @@ async def test_hint_for_a_posthog_run_that_was_not_started_names_the_start_tool(
     call = await finished(environment, "posthog-wait-for-run", arguments, 2)
     assert (call.value["status"], call.value["timed_out"]) == ("queued", True)
     assert call.value["next"] == (
-        "Nothing happens until it is started, a cloud run by posthog-start-task-run, a local one by its desktop "
-        "client; wait for it then."
+        "The run has not been started: start a cloud run with posthog-start-task-run; the desktop client starts a "
+        "local run. After the start, call posthog-wait-for-run."
     )
 
 
