@@ -155,7 +155,6 @@ class _GzipDecoder:
                 if not data:
                     return
                 self._member = zlib.decompressobj(_GZIP)
-                self._is_between = False
             yield from _pieces(self._member, data)
             self._is_between = self._member.eof
             data = self._member.unused_data
@@ -172,8 +171,10 @@ class _DeflateDecoder:
         return self._body is None or self._body.eof
 
     def decode(self, data: bytes) -> Iterator[bytes]:
+        if not data:
+            return
         if self._body is None:
-            has_wrapper = data[:1] and data[0] & 0x0F == zlib.DEFLATED
+            has_wrapper = data[0] & 0x0F == zlib.DEFLATED
             self._body = zlib.decompressobj(zlib.MAX_WBITS if has_wrapper else -zlib.MAX_WBITS)
         if not self._body.eof:
             yield from _pieces(self._body, data)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ import pytest
 from mcp_taskruns.core.calls.request import File, build_form_request
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.sse import Event
+from mcp_taskruns.core.model.limits import Limits, Rate
 from mcp_taskruns.core.model.operation import ArgumentReference, Authentication, BaseUri, Operation, Variable
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.progress import ignore
@@ -224,6 +226,33 @@ async def test_slow_response_times_out_at_the_deadline() -> None:
     assert (call.failure.kind, call.failure.retryable) == ("timeout", False)
 
 
+@pytest.mark.parametrize(
+    ("operation", "safe_to_retry", "hint"),
+    [
+        (READ, None, "Nothing was changed: try again."),
+        (WRITE, True, "The request may have been carried out, but it is safe to try again."),
+        (WRITE, None, "The request may have been carried out: read the current state before trying again."),
+    ],
+    ids=["read", "write that is safe to retry", "write"],
+)
+async def test_timeout_has_a_hint_about_its_effect(operation: Operation, safe_to_retry: bool | None, hint: str) -> None:
+    provider = Provider(lambda _: httpx.Response(200, stream=Body(b"late", pause=100)))
+    call = await Call(provider.client(timeout=60), operation, safe_to_retry=safe_to_retry).run()
+    assert (call.failure.hint, call.failure.retryable) == (hint, hint.endswith("try again."))
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [(1, "the provider returned 503: busy"), (2, "the provider returned 502: gone (2 attempts)")],
+)
+async def test_retry_that_the_rate_limit_does_not_allow_raises_the_last_failure(requests: int, message: str) -> None:
+    limited = replace(READ, limits=Limits(rates=(Rate(requests, 100.0),)))
+    provider = Provider(thing("busy", 503), thing("gone", 502), thing())
+    call = await Call(provider.client(timeout=60), limited).run()
+    assert len(provider.requests) == requests
+    assert call.failure.message == message
+
+
 async def test_retries_share_one_deadline() -> None:
     provider = Provider(thing("busy", 503, **{"Retry-After": "25"}))
     call = await Call(provider.client(timeout=60), READ).run()
@@ -346,9 +375,10 @@ async def test_last_event_id_is_sent(last_event_id: str, sent: str | None) -> No
 
 
 async def test_response_that_is_not_a_stream_is_an_error() -> None:
-    with pytest.raises(UpstreamError, match="acme returned 200 without an event stream"):
+    with pytest.raises(UpstreamError, match="acme returned 200 without an event stream") as caught:
         async with Provider(thing("text")).client().open_stream(FOLLOW, {}):
             pytest.fail("this is not a stream")
+    assert caught.value.hint == "Nothing was changed. Read the run's status with another tool."
 
 
 async def test_stream_that_is_refused_is_not_retried() -> None:

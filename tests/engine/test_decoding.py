@@ -77,6 +77,13 @@ async def test_body_is_decoded(coding: str, data: bytes, size: int) -> None:
     assert await body_of(Chunks(divided(data, size)), coding) == TEXT
 
 
+@pytest.mark.parametrize(
+    ("coding", "data"), [("gzip", gzip.compress(TEXT)), ("deflate", zlib.compress(TEXT)), ("deflate", RAW_DEFLATE)]
+)
+async def test_empty_chunks_of_a_compressed_body_are_ignored(coding: str, data: bytes) -> None:
+    assert await body_of(Chunks([b"", data[:1], b"", data[1:], b""]), coding) == TEXT
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 async def test_empty_body_needs_no_end_marker(coding: str) -> None:
     assert await body_of(Chunks([]), coding) == b""
@@ -102,6 +109,7 @@ async def test_truncated_compressed_body_is_an_incomplete_response(coding: str, 
     [
         pytest.param("gzip", b"not gzip", id="not gzip"),
         pytest.param("gzip", gzip.compress(TEXT) + b"rubbish", id="rubbish after gzip"),
+        pytest.param("gzip", gzip.compress(TEXT) + b"\0XXX", id="text after the padding of gzip"),
         pytest.param("deflate", b"\xff" * 10, id="not deflate"),
         pytest.param("br", b"\x0b\x02\x80hello\x03", id="brotli, which is not offered"),
         pytest.param("zstd", b"\x28\xb5\x2f\xfd", id="zstd, which is not offered"),
