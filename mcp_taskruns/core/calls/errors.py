@@ -123,7 +123,7 @@ def _assess_status(status: int, operation: Operation, credentials: str) -> _Asse
         variable = operation.base.variables[0]
         hint = f"Set {variable} in the server's environment to the address to which the provider redirects."
         return _Assessment("unsupported", False, hint)
-    kind = KIND_BY_STATUS.get(status, "validation" if 400 <= status < 500 else "unavailable")
+    kind = KIND_BY_STATUS.get(status, "validation" if status < 500 else "unavailable")
     if kind == "auth" and credentials:
         hint = f"Check {credentials} in the server's environment: it may be wrong or lack a permission."
         return _Assessment(kind, False, hint)

@@ -94,7 +94,7 @@ def _truncate_object(members: dict[str, Any], budget: int, place: str, notes: li
         if size > left:
             break
         left -= size
-        inner = f"{place}.{name[:MIN_SHARE]}".lstrip(".")
+        inner = f"{place}.{name[:MIN_SHARE]}" if place else name[:MIN_SHARE]
         kept[name] = _truncate(item, size - name_size - 2, inner, notes, sizes[name] - name_size - 2)
     if len(kept) < len(members):
         notes.append(f"{place or 'the object'}: {len(kept):,} of {len(members):,} members")

@@ -231,6 +231,7 @@ TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
 def test_hint_of_401_and_403_names_the_credential_variables(called: Operation, names: str, status: int) -> None:
     raised = raised_by(response(status, None, ""), called)
     assert raised.hint == f"Check {names} in the server's environment: it may be wrong or lack a permission."
+    assert (raised.kind, raised.retryable) == ("auth", False)
 
 
 def test_hint_of_other_status_codes_does_not_name_the_credential() -> None:
@@ -289,6 +290,7 @@ def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
     assert raised.retryable is not (arrived and is_open)
     read_first = "The request may have been carried out: read the current state before trying again."
     assert (raised.hint == read_first) is (arrived and is_open)
+    assert raised.kind == raised_by(response(status, None, ""), operation()).kind
 
 
 @pytest.mark.parametrize(

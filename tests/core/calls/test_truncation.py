@@ -234,8 +234,9 @@ def test_text_is_truncated_to_its_mark_at_a_tiny_limit(limit: int) -> None:
     assert truncate("x" * 100, limit) == ("… (100 more)", ["the text: 0 of 100 characters"])
 
 
-def test_long_name_is_shortened_in_the_note() -> None:
-    kept, notes = truncate({"k" * 100: "x" * 1_000}, 300)
-    ((name, text),) = kept.items()
-    assert name == "k" * 100
-    assert notes == [f"{'k' * MIN_SHARE}: {text.count('x')} of 1,000 characters"]
+@pytest.mark.parametrize(("name", "place"), [("k" * 100, "k" * MIN_SHARE), (".X", ".X"), ("X.", "X.")])
+def test_note_contains_the_beginning_of_the_name(name: str, place: str) -> None:
+    kept, notes = truncate({name: "x" * 1_000}, 300)
+    ((kept_name, text),) = kept.items()
+    assert kept_name == name
+    assert notes == [f"{place}: {text.count('x')} of 1,000 characters"]
