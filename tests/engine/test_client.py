@@ -173,11 +173,18 @@ async def test_retries_429_after_retry_after() -> None:
     assert "retrying (1 of 3) in 11 s" in call.lines[1]
 
 
-async def test_retry_after_beyond_the_deadline_ends_the_call() -> None:
-    provider = Provider(thing("slow down", 429, **{"Retry-After": "120"}))
+async def test_delay_is_reported_after_a_message_with_a_full_stop() -> None:
+    provider = Provider(thing("Slow down.", 429, **{"Retry-After": "20"}), thing())
     call = await Call(provider.client(), READ).run()
+    assert call.lines[0].endswith("Slow down; retrying (1 of 3) in 20 s")
+
+
+@pytest.mark.parametrize("delay", [60, 120])
+async def test_retry_after_beyond_the_deadline_ends_the_call(delay: int) -> None:
+    provider = Provider(thing("slow down", 429, **{"Retry-After": str(delay)}))
+    call = await Call(provider.client(timeout=60), READ).run()
     assert (call.ended_at, len(provider.requests)) == (0, 1)
-    assert call.failure.retry_after_s == 120
+    assert call.failure.retry_after_s == delay
 
 
 async def test_other_calls_wait_while_a_provider_asks_for_a_pause() -> None:
@@ -296,6 +303,7 @@ async def test_open_yields_a_redacted_event_stream() -> None:
     text = f"id: {KEY}\nevent: {KEY}\ndata: my key is {KEY}\n\n".encode()
     async with Provider(events(text)).client().open(FOLLOW, {}) as opened:
         assert isinstance(opened, EventStream)
+        assert opened.last_event_id == ""
         received = [event async for event in opened]
         assert opened.last_event_id == KEY  # it goes back to the provider
     assert received == [Event("my key is [secret]", "[secret]", "[secret]", has_id=True)]
@@ -305,6 +313,11 @@ async def test_open_yields_the_result_of_another_response() -> None:
     async with Provider(thing({"a": 1})).client().open(READ, {}) as opened:
         assert isinstance(opened, CallResult)
         assert opened.value == {"a": 1}
+
+
+async def test_fetch_reads_an_event_stream_as_text() -> None:
+    result = await Provider(events(b"data: 1\n\n")).client().fetch(READ, {})
+    assert (result.text, result.media_type) == ("data: 1\n\n", "text/event-stream")
 
 
 async def test_open_retries_until_the_stream_is_open() -> None:

@@ -305,6 +305,23 @@ async def test_wait_of_less_than_a_second_has_a_complete_message() -> None:
     assert line == "waiting for acme's rate limit: sending in a moment"
 
 
+async def test_period_begins_with_the_latest_request() -> None:
+    limiter = RateLimiter("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
+    await take_token(limiter, at=0)
+    await pass_time(50)
+    for at in (50, 60, 70):
+        await take_token(limiter, at=at)
+
+
+async def test_calls_that_wait_together_during_a_hold_are_sent_one_per_period() -> None:
+    limiter = RateLimiter("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
+    limiter.hold(RequestKind.READ, 5)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: limiter.take_token(RequestKind.READ, deadline=100, notify=ignore))
+        await settle()
+        await take_token(limiter, at=15)
+
+
 async def test_call_cancelled_while_waiting_uses_no_token() -> None:
     limiter = RateLimiter("acme", Limits(rates=(Rate(1, 10.0),)), has_rates=True)
     await limiter.take_token(RequestKind.READ, deadline=10, notify=ignore)
