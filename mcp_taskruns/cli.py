@@ -36,6 +36,14 @@ COMMANDS = {
 
 SIMULATOR_PORT = 9091
 
+_LIST_METAVARS = {
+    "allowed_hosts": "HOST[,HOST]",
+    "base_uri": "NAMESPACE=URL",
+    "capabilities": "DIR[,DIR]",
+    "only": "PREFIX[,PREFIX]",
+}
+"""What the values of list options are called in the help; other lists hold patterns."""
+
 T = TypeVar("T")
 
 echo = partial(print, flush=True)
@@ -92,7 +100,9 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--json", action="store_true", help="Print the findings as JSON")
         command.add_argument("--env", action="store_true", help="Also report environment variables that are not set")
     elif name == "schema":
-        command.add_argument("schema", choices=("capability", "overlay"), help="Kind of file")
+        command.add_argument(
+            "schema", choices=("capability", "overlay"), metavar="KIND", help="Kind of file: capability or overlay"
+        )
     elif name == "simulate":
         command.add_argument(
             "--port",
@@ -110,7 +120,11 @@ def _add_option(command: argparse.ArgumentParser, option: Field[Any]) -> None:
         case bool():
             keywords |= {"action": "store_true"}
         case tuple():
-            keywords |= {"action": "extend", "type": split_list, "metavar": "A[,B]"}
+            keywords |= {
+                "action": "extend",
+                "type": split_list,
+                "metavar": _LIST_METAVARS.get(option.name, "PATTERN[,PATTERN]"),
+            }
         case default:
             choices = option.metadata["choices"] or None
             keywords |= {"type": type(default), "choices": choices}
@@ -235,7 +249,9 @@ def _simulate(settings: Settings, parsed: dict[str, Any]) -> int:
     try:
         _run_async(_run_simulator, settings.speed, parsed["port"])
     except OSError as exc:
-        raise SettingsError(f"cannot listen on port {parsed['port']}: {exc.strerror or exc}") from exc
+        raise SettingsError(
+            f"cannot listen on port {parsed['port']}: {os.strerror(exc.errno) if exc.errno else exc}"
+        ) from exc
     return 0
 
 
