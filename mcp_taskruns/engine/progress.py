@@ -68,7 +68,7 @@ class ProgressReporter:
         self._report = report
         self._total = total
         self._lock = anyio.Lock()
-        self._started_at = self._last_sent = self._refilled_at = anyio.current_time()
+        self._started_at = self._changed_at = self._last_sent = self._refilled_at = anyio.current_time()
         self._tokens = float(EVENTS_PER_SECOND)
         self._value = 0.0
         self._progress: float | None = None
@@ -78,7 +78,7 @@ class ProgressReporter:
 
     async def report(self, line: str, value: float) -> None:
         """Report an event, after which the progress of the call is `value`."""
-        self._line, self._value = line, value
+        self._line, self._value, self._changed_at = line, value, anyio.current_time()
         if self._take_token():
             await self._send_pool(1)
         else:
@@ -99,8 +99,13 @@ class ProgressReporter:
             if self._pooled:
                 await self._send_pool(0)
             elif anyio.current_time() >= self._last_sent + HEARTBEAT_SECONDS:
-                elapsed = anyio.current_time() - self._started_at
-                await self._send(f"{elapsed:.0f} s, no news: {self._line}" if self._line else f"{elapsed:.0f} s")
+                await self._send(self._heartbeat_line())
+
+    def _heartbeat_line(self) -> str:
+        now = anyio.current_time()
+        if self._line:
+            return f"no change for {now - self._changed_at:.0f} s; last: {self._line}"
+        return f"{now - self._started_at:.0f} s"
 
     async def finish(self) -> None:
         """Send what is pooled; a client that does not read does not delay the result."""

@@ -119,7 +119,11 @@ async def test_heartbeat_repeats_the_last_message() -> None:
     async with reporting(client.report) as reporter:
         await reporter.report("run-1: running", 1)
         await pass_time(20)
-    assert client.lines == ["run-1: running", "9 s, no news: run-1: running", "18 s, no news: run-1: running"]
+    assert client.lines == [
+        "run-1: running",
+        "no change for 9 s; last: run-1: running",
+        "no change for 18 s; last: run-1: running",
+    ]
     client.assert_increasing()
 
 
@@ -157,7 +161,7 @@ async def test_each_message_is_one_line_of_at_most_180_characters() -> None:
     assert client.lines[0] == "two lines"
     assert all(len(line) <= 180 and "\n" not in line for line in client.lines)
     assert any(line.startswith("99 events, the last: xxx") for line in client.lines)
-    assert re.match(r"\d+ s, no news: xxx", client.lines[-1])
+    assert re.match(r"no change for \d+ s; last: xxx", client.lines[-1])
 
 
 async def test_slow_client_blocks_the_caller_of_report() -> None:

@@ -364,7 +364,7 @@ async def test_silent_stream_sends_a_heartbeat_at_least_every_10_seconds() -> No
     assert amounts[0] == 1
     assert amounts[-1] < 2
     assert max(later - earlier for earlier, later in itertools.pairwise(call.progress_times)) <= 10
-    assert call.lines[1] == "9 s, no news: console: line 1"
+    assert call.lines[1] == "no change for 9 s; last: console: line 1"
 
 
 async def test_stream_without_events_sends_heartbeats() -> None:

@@ -188,7 +188,7 @@ async def test_retries_a_start_after_a_transient_fault_with_the_same_key(
     assert len(keys) == failures + 1
     assert len(set(keys)) == 1
     assert await render_runs(environment) == [NEW]
-    messages = [line for line in call.lines if "no news" not in line]
+    messages = [line for line in call.lines if "no change" not in line]
     assert [f"; retrying ({number} of 3)" in line for number, line in enumerate(messages, 1)] == [True] * failures
 
 

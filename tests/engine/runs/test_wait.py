@@ -928,7 +928,7 @@ async def test_progress_of_a_runway_task_is_its_own_ratio(environment: dict[str,
     assert call.progress[0].progress == 0
     assert call.progress[-1].progress == 1
     reads = [
-        progress for progress in call.progress if "running" in progress.message and "no news" not in progress.message
+        progress for progress in call.progress if "running" in progress.message and "no change" not in progress.message
     ]
     # The task runs from second 4 to second 20 and is read at 5, 10 and 15.
     assert [round(progress.progress, 1) for progress in reads] == [0.1, 0.4, 0.7]
