@@ -1,5 +1,6 @@
 """Assemble a server from the settings, and run it."""
 
+import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -40,8 +41,12 @@ def load_gateway(settings: Settings, notify: Notify) -> tuple[Gateway, Loaded]:
     if loaded.problems and (settings.strict or not (loaded.tools or loaded.rest_tools)):
         raise loaded.problems[0]
     for problem in loaded.problems:
-        notify(f"{problem} (this file is not served; run `mcp-taskruns check` for details)")
+        notify(f"{problem} (this file is not served; run `{_check_command(settings)}` for details)")
     return Gateway(_build_catalog(loaded, settings), settings), loaded
+
+
+def _check_command(settings: Settings) -> str:
+    return shlex.join(["mcp-taskruns", "check", *settings.capabilities])
 
 
 def _load(settings: Settings, previous: Loaded | None = None) -> Loaded:

@@ -224,7 +224,11 @@ capability:
 
 BAD = "naftiko: 1.0.0-alpha2\ninfo: a: b\n"
 REASON = "bad.yaml: line 2, column 8: mapping values are not allowed in this context"
-NOT_SERVED = f"{REASON} (this file is not served; run `mcp-taskruns check` for details)"
+
+
+def not_served(folder: str) -> str:
+    """Return the line about the bad file of a folder."""
+    return f"{REASON} (this file is not served; run `mcp-taskruns check {folder}` for details)"
 
 
 def folder_of(folder: Path, **texts: str) -> str:
@@ -266,7 +270,7 @@ def test_tools_lists_valid_files_and_reports_an_invalid_one(tmp_path: Path, caps
     assert run(["tools", "--capabilities", folder]) == 0
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == ["good-read-thing"]
-    assert err == f"{NOT_SERVED}\n1 tool\n"
+    assert err == f"{not_served(folder)}\n1 tool\n"
 
 
 def test_call_works_with_valid_files_and_reports_an_invalid_one(tmp_path: Path, capsys: Captured) -> None:
@@ -274,7 +278,7 @@ def test_call_works_with_valid_files_and_reports_an_invalid_one(tmp_path: Path, 
     with things() as (url, requested):
         call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder, "--base-uri", f"goods={url}"]
         assert run(call) == 0
-    assert capsys.readouterr() == ('{"is":"here"}\n', f"{NOT_SERVED}\n")
+    assert capsys.readouterr() == ('{"is":"here"}\n', f"{not_served(folder)}\n")
     assert requested == ["/things/7"]
 
 
@@ -282,7 +286,7 @@ def test_serve_reports_an_invalid_file_and_continues(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, good=GOOD, bad=BAD)
     # The input ends immediately, and so does the server.
     done = mcp_taskruns("serve", "--capabilities", folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{NOT_SERVED}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{not_served(folder)}\n")
 
 
 @pytest.mark.parametrize("command", [["serve"], ["tools"], ["call", "good-read-thing"]], ids=lambda command: command[0])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.checks.codes import Finding, Place, Severity
 from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
@@ -97,7 +99,10 @@ class Source:
             )
         if line or is_of_overlay or not self.merged:
             path = self.overlay if self.overlay and is_of_overlay else self.path
-            return locate_in_file(Finding("invalid-file", (), error.reason), path, int(line.group(1)) if line else 1)
+            fix = "Correct the YAML syntax." if isinstance(error.__cause__, YAMLError) else ""
+            return locate_in_file(
+                Finding("invalid-file", (), error.reason, fix), path, int(line.group(1)) if line else 1
+            )
         message = f"{error.place}: {error.reason}" if error.place else error.reason
         return self.locate(Finding("invalid-file", find_place(self.merged, error.place), message))
 

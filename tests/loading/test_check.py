@@ -301,6 +301,7 @@ def test_invalid_file_does_not_stop_the_check_of_others(tmp_path: Path) -> None:
         "d.yaml:1: invalid-file: naftiko: the format's version is missing; is this a capability file?",
         "e.yaml:1: invalid-file: mapping values are not allowed in this context",
     ]
+    assert result.findings[-1].fix == "Correct the YAML syntax."
     assert result.files == ("a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml")
     assert result.summary() == "5 files, 2 tools: 4 errors"
 
