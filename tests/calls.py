@@ -71,7 +71,7 @@ NO_FAULT = Fault()
 """A request that the simulator responds to as usual."""
 
 PASSING = {
-    "cut": Fault(truncate=True),
+    "truncated": Fault(truncate=True),
     "429": Fault(429, body="slow down"),
     "502": Fault(502, body="bad gateway"),
     "503": Fault(503, body="busy"),

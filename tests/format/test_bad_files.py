@@ -42,7 +42,7 @@ BOMB = "naftiko: 1.0.0-alpha2\na0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 BAD: dict[str, str | bytes] = {
     "invalid YAML": "naftiko: 1.0.0-alpha2\ninfo: {label: [}\n",
-    "a value that goes on as a key": "naftiko: 1.0.0-alpha2\ninfo: a: b\n",
+    "a mapping inside a plain value": "naftiko: 1.0.0-alpha2\ninfo: a: b\n",
     "tab as indentation": "naftiko: 1.0.0-alpha2\ninfo:\n\tlabel: x\n",
     "two documents": GOOD + "---\n" + GOOD,
     "a key twice": GOOD + "naftiko: 1.0.0-alpha2\n",
@@ -86,7 +86,7 @@ BAD: dict[str, str | bytes] = {
     "a ZIP archive": b"PK\x03\x04\x14\x00\x00\x00\x08\x00" + bytes(range(255, 0, -1)),
     "a PNG": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
     "Latin-1": GOOD.replace("Good", "Größe").encode("latin-1"),
-    "cut off in the middle of a character": GOOD.encode() + "# ü".encode()[:-1],
+    "truncated in the middle of a character": GOOD.encode() + "# ü".encode()[:-1],
     "HTML": "<!DOCTYPE html>\n<html><head><title>404: Not Found</title></head></html>\n",
     "a conflict of versions": GOOD.replace("info:", "<<<<<<< HEAD\ninfo:\n=======\n>>>>>>> other"),
 }
@@ -154,7 +154,7 @@ def test_valid_files_have_no_problem() -> None:
     ("name", "place"),
     [
         ("invalid YAML", "line 2"),
-        ("a value that goes on as a key", "line 2"),
+        ("a mapping inside a plain value", "line 2"),
         ("tab as indentation", "line 3"),
         ("a key twice", "line 19"),
         ("a template without quotes", "line 9"),

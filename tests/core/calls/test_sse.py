@@ -148,8 +148,8 @@ def test_event_is_returned_with_the_bytes_that_complete_it() -> None:
         pytest.param(b"retry: 2000\n\n", [event(b"retry: 2000")], id="a time to reconnect"),
         pytest.param(b"data: a\n", [], id="an event that is not ended"),
         pytest.param(b"data: a", [], id="nor its line"),
-        pytest.param(b"data: a\n\nevent: b\ndata", [event(b"data: a")], id="cut in the middle of an event"),
-        pytest.param(b"data: a\n\nid\n: x\nodd\n", [event(b"data: a")], id="cut after a comment"),
+        pytest.param(b"data: a\n\nevent: b\ndata", [event(b"data: a")], id="truncated in the middle of an event"),
+        pytest.param(b"data: a\n\nid\n: x\nodd\n", [event(b"data: a")], id="truncated after a comment"),
     ],
 )
 def test_incomplete_events_and_comments_are_dropped(stream: bytes, events: list[bytes]) -> None:
