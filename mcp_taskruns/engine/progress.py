@@ -64,8 +64,9 @@ class ProgressReporter:
     A client that does not read its notifications delays the next one, and with it the code that reports.
     """
 
-    def __init__(self, report: Report, total: float | None = None) -> None:
+    def __init__(self, report: Report, total: float | None = None, *, is_stream: bool = False) -> None:
         self._report = report
+        self._is_stream = is_stream
         self._total = total
         self._lock = anyio.Lock()
         self._started_at = self._changed_at = self._last_sent = self._refilled_at = anyio.current_time()
@@ -105,7 +106,8 @@ class ProgressReporter:
         now = anyio.current_time()
         if self._line:
             return f"no change for {now - self._changed_at:.0f} s; last: {self._line}"
-        return f"{now - self._started_at:.0f} s"
+        elapsed = f"{now - self._started_at:.0f} s"
+        return f"no events for {elapsed}" if self._is_stream else elapsed
 
     async def finish(self) -> None:
         """Send what is pooled; a client that does not read does not delay the result."""
@@ -143,9 +145,11 @@ class ProgressReporter:
 
 
 @asynccontextmanager
-async def reporting(report: Report, total: float | None = None) -> AsyncIterator[ProgressReporter]:
+async def reporting(
+    report: Report, total: float | None = None, *, is_stream: bool = False
+) -> AsyncIterator[ProgressReporter]:
     """Report the progress of a block, with heartbeats while it reports nothing; `total` where it is known."""
-    reporter = ProgressReporter(report, total)
+    reporter = ProgressReporter(report, total, is_stream=is_stream)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(reporter.run_heartbeat)

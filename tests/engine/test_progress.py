@@ -114,6 +114,23 @@ async def test_heartbeat_is_sent_at_least_every_10_seconds() -> None:
     client.assert_increasing()
 
 
+async def test_heartbeat_of_a_stream_without_events_names_the_events() -> None:
+    client = Listener()
+    async with reporting(client.report, is_stream=True):
+        await pass_time(10)
+    assert client.lines == ["no events for 9 s"]
+
+
+async def test_heartbeat_counts_from_the_last_event() -> None:
+    client = Listener()
+    async with reporting(client.report) as reporter:
+        await reporter.report("one", 1)
+        await pass_time(5)
+        await reporter.report("two", 2)
+        await pass_time(10)
+    assert client.lines == ["one", "two", "no change for 9 s; last: two"]
+
+
 async def test_heartbeat_repeats_the_last_message() -> None:
     client = Listener()
     async with reporting(client.report) as reporter:

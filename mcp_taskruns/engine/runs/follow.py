@@ -38,7 +38,7 @@ async def follow(
     """
     runs = _FollowedRuns(client, tool, arguments)
     async with (
-        reporting(report, runs.total) as reporter,
+        reporting(report, runs.total, is_stream=True) as reporter,
         client.open(tool.operation, arguments, notify=reporter.note) as opened,
     ):
         if isinstance(opened, CallResult):
@@ -51,7 +51,7 @@ async def follow_stream(
 ) -> CallResult:
     """Follow a stream that a tool returned unexpectedly, for at most `seconds`."""
     runs = _FollowedRuns(client, tool, arguments)
-    async with reporting(report, runs.total) as reporter:
+    async with reporting(report, runs.total, is_stream=True) as reporter:
         return await _Follow(client, tool, arguments, runs, reporter).run(stream, seconds)
 
 

@@ -374,7 +374,7 @@ async def test_stream_without_events_sends_heartbeats() -> None:
         calling(posthog.environment, POSTHOG, IDS) as call,
     ):
         await pass_time(50)
-    seconds = [int(line.removesuffix(" s")) for line in call.lines]
+    seconds = [int(line.removeprefix("no events for ").removesuffix(" s")) for line in call.lines]
     assert len(seconds) >= 4
     assert all(9 <= later - earlier <= 10 for earlier, later in itertools.pairwise([0, *seconds]))
     assert call.value["events"] == []
@@ -388,7 +388,7 @@ async def test_heartbeats_are_sent_while_the_stream_opens() -> None:
 
     async with scripted_provider(script) as posthog, calling(posthog.environment, POSTHOG, IDS) as call:
         await pass_time(21)
-        assert [progress.message for progress in call.progress] == ["9 s", "18 s"]
+        assert [progress.message for progress in call.progress] == ["no events for 9 s", "no events for 18 s"]
         await pass_time(6)
     assert call.value["ended"] == "terminal"
 
