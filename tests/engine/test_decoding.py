@@ -78,7 +78,12 @@ async def test_body_is_decoded(coding: str, data: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("coding", "data"), [("gzip", gzip.compress(TEXT)), ("deflate", zlib.compress(TEXT)), ("deflate", RAW_DEFLATE)]
+    ("coding", "data"),
+    [
+        pytest.param("gzip", gzip.compress(TEXT), id="gzip"),
+        pytest.param("deflate", zlib.compress(TEXT), id="deflate"),
+        pytest.param("deflate", RAW_DEFLATE, id="deflate without a zlib header"),
+    ],
 )
 async def test_empty_chunks_of_a_compressed_body_are_ignored(coding: str, data: bytes) -> None:
     assert await body_of(Chunks([b"", data[:1], b"", data[1:], b""]), coding) == TEXT
