@@ -36,13 +36,13 @@ READ = Operation("read", "acme", "GET", BASE, ("/things",), authentication=BEARE
 WRITE = Operation("write", "acme", "POST", BASE, ("/things",), authentication=BEARER, body=ArgumentReference("body"))
 FOLLOW = Operation("follow", "acme", "GET", BASE, ("/events",), authentication=BEARER, accept=EVENTS)
 
-Answer = httpx.Response | Exception
+Reply = httpx.Response | Exception
 
 
 class Provider:
     """Returns these responses in turn, the last one for ever; records when each request arrived."""
 
-    def __init__(self, *responses: Answer | Callable[[httpx.Request], httpx.Response]) -> None:
+    def __init__(self, *responses: Reply | Callable[[httpx.Request], httpx.Response]) -> None:
         self.requests: list[httpx.Request] = []
         self.times: list[float] = []
         self._responses = list(responses)
@@ -139,7 +139,7 @@ def _full_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda failure: str(getattr(failure, "status_code", type(failure).__name__)),
 )
-async def test_read_is_retried_with_growing_delays(failure: Answer) -> None:
+async def test_read_is_retried_with_growing_delays(failure: Reply) -> None:
     provider = Provider(failure, failure, failure, thing())
     call = await Call(provider.client(), READ).run()
     assert call.result is not None
@@ -203,7 +203,7 @@ async def test_other_calls_wait_while_a_provider_asks_for_a_pause() -> None:
     [thing("busy", 503), thing("slow down", 429), httpx.ReadError("lost"), httpx.ReadTimeout("silent")],
     ids=lambda failure: str(getattr(failure, "status_code", type(failure).__name__)),
 )
-async def test_write_that_may_have_arrived_is_sent_once(failure: Answer) -> None:
+async def test_write_that_may_have_arrived_is_sent_once(failure: Reply) -> None:
     provider = Provider(failure, thing())
     call = await Call(provider.client(), WRITE).run()
     assert len(provider.requests) == 1

@@ -260,9 +260,7 @@ def with_user(url: str = URL, content: bytes | None = None, password: str = PASS
 
 @pytest.mark.parametrize("qop", ["auth", "auth, other", ""])
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
-async def test_digest_challenge_is_answered_without_the_password(
-    algorithm: Literal["MD5", "SHA-256"], qop: str
-) -> None:
+async def test_digest_response_does_not_contain_the_password(algorithm: Literal["MD5", "SHA-256"], qop: str) -> None:
     # https://www.rfc-editor.org/rfc/rfc7616#section-3.9.1
     provider = DigestProvider(algorithm, qop.partition(",")[0])
     path = "/dir/index%2Fx.html?a=b%20c&d=%2C"
@@ -275,7 +273,7 @@ async def test_digest_challenge_is_answered_without_the_password(
     assert PASSWORD not in str(provider.requests[1].headers)
 
 
-async def test_known_digest_challenge_is_answered_in_advance() -> None:
+async def test_known_digest_challenge_is_anticipated() -> None:
     provider = DigestProvider()
     async with digest_exchange(provider) as exchange:
         statuses = [(await fetch(exchange, with_user(f"{URL}/{number}"))).status for number in range(3)]

@@ -9,7 +9,7 @@ from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_resp
 from mcp_taskruns.errors import ProviderError
 from tests.format.files import tools_of
 
-ANSWER = {
+RESPONSE = {
     "total": 2,
     "odd name": "odd",
     "page": {"size": 50, "next": {"cursor": "c2"}},
@@ -21,20 +21,20 @@ ANSWER = {
 
 
 def mapped(
-    tool: str, answer: Any, status: int = 200, media_type: str = "application/json", file: str = "outputs.yaml"
+    tool: str, response: Any, status: int = 200, media_type: str = "application/json", file: str = "outputs.yaml"
 ) -> CallResult:
-    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    body = response if isinstance(response, bytes) else json.dumps(response).encode()
     return read_response(HttpResponse(status, {"content-type": media_type}, body), tools_of(file)[tool].operation)
 
 
 @pytest.mark.parametrize(
     ("tool", "expected"),
     [
-        ("none", ANSWER),
-        ("consumed-only", ANSWER),
-        ("whole", ANSWER),
-        ("whole-dollar", ANSWER),
-        ("part", ANSWER["data"]),
+        ("none", RESPONSE),
+        ("consumed-only", RESPONSE),
+        ("whole", RESPONSE),
+        ("whole-dollar", RESPONSE),
+        ("part", RESPONSE["data"]),
         ("deep", "c2"),
         ("index", "b"),
         ("each", ["a", "b"]),
@@ -48,10 +48,10 @@ def mapped(
                 "lost": None,
                 "source": "outputs",
                 "version": 2,
-                "everything": ANSWER,
+                "everything": RESPONSE,
             },
         ),
-        ("named-whole", {"result": ANSWER}),
+        ("named-whole", {"result": RESPONSE}),
         ("object", {"size": 50, "next": "c2", "last": None, "kind": "page"}),
         ("object-of-list", {"count": 2, "next": "c2"}),
         ("nested", {"page": {"next": {"cursor": "c2", "gone": None}}}),
@@ -68,7 +68,7 @@ def mapped(
     ],
 )
 def test_response_is_mapped_to_outputs(tool: str, expected: Any) -> None:
-    outcome = mapped(tool, ANSWER)
+    outcome = mapped(tool, RESPONSE)
     assert outcome.value == expected
     assert json.loads(outcome.text) == expected
     assert list(outcome.value or {}) == list(expected or {})  # in the order of the file
@@ -113,8 +113,8 @@ def test_empty_response_is_a_success(tool: str) -> None:
 
 
 def test_keyed_outputs_are_named_outputs() -> None:
-    answer = {"total": 2, "data": [{"id": 1}, {"id": 2}]}
-    assert mapped("list", answer, file="keyed-maps.yaml").value == {"ids": [1, 2], "count": 2}
+    response = {"total": 2, "data": [{"id": 1}, {"id": 2}]}
+    assert mapped("list", response, file="keyed-maps.yaml").value == {"ids": [1, 2], "count": 2}
 
 
 def test_outputs_of_the_original_dialect_are_mapped() -> None:

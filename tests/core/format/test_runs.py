@@ -653,8 +653,8 @@ def test_status_hints_name_only_listed_tools(names: ToolNames) -> None:
 TEXT = {"type": "string"}
 
 
-def answer(**properties: Any) -> Json:
-    """The schema of an answer with these members, or with what there is in place of one."""
+def response(**properties: Any) -> Json:
+    """The schema of an response with these members, or with what there is in place of one."""
     return {"type": "object", "properties": {**properties, "text": TEXT}}
 
 
@@ -665,10 +665,10 @@ CANCELLED = {"run_id": TEXT, "status": TEXT, "cancelled": {"type": "boolean"}}
 @pytest.mark.parametrize(
     ("name", "schema"),
     [
-        ("get", answer(**RUN)),
-        ("make", answer(**RUN)),
-        ("begin", answer(**RUN)),
-        ("end", answer(**CANCELLED)),
+        ("get", response(**RUN)),
+        ("make", response(**RUN)),
+        ("begin", response(**RUN)),
+        ("end", response(**CANCELLED)),
         # Its response is not declared, and it cancels only with some arguments.
         ("change", None),
         # Several runs, events, and what is about no run
@@ -683,15 +683,15 @@ def test_output_schema_declares_id_and_status_of_a_run(name: str, schema: Json |
 
 def test_output_schema_of_a_nested_run() -> None:
     tools = compiled(RUNS | {"runs_in": {"get": "$.data.run", "change": "$"}})
-    assert tools["thing-get"].output_schema == answer(
+    assert tools["thing-get"].output_schema == response(
         data={"type": "object", "properties": {"run": {"type": "object", "properties": RUN}}}
     )
-    assert tools["thing-change"].output_schema == answer(**RUN)
+    assert tools["thing-change"].output_schema == response(**RUN)
 
 
 def test_output_schema_follows_the_paths_of_the_fields() -> None:
     fields = {"id": "$.meta.id", "status": "$.meta.status"}
-    assert compiled(RUNS | {"fields": fields})["thing-get"].output_schema == answer(
+    assert compiled(RUNS | {"fields": fields})["thing-get"].output_schema == response(
         meta={"type": "object", "properties": RUN}
     )
 
@@ -708,22 +708,22 @@ def test_builtin_output_schemas() -> None:
     # Where runs stand: render 1.5.0 TaskRun; inngest pkg/api/apiv1 (data); PostHog TaskRunDetailSerializer, and for
     # start the Task with its latest_run; Runway's Task
     assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.is_wait_tool} == {
-        "render-run-task": answer(**RUN),
-        "render-retrieve-task-run": answer(**RUN),
-        "render-cancel-task-run": answer(**CANCELLED),
-        "inngest-get-function-run-status": answer(
+        "render-run-task": response(**RUN),
+        "render-retrieve-task-run": response(**RUN),
+        "render-cancel-task-run": response(**CANCELLED),
+        "inngest-get-function-run-status": response(
             data={"type": "object", "properties": {"run_id": TEXT, "status": TEXT}}
         ),
-        "inngest-cancel-function-run": answer(**CANCELLED),
-        "posthog-create-task-run": answer(**RUN),
-        "posthog-start-task-run": answer(latest_run={"type": "object", "properties": RUN}),
-        "posthog-resume-task-run-cloud": answer(**RUN),
-        "posthog-retrieve-task-run": answer(**RUN),
-        "posthog-update-task-run": answer(**RUN),
-        "posthog-append-log-entries": answer(**RUN),
-        "posthog-set-run-output": answer(**RUN),
-        "runway-retrieve-task-status-and-output": answer(**RUN),
-        "runway-cancel-delete-task": answer(**CANCELLED),
+        "inngest-cancel-function-run": response(**CANCELLED),
+        "posthog-create-task-run": response(**RUN),
+        "posthog-start-task-run": response(latest_run={"type": "object", "properties": RUN}),
+        "posthog-resume-task-run-cloud": response(**RUN),
+        "posthog-retrieve-task-run": response(**RUN),
+        "posthog-update-task-run": response(**RUN),
+        "posthog-append-log-entries": response(**RUN),
+        "posthog-set-run-output": response(**RUN),
+        "runway-retrieve-task-status-and-output": response(**RUN),
+        "runway-cancel-delete-task": response(**CANCELLED),
     }
     waiting = [tool.name for tool in SHIPPED if tool.is_wait_tool]
     assert waiting == [f"{prefix}-wait-for-run" for prefix in ("inngest", "posthog", "render", "runway")]
@@ -744,24 +744,24 @@ def test_output_schemas_forbid_nothing(tool: Tool) -> None:
         assert Draft202012Validator(schema).is_valid({"text": "whatever", "newer": [1], "id": "run"})
 
 
-DATA = answer(data={"type": "object", "properties": {"run_id": TEXT, "status": TEXT}})
+DATA = response(data={"type": "object", "properties": {"run_id": TEXT, "status": TEXT}})
 
 
 @pytest.mark.parametrize(
     ("schema", "value", "fits"),
     [
-        (answer(**RUN), {"id": "r", "status": "running", "output": {"a": [1]}, "newer": None}, True),
-        (answer(**RUN), {}, True),
-        (answer(**RUN), {"id": "r"}, True),
-        (answer(**RUN), {"id": 5, "status": "running"}, False),
-        (answer(**RUN), {"id": "r", "status": None}, False),
-        (answer(**RUN), {"id": "r", "text": ["a"]}, False),
-        (answer(**RUN), [], False),
-        (answer(**RUN), "text", False),
-        (answer(**RUN), None, False),
-        (answer(**CANCELLED), {"run_id": "r", "status": "canceled", "cancelled": True}, True),
-        (answer(**CANCELLED), {"run_id": "r", "status": "canceled", "cancelled": "yes"}, False),
-        (answer(**CANCELLED), {"cancelled": 1}, False),
+        (response(**RUN), {"id": "r", "status": "running", "output": {"a": [1]}, "newer": None}, True),
+        (response(**RUN), {}, True),
+        (response(**RUN), {"id": "r"}, True),
+        (response(**RUN), {"id": 5, "status": "running"}, False),
+        (response(**RUN), {"id": "r", "status": None}, False),
+        (response(**RUN), {"id": "r", "text": ["a"]}, False),
+        (response(**RUN), [], False),
+        (response(**RUN), "text", False),
+        (response(**RUN), None, False),
+        (response(**CANCELLED), {"run_id": "r", "status": "canceled", "cancelled": True}, True),
+        (response(**CANCELLED), {"run_id": "r", "status": "canceled", "cancelled": "yes"}, False),
+        (response(**CANCELLED), {"cancelled": 1}, False),
         (DATA, {"data": {"run_id": "r", "status": "Running"}, "metadata": {}}, True),
         (DATA, {"data": {}}, True),
         (DATA, {"data": {"run_id": None}}, False),
