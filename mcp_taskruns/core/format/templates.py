@@ -21,7 +21,7 @@ _RFC_6570_EXPRESSION = re.compile(r"^[+#./;?&=,!@|]|\*$|:\d+$")
 _SHELL_VARIABLE = re.compile(r"\$\{\s*([A-Za-z_]\w*)\s*\}")
 _ADAPTER_PREFIX = re.compile(r"^(?:tools|rest|mcp)\.")
 _WITH_LOCATION = re.compile(r"(?:path|query|header|cookie|body)\.(.+)", re.DOTALL)
-_JSON_STRING_OR_PLACEHOLDER = re.compile(r'"(?:[^"\\]|\\.)*"|\{\{[^{}]*\}\}', re.DOTALL)
+_JSON_STRING_OR_PLACEHOLDER = re.compile(r'"(?:[^"\\]|\\.)*"|' + PLACEHOLDER.pattern, re.DOTALL)
 
 _MAX_QUOTED = 60
 """The length in characters to which a template is truncated in a message."""
@@ -166,6 +166,15 @@ class TemplateParser:
         if not isinstance(part, ArgumentReference) or part.name in arguments or self._argument(written):
             return part
         return Variable((part.name.rpartition(".")[2] or part.name,))
+
+
+def literals_between_placeholders(text: str) -> list[str]:
+    """Split the text of a path at its placeholders."""
+    literals, end = [], 0
+    for match in PATH_PLACEHOLDER.finditer(text):
+        literals.append(text[end : match.start()])
+        end = match.end()
+    return [*literals, text[end:]]
 
 
 def placeholders_of(path: str) -> list[str]:

@@ -1,14 +1,11 @@
 """Matching of HTTP requests to routes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from mcp_taskruns.core.format.templates import placeholders_of
+from mcp_taskruns.core.format.templates import literals_between_placeholders, placeholders_of
 from mcp_taskruns.core.rest.routes import Route
-
-_PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class _Pattern:
     def __init__(self, route: Route, path: str) -> None:
         self.route = route
         self.names = placeholders_of(path)
-        self.segments = [_PLACEHOLDER.split(segment) for segment in path.split("/")]
+        self.segments = [literals_between_placeholders(segment) for segment in path.split("/")]
         self.order = [(len(pieces) > 1, -sum(map(len, pieces)), pieces) for pieces in self.segments]
 
     def match(self, segments: list[str]) -> list[str] | None:
