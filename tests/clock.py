@@ -80,7 +80,7 @@ class DrivenLoop(asyncio.SelectorEventLoop):
 
 
 # aiohttp measures with it how long a connection has been idle. It has no public setting for the clock.
-aiohttp.connector.monotonic = lambda: asyncio.get_running_loop().time()  # type: ignore[attr-defined]
+aiohttp.connector.monotonic = lambda: asyncio.get_running_loop().time()  # type: ignore[attr-defined]  # not exported
 
 DRIVEN = ("asyncio", {"loop_factory": DrivenLoop})
 

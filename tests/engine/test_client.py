@@ -70,7 +70,7 @@ class Body(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks:
-            await anyio.sleep(self._pause)
+            await anyio.sleep(self._pause)  # of the driven clock
             if isinstance(chunk, Exception):
                 raise chunk
             yield chunk

@@ -49,7 +49,7 @@ def entry(number: int, padding: str = "") -> dict[str, object]:
 async def stream_paced(_: Request) -> Response:
     async def frames() -> AsyncIterator[str]:
         for number in range(EVENTS):
-            await anyio.sleep(1 / PER_SECOND)
+            await anyio.sleep(1 / PER_SECOND)  # the provider sends at this rate: what is tested
             yield f"id: {1_767_225_600_000 + number}-0\ndata: {json.dumps(entry(number))}\n\n"
 
     return StreamingResponse(frames(), media_type="text/event-stream")
@@ -137,9 +137,8 @@ def call_message(wait_seconds: float) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode() + b"\n"
 
 
-NEEDS_PROC = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="needs /proc to read the memory of another process"
-)
+HAS_PROC = Path("/proc/self/status").exists()
+NEEDS_PROC = pytest.mark.skipif(not HAS_PROC, reason="needs /proc to read the memory of another process")
 
 
 def environment_at(origin: str) -> dict[str, str]:
