@@ -310,9 +310,7 @@ class _Call:
         return UpstreamError(
             f"{request.provider} did not respond within {self._timeout:g} s",
             kind="timeout",
-            hint=unknown_outcome_hint(
-                is_safe=request.method in {"GET", "HEAD"}, is_safe_to_retry=request.safe_to_retry
-            ),
+            hint=unknown_outcome_hint(is_safe=request.is_safe, is_safe_to_retry=request.safe_to_retry),
             retryable=request.safe_to_retry,
         )
 

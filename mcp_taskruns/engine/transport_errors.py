@@ -121,7 +121,12 @@ def _translate(exc: Exception, request: HttpRequest) -> CallError:
     return UpstreamError(
         failure.message.format(provider=provider, host=urlsplit(request.url).netloc),
         kind=failure.kind,
-        hint=failure.hint or (UNSENT_HINT if failure.is_unsent else _hint_after_sending(request)),
+        hint=failure.hint
+        or (
+            UNSENT_HINT
+            if failure.is_unsent
+            else unknown_outcome_hint(is_safe=request.is_safe, is_safe_to_retry=request.safe_to_retry)
+        ),
         retryable=(failure.is_unsent or request.safe_to_retry) and not failure.is_lasting,
     )
 
@@ -130,7 +135,3 @@ def _causes_of(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
         exc = exc.__cause__ or exc.__context__
-
-
-def _hint_after_sending(request: HttpRequest) -> str:
-    return unknown_outcome_hint(is_safe=request.method in {"GET", "HEAD"}, is_safe_to_retry=request.safe_to_retry)

@@ -72,6 +72,11 @@ class HttpRequest:
     safe_to_retry: bool = False
     timeout_s: float | None = field(default=None, repr=False)
 
+    @property
+    def is_safe(self) -> bool:
+        """Whether the request only reads."""
+        return self.method in {"GET", "HEAD"}
+
 
 @dataclass(frozen=True)
 class File:
