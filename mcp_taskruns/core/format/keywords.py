@@ -217,6 +217,8 @@ class RunFieldsKeywords(StrictModel):
     """The error of a run that failed: one or more paths, whose texts are joined."""
     started_at: JsonPath = ""
     """An ISO 8601 timestamp; older runs are polled less often."""
+    ended_at: JsonPath = ""
+    """The ISO 8601 timestamp of the terminal status."""
 
 
 class RunStreamKeywords(StrictModel):

@@ -39,6 +39,7 @@ class RunFields:
     error: tuple[Path, ...] = ()
     """Several paths, whose texts are joined."""
     started_at: Path | None = None
+    ended_at: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Reading:
         result: the result of a run that succeeded.
         error: the error of a run that failed or was cancelled.
         started: when the run started, as an ISO 8601 timestamp; may be empty.
+        ended: when the run reached its terminal status, as an ISO 8601 timestamp; may be empty.
     """
 
     run_id: str
@@ -34,6 +35,7 @@ class Reading:
     result: Any = None
     error: Any = None
     started: str = ""
+    ended: str = ""
 
 
 def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatus], run_id: str) -> Reading | None:
@@ -54,6 +56,7 @@ def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatu
         result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
         error=_find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
         started=_to_text(value_at(value, fields.started_at)),
+        ended=_to_text(value_at(value, fields.ended_at)) if status.is_terminal else "",
     )
 
 

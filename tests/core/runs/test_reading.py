@@ -114,6 +114,7 @@ RENDER_RUN: Json = {
     "input": [5],
     "results": [25],
 }
+RENDER_TIMES = {"started": "2026-01-31T09:00:00Z", "ended": "2026-01-31T09:00:02Z"}
 
 # inngest dev, GET /v1/runs/{runId}
 INNGEST_RUN: Json = {
@@ -127,6 +128,7 @@ INNGEST_RUN: Json = {
     "ended_at": "2026-11-22T04:00:54.572181484Z",
     "output": {"input": {"n": 1, "who": "quick"}, "sum": 42},
 }
+INNGEST_TIMES = {"started": "2026-11-22T04:00:54.368Z", "ended": "2026-11-22T04:00:54.572181484Z"}
 INNGEST_ERROR = {
     "code": "non_retriable_error",
     "message": "boom: card declined",
@@ -168,21 +170,21 @@ RUNWAY_RUN: Json = {
             RENDER,
             "gettaskrun",
             RENDER_RUN,
-            [Reading(RENDER_RUN["id"], SUCCEEDED, "completed", result=[25], started="2026-01-31T09:00:00Z")],
+            [Reading(RENDER_RUN["id"], SUCCEEDED, "completed", result=[25], **RENDER_TIMES)],
             id="Render, completed",
         ),
         pytest.param(
             RENDER,
             "gettaskrun",
             RENDER_RUN | {"status": "succeeded"},
-            [Reading(RENDER_RUN["id"], SUCCEEDED, "succeeded", result=[25], started="2026-01-31T09:00:00Z")],
+            [Reading(RENDER_RUN["id"], SUCCEEDED, "succeeded", result=[25], **RENDER_TIMES)],
             id="Render, succeeded",
         ),
         pytest.param(
             RENDER,
             "gettaskrun",
             RENDER_RUN | {"status": "failed", "results": None, "error": "ValueError: no"},
-            [Reading(RENDER_RUN["id"], FAILED, "failed", error="ValueError: no", started="2026-01-31T09:00:00Z")],
+            [Reading(RENDER_RUN["id"], FAILED, "failed", error="ValueError: no", **RENDER_TIMES)],
             id="Render, failed",
         ),
         pytest.param(
@@ -223,7 +225,7 @@ RUNWAY_RUN: Json = {
                     SUCCEEDED,
                     "Completed",
                     result={"input": {"n": 1, "who": "quick"}, "sum": 42},
-                    started="2026-11-22T04:00:54.368Z",
+                    **INNGEST_TIMES,
                 )
             ],
             id="Inngest, Completed",
@@ -232,14 +234,14 @@ RUNWAY_RUN: Json = {
             INNGEST,
             "getrun",
             {"data": INNGEST_RUN | {"status": "Failed", "output": INNGEST_ERROR}},
-            [Reading(INNGEST_RUN["run_id"], FAILED, "Failed", error=INNGEST_ERROR, started="2026-11-22T04:00:54.368Z")],
+            [Reading(INNGEST_RUN["run_id"], FAILED, "Failed", error=INNGEST_ERROR, **INNGEST_TIMES)],
             id="Inngest, Failed",
         ),
         pytest.param(
             INNGEST,
             "getrun",
             {"data": INNGEST_RUN | {"status": "Cancelled", "output": {}}},
-            [Reading(INNGEST_RUN["run_id"], CANCELED, "Cancelled", started="2026-11-22T04:00:54.368Z")],
+            [Reading(INNGEST_RUN["run_id"], CANCELED, "Cancelled", **INNGEST_TIMES)],
             id="Inngest, Cancelled",
         ),
         pytest.param(
@@ -351,6 +353,7 @@ SHAPE = RunFields(
     result=("out",),
     error=(("error",), ("code",), ("detail",)),
     started_at=("at",),
+    ended_at=("over",),
 )
 STATES = {"on": RUNNING, "ok": SUCCEEDED, "bad": FAILED, "off": CANCELED}
 
@@ -398,6 +401,13 @@ def test_progress_is_a_ratio_or_none(value: Any, read: float | None) -> None:
 @pytest.mark.parametrize("name", ["stage", "at"])
 def test_fields_that_are_not_text_are_empty(name: str) -> None:
     assert parse_reading({"status": "on", "id": "r", name: 5}, SHAPE, STATES, "") == Reading("r", RUNNING, "on")
+
+
+@pytest.mark.parametrize(("native", "ended"), [("ok", "t"), ("bad", "t"), ("off", "t"), ("on", ""), ("new", "")])
+def test_only_a_run_with_a_terminal_status_has_an_end(native: str, ended: str) -> None:
+    reading = parse_reading({"status": native, "id": "r", "over": "t"}, SHAPE, STATES, "")
+    assert reading is not None
+    assert reading.ended == ended
 
 
 @pytest.mark.parametrize(
@@ -457,7 +467,7 @@ STATE_EVENT: Json = {
         pytest.param(
             RENDER,
             RENDER_RUN | {"status": "failed", "error": "no", "results": None},
-            Reading(RENDER_RUN["id"], FAILED, "failed", error="no", started="2026-01-31T09:00:00Z"),
+            Reading(RENDER_RUN["id"], FAILED, "failed", error="no", **RENDER_TIMES),
             id="Render",
         ),
         pytest.param(RENDER, {"status": "running"}, Reading("requested", RUNNING, "running"), id="Render, without id"),
