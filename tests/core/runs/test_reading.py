@@ -114,7 +114,7 @@ RENDER_RUN: Json = {
     "input": [5],
     "results": [25],
 }
-RENDER_TIMES = {"started": "2026-01-31T09:00:00Z", "ended": "2026-01-31T09:00:02Z"}
+RENDER_TIMES: Json = {"started": "2026-01-31T09:00:00Z", "ended": "2026-01-31T09:00:02Z"}
 
 # inngest dev, GET /v1/runs/{runId}
 INNGEST_RUN: Json = {
@@ -128,7 +128,7 @@ INNGEST_RUN: Json = {
     "ended_at": "2026-11-22T04:00:54.572181484Z",
     "output": {"input": {"n": 1, "who": "quick"}, "sum": 42},
 }
-INNGEST_TIMES = {"started": "2026-11-22T04:00:54.368Z", "ended": "2026-11-22T04:00:54.572181484Z"}
+INNGEST_TIMES: Json = {"started": "2026-11-22T04:00:54.368Z", "ended": "2026-11-22T04:00:54.572181484Z"}
 INNGEST_ERROR = {
     "code": "non_retriable_error",
     "message": "boom: card declined",
