@@ -246,6 +246,13 @@ class RunStartKeywords(StrictModel):
     then: RunThenKeywords | None = None
 
 
+class RunCancelFirstKeywords(RunCallKeywords):
+    """An operation to send first; the cancelling operation follows only if the provider does not have it (404)."""
+
+    when: When = {}
+    """The condition on the arguments of the call; default: all."""
+
+
 class RunCancelKeywords(StrictModel):
     """An operation that cancels a run."""
 
@@ -259,6 +266,7 @@ class RunCancelKeywords(StrictModel):
     """The description of that argument."""
     confirm_effect: str = ""
     """What the call does to such a run, as a participle: `deleted together with its output`."""
+    first: RunCancelFirstKeywords | None = None
 
 
 class RunsKeywords(StrictModel):

@@ -5,7 +5,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from mcp_taskruns.core.format import keywords, spec
+from mcp_taskruns.core.format.inputs import DeclaredOperation
 from mcp_taskruns.core.format.names import legal_name, rename_tools
+from mcp_taskruns.core.format.operations import compile_operation
+from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.format.tool_schemas import (
     DEFAULT_TEXT,
     SECONDS_SCHEMA,
@@ -13,7 +16,17 @@ from mcp_taskruns.core.format.tool_schemas import (
     wait_input_schema,
 )
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
-from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunFields, RunStart, RunStatus, RunStream
+from mcp_taskruns.core.model.operation import Operation
+from mcp_taskruns.core.model.run import (
+    Lifecycle,
+    RunCall,
+    RunCancel,
+    RunCancelFirst,
+    RunFields,
+    RunStart,
+    RunStatus,
+    RunStream,
+)
 from mcp_taskruns.core.model.tool import UNTIL, WAIT_SECONDS, Hints, Tool
 from mcp_taskruns.core.runs.results import WAIT_SCHEMA
 from mcp_taskruns.errors import CapabilityError
@@ -105,6 +118,8 @@ class _RunsCompiler:
     def __init__(self, capability: spec.Capability, consumed: spec.Consumed, tools: Sequence[Tool]) -> None:
         self._tools = [tool for tool in tools if tool.operation.namespace == consumed.namespace]
         self._source = capability.source
+        self._capability = capability
+        self._consumed = consumed
 
     def compile(self, runs: keywords.RunsKeywords, listed_names: Mapping[str, str]) -> Lifecycle:
         fields = self._fields(runs.fields, "fields")
@@ -140,8 +155,10 @@ class _RunsCompiler:
 
     def _runs_in(self, runs: keywords.RunsKeywords) -> dict[str, Path]:
         paths: dict[str, Path] = dict.fromkeys((runs.read.operation, *runs.start), ())
+        without_tool = {cancel.first.operation for cancel in runs.cancel.values() if cancel.first}
         for operation, path in runs.runs_in.items():
-            self.tool(operation, f"runs_in.{operation}")
+            if operation not in without_tool:
+                self.tool(operation, f"runs_in.{operation}")
             paths[operation] = self._path(path, f"runs_in.{operation}")
         return paths
 
@@ -181,7 +198,17 @@ class _RunsCompiler:
             when=self._condition(cancel.when, f"{place}.when"),
             confirm_argument=cancel.confirm_argument,
             confirm_effect=cancel.confirm_effect,
+            first=self._first(cancel.first, f"{place}.first", read) if cancel.first else None,
         )
+
+    def _first(self, first: keywords.RunCancelFirstKeywords, place: str, read: RunCall) -> RunCancelFirst:
+        operation = self._operation(first.operation, place, read)
+        argument = first.run_id_argument or read.run_id_argument
+        if argument not in {parameter.argument for parameter in operation.parameters}:
+            raise self._error(
+                f"{place}.run_id_argument", f"the operation {operation.name} has no argument `{argument}`"
+            )
+        return RunCancelFirst(operation, argument, self._condition(first.when, f"{place}.when"))
 
     def _fields(self, fields: keywords.RunFieldsKeywords, place: str) -> RunFields | None:
         if not (fields.id and fields.status):
@@ -194,6 +221,18 @@ class _RunsCompiler:
             error=tuple(self._path(text, f"{place}.error") for text in fields.error),
             **paths,
         )
+
+    def _operation(self, name: str, place: str, read: RunCall) -> Operation:
+        """Return an operation of the provider, which no tool has to call."""
+        for resource in self._consumed.resources:
+            for operation in resource.operations:
+                if operation.name == name:
+                    policies = Policies(self._source, self._consumed)
+                    declared = DeclaredOperation(self._consumed, resource, operation, policies)
+                    tool = spec.ExposedTool(name=name)  # without `with`, arguments have the names of parameters
+                    compiled = compile_operation(self._capability, tool, read.operation.provider, declared)
+                    return replace(compiled.operation, base=read.operation.base)
+        raise self._error(place, f"there is no operation `{name}`")
 
     def tool(self, operation: str, place: str) -> Tool:
         """Return the tool that calls an operation."""

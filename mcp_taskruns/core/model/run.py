@@ -82,6 +82,16 @@ class RunStart:
 
 
 @dataclass(frozen=True)
+class RunCancelFirst:
+    """An operation that cancels a run at providers that have it already. It takes the arguments in its path."""
+
+    operation: Operation
+    run_id_argument: str
+    when: Condition = ()
+    """It is sent only if the arguments of the call match this condition."""
+
+
+@dataclass(frozen=True)
 class RunCancel:
     """An operation that cancels a run when its arguments match `when`."""
 
@@ -91,6 +101,8 @@ class RunCancel:
     """The argument without which a run with a terminal status is left unchanged; empty: it always is."""
     confirm_effect: str = ""
     """What the call does to such a run, as a participle: `deleted together with its output`."""
+    first: RunCancelFirst | None = None
+    """Sent first; `call` follows only if the provider does not have this operation."""
 
 
 @dataclass(frozen=True)

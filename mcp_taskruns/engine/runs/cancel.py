@@ -9,6 +9,7 @@ import anyio
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json_path import matches
+from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
@@ -17,6 +18,8 @@ from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.read import read_run
 from mcp_taskruns.errors import CallError, ProviderError
+
+NOT_FOUND = 404
 
 
 def find_cancel(tool: Tool, arguments: Mapping[str, Any]) -> RunCancel | None:
@@ -67,9 +70,7 @@ class _Cancellation:
         if self._must_be_confirmed(before) and not self._is_confirmed:
             return self._result(before, before, was_accepted=False, was_sent=False)
         try:
-            response = await self._client.fetch(
-                self._cancel.call.operation, self._arguments, notify=self._reporter.note
-            )
+            operation, response = await self._send()
         except ProviderError:
             after = await self._read_after()
             if after is not None and after.status.is_terminal:
@@ -77,13 +78,26 @@ class _Cancellation:
             raise
         if before.status.is_terminal:
             return self._result(before, before, was_accepted=True, response=response.value)
-        runs = runs_in_response(self._lifecycle, self._cancel.call.operation.name, response.value, self._run_id)
+        runs = runs_in_response(self._lifecycle, operation.name, response.value, self._run_id)
         if runs:
             return self._result(before, runs[0], was_accepted=True, response=response.value)
         # Until then the provider may return a cached response from before the cancellation.
         await anyio.sleep_until(read_at + self._lifecycle.max_age_seconds)
         after = await self._read_after() or Reading(self._run_id, RunStatus.UNKNOWN, "")
         return self._result(before, after, was_accepted=True, response=response.value)
+
+    async def _send(self) -> tuple[Operation, CallResult]:
+        """Send the request; return the operation that the provider carried out, and its response. Raises CallError."""
+        first, notify = self._cancel.first, self._reporter.note
+        if first is not None and matches(self._arguments, first.when):
+            path = path_arguments(first.operation, self._arguments) | {first.run_id_argument: self._run_id}
+            try:
+                return first.operation, await self._client.fetch(first.operation, path, notify=notify)
+            except ProviderError as exc:
+                if exc.status != NOT_FOUND:  # the run was there a moment ago: the provider lacks the operation
+                    raise
+        operation = self._cancel.call.operation
+        return operation, await self._client.fetch(operation, self._arguments, notify=notify)
 
     def _must_be_confirmed(self, before: Reading) -> bool:
         """Whether cancelling might delete the run: it has ended, or it has a status that we do not know."""

@@ -1,5 +1,6 @@
 import re
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,17 @@ from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
 from mcp_taskruns.core.format.spec import Capability, parse_capability
 from mcp_taskruns.core.format.tool_schemas import MAX_RUNS
 from mcp_taskruns.core.model.json_path import EACH
-from mcp_taskruns.core.model.run import Lifecycle, RunCall, RunCancel, RunFields, RunStart, RunStatus, RunStream
+from mcp_taskruns.core.model.operation import ArgumentReference
+from mcp_taskruns.core.model.run import (
+    Lifecycle,
+    RunCall,
+    RunCancel,
+    RunCancelFirst,
+    RunFields,
+    RunStart,
+    RunStatus,
+    RunStream,
+)
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.results import WAIT_SCHEMA
 from mcp_taskruns.engine.results import matches_schema
@@ -41,9 +52,13 @@ RUNS: Json = {
             "confirm_description": "Delete it too.",
             "confirm_effect": "deleted too",
         },
-        "change": {"run_id_argument": "runId", "when": {"$.body.status": "off"}},
+        "change": {
+            "run_id_argument": "runId",
+            "when": {"$.body.status": "off"},
+            "first": {"operation": "halt", "when": {"$.body": {"status": "off"}}},
+        },
     },
-    "runs_in": {"list": "$.items[*]", "make": "$"},
+    "runs_in": {"list": "$.items[*]", "make": "$", "halt": "$"},
     "fields": {
         "id": "$.id",
         "status": "$.status",
@@ -76,6 +91,8 @@ OPERATIONS: list[tuple[str, str, str, list[Json], str]] = [
     ("follow", "GET", "/runs/events", [LIST, {"name": "start", "in": "query"}], STREAM),
     ("things", "GET", "/things", [], ""),
 ]
+HALT: Json = {"name": "halt", "method": "POST", "path": "/runs/{runId}/halt"}
+"""An operation that no tool calls."""
 
 
 def document(runs: Json | None = RUNS, tag: str = "Thing") -> Json:
@@ -84,6 +101,7 @@ def document(runs: Json | None = RUNS, tag: str = "Thing") -> Json:
         {"name": name, "method": method, "path": path, "inputParameters": deepcopy(given), "description": description}
         for name, method, path, given, description in OPERATIONS
     ]
+    operations.append(HALT)
     consumed = {"namespace": "n", "baseUri": "https://a.example", "resources": [{"operations": operations}]}
     tools = [{"name": name, "call": f"n.{name}", "label": f"{tag}: {name}"} for name, *_ in OPERATIONS]
     return {
@@ -126,6 +144,12 @@ def test_lifecycle_is_compiled_from_all_keywords() -> None:
         new_events_arguments={"start": "latest"},
         ends_not_streamed=frozenset({RunStatus.CANCELED}),
     )
+    halt = replace(
+        operations["begin"],
+        name="halt",
+        path=("/runs/", ArgumentReference("runId"), "/halt"),
+        accept=read.operation.accept,
+    )
     assert lifecycle_of(tools["thing-get"]) == Lifecycle(
         provider="thing",
         read=read,
@@ -150,9 +174,13 @@ def test_lifecycle_is_compiled_from_all_keywords() -> None:
                 confirm_argument="delete_output",
                 confirm_effect="deleted too",
             ),
-            RunCancel(RunCall("thing-change", operations["change"], "runId"), ((("body", "status"), ("off",)),)),
+            RunCancel(
+                RunCall("thing-change", operations["change"], "runId"),
+                ((("body", "status"), ("off",)),),
+                first=RunCancelFirst(halt, "runId", ((("body",), ({"status": "off"},)),)),
+            ),
         ),
-        runs_in={"get": (), "list": ("items", EACH), "make": (), "begin": ()},
+        runs_in={"get": (), "list": ("items", EACH), "make": (), "begin": (), "halt": ()},
         poll_seconds=2.0,
         max_age_seconds=1.5,
         gone_after_cancel=True,
@@ -275,6 +303,13 @@ NO_PATH = "is not a path such as `$.data.id` or `$[*].run`"
         ("cancel", {"none": {}}, "cancel.none: no tool calls the operation `none`"),
         ("cancel.end.run_id_argument", "id", "cancel.end.run_id_argument: the tool end has no argument `id`"),
         ("cancel.change.when", {"$?": 1}, f"cancel.change.when: `$?` {NO_PATH}"),
+        ("cancel.change.first.operation", "none", "cancel.change.first: there is no operation `none`"),
+        ("cancel.change.first.when", {"$?": 1}, f"cancel.change.first.when: `$?` {NO_PATH}"),
+        (
+            "cancel.change.first.run_id_argument",
+            "id",
+            "cancel.change.first.run_id_argument: the operation halt has no argument `id`",
+        ),
         ("runs_in", {"list": "$?"}, f"runs_in.list: `$?` {NO_PATH}"),
         ("runs_in", {"none": "$"}, "runs_in.none: no tool calls the operation `none`"),
     ],
