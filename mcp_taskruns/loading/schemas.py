@@ -115,7 +115,9 @@ def _field_docs(module: ModuleType) -> dict[str, dict[str, str]]:
         for field, doc in zip(node.body, node.body[1:], strict=False):
             is_doc = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_doc:
-                info = model.model_fields[field.target.id]
+                info = model.model_fields.get(field.target.id)
+                if info is None:
+                    continue  # a class variable
                 assert isinstance(doc, ast.Expr)
                 assert isinstance(doc.value, ast.Constant)
                 fields[info.alias or field.target.id] = " ".join(str(doc.value.value).split())

@@ -18,7 +18,7 @@ from mcp_taskruns.core.model.json_path import format_path
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.lines import Lines, read_lines
-from mcp_taskruns.loading.yaml import read_document
+from mcp_taskruns.loading.yaml import read_nodes
 
 MAX_MESSAGE = 400
 """The length in characters to which a message is truncated."""
@@ -59,11 +59,11 @@ class Source:
 
     def read(self, names: ToolNames) -> Capability:
         """Read both files and compile the merged document. Raises CapabilityError."""
-        self.base_document = read_document(self.path)
+        self.base_document = self._read(self.path)
         source = self.path.name
         self.merged = unify(self.base_document)
         if self.overlay:
-            self.overlay_document = read_document(self.overlay)
+            self.overlay_document = self._read(self.overlay)
             overlay_name = f"overlays/{source}"
             self.merged = apply_overlay(self.base_document, self.overlay_document, overlay_name)
             source = f"{source} with {overlay_name}"
@@ -105,6 +105,11 @@ class Source:
             )
         message = f"{error.place}: {error.reason}" if error.place else error.reason
         return self.locate(Finding("invalid-file", find_place(self.merged, error.place), message))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        document, root = read_nodes(path)
+        self._lines[path] = Lines(root)
+        return document
 
     def _lines_of(self, path: Path) -> Lines:
         if path not in self._lines:

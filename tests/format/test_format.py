@@ -532,7 +532,6 @@ SENT = [
         "GET",
         "https://duplicates.example/things/a/parts/p",
     ),
-    Sent("duplicate-operations.yaml", "none-fits", {}, "GET", "https://duplicates.example/things"),
     # Addresses.
     Sent("base-uris.yaml", "slash", {}, "GET", "https://base-uris.example/v1/things"),
     Sent("base-uris.yaml", "slashes", {}, "GET", "https://base-uris.example/v1//things"),

@@ -10,9 +10,11 @@ import pytest
 
 from mcp_taskruns.cli import run
 from mcp_taskruns.core.checks.codes import RULES
+from mcp_taskruns.core.model.tool import Hints
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.check import CheckResult, check_files, codes_page
 from mcp_taskruns.loading.files import builtin_capabilities
+from mcp_taskruns.loading.loader import load
 from tests.core.checks.test_checks import CASES, OVERLAYS
 from tests.timing import PATIENCE
 
@@ -475,3 +477,27 @@ def test_server_does_not_import_checks() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout == "[]\n"
+
+
+def test_hints_of_rest_operations_are_checked_and_used(tmp_path: Path) -> None:
+    adapter = """  - type: rest
+    resources:
+    - path: /v1/runs/{id}
+      operations:
+      - {name: get, method: GET, call: things.get, hints: {readOnly: true, openWorld: false}}
+      - {name: cancel, method: DELETE, call: things.cancel, hints: {idempotent: false}}
+"""
+    path = written(tmp_path, THING + adapter)
+    assert lines(check_files([path])) == []
+    get, cancel = load([path], rest=True).rest_tools
+    assert get.hints == Hints(read_only=True, destructive=False, idempotent=True, open_world=False)
+    assert cancel.hints == Hints(read_only=False, destructive=True, idempotent=False, open_world=True)
+
+
+@pytest.mark.parametrize("extra", ["hint: 1", "rename: 1", "label: [a]", "input_parameters: 1", "inputParameters: []"])
+def test_unknown_key_of_a_rest_operation_is_a_warning(tmp_path: Path, extra: str) -> None:
+    operation = f"{{name: get, method: GET, call: things.get, {extra}}}"
+    adapter = f"  - type: rest\n    resources:\n    - {{path: '/v1/runs/{{id}}', operations: [{operation}]}}\n"
+    path = written(tmp_path, THING + adapter)
+    assert [one.code for one in check_files([path]).findings] == ["unknown-key"]
+    assert len(load([path], rest=True).rest_tools) == 1

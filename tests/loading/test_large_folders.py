@@ -1,6 +1,7 @@
 """Unusually large folders and files."""
 
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mcp.client import Client
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.loading.catalog import build_catalog
+from mcp_taskruns.loading.check import check_files
 from mcp_taskruns.loading.loader import load
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import Settings
@@ -117,3 +119,58 @@ async def test_file_with_740_tools_is_listed_in_one_page(tmp_path: Path) -> None
                 result = await client.call_tool(f"large-operation-{number}", {"id": "a/b"})
                 assert [block.model_dump()["text"] for block in result.content] == [f'"/{number}/a%2Fb"']
         tasks.cancel_scope.cancel()
+
+
+def detailed(number: int) -> str:
+    """Return a capability file with this number of tools and of REST routes, each with 8 inputs."""
+    inputs = [f"{{name: p{index}, in: query, type: string, description: 'Parameter {index}.'}}" for index in range(6)]
+    inputs.append("{name: body, in: body, type: object, description: What to do.}")
+    names = range(number)
+    given = "{id: tools.id, body: tools.body, p0: tools.p0, p1: tools.p1, p2: tools.p2, p3: tools.p3}"
+    resources = (
+        f"    - {{path: '/{name}/{{id}}', operations: [{{name: op{name}, method: POST, inputParameters: [{line}]}}]}}"
+        for name, line in zip(names, [", ".join(inputs)] * number, strict=True)
+    )
+    routes = (
+        f"    - {{path: '/v1/{name}/{{id}}', operations: [{{method: POST, call: api.op{name}}}]}}" for name in names
+    )
+    tools = (
+        f"    - {{name: do-{name}, description: Does {name}., call: api.op{name}, with: {given}}}" for name in names
+    )
+    return "\n".join(
+        [
+            "naftiko: 1.0.0-alpha2\ninfo: {tags: [Large]}\ncapability:\n  consumes:",
+            "  - namespace: api\n    baseUri: https://api.example\n    resources:",
+            *resources,
+            "  exposes:\n  - type: rest\n    resources:",
+            *routes,
+            "  - type: mcp\n    tools:",
+            *tools,
+        ]
+    )
+
+
+MAX_CHECK_SECONDS = 4.0
+"""Twice the two seconds of CPU time that a check may take, because a busy machine counts more."""
+
+
+@pytest.mark.parametrize("layout", ["one-file", "many-files", "overlay"])
+def test_740_tools_are_checked_in_seconds(tmp_path: Path, layout: str) -> None:
+    if layout == "many-files":
+        for number in range(37):
+            (tmp_path / f"{number}.yaml").write_text(detailed(20).replace("[Large]", f"[Large {number}]"))
+    else:
+        (tmp_path / "large.yaml").write_text(detailed(740))
+    if layout == "overlay":
+        (tmp_path / "overlays").mkdir()
+        schema = (
+            "{required: [a], properties: {a: {type: string, enum: [x, y]}, b: {type: array, items: {type: string}}}}"
+        )
+        lines = (f"        op{number}: {{inputParameters: {{body: {{schema: {schema}}}}}}}" for number in range(740))
+        head = "overlay: 2\ncapability:\n  consumes:\n    api:\n      operations:"
+        (tmp_path / "overlays/large.yaml").write_text("\n".join([head, *lines]))
+    start = time.process_time()
+    result = check_files([tmp_path])
+    assert time.process_time() - start < MAX_CHECK_SECONDS
+    assert result.tools == 740
+    assert {finding.code for finding in result.findings} <= {"undeclared-placeholder", "missing-body-schema"}

@@ -114,14 +114,14 @@ RULES: Mapping[str, Rule] = {
     "duplicate-operation": Rule(
         "warning",
         "Two operations of an adapter have the same name.",
-        "Which of them a tool calls depends only on the parameters in its `with`.",
+        "If as many tools call the name, they call the operations in the order of the file. Otherwise `with` decides.",
         "Give each operation a unique name.",
         "operations:\n- {name: post, method: POST}\n- {name: post, method: POST}",
     ),
     "ambiguous-operation": Rule(
         "error",
         "A tool calls a name that several operations have, and its `with` does not select one.",
-        "The first operation is called, which may be the wrong one.",
+        "The tool is listed, but every call of it fails, because nobody knows which operation is meant.",
         "Give each operation a unique name.",
         "call: things.post  # two operations have this name and the parameters in `with`",
     ),

@@ -77,7 +77,7 @@ def _find_unlikely_write(use: Use, site: Site, words: list[str]) -> tuple[str, s
 
 def words_of_name(use: Use) -> list[str]:
     """Return the words of a tool's name in lower case, without a leading provider name or quantifier."""
-    name = getattr(use.declared, "rename", None) or use.declared.name
+    name = use.declared.rename or use.declared.name
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)]
     ignored = {*use.tool.prefix.split("-"), *_QUANTIFIERS}
     while words and words[0] in ignored:

@@ -6,6 +6,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, SchemaError
 
 from mcp_taskruns.core.checks.codes import Finding, Place, suggest
+from mcp_taskruns.core.checks.meta_schema import is_surely_valid
 from mcp_taskruns.core.checks.model import File, Site, Use
 from mcp_taskruns.core.format.inputs import BODY
 from mcp_taskruns.core.format.tool_schemas import TYPES
@@ -37,13 +38,12 @@ def check_parameters(file: File) -> Iterator[Finding]:
 
 def check_placeholders(file: File) -> Iterator[Finding]:
     """Find path placeholders without a declaration, each once for an adapter."""
-    undeclared: dict[tuple[Place, str], list[Site]] = {}
+    undeclared: dict[tuple[Place, str], dict[Place, Site]] = {}
     for use, site in _called_sites(file):
         for name in _undeclared_placeholders(use, site):
-            sites = undeclared.setdefault((site.consumed_place, name), [])
-            if site not in sites:
-                sites.append(site)
-    for (_, name), sites in undeclared.items():
+            undeclared.setdefault((site.consumed_place, name), {}).setdefault(site.place, site)
+    for (_, name), found in undeclared.items():
+        sites = list(found.values())
         count = f" (in {len(sites)} operations)" if len(sites) > 1 else ""
         message = f"{{{name}}} in {sites[0].path} is not declared{count}, so its argument has no description"
         fix = f"Declare {name} in `inputParameters` with `in: path` and a description."
@@ -52,14 +52,14 @@ def check_placeholders(file: File) -> Iterator[Finding]:
 
 def _called_sites(file: File) -> Iterator[tuple[Use, Site]]:
     for use in file.uses:
-        if use.site is not None and not use.is_ambiguous:
+        if use.site is not None:
             yield use, use.site
 
 
 def _undeclared_placeholders(use: Use, site: Site) -> Iterator[str]:
     """Yield the path parameters that are arguments of the tool, but declared neither by operation nor tool."""
     declared = {item.name for _, item in site.inputs() if (item.location or "path").lower() == Location.PATH}
-    described = {item.name for item in getattr(use.declared, "input_parameters", ())}
+    described = {item.name for item in use.declared.input_parameters}
     for parameter in use.tool.operation.parameters:
         is_declared = parameter.name in declared or parameter.argument in described
         if parameter.location is Location.PATH and parameter.argument is not None and not is_declared:
@@ -88,7 +88,8 @@ def check_schemas(file: File) -> Iterator[Finding]:
     for use in file.tools:
         schema = use.tool.input_schema
         try:
-            Draft202012Validator.check_schema(schema)
+            if not is_surely_valid(schema):
+                Draft202012Validator.check_schema(schema)
         except SchemaError as exc:
             message = f"{use.name}: the input schema is not valid: {exc.json_path}: {exc.message[:200]}"
             yield Finding("invalid-schema", _place_of_argument(use, list(exc.path)), message)

@@ -6,9 +6,10 @@ from typing import Any
 
 from mcp_taskruns.core.checks.codes import Place
 from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.compiler import choose_operation, compile_tool, matching_operations
+from mcp_taskruns.core.format.compiler import compile_tool
 from mcp_taskruns.core.format.inputs import DeclaredOperation
 from mcp_taskruns.core.format.names import prefix_of
+from mcp_taskruns.core.format.pairing import Caller, pair_operations
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.model.tool import Tool
 
@@ -52,10 +53,10 @@ class Site(DeclaredOperation):
 
 @dataclass(frozen=True)
 class Use:
-    """A tool or a REST operation, with the operations that have the name it calls."""
+    """A tool or a REST operation, with the operations that it may mean."""
 
     place: Place
-    declared: spec.ExposedTool | spec.RestOperation
+    declared: Caller
     name: str
     """The listed name of a tool, or the method and path of a REST operation."""
     tool: Tool
@@ -64,12 +65,12 @@ class Use:
     @property
     def is_ambiguous(self) -> bool:
         """Whether `with` does not select one of several operations."""
-        return len(self.sites) > 1 and len(matching_operations(self.declared, self.sites)) != 1
+        return len(self.sites) > 1
 
     @property
     def site(self) -> Site | None:
-        """The operation that is called, if it exists."""
-        return choose_operation(self.declared, self.sites)
+        """The operation that is called, if exactly one is meant."""
+        return self.sites[0] if len(self.sites) == 1 else None
 
 
 class File:
@@ -118,19 +119,22 @@ class File:
             if exposed.type == "mcp"
             for inner, declared in enumerate_items((*place, "tools"), exposed.tools)
         ]
-        for (place, declared), tool in zip(declarations, tools, strict=True):
-            yield Use(place, declared, tool.name, tool, self.sites.get(declared.call, ()))
+        meant = pair_operations([declared for _, declared in declarations], self.sites)
+        for (place, declared), tool, sites in zip(declarations, tools, meant, strict=True):
+            yield Use(place, declared, tool.name, tool, sites)
 
     def _find_rest_operations(self) -> Iterator[Use]:
-        for place, exposed in self.exposes():
-            if exposed.type != "rest":
-                continue
-            for outer, resource in enumerate_items((*place, "resources"), exposed.resources):
-                for inner, declared in enumerate_items((*outer, "operations"), resource.operations):
-                    name = f"{declared.method.upper()} {resource.path}"
-                    sites = self.sites.get(declared.call, [])
-                    tool = compile_tool(self.capability, declared, choose_operation(declared, sites))
-                    yield Use(inner, declared, name, tool, sites)
+        declarations = [
+            (inner, resource.path, declared)
+            for place, exposed in self.exposes()
+            if exposed.type == "rest"
+            for outer, resource in enumerate_items((*place, "resources"), exposed.resources)
+            for inner, declared in enumerate_items((*outer, "operations"), resource.operations)
+        ]
+        meant = pair_operations([declared for _, _, declared in declarations], self.sites)
+        for (place, path, declared), sites in zip(declarations, meant, strict=True):
+            name = f"{declared.method.upper()} {path}"
+            yield Use(place, declared, name, compile_tool(self.capability, declared, sites), sites)
 
 
 def enumerate_items(place: Place, items: Sequence[Any]) -> Iterator[tuple[Place, Any]]:

@@ -7,10 +7,10 @@ from mcp_taskruns.core.checks.codes import Finding, suggest
 from mcp_taskruns.core.checks.model import File, Site, Use, enumerate_items, strings_in
 from mcp_taskruns.core.checks.provider import check_authentication
 from mcp_taskruns.core.format.bodies import BODY_KINDS
-from mcp_taskruns.core.format.compiler import matching_operations
 from mcp_taskruns.core.format.inputs import ENVIRONMENT, FORM_LOCATIONS
 from mcp_taskruns.core.format.operations import METHODS
 from mcp_taskruns.core.format.outputs import parse_outputs
+from mcp_taskruns.core.format.pairing import fitting_operations
 from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser, placeholders_of
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.rest.routes import normalize_name
@@ -23,7 +23,7 @@ def check_calls(file: File) -> Iterator[Finding]:
     imports = [consumed for _, consumed in file.consumes() if consumed.import_]
     imported = {name for consumed in imports for name in (consumed.import_, consumed.namespace)}
     for use in file.uses:
-        if use.site is not None:
+        if use.sites:
             continue
         call = use.declared.call
         message = f"{use.name} calls {call}, which does not exist" if call else f"{use.name} has no `call`"
@@ -38,11 +38,11 @@ def check_duplicates(file: File) -> Iterator[Finding]:
     """Find operations of the same name, and tools that do not select one of them."""
     for name, sites in file.sites.items():
         if len(sites) > 1:
-            message = f"{len(sites)} operations have the name {name}; a tool calls the one that matches its `with`"
+            message = f"{len(sites)} operations have the name {name}; tools call them by their order or by `with`"
             yield Finding("duplicate-operation", (*sites[1].place, "name"), message)
     for use in file.uses:
         if use.is_ambiguous:
-            count = len(matching_operations(use.declared, use.sites)) or "none"
+            count = len(fitting_operations(use.declared, use.sites)) or "none"
             call = use.declared.call
             message = f"{use.name} calls {call}, and its `with` matches {count} of {len(use.sites)} operations"
             yield Finding("ambiguous-operation", (*use.place, "call"), message)

@@ -50,7 +50,7 @@ def _description_of(use: Use) -> tuple[Place, str]:
 
 
 def _check_description(use: Use, place: Place, description: str) -> Iterator[Finding]:
-    name = getattr(use.declared, "rename", None) or use.declared.name
+    name = use.declared.rename or use.declared.name
     if not description.strip():
         yield Finding("missing-description", place, f"{use.name} has no description")
     elif _normalize(description) in (_normalize(name), _normalize(use.name)):

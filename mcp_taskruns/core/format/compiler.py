@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.inputs import Argument, DeclaredOperation
 from mcp_taskruns.core.format.names import legal_name, list_by_declared_names, make_unique, prefix_of, title_of
 from mcp_taskruns.core.format.operations import CompiledOperation, compile_operation
+from mcp_taskruns.core.format.pairing import Caller, pair_operations
 from mcp_taskruns.core.format.policies import Policies, policy_arguments
 from mcp_taskruns.core.format.runs import add_lifecycles, compile_wait_tools, run_arguments
-from mcp_taskruns.core.format.templates import TemplateParser, placeholders_of
+from mcp_taskruns.core.format.templates import TemplateParser
 from mcp_taskruns.core.format.tool_schemas import input_schema
 from mcp_taskruns.core.model.operation import BaseUri, Location, Operation
 from mcp_taskruns.core.model.tool import Hints, Tool
@@ -21,12 +22,7 @@ from mcp_taskruns.errors import CapabilityError
 ToolNames = Literal["prefixed", "spec"]
 Surface = Literal["mcp", "rest"]
 
-AnyOperation = TypeVar("AnyOperation", bound=DeclaredOperation)
-
 NO_BASE_URIS: Mapping[str, str] = MappingProxyType({})
-
-Called = spec.ExposedTool | spec.RestOperation
-"""What calls an operation of the provider: a tool of the MCP side, or an operation of the REST side."""
 
 HINTS_BY_METHOD = {
     # read-only, destructive, idempotent: RFC 9110 section 9.2
@@ -115,20 +111,26 @@ def _with_base_uri(tool: Tool, base_uris: Mapping[str, str]) -> Tool:
 
 def _compile_capability(capability: spec.Capability, surface: Surface) -> Iterator[Tool]:
     operations = declared_operations(capability)
-    for exposed in capability.capability.exposes:
-        if exposed.type != surface:
-            continue
-        for tool in exposed.tools:
-            yield compile_tool(capability, tool, choose_operation(tool, operations.get(tool.call, ())))
-        for resource in exposed.resources if surface == "rest" else ():
-            for operation in resource.operations:
-                called = choose_operation(operation, operations.get(operation.call, ()))
-                compiled = compile_tool(capability, operation, called)
-                yield replace(compiled, route=(operation.method, resource.path, capability.source))
+    if surface == "mcp":
+        tools = [tool for exposed in capability.capability.exposes if exposed.type == "mcp" for tool in exposed.tools]
+        for tool, meant in zip(tools, pair_operations(tools, operations), strict=True):
+            yield compile_tool(capability, tool, meant)
+        return
+    routes = [
+        (resource.path, operation)
+        for exposed in capability.capability.exposes
+        if exposed.type == "rest"
+        for resource in exposed.resources
+        for operation in resource.operations
+    ]
+    called = pair_operations([operation for _, operation in routes], operations)
+    for (path, operation), meant in zip(routes, called, strict=True):
+        route = (operation.method, path, capability.source)
+        yield replace(compile_tool(capability, operation, meant), route=route)
 
 
 def declared_operations(capability: spec.Capability) -> dict[str, list[DeclaredOperation]]:
-    """Return the operations by the name that `call` uses; `choose_operation` selects one of several.
+    """Return the operations by the name that `call` uses; `pair_operations` selects one of several.
 
     Raises CapabilityError for overlay keywords that cannot be compiled.
     """
@@ -142,54 +144,27 @@ def declared_operations(capability: spec.Capability) -> dict[str, list[DeclaredO
     return operations
 
 
-def choose_operation(tool: Called, candidates: Sequence[AnyOperation]) -> AnyOperation | None:
-    """Return the only one of several operations whose inputs match `with`, else the first."""
-    matching = matching_operations(tool, candidates)
-    return matching[0] if len(matching) == 1 else next(iter(candidates), None)
-
-
-def matching_operations(tool: Called, candidates: Sequence[AnyOperation]) -> list[AnyOperation]:
-    """Return the operations whose inputs are the names in `with`: exactly, or else apart from those in the path."""
-    exact = [declared for declared in candidates if _matches_exactly(tool, declared)]
-    return exact if len(exact) == 1 else [declared for declared in candidates if _matches_except_path(tool, declared)]
-
-
-def _matches_exactly(tool: Called, declared: DeclaredOperation) -> bool:
-    placeholders, inputs = _input_names(declared)
-    return set(tool.with_) == inputs | placeholders
-
-
-def _matches_except_path(tool: Called, declared: DeclaredOperation) -> bool:
-    placeholders, inputs = _input_names(declared)
-    return set(tool.with_) | placeholders == inputs | placeholders
-
-
-def _input_names(declared: DeclaredOperation) -> tuple[set[str], set[str]]:
-    """Return the placeholders of an operation's path, and its inputs that are not constants."""
-    inputs = (*declared.resource.input_parameters, *declared.operation.input_parameters)
-    return set(placeholders_of(declared.path)), {item.name for item in inputs if item.value is None}
-
-
-def compile_tool(capability: spec.Capability, tool: Called, declared: DeclaredOperation | None) -> Tool:
-    """Return the tool that calls an operation; without an operation its calls return an error."""
+def compile_tool(capability: spec.Capability, tool: Caller, meant: Sequence[DeclaredOperation]) -> Tool:
+    """Return the tool that calls one of the operations it may mean; unless there is exactly one, its calls fail."""
     prefix = prefix_of(capability)
     server_arguments: dict[str, Any] = {}
+    declared = meant[0] if len(meant) == 1 else None
     if declared is None:
-        compiled = _compile_missing(capability, tool, prefix)
+        compiled = _compile_missing(capability, tool, prefix, len(meant))
     else:
         compiled = compile_operation(capability, tool, prefix, declared)
         is_stream = compiled.operation.is_stream
         server_arguments = run_arguments(declared.consumed, compiled.operation.name, is_stream=is_stream)
         server_arguments |= policy_arguments(declared.operation)
     description = tool.description or (declared.operation.description if declared else None) or tool.name
-    name = getattr(tool, "rename", None) or tool.name
+    name = tool.rename or tool.name
     return Tool(
         name=legal_name(f"{prefix}-{name}"),
         declared_name=tool.name,
         prefix=prefix,
-        title=getattr(tool, "label", None) or title_of(name),
+        title=tool.label or title_of(name),
         description=description,
-        hints=_hints(getattr(tool, "hints", spec.Hints()), compiled.operation.method),
+        hints=_hints(tool.hints, compiled.operation.method),
         input_schema=input_schema(compiled.arguments, server_arguments),
         operation=compiled.operation,
         dropped_arguments=compiled.dropped,
@@ -197,9 +172,14 @@ def compile_tool(capability: spec.Capability, tool: Called, declared: DeclaredOp
     )
 
 
-def _compile_missing(capability: spec.Capability, tool: Called, prefix: str) -> CompiledOperation:
-    """Return an unsupported operation for a tool whose `call` does not exist."""
+def _compile_missing(capability: spec.Capability, tool: Caller, prefix: str, number: int) -> CompiledOperation:
+    """Return an unsupported operation for a tool whose `call` is the name of no operation, or of several."""
     reason = f"{capability.source} calls the unknown operation {tool.call!r}"
+    if number:
+        reason = (
+            f"{capability.source} has {number} operations with the name {tool.call!r}, "
+            f"and `with` of {tool.name!r} does not select one of them"
+        )
     if not tool.call:
         reason = f"{capability.source} has no `call` for {tool.name!r}"
         if "steps" in (tool.model_extra or {}):

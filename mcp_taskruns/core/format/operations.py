@@ -22,6 +22,7 @@ from mcp_taskruns.core.format.inputs import (
 )
 from mcp_taskruns.core.format.names import base_uri_variable
 from mcp_taskruns.core.format.outputs import parse_outputs_or_none
+from mcp_taskruns.core.format.pairing import Caller
 from mcp_taskruns.core.format.templates import TemplateParser, references_of
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
@@ -57,7 +58,7 @@ class CompiledOperation:
 
 
 def compile_operation(
-    capability: spec.Capability, tool: "spec.ExposedTool | spec.RestOperation", prefix: str, declared: DeclaredOperation
+    capability: spec.Capability, tool: Caller, prefix: str, declared: DeclaredOperation
 ) -> CompiledOperation:
     """Compile the operation that a tool calls.
 
@@ -72,7 +73,7 @@ class _OperationCompiler:
     def __init__(
         self,
         capability: spec.Capability,
-        tool: "spec.ExposedTool | spec.RestOperation",
+        tool: Caller,
         prefix: str,
         declared: DeclaredOperation,
     ) -> None:
@@ -83,7 +84,7 @@ class _OperationCompiler:
         environment = [item.name for item in declared.declared_inputs() if (item.location or "").lower() == ENVIRONMENT]
         self._parser = TemplateParser(capability, environment)
         self._problems: list[str] = []
-        self._refinements = {item.name: item for item in getattr(tool, "input_parameters", ())}
+        self._refinements = {item.name: item for item in tool.input_parameters}
 
     def compile(self) -> CompiledOperation:
         path = self._parse(self._parser.path, self._declared.path, _NO_PATH)

@@ -89,6 +89,7 @@ class RestOperationOverlay(StrictModel):
 
     method: str | None = None
     description: Text | None = None
+    hints: HintsOverlay = HintsOverlay()
     call: str | None = None
     with_: dict[str, Any] = Field({}, alias="with")
     output_parameters: list[dict[str, Any]] = Field([], alias="outputParameters")

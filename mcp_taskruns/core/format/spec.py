@@ -5,7 +5,7 @@ Only the shapes of values are validated here; `compiler` decides what a file mea
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -148,9 +148,15 @@ class ExposedTool(Part, ToolKeywords):
 class RestOperation(Part):
     """One HTTP method of the REST side."""
 
+    rename: ClassVar[str | None] = None
+    label: ClassVar[str | None] = None
+    input_parameters: ClassVar[tuple[InputParameter, ...]] = ()
+    """Only tools have these three."""
+
     name: Text = ""
     method: str = "GET"
     description: Text | None = None
+    hints: Hints = Hints()
     call: str = ""
     with_: dict[str, Any] = Field({}, alias="with")
     output_parameters: tuple[OutputParameter, ...] = Field((), alias="outputParameters")

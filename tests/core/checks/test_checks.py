@@ -294,7 +294,7 @@ CASES = [
         "duplicate-operation",
         DUPLICATE,
         (*RESOURCE, "operations", 1, "name"),
-        "2 operations have the name things.get; a tool calls the one that matches its `with`",
+        "2 operations have the name things.get; tools call them by their order or by `with`",
     ),
     Case(
         "ambiguous-operation",

@@ -80,13 +80,6 @@ def test_operation_is_found_by_namespace_and_name() -> None:
     ]
 
 
-def test_first_of_two_operations_with_one_name_is_called() -> None:
-    given = document()
-    given["capability"]["consumes"][0]["resources"].append({"path": "/second", "operations": [{"name": "op"}]})
-    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
-    assert request_of(tool).url == "https://api.example/things"
-
-
 def test_tool_calling_an_unknown_operation_is_unsupported() -> None:
     tool = tool_of(tool={"call": "things.missing", "with": {"a": "tools.b", "c": 5}})
     assert tool.operation.unsupported == "things-api.yaml calls the unknown operation 'things.missing'"
@@ -772,44 +765,6 @@ def test_unsupported_tool_has_the_arguments_in_with() -> None:
     given = {"a": "tools.x", "b": "{{y}}", "c": "rest.body.z", "d": "fixed", "e": "tools.x"}
     tool = tool_of(tool={"call": "no.op", "with": given})
     assert tool.input_schema == schema(x={}, y={}, z={}, d={})
-
-
-BATCH: Json = {"name": "op", "method": "POST", "inputParameters": [{"name": "items", "in": "body"}]}
-
-
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ({"items": "tools.items"}, "https://api.example/batch"),
-        ({"id": "tools.id"}, "https://api.example/7"),
-        ({}, "https://api.example/7"),
-        # None fits, or both: the first
-        ({"other": "tools.other"}, "https://api.example/7"),
-        ({"id": "tools.id", "items": "tools.items"}, "https://api.example/7"),
-    ],
-)
-@pytest.mark.parametrize("path", ["/{id}", "/{{id}}", "/{{ id }}"])
-def test_with_selects_one_of_several_operations(path: str, given: Json, url: str) -> None:
-    whole = document(path=path, tool={"with": given})
-    whole["capability"]["consumes"][0]["resources"].append({"path": "/batch", "operations": [BATCH]})
-    (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
-    assert request_of(tool, {"id": 7}).url.partition("?")[0] == url
-
-
-@pytest.mark.parametrize(("given", "path"), [({"id": "tools.id"}, "/things/7"), ({}, "/things")])
-def test_exact_match_of_with_wins(given: Json, path: str) -> None:
-    whole = document(tool={"with": given})
-    whole["capability"]["consumes"][0]["resources"].append({"path": "/things/{id}", "operations": [{"name": "op"}]})
-    (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
-    assert request_of(tool, {"id": 7}).url == f"https://api.example{path}"
-
-
-def test_constants_need_not_be_in_with() -> None:
-    whole = document({"inputParameters": [{"name": "q", "in": "query"}]}, tool={"with": {"items": "tools.items"}})
-    batch = {**BATCH, "inputParameters": [*BATCH["inputParameters"], {"name": "v", "in": "query", "value": "1"}]}
-    whole["capability"]["consumes"][0]["resources"].append({"path": "/batch", "operations": [batch]})
-    (tool,) = compile_tools([parse_capability(whole, "f.yaml")])
-    assert request_of(tool).url == "https://api.example/batch?v=1"
 
 
 @pytest.mark.parametrize(
