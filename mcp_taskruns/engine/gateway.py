@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems, find_unusable_values
 from mcp_taskruns.core.calls.pages import Page, format_page, read_page
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import path_arguments
@@ -110,7 +110,7 @@ class Gateway:
         """
         checked = self.check_arguments(tool, arguments)
         limit = self._settings.max_wait_seconds
-        seconds = min(float(checked[WAIT_SECONDS]), limit) if self._has_wait(tool, checked) else limit
+        seconds = float(min(checked[WAIT_SECONDS], limit)) if self._has_wait(tool, checked) else limit
         async with (
             self.client.open_stream(tool.operation, checked, last_event_id=last_event_id) as stream,
             aclosing(stream_events(self.client, tool, checked, stream, last_event_id)) as events,
@@ -136,7 +136,9 @@ class Gateway:
         if is_valid is None or known is not tool:
             is_valid = compile_validator(tool.input_schema)
             self._checks[tool.name] = (tool, is_valid)
-        problems = [] if is_valid(checked) else explain_problems(tool.input_schema, checked)
+        problems = find_unusable_values(checked)
+        if not (problems or is_valid(checked)):
+            problems = explain_problems(tool.input_schema, checked)
         if problems:
             names = ", ".join(tool.input_schema["properties"]) or "none"
             raise InvalidArguments(
@@ -282,5 +284,5 @@ class Gateway:
     def _seconds(self, tool: Tool, arguments: Mapping[str, Any]) -> float:
         """Return how long this call may follow or wait."""
         settings = self._settings
-        wanted = float(arguments[WAIT_SECONDS]) if self._has_wait(tool, arguments) else settings.wait_seconds
-        return min(wanted, settings.max_wait_seconds)
+        wanted = arguments[WAIT_SECONDS] if self._has_wait(tool, arguments) else settings.wait_seconds
+        return float(min(wanted, settings.max_wait_seconds))

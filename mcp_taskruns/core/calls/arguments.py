@@ -3,9 +3,12 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from itertools import chain
+from itertools import chain, islice
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.model.json_path import Path, format_path
 from mcp_taskruns.core.model.timestamps import parse_timestamp
 from mcp_taskruns.errors import NotConfigured
 
@@ -15,8 +18,23 @@ if TYPE_CHECKING:
 MAX_PROBLEMS = 5
 """Problems that are listed in one message."""
 
-MAX_MESSAGE = 200
-"""Characters of a message of the jsonschema library that are passed on."""
+MAX_PROBLEM = 300
+"""Characters of one problem."""
+
+MAX_PLACE = 100
+"""Characters of the place of a problem, and of the name of an unknown argument."""
+
+MAX_VALUES = 200_000
+"""JSON values in the arguments of one call, members and items included. Counting them takes about 30 ms."""
+
+MAX_DEPTH = 100
+"""Levels of nested objects and arrays. The serializer supports about 250."""
+
+_EXPLAINED_ITEMS = 100
+"""Items of an array that are explained first: jsonschema takes seconds for 100,000 invalid items."""
+
+_EXPLAINED_ERRORS = 100
+"""Errors that are sorted by their place before the first ones are reported."""
 
 
 def _refuse_reference(address: str) -> Any:
@@ -42,6 +60,34 @@ FORMATS: Mapping[str, Callable[[Any], bool]] = {"uuid": _is_uuid, "date-time": _
 """The formats that are validated: RFC 9562, and RFC 3339 also without seconds or zone. Others are annotations."""
 
 
+def find_unusable_values(arguments: dict[str, Any]) -> list[str]:
+    """Return at most five problems that arguments have with any schema, as `argument: problem`."""
+    return list(islice(_unusable_values(arguments), MAX_PROBLEMS))
+
+
+def _unusable_values(arguments: dict[str, Any]) -> Iterator[str]:
+    count = 0
+    pending: list[tuple[Path, dict[str, Any] | list[Any]]] = [((), arguments)]
+    while pending:
+        path, container = pending.pop()
+        count += len(container)
+        if count > MAX_VALUES:
+            yield f"the arguments contain more than {MAX_VALUES:,} values"
+            return
+        if len(path) > MAX_DEPTH:
+            yield f"{_format_place(path)}: is nested more than {MAX_DEPTH} levels deep"
+            return
+        for step, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(value, float) and not isfinite(value):
+                yield f"{_format_place((*path, step))}: must be a finite number"
+            elif isinstance(value, dict | list):
+                pending.append(((*path, step), value))
+
+
+def _format_place(path: Path) -> str:
+    return one_line(format_path(path), MAX_PLACE)
+
+
 def compile_validator(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     """Compile a fast function that returns whether arguments match the schema.
 
@@ -51,7 +97,7 @@ def compile_validator(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     import fastjsonschema  # costs start-up time; the first call needs it
 
     # fastjsonschema supports drafts up to 7. It ignores keywords of later drafts, so it never refuses because of them.
-    definition = {**schema, "$schema": "http://json-schema.org/draft-07/schema#"}
+    definition = {**_with_python_patterns(schema), "$schema": "http://json-schema.org/draft-07/schema#"}
     try:
         validate = fastjsonschema.compile(
             definition, handlers=_NO_REMOTE_REFERENCES, use_default=False, formats=dict(FORMATS)
@@ -72,6 +118,41 @@ def compile_validator(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     return is_valid
 
 
+def _with_python_patterns(schema: Any) -> Any:
+    """Return a schema in whose patterns `$` means the end of the text, as in ECMA 262.
+
+    Python's `$` also matches before a line break at the end, which would let it into a header or a file name.
+    """
+    if isinstance(schema, list):
+        return [_with_python_patterns(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    converted = {name: _with_python_patterns(item) for name, item in schema.items()}
+    if isinstance(pattern := schema.get("pattern"), str):
+        converted["pattern"] = _to_python_pattern(pattern)
+    if isinstance(patterns := converted.get("patternProperties"), Mapping):
+        converted["patternProperties"] = {_to_python_pattern(name): item for name, item in patterns.items()}
+    return converted
+
+
+_PATTERN_PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
+"""An escaped character, a set of characters, or an anchor."""
+
+_DOLLAR_IN_SET = re.compile(r"\\?\$")
+
+
+def _to_python_pattern(pattern: str) -> str:
+    """Return a pattern with `\\Z` for each anchor `$`. A `$` in a set is escaped: fastjsonschema would replace it."""
+
+    def convert(part: re.Match[str]) -> str:
+        text = part.group()
+        if text == "$":
+            return r"\Z"
+        return _DOLLAR_IN_SET.sub(r"\\x24", text) if text.startswith("[") else text
+
+    return _PATTERN_PART.sub(convert, pattern)
+
+
 def explain_problems(schema: Mapping[str, Any], arguments: Any) -> list[str]:
     """Return at most five problems by JSON Schema 2020-12, as `argument: problem`; empty for valid arguments."""
     from jsonschema import Draft202012Validator, FormatChecker  # costs 30 ms and 2 MB; only invalid calls need it
@@ -79,13 +160,33 @@ def explain_problems(schema: Mapping[str, Any], arguments: Any) -> list[str]:
     formats = FormatChecker(())
     for name, check in FORMATS.items():
         formats.checks(name)(check)
-    errors = Draft202012Validator(schema, format_checker=formats).iter_errors(arguments)
-    ordered = sorted(errors, key=lambda error: error.json_path)
-    return list(dict.fromkeys(chain.from_iterable(map(_describe, ordered))))[:MAX_PROBLEMS]
+    validator = Draft202012Validator(_with_python_patterns(schema), format_checker=formats)
+    for value in (_with_first_items(arguments), arguments):
+        errors = islice(validator.iter_errors(value), _EXPLAINED_ERRORS)
+        ordered = sorted(errors, key=lambda error: error.json_path)
+        described = (one_line(problem, MAX_PROBLEM) for problem in chain.from_iterable(map(_describe, ordered)))
+        if problems := list(islice(_unique(described), MAX_PROBLEMS)):
+            return problems
+    return []
+
+
+def _with_first_items(value: Any) -> Any:
+    """Return a value with only the first items of long arrays."""
+    if isinstance(value, Mapping):
+        return {name: _with_first_items(item) for name, item in value.items()}
+    return [_with_first_items(item) for item in value[:_EXPLAINED_ITEMS]] if isinstance(value, list) else value
+
+
+def _unique(texts: Iterator[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for text in texts:
+        if text not in seen:
+            seen.add(text)
+            yield text
 
 
 def _describe(error: "ValidationError") -> Iterator[str]:
-    place = error.json_path.removeprefix("$").removeprefix(".")
+    place = one_line(error.json_path.removeprefix("$").removeprefix("."), MAX_PLACE)
     rule: Any = error.validator_value
     value: Any = error.instance
     match error.validator:
@@ -102,8 +203,11 @@ def _describe(error: "ValidationError") -> Iterator[str]:
             yield f"{place}: is too long: {len(value):,} characters, at most {rule:,} are allowed"
         case "enum":
             yield f"{place}: must be one of {', '.join(map(str, rule))}"
+        case "pattern":
+            message = error.message.replace(r"\\Z", "$").replace(r"\\x24", "$")  # as the schema has it
+            yield f"{place}: {message}"
         case _:
-            yield f"{place}: {error.message[:MAX_MESSAGE]}"
+            yield f"{place}: {error.message}"
 
 
 def _describe_unknown(place: str, value: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
@@ -113,7 +217,7 @@ def _describe_unknown(place: str, value: Mapping[str, Any], known: Mapping[str, 
 
 
 def _join(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
+    return one_line(f"{place}.{name}" if place else name, MAX_PLACE)
 
 
 def _describe_any_of(error: "ValidationError", place: str) -> Iterator[str]:
@@ -134,6 +238,8 @@ def _suggest(name: str, known: Mapping[str, Any]) -> str:
     for other, schema in known.items():
         if isinstance(schema, Mapping) and name in schema.get("properties", {}):
             return f"; put it into {other}"
+    if len(name) > MAX_PLACE:
+        return ""
     by_lower_case = {other.lower(): other for other in reversed(list(known))}
     close = get_close_matches(name.lower(), by_lower_case, 1)
     return f"; did you mean {by_lower_case[close[0]]}?" if close else ""

@@ -15,7 +15,7 @@ from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser, 
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.rest.routes import normalize_name
 
-_DOT_SEGMENT = re.compile(r"(^|/)(\.|%2e){1,2}(/|$)", re.IGNORECASE)
+_DOT_SEGMENT = re.compile(r"(\A|/)(\.|%2e){1,2}(/|\Z)", re.IGNORECASE)
 
 
 def check_calls(file: File) -> Iterator[Finding]:

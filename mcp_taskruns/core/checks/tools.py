@@ -22,7 +22,7 @@ _HTML = re.compile(
 )
 
 _SSE = re.compile(r"\bSSE\b|server[- ]sent[- ]events?|\bevent[- ]stream\b|\bEventSource\b", re.IGNORECASE)
-_STREAM_PATH = re.compile(r"/(stream|sse|event-?stream)/?$", re.IGNORECASE)
+_STREAM_PATH = re.compile(r"/(stream|sse|event-?stream)/?\Z", re.IGNORECASE)
 _MEDIA = re.compile(r"audio|video|media|image|speech|voice|file|download|binary", re.IGNORECASE)
 
 

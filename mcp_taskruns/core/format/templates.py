@@ -15,7 +15,7 @@ PATH_PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}|\{([^{}]*)\}")
 PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 
 _ADAPTERS = frozenset({"tools", "rest", "mcp"})
-_RFC_6570_EXPRESSION = re.compile(r"^[+#./;?&=,!@|]|\*$|:\d+$")
+_RFC_6570_EXPRESSION = re.compile(r"\A[+#./;?&=,!@|]|\*\Z|:\d+\Z")
 """Operators and modifiers of RFC 6570 beyond level 1: `{?q,limit}`, `{+path}`, `{id*}`."""
 
 _SHELL_VARIABLE = re.compile(r"\$\{\s*([A-Za-z_]\w*)\s*\}")

@@ -171,7 +171,8 @@ class EventCollector:
         stream = self._lifecycle.stream if self._lifecycle else None
         if stream is not None and stream.takes_many_runs and self._watch is not None:
             pending = self._watch.pending
-            remaining = [*pending, *sorted(self._unlisted_runs.difference(pending))]
+            unlisted = self._unlisted_runs.intersection(self._watch.readings)  # a stream may name other runs
+            remaining = [*pending, *sorted(unlisted.difference(pending))]
             again[stream.run_ids_argument] = remaining or list(self._watch.readings)
         return again
 

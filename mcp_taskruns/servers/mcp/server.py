@@ -11,6 +11,7 @@ from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 
 from mcp_taskruns import __version__
+from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress
@@ -91,7 +92,7 @@ class _Handlers:
             return task or result_to_wire(params.name, await self._gateway.call(params.name, arguments, report))
         except UnknownTool as exc:
             # The specification requires a protocol error here, not a tool error.
-            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}") from exc
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {one_line(params.name)}") from exc
         except CallError as exc:
             return error_to_wire(exc, self._gateway.redactor)
         except Exception:

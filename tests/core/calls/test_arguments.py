@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls import arguments as arguments_module
+from mcp_taskruns.core.calls.arguments import (
+    MAX_PROBLEM,
+    MAX_VALUES,
+    compile_validator,
+    explain_problems,
+    find_unusable_values,
+)
 from mcp_taskruns.errors import NotConfigured
 from mcp_taskruns.loading.loader import load_tools
 
@@ -281,3 +288,130 @@ def test_too_long_text_is_explained_without_the_text(tool: str, arguments: Any, 
     assert problem.startswith(f"{place}: ")
     assert "too long" in problem
     assert len(problem) < 300
+
+
+NAN = float("nan")
+LONG_NAME = "n" * 2_000_000
+
+
+def test_problem_with_a_name_of_2_mb_is_short() -> None:
+    for arguments in ({LONG_NAME: 1}, {"taskRunId": "trn-1", "body": {"task": 1, "input": [], LONG_NAME: 1}}):
+        problems = explain_problems(SCHEMA, arguments)
+        assert problems
+        assert max(map(len, problems)) <= MAX_PROBLEM
+    (problem,) = find_unusable_values({LONG_NAME: NAN})
+    assert len(problem) <= MAX_PROBLEM
+
+
+def test_problem_in_a_value_of_2_mb_is_short() -> None:
+    schema = {"properties": {"a": {"pattern": "^[0-9]$"}, "b": {"maxItems": 1}, "c": {"enum": ["x" * 2_000_000]}}}
+    problems = explain_problems(schema, {"a": LONG_NAME, "b": [LONG_NAME] * 2, "c": 1})
+    assert len(problems) == 3
+    assert max(map(len, problems)) <= MAX_PROBLEM
+
+
+def test_name_with_control_characters_stays_on_one_line() -> None:
+    (problem,) = explain_problems({"additionalProperties": False}, {"a\x1b[2J\nb": 1})
+    assert problem == "a [2J b: unknown argument"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": {"type": "string"}},
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        {"additionalProperties": False},
+        {"additionalProperties": {"type": "string"}},
+    ],
+    ids=["items", "items of one of several schemas", "unknown names", "members"],
+)
+@pytest.mark.parametrize("wide", [[5] * 100_000, {f"m{number}": 5 for number in range(10_000)}], ids=["list", "object"])
+def test_explaining_wide_arguments_does_little_work(schema: Any, wide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    described: list[Any] = []
+    describe = arguments_module._describe
+
+    def record(error: Any) -> Any:
+        described.append(error)
+        return describe(error)
+
+    monkeypatch.setattr(arguments_module, "_describe", record)
+    problems = explain_problems({"properties": {"x": schema}}, {"x": wide})
+    assert len(problems) <= 5
+    assert len(described) <= 100
+
+
+def test_problem_after_the_first_items_of_an_array_is_found() -> None:
+    schema = {"properties": {"x": {"items": {"type": "integer"}}}}
+    assert explain_problems(schema, {"x": [*range(5_000), "a"]}) == ["x[5000]: must be of type integer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problems"),
+    [
+        ({}, []),
+        ({"a": [1, 1.5, {"b": [None, True, "NaN"]}]}, []),
+        ({"a": NAN}, ["a: must be a finite number"]),
+        ({"a": float("inf"), "b": float("-inf")}, ["a: must be a finite number", "b: must be a finite number"]),
+        ({"a": [0, {"b": [1.5, NAN]}]}, ["a[1].b[1]: must be a finite number"]),
+        ({"a": [NAN] * 1_000}, [f"a[{index}]: must be a finite number" for index in range(5)]),
+        ({"a": [0] * MAX_VALUES}, ["the arguments contain more than 200,000 values"]),
+        ({"a": [[]] * (MAX_VALUES - 1)}, []),
+        ({"a": [[[]] * 1_000] * 1_000}, ["the arguments contain more than 200,000 values"]),
+    ],
+    ids=["empty", "finite", "NaN", "infinite", "nested", "many", "too many", "just not too many", "too many in all"],
+)
+def test_unusable_values_are_found_at_any_depth(arguments: Any, problems: list[str]) -> None:
+    assert find_unusable_values(arguments) == problems
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+def test_arguments_nested_too_deeply_are_refused() -> None:
+    assert find_unusable_values({"x": nested(100)}) == []
+    (problem,) = find_unusable_values({"x": nested(101)})
+    assert problem.endswith(": is nested more than 100 levels deep")
+    assert len(find_unusable_values({"x": nested(100_000)})) == 1
+
+
+# ECMA 262: without the flag m, `$` matches only at the end of the text. Python's `$` also matches before a last \n.
+@pytest.mark.parametrize(
+    ("pattern", "text", "fits"),
+    [
+        ("^[ -~]*$", "text/plain", True),
+        ("^[ -~]*$", "text/plain\n", False),
+        ("^[ -~]*$", "text/plain\r\n", False),
+        ("^(a|b$)", "b\n", False),
+        (r"^a\\$", "a\\", True),
+        (r"^a\\$", "a\\\n", False),
+        (r"^\$\d+$", "$5", True),
+        ("^[$a]+$", "a$", True),
+        (r"^[\$a]+$", "a$", True),
+        ("^[$a]+$", "x24", False),
+        ("^[]$]+$", "]$", True),
+        ("^[$a]+$", "a$\n", False),
+    ],
+)
+def test_dollar_of_a_pattern_matches_only_at_the_end(pattern: str, text: str, fits: bool) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string", "pattern": pattern}}}
+    assert compile_validator(schema)({"x": text}) is fits
+    assert explain_problems(schema, {"x": text}) == ([] if fits else [f"x: {text!r} does not match {pattern!r}"])
+
+
+def test_dollar_of_a_property_pattern_matches_only_at_the_end() -> None:
+    schema = {"type": "object", "patternProperties": {"^x$": {}}, "additionalProperties": False}
+    assert compile_validator(schema)({"x": 1})
+    assert not compile_validator(schema)({"x\n": 1})
+    assert len(explain_problems(schema, {"x\n": 1})) == 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_media_type_of_an_artifact_does_not_end_with_a_line_break(end: str) -> None:
+    tool = TOOLS["posthog-upload-artifacts-task-run"]
+    artifact = {"name": "a.md", "type": "plan", "content": "x", "content_type": f"text/plain{end}"}
+    (problem,) = explain_problems(tool, RUN | {"body": {"artifacts": [artifact]}})
+    assert problem.startswith("body.artifacts[0].content_type: ")

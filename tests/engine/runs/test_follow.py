@@ -346,6 +346,16 @@ async def test_resume_contains_runs_whose_terminal_events_did_not_fit() -> None:
     assert call.value["ended"] == "terminal"
 
 
+async def test_resume_contains_only_runs_that_were_asked_for() -> None:
+    ids, others = [f"trn-{number:02}" for number in range(3)], [f"trn-other-{number:02}" for number in range(10)]
+    body = "".join(terminal_event(run_id, results=["x" * 300]) for run_id in [*others, *ids])
+    async with scripted_provider(send_and_end(body), **dict.fromkeys(ids, "running")) as render:
+        call = await follow(render.environment, RENDER, {"taskRunIds": ids}, max_result_chars=2_000)
+    assert len(call.value["events"]) < 10
+    assert call.value["resume"]["taskRunIds"] == ids
+    assert list(call.value["runs"]) == ids
+
+
 # Heartbeats
 
 

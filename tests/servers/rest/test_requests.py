@@ -216,7 +216,7 @@ async def test_json_media_types_are_accepted(media_type: str) -> None:
         ("GET", f"{THINGS}?name=first&name=last", "name: must be of type string"),
         ("GET", f"{THINGS}?ratio=NaN", "ratio: must be of type number"),
         ("GET", f"{THINGS}?ratio=-Infinity", "ratio: must be of type number"),
-        ("GET", f"{THINGS}?ratio=1e999", "infinity"),
+        ("GET", f"{THINGS}?ratio=1e999", "ratio: must be a finite number"),
         ("GET", f"{THINGS}?open=yes", "open: must be of type boolean"),
         ("GET", f"{THINGS}?open=1", "open: must be of type boolean"),
         ("GET", f"{THINGS}?where=a", "where: must be of type object"),
