@@ -21,10 +21,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 APP_ID = "8f253c51-a9fe-5a4b-933c-8b28abe7935a"
+LEASE_ID = "01JZDEM0TAKEN0000000000001"
 GROUP_ID = "78e2e1ef-ccd6-4532-aff7-1f37242321cd"
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)
 COMMON_HEADERS = {"Vary": "Origin", "X-Inngest-Server-Kind": "dev"}
-RUN_MAX_AGE, JOBS_MAX_AGE = 3, 5
+RUN_MAX_AGE, JOBS_MAX_AGE, EVENT_RUNS_MAX_AGE = 3, 5, 15
+# How long a step executes once its job is due, in simulated seconds.
+EXECUTION_SECONDS = 1.0
 MAX_JOBS = 10
 V2_CANCEL_CONFLICTS = {
     "Cancelled": "run_already_cancelled",
@@ -47,6 +50,8 @@ class Run:
     started_at: float | None = None
     # In seconds after the start.
     jobs: tuple[float, ...] = ()
+    # Whether the app's SDK checkpoints its steps (npm inngest 4), with which v1 loses the output of successful runs.
+    is_checkpointed: bool = False
 
 
 RUNS = (
@@ -101,6 +106,16 @@ RUNS = (
         output={},
         started_at=-600,
     ),
+    Run(
+        "01JZDEM0RVN000000000000006",
+        "01JZDEM0EVT000000000000006",
+        "checkpointed",
+        "3c5e2a1b-7d44-5b1e-9f0a-6f2b8d1c4e06",
+        Timeline((Step(0, "Running"), Step(0.4, "Completed", is_terminal=True))),
+        output=42,
+        started_at=-900,
+        is_checkpointed=True,
+    ),
 )
 
 
@@ -113,7 +128,7 @@ def v2_error(status: int, code: str, message: str) -> Response:
 
 
 class Inngest:
-    """GET and DELETE `/v1/runs/{id}`, `/v1/runs/{id}/jobs`, and `/v2/runs` (also `/api/v2`): get, list, cancel.
+    """GET and DELETE `/v1/runs/{id}`, `/v1/runs/{id}/jobs`, `/v1/events/{id}/runs`, and `/v2/runs` (also `/api/v2`).
 
     This API cannot start a run, so these runs exist from the start:
 
@@ -122,17 +137,22 @@ class Inngest:
     - 01JZDEM0RVN000000000000003: quick, completed
     - 01JZDEM0RVN000000000000004: fails, failed
     - 01JZDEM0RVN000000000000005: sleepy, cancelled
+    - 01JZDEM0RVN000000000000006: checkpointed, completed with 42, which v1 has lost
 
-    Valid keys begin with `signkey-`, on v2 also with `sk-inn-api-`, and do not contain `wrong`.
+    The id of each run's event has `EVT` instead of `RVN`.
 
-    Not simulated: events, bulk cancellations, metadata, traces, reruns, branch environments, rate limits, statuses
-    before Running, and filters of the v2 list other than status and functionId.
+    Valid keys begin with `signkey-`, on v2 also with `sk-inn-api-`, and do not contain `wrong`. With `is_dev` any key
+    is valid, and none is needed, as on the dev server.
+
+    Not simulated: sending events, bulk cancellations, metadata, traces, reruns, branch environments, rate limits,
+    statuses before Running, and filters of the v2 list other than status and functionId.
     """
 
     name = "inngest"
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, is_dev: bool = False) -> None:
         self._clock = clock
+        self.is_dev = is_dev
         self.runs = {run.id: run for run in RUNS}
         self.started_at = {run.id: run.started_at for run in RUNS}
         self.timelines = {run.id: run.timeline for run in RUNS}
@@ -155,6 +175,7 @@ class Inngest:
                 "DELETE": self._v1(self._cancel),
             },
             "/v1/runs/{run}/jobs": {"GET": self._v1(self._cached(self._jobs, JOBS_MAX_AGE))},
+            "/v1/events/{event}/runs": {"GET": self._v1(self._cached(self._event_runs, EVENT_RUNS_MAX_AGE))},
             **{f"{prefix}{path}": methods for prefix in ("/v2", "/api/v2") for path, methods in v2.items()},
         }
         routes: list[BaseRoute] = [
@@ -180,7 +201,7 @@ class Inngest:
 
     def _v1(self, endpoint: Endpoint) -> Endpoint:
         async def respond(request: Request) -> Response:
-            if not has_valid_key(request, "signkey-"):
+            if not self.is_dev and not has_valid_key(request, "signkey-"):
                 headers = COMMON_HEADERS | {"X-Content-Type-Options": "nosniff"}
                 return PlainTextResponse("Authentication failed\n", 401, headers)
             return await endpoint(request)
@@ -189,6 +210,8 @@ class Inngest:
 
     def _v2(self, endpoint: Endpoint) -> Endpoint:
         async def respond(request: Request) -> Response:
+            if self.is_dev:
+                return await endpoint(request)
             if "authorization" not in request.headers:
                 return v2_error(401, "authorization_header_missing", "Authorization header is missing")
             if not has_valid_key(request, "signkey-", "sk-inn-api-"):
@@ -206,7 +229,7 @@ class Inngest:
 
         async def respond(request: Request) -> Response:
             now = self._clock.now()
-            key = (str(request.url), request.headers["authorization"])
+            key = (str(request.url), request.headers.get("authorization", ""))
             expires_at, body = self._cache.get(key, (now, b""))
             if now < expires_at:
                 return PlainTextResponse(body, headers=COMMON_HEADERS)
@@ -249,6 +272,9 @@ class Inngest:
         run = self._find(request, unknown_status=500)
         if isinstance(run, Response):
             return run
+        return self._v1_response(self._v1_run(run), RUN_MAX_AGE)
+
+    def _v1_run(self, run: Run) -> Json:
         started_at, step = self._step(run)
         data: Json = {
             "run_id": run.id,
@@ -260,19 +286,31 @@ class Inngest:
             "status": step.status,
             "ended_at": self._clock.timestamp(started_at + step.at) if step.is_terminal else None,
         }
-        if step.is_terminal:
+        if step.status == "Completed" and run.is_checkpointed:
+            data["output"] = ""
+        elif step.is_terminal:
             data["output"] = {} if step.status == "Cancelled" else run.output
-        return self._v1_response(data, RUN_MAX_AGE)
+        return data
+
+    async def _event_runs(self, request: Request) -> Response:
+        """List the runs that an event started; none for an unknown event."""
+        event_id = request.path_params["event"]
+        if not ULID.fullmatch(event_id):
+            return v1_error(400, f"Invalid event ID: {event_id}")
+        runs = [run for run in self.runs.values() if run.event_id == event_id.upper()]
+        return self._v1_response([self._v1_run(run) for run in runs], EVENT_RUNS_MAX_AGE)
 
     async def _jobs(self, request: Request) -> Response:
-        """List the queue items of a run, not its steps. A run with a terminal status has none."""
+        """List the queue items of a run, not its steps: those that wait, and those that execute, which are leased.
+
+        A run with a terminal status has none.
+        """
         run = self._find(request, unknown_status=500)
         if isinstance(run, Response):
             return run
         started_at, step = self._step(run)
-        pending = (
-            [] if step.is_terminal else [started_at + at for at in run.jobs if started_at + at > self._clock.now()]
-        )
+        finished = self._clock.now() - EXECUTION_SECONDS
+        pending = [] if step.is_terminal else [started_at + at for at in run.jobs if started_at + at > finished]
         return self._v1_response(
             [self._job(run, position, at) for position, at in enumerate(pending[:MAX_JOBS])], JOBS_MAX_AGE
         )
@@ -285,7 +323,7 @@ class Inngest:
             "JobID": job_id,
             "at": self._clock.timestamp(at),
             "position": position,
-            "kind": "sleep",
+            "kind": "sleep" if at > self._clock.now() else "edge",
             "attempt": 0,
             "Raw": self._queue_item(run, job_id, due=at, enqueued=started_at),
         }
@@ -304,6 +342,7 @@ class Inngest:
             "appID": APP_ID,
             "pf": 0,
         }
+        kind, lease = ("sleep", {}) if due > self._clock.now() else ("edge", {"leaseID": LEASE_ID})
         return {
             "id": job_id,
             "at": due_ms,
@@ -314,7 +353,7 @@ class Inngest:
             "data": {
                 "groupID": GROUP_ID,
                 "wsID": ENVIRONMENT_ID,
-                "kind": "sleep",
+                "kind": kind,
                 "identifier": identifier,
                 "atts": 0,
                 "maxAtts": 5,
@@ -322,6 +361,7 @@ class Inngest:
                 "pf": 0,
             },
             "eat": round(self._clock.datetime_at(enqueued).timestamp() * 1000),
+            **lease,
         }
 
     async def _cancel(self, request: Request) -> Response:
@@ -354,7 +394,7 @@ class Inngest:
             "trigger": {"eventIds": [run.event_id]},
         }
         if request.query_params.get("includeOutput") == "true" and step.is_terminal and step.status != "Cancelled":
-            data["output"] = run.output
+            data["output"] = run.output if isinstance(run.output, dict) else {"data": run.output}
         return data
 
     async def _get_v2(self, request: Request) -> Response:

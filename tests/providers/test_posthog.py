@@ -55,7 +55,7 @@ FREE_TASK = "22222222-2222-4222-8222-222222222222"
 """A task without a schema for its output."""
 
 # services/code_usage_gate.py: a 429 that waiting does not resolve
-USAGE_LIMIT = "You've reached your PostHog Code usage limit."
+USAGE_LIMIT = "You've reached your PostHog Desktop usage limit."
 
 
 # list-task-runs

@@ -8,13 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from mcp_taskruns.simulator.app import Simulator
+from mcp_taskruns.simulator.inngest import Inngest
 from mcp_taskruns.simulator.lifecycle import ManualClock
 
 pytestmark = pytest.mark.anyio
 
-DEMO, SLEEPY, QUICK, FAILS, CANCELLED = (f"01JZDEM0RVN00000000000000{n}" for n in (1, 2, 3, 4, 5))
+DEMO, SLEEPY, QUICK, FAILS, CANCELLED, CHECKPOINTED = (f"01JZDEM0RVN00000000000000{n}" for n in range(1, 7))
 UNKNOWN = "01HE8AM9DPK9N37V1RKY1DNQF5"
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 
@@ -121,6 +123,49 @@ async def test_job_has_the_shape_of_a_queue_item(api: httpx.AsyncClient) -> None
     assert (job["at"], job["position"], job["kind"], job["attempt"]) == ("2026-01-01T00:10:00.000Z", 0, "sleep", 0)
 
 
+async def test_executing_step_is_a_leased_job(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    """Seen at Inngest's server: a step that executes has one item in the queue, which is leased."""
+    await api.get(f"/v1/runs/{DEMO}")
+    clock.advance(4)
+    jobs = (await api.get(f"/v1/runs/{DEMO}/jobs")).json()["data"]
+    assert [("leaseID" in job["Raw"], job["kind"]) for job in jobs] == [
+        (True, "edge"),
+        (False, "sleep"),
+        (False, "sleep"),
+    ]
+    clock.advance(5)
+    assert len((await api.get(f"/v1/runs/{DEMO}/jobs")).json()["data"]) == 1
+
+
+async def test_v1_loses_the_output_of_a_checkpointed_run(api: httpx.AsyncClient) -> None:
+    """Seen at Inngest's server with npm inngest 4, which checkpoints steps by default."""
+    v1 = (await api.get(f"/v1/runs/{CHECKPOINTED}")).json()["data"]
+    v2 = (await api.get(f"/v2/runs/{CHECKPOINTED}?includeOutput=true")).json()["data"]
+    assert (v1["status"], v1["output"]) == ("Completed", "")
+    assert (v2["status"], v2["output"]) == ("COMPLETED", {"data": 42})
+
+
+async def test_runs_of_an_event(api: httpx.AsyncClient) -> None:
+    event_id = QUICK.replace("RVN", "EVT")
+    response = await api.get(f"/v1/events/{event_id}/runs")
+    assert [run["run_id"] for run in response.json()["data"]] == [QUICK]
+    assert response.headers["cache-control"] == "private, max-age=15"
+    assert (await api.get(f"/v1/events/{UNKNOWN}/runs")).json()["data"] == []
+    assert (await api.get("/v1/events/nope/runs")).json()["status"] == 400
+    as_run = (await api.get(f"/v1/runs/{event_id}")).json()
+    assert as_run == {"error": f"Unable to load function run: {event_id}", "data": None, "status": 500}
+
+
+async def test_dev_server_needs_no_key() -> None:
+    app = Starlette(routes=Inngest(ManualClock(), is_dev=True).routes())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://dev") as client:
+        responses = [await client.get(f"/{version}/runs/{QUICK}") for version in ("v1", "v2", "v1")]
+        assert [response.status_code for response in responses] == [200, 200, 200]
+        assert "error" not in responses[0].json()
+        any_key = {"Authorization": "Bearer whatever"}
+        assert (await client.get(f"/v2/runs/{QUICK}", headers=any_key)).status_code == 200
+
+
 async def test_demo_run_starts_when_it_is_first_read(api: httpx.AsyncClient, clock: ManualClock) -> None:
     clock.advance(1000)
     statuses = []
@@ -218,7 +263,7 @@ async def test_v2_pages_report_whether_there_are_more(api: httpx.AsyncClient) ->
         body = (await api.get("/v2/runs", params={"limit": 2, "cursor": cursor})).json()
         pages.append(([run["id"][-1] for run in body["data"]], body["page"]["hasMore"], body["page"]["limit"]))
         cursor = body["page"]["cursor"]
-    assert pages == [(["1", "2"], True, 2), (["5", "4"], True, 2), (["3"], False, 2)]
+    assert pages == [(["1", "2"], True, 2), (["5", "6"], True, 2), (["4", "3"], False, 2)]
 
 
 async def test_v2_list_filters_by_status_and_function(api: httpx.AsyncClient) -> None:

@@ -16,6 +16,7 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.render.app import Render
 from mcp_taskruns.simulator.render.runs import OWNER_ID, VERSION_IDS, WORKFLOW_ID
+from mcp_taskruns.simulator.server import serve
 from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -76,7 +77,7 @@ def test_environment_contains_base_url_and_key(simulator: Simulator) -> None:
 
 
 async def test_unknown_path_or_method_is_an_error_in_json(api: httpx.AsyncClient) -> None:
-    assert ((r := await api.get("/flows")).status_code, r.json()) == (404, {"message": "not found"})
+    assert ((r := await api.get("/flows")).status_code, r.text) == (404, "404 page not found\n")
     assert ((r := await api.put("/tasks")).status_code, r.json()) == (405, {"message": "method not allowed"})
 
 
@@ -385,6 +386,33 @@ async def test_stream_sends_an_event_at_the_terminal_status_and_closes(
             clock.advance(3)
             assert run_of(await anext(stream))["results"] == [9]
             assert [frame async for frame in stream] == []
+
+
+async def test_stream_of_the_local_server_reports_failed_attempts(clock: ManualClock) -> None:
+    """Seen at Render's local server (CLI 2.24): a GET shortly after the event has the status `pending`."""
+    simulator = Simulator(clock=clock, render=Render(clock, reports_attempts=True))
+    async with (
+        serve(simulator) as origin,
+        httpx.AsyncClient(base_url=f"{origin}/render/v1", headers=KEY, timeout=PATIENCE) as live,
+    ):
+        run_id = (await start(live, "demo-workflow/flaky"))["id"]
+        seen = []
+        with anyio.fail_after(PATIENCE):
+            async with live.stream("GET", "/task-runs/events", params={"taskRunIds": run_id}) as response:
+                stream = frames(response)
+                assert await anext(stream) == "retry: 2000"
+                for _ in range(3):
+                    clock.advance(2)
+                    event = run_of(await anext(stream))
+                    now = (await live.get(f"/task-runs/{run_id}")).json()
+                    seen.append((event["status"], len(event["attempts"]), event.get("error"), now["status"]))
+                assert [frame async for frame in stream] == []
+    error = "ConnectionError: the database went away"
+    assert seen == [
+        ("failed", 1, error, "pending"),
+        ("failed", 2, error, "pending"),
+        ("completed", 3, None, "completed"),
+    ]
 
 
 async def test_open_stream_sends_an_event_when_its_run_is_canceled(live: httpx.AsyncClient) -> None:

@@ -24,6 +24,7 @@ THROTTLE_SECONDS = 2.0
 OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "": {"GET": runs.LIST, "POST": runs.CREATE},
     "/{id}": {"GET": runs.RETRIEVE, "PATCH": runs.UPDATE},
+    "/{id}/cancel": {"POST": runs.CANCEL},
     "/{id}/append_log": {"POST": logs.APPEND_LOG},
     "/{id}/artifacts": {"POST": artifacts.UPLOAD},
     "/{id}/artifacts/download": {"POST": artifacts.DOWNLOAD},
@@ -43,7 +44,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
 
 
 class PostHog:
-    """The 19 operations of PostHog's task-runs API and the object storage beside it.
+    """The 19 operations of PostHog's task-runs API, `cancel`, and the object storage beside it.
 
     Project `1` contains task `11111111-1111-4111-8111-111111111111`, whose json_schema requires a `summary`, with these
     runs, newest first:
@@ -57,14 +58,19 @@ class PostHog:
     after one simulated second and completed after ten.
 
     Valid keys begin with `phx_` and do not contain `wrong`. The response to an invalid key is 401, or 403 if the key
-    contains `403`. `phx_readonly` has only the scope task:read. `phx_overlimit` has exceeded its usage limit.
-    `phx_throttled` may send one request every two simulated seconds. With `phx_outage` the services behind the API are
-    down: resume_in_cloud responds with 502, relay_message with 503, and a stream sends an error event instead of
-    waiting.
+    contains `403`. `phx_readonly` has only the scope task:read. `phx_overlimit` has exceeded its usage limit, and the
+    organization of `phx_unentitled` may not run tasks in the cloud. `phx_throttled` may send one request every two
+    simulated seconds. With `phx_outage` the services behind the API are down: resume_in_cloud responds with 502, cancel
+    and relay_message with 503, and a stream sends an error event instead of waiting.
+
+    A canceled cloud run ends one simulated second later. Set `has_cancel` to False for a version of PostHog without
+    that operation, `project.marks_stream_ends` to True for one whose streams end with the event `stream-end`.
+    `expire_stream` removes the stream of an ended run, as Redis does some time later.
 
     Not simulated: running an agent, persistence, PostHog's rate limits, checks that GitHub, Slack or a sandbox exist,
-    expiry of old data, the 600 s timeout of a slow agent, the maximum duration of a stream, and API operations beyond
-    these 19 (cancel, stream_token, set_summary, ...). Of json_schema only type, required and properties are checked.
+    expiry of old data, the 600 s timeout of a slow agent, the replay of a log on a stream (event ids `log-<n>`), and
+    API operations beyond these (stream_token, set_summary, ...). Of json_schema only type, required and properties are
+    checked.
     """
 
     name = "posthog"
@@ -72,7 +78,14 @@ class PostHog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.project = seeded_project(clock)
+        self.has_cancel = True
         self._throttled_until = 0.0
+
+    def expire_stream(self, run_id: str, *, responds_204: bool = False) -> None:
+        """Remove the stream of an ended run. A request for it gets the status of the run, or a 204."""
+        run = self.project.runs[run_id]
+        run.stream.clear()
+        run.has_no_stream = responds_204
 
     def environment(self, origin: str) -> dict[str, str]:
         """Return the environment variables for a simulator served from `origin`."""
@@ -103,6 +116,8 @@ class PostHog:
     async def _perform(self, by_method: Mapping[str, Operation], request: Request) -> Response:
         """Check in the order of Django REST framework: key, scope, throttle, method, input, then existence (404)."""
         key = read_key(request)
+        if runs.CANCEL in by_method.values() and not self.has_cancel:
+            raise not_found("Endpoint not found.")
         operation = by_method.get("GET" if request.method == "HEAD" else request.method)
         if operation is not None:
             require_scope(key, operation.scope)

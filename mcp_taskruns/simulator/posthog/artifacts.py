@@ -14,7 +14,7 @@ from mcp_taskruns.simulator.posthog.storage import EXPIRES_IN
 from mcp_taskruns.simulator.posthog.validation import Field
 
 MAX_SIZE = 31_457_280
-TYPES = ("plan", "context", "reference", "output", "artifact", "tree_snapshot", "user_attachment")
+TYPES = ("plan", "context", "reference", "output", "artifact", "tree_snapshot", "user_attachment", "skill_bundle")
 
 _NAME_FIELDS = {
     "name": Field(required=True, blank=False, max_length=255),

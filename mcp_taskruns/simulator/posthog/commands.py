@@ -72,6 +72,8 @@ def _queue_message(project: Project, run: Run, params: Mapping[str, Any]) -> Map
         raise validation_error("invalid_input", detail, "params")
     if missing := missing_artifacts(run, artifact_ids):
         raise task_run_error(400, "Some artifact_ids are invalid for this run", missing_artifact_ids=missing)
+    if run.is_terminal:
+        raise task_run_error(409, "Task run workflow has ended")
     if not run.is_active_in_cloud:
         # There is no workflow that could receive the message.
         raise task_run_error(502, "Failed to queue user message for task run")
@@ -83,7 +85,8 @@ def _call_agent(project: Project, call: Call, method: str) -> Mapping[str, Any]:
     run = call.run
     sandbox_url = run.state_value("sandbox_url")
     if not sandbox_url:
-        raise task_run_error(400, "No active sandbox for this task run")
+        more = {"type": "runtime_unavailable", "code": "sandbox_not_ready"}
+        raise task_run_error(400, "No active sandbox for this task run", **more)
     host = urlsplit(str(sandbox_url)).hostname or ""
     if not host.endswith((".modal.run", ".modal.host")):
         raise task_run_error(400, "Invalid sandbox URL")
@@ -92,6 +95,8 @@ def _call_agent(project: Project, call: Call, method: str) -> Mapping[str, Any]:
     if failure:
         raise task_run_error(*failure)
     result, status = _AGENT_RESULTS[method]
+    if method == "permission_response":
+        project.resolve_permission(run, call.body["params"])
     if status:
         project.change_run(run, {"status": status})
     return result

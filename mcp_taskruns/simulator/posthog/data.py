@@ -64,6 +64,8 @@ class Run:
     script: list[ScriptStep] = field(default_factory=list)
     stream: list[StreamEntry] = field(default_factory=list)
     last_stream_id: tuple[int, int] = (0, 0)
+    # Whether a request for the stream of the ended run gets a 204.
+    has_no_stream: bool = False
 
     @property
     def is_terminal(self) -> bool:

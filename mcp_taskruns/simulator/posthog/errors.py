@@ -45,14 +45,45 @@ def task_run_error(status: int, error: str, **more: Any) -> ApiError:
     return ApiError(status, {"error": error, **more})
 
 
-def usage_limit_exceeded() -> ApiError:
-    """Return a 429 without Retry-After, because waiting has no effect.
+def usage_limit_exceeded(reset_at: str) -> ApiError:
+    """Return a 429 without Retry-After: the limit is one of the day (`burst`) or of the month (`sustained`).
 
-    Source: PostHog products/tasks/backend/services/code_usage_gate.py.
+    Source: PostHog products/tasks/backend/logic/services/code_usage_gate.py.
     """
-    message = "You've reached your PostHog Code usage limit."
-    body = {"type": "rate_limited", "code": "usage_limit_exceeded", "error": message, "detail": message, "attr": None}
+    body = {
+        "type": "rate_limited",
+        "code": "usage_limit_exceeded",
+        "error": "You've reached your PostHog Desktop usage limit.",
+        "is_pro": False,
+        "limit_type": "burst",
+        "reset_at": reset_at,
+    }
     return ApiError(429, body)
+
+
+def access_required() -> ApiError:
+    """Return a 403 for an organization that is not entitled to cloud runs, although the key is valid.
+
+    Source: PostHog products/tasks/backend/logic/services/code_usage_gate.py.
+    """
+    message = "PostHog Desktop isn't available while this organization has prepaid credits."
+    body = {
+        "type": "permission_denied",
+        "code": "code_access_required",
+        "error": f"{message} Select another organization to continue.",
+        "reason": "prepaid_credits",
+    }
+    return ApiError(403, body)
+
+
+def access_unavailable() -> ApiError:
+    """Return a 503: PostHog could not find out whether the organization is entitled to cloud runs."""
+    body = {
+        "type": "service_unavailable",
+        "code": "desktop_access_unavailable",
+        "error": "We couldn't verify PostHog Desktop access. Try again.",
+    }
+    return ApiError(503, body)
 
 
 def throttled(seconds: float) -> ApiError:

@@ -28,6 +28,10 @@ class Key:
         return self.text == "phx_outage"
 
     @property
+    def is_unentitled(self) -> bool:
+        return self.text == "phx_unentitled"
+
+    @property
     def is_over_limit(self) -> bool:
         return self.text == "phx_overlimit"
 

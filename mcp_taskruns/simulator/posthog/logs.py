@@ -12,6 +12,8 @@ from mcp_taskruns.simulator.posthog.project import Project
 from mcp_taskruns.simulator.posthog.storage import parse_timestamp
 from mcp_taskruns.simulator.posthog.validation import Field
 
+# PostHog products/tasks/backend/presentation/views/api.py `SESSION_LOG_PAGE_MAX_BYTES`.
+PAGE_BYTES = 2 * 1024 * 1024
 _NO_CACHE = {"Cache-Control": "no-cache"}
 _TIMING = {"Server-Timing": "s3_append;dur=0.10"}
 
@@ -38,6 +40,18 @@ def _is_after(entry: Mapping[str, Any], after: Any) -> bool:
         return False
 
 
+def _page(entries: list[Any]) -> list[Any]:
+    """Return the entries that fit in a page, at least one."""
+    page: list[Any] = []
+    size = 0
+    for entry in entries:
+        size += len(json.dumps(entry))
+        if page and size > PAGE_BYTES:
+            break
+        page.append(entry)
+    return page
+
+
 async def _session_logs(project: Project, call: Call) -> Response:
     """Return entries of this run only. The totals are in headers because the body is an array."""
     entries = [json.loads(line) for line in project.storage.read(call.run.log_key).splitlines()]
@@ -50,7 +64,7 @@ async def _session_logs(project: Project, call: Call) -> Response:
         and (not included or event_type(entry) in included)
         and event_type(entry) not in excluded
     ]
-    page = matching[query["offset"] : query["offset"] + query["limit"]]
+    page = _page(matching[query["offset"] : query["offset"] + query["limit"]])
     headers = {
         "X-Total-Count": str(len(entries)),
         "X-Filtered-Count": str(len(matching)),

@@ -30,6 +30,8 @@ class Project:
         self.tasks: dict[str, Task] = {}
         self.runs: dict[str, Run] = {}
         self.change = Change()
+        # Whether the event `stream-end` follows the terminal status of a run on its stream.
+        self.marks_stream_ends = False
         self._ids_created = 0
 
     def new_id(self) -> uuid.UUID:
@@ -99,6 +101,12 @@ class Project:
         if event_type(entry) != "agent_message":
             self.publish(run, entry, at)
         self.append_log(run, [entry])
+
+    def resolve_permission(self, run: Run, params: Mapping[str, Any]) -> None:
+        """Publish that a permission request was resolved. As for the request, nothing of it is in the log."""
+        params = {name: params[name] for name in ("requestId", "optionId")}
+        notification = {"jsonrpc": "2.0", "method": "_posthog/permission_resolved", "params": params}
+        self.publish(run, {"type": "notification", "timestamp": self.clock.timestamp(), "notification": notification})
 
     def append_log(self, run: Run, entries: Iterable[Mapping[str, Any]]) -> None:
         """Append entries without message chunks to the log (products/tasks/backend/models.py `append_log`)."""

@@ -7,14 +7,23 @@ from starlette.datastructures import URL
 from starlette.responses import JSONResponse, Response
 
 from mcp_taskruns.simulator.posthog.artifacts import missing_artifacts
-from mcp_taskruns.simulator.posthog.data import STATUSES, Run, Task
-from mcp_taskruns.simulator.posthog.errors import task_run_error, usage_limit_exceeded, validation_error
+from mcp_taskruns.simulator.posthog.data import STATUSES, Run, ScriptStep, Task
+from mcp_taskruns.simulator.posthog.errors import (
+    access_required,
+    task_run_error,
+    usage_limit_exceeded,
+    validation_error,
+)
 from mcp_taskruns.simulator.posthog.operations import Call, Operation
 from mcp_taskruns.simulator.posthog.project import Project
 from mcp_taskruns.simulator.posthog.seeds import cloud_script
 from mcp_taskruns.simulator.posthog.validation import Field, schema_error
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 100
+# When the usage limit of the key `phx_overlimit` is reset, in simulated seconds.
+USAGE_RESET_SECONDS = 3600.0
+# How long the workflow takes to cancel a run, in simulated seconds.
+CANCEL_SECONDS = 1.0
 PROVIDERS: Mapping[str, str] = {"claude": "anthropic", "codex": "openai"}
 # Keys that only PostHog writes. PATCH ignores them (products/tasks/backend/api.py `_PROTECTED_RUN_STATE_KEYS`).
 PROTECTED_STATE = {"github_credential_source", "pr_authorship_mode", "sandbox_id"}
@@ -24,9 +33,11 @@ def _respond(project: Project, call: Call, run: Run, status: int = 200) -> Respo
     return JSONResponse(project.detail(run, call.base), status)
 
 
-def _require_quota(call: Call) -> None:
+def _require_quota(project: Project, call: Call) -> None:
+    if call.key.is_unentitled:
+        raise access_required()
     if call.key.is_over_limit:
-        raise usage_limit_exceeded()
+        raise usage_limit_exceeded(project.clock.timestamp(project.clock.now() + USAGE_RESET_SECONDS))
 
 
 def _page_number(text: str | None, default: int) -> int:
@@ -68,6 +79,10 @@ _CREATE_FIELDS = {
     "model": Field(blank=False),
     "reasoning_effort": Field(choices=("low", "medium", "high", "xhigh", "max")),
     "github_user_token": Field(blank=False),
+    "auto_publish": Field("any"),
+    "custom_image_id": Field("uuid"),
+    "rtk_enabled": Field("any"),
+    "resume_from_run_id": Field("uuid"),
     "initial_permission_mode": Field(
         choices=("default", "acceptEdits", "plan", "bypassPermissions", "auto", "read-only", "full-access")
     ),
@@ -79,7 +94,7 @@ async def _create(project: Project, call: Call) -> Response:
     """Create a run without starting it."""
     body = call.body
     if body["environment"] == "cloud":
-        _require_quota(call)
+        _require_quota(project, call)
     if body.get("pr_authorship_mode") == "user" and "github_user_token" not in body:
         detail = "Link a GitHub account with repo access before running user-authored cloud tasks."
         raise validation_error("github_authorization_required", detail, "pr_authorship_mode")
@@ -122,8 +137,13 @@ def _merged_state(run: Run, body: Mapping[str, Any]) -> Any:
 
 
 async def _update(project: Project, call: Call) -> Response:
-    """Merge objects into `output` and `state`. A terminal `status`, or the environment `local`, stops the agent."""
+    """Merge objects into `output` and `state`. A terminal `status`, or the environment `local`, stops the agent.
+
+    A run that has ended is returned unchanged.
+    """
     run, changes = call.run, dict(call.body)
+    if run.is_terminal:
+        return _respond(project, call, run)
     if isinstance(changes.get("output"), dict) and isinstance(run.output, dict):
         changes["output"] = {**run.output, **changes["output"]}
     if changes.keys() & {"state", "state_remove_keys"}:
@@ -160,7 +180,7 @@ async def _start(project: Project, call: Call) -> Response:
         raise task_run_error(
             400, f"Only queued or not_started cloud runs can be started (current status: {run.status})"
         )
-    _require_quota(call)
+    _require_quota(project, call)
     artifact_ids = list(call.body["pending_user_artifact_ids"])
     if missing := missing_artifacts(run, artifact_ids):
         detail = "Some pending_user_artifact_ids are invalid for this run"
@@ -195,10 +215,27 @@ def _task_body(project: Project, call: Call) -> dict[str, Any]:
     }
 
 
+async def _cancel(project: Project, call: Call) -> Response:
+    """Ask the workflow of a cloud run to cancel it. A run that has ended is returned unchanged."""
+    run = call.run
+    if run.is_terminal:
+        return _respond(project, call, run)
+    if run.environment != "cloud":
+        raise task_run_error(400, "Only cloud runs can be cancelled via this endpoint")
+    if call.key.is_in_outage:
+        raise task_run_error(503, "Could not reach the run's workflow; try again")
+    if run.is_active_in_cloud:
+        run.script = [ScriptStep(project.clock.now() + CANCEL_SECONDS, changes={"status": "cancelled"})]
+        project.change.notify()
+    else:
+        project.change_run(run, {"status": "cancelled"})
+    return _respond(project, call, run, 202)
+
+
 async def _resume(project: Project, call: Call) -> Response:
     """Start the run again in the cloud, with a new stream."""
     run = call.run
-    _require_quota(call)
+    _require_quota(project, call)
     if run.is_active_in_cloud:
         raise task_run_error(400, "Run is already active in cloud")
     if call.key.is_in_outage:
@@ -207,6 +244,7 @@ async def _resume(project: Project, call: Call) -> Response:
         raise task_run_error(502, "Failed to start cloud workflow")
     run.environment, run.completed_at, run.error_message = "cloud", None, None
     run.stream.clear()
+    run.has_no_stream = False
     project.start_script(run, cloud_script())
     return _respond(project, call, run)
 
@@ -216,6 +254,9 @@ CREATE = Operation(_create, body=_CREATE_FIELDS)
 RETRIEVE = Operation(_retrieve, "task:read")
 # Stricter than PostHog, which drops unknown keys (posthog/api/mixins.py), to find clients that send them.
 UPDATE = Operation(_update, body=_UPDATE_FIELDS, strict=True)
+CANCEL = Operation(
+    _cancel, body={"reason": Field(nullable=True), "only_if_awaiting_first_message": Field("any")}, strict=True
+)
 SET_OUTPUT = Operation(_set_output, body={"output": Field("any", required=True)})
 START = Operation(_start, body=_START_FIELDS)
 RESUME_IN_CLOUD = Operation(_resume)

@@ -71,7 +71,8 @@ class Render:
 
     Valid keys begin with `rnd_` and do not contain `wrong`. The error response for an invalid key is plain text, or the
     documented JSON if the key also contains `json`. Rate limits (documented: 400 reads and 30 writes a minute) are off
-    by default; when on, every response reports them.
+    by default; when on, every response reports them. `closes_streams` and `reports_attempts` choose between the streams
+    of production and of the local server (`event_stream`). Without `/v1` every path is unknown, in plain text.
 
     Not simulated: run logs, metrics, creating workflow versions, flows, executing anything, paused runs, the status
     `succeeded` (announced as a replacement of `completed`), and limits of size, plan or permission (403).
@@ -87,6 +88,7 @@ class Render:
         writes_per_minute: int | None = None,
         resets_at_epoch: bool = False,
         closes_streams: bool = True,
+        reports_attempts: bool = False,
     ) -> None:
         self._clock = clock
         self._change = Change()
@@ -95,6 +97,7 @@ class Render:
         # By workflow and idempotency key: when the key was used, and the run that it started.
         self._idempotency_keys: dict[tuple[str, str], tuple[float, str]] = {}
         self._closes_streams = closes_streams
+        self._reports_attempts = reports_attempts
         self._rate_limits = RateLimits(
             clock,
             reads_per_minute=reads_per_minute,
@@ -148,7 +151,7 @@ class Render:
         return error_response(405, "method not allowed")
 
     async def _unknown_path(self, _: Request) -> Response:
-        return error_response(404, "not found")
+        return PlainTextResponse("404 page not found\n", 404)
 
     async def _list_tasks(self, request: Request) -> Response:
         tasks = [task for task in TASKS if self._matches_filters(request, task)]
@@ -262,5 +265,12 @@ class Render:
         if unknown:
             return error_response(404, f"task run not found: {unknown[0]}")
         headers = {"Cache-Control": "no-cache, no-transform"}
-        events = event_stream(self.runs, run_ids, self._clock, self._change, closes=self._closes_streams)
+        events = event_stream(
+            self.runs,
+            run_ids,
+            self._clock,
+            self._change,
+            closes=self._closes_streams,
+            reports_attempts=self._reports_attempts,
+        )
         return StreamingResponse(events, headers=headers, media_type="text/event-stream")

@@ -5,7 +5,7 @@ Shapes and field names: render-oss/cli pkg/workflows/apiserver and the models of
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcp_taskruns.simulator.http import Json
 from mcp_taskruns.simulator.lifecycle import Clock, Step, Timeline
@@ -18,6 +18,8 @@ VERSION_IDS = {LATEST: "wfv-d5im0000000000000002", OLD: "wfv-d5im000000000000000
 
 # Simulated seconds that a run is pending before each attempt.
 PENDING_SECONDS = 0.5
+
+ATTEMPT_ERROR = "ConnectionError: the database went away"
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,11 @@ class Run:
         """Return the current step."""
         return self.timeline.at(now - self.started_at)
 
+    def failed_attempts(self, now: float) -> tuple[Step, ...]:
+        """Return the failures reached so far after which the run went on."""
+        steps = self.timeline.until(now - self.started_at)
+        return tuple(step for step in steps if step.status == "failed" and not step.is_terminal)
+
     def next_change(self, now: float) -> float | None:
         """Return the simulated time of the next step, or None."""
         change = self.timeline.next_change(now - self.started_at)
@@ -179,7 +186,7 @@ class Run:
             elif attempts and attempts[-1]["status"] == "running":
                 attempts[-1] |= {"status": step.status, "completedAt": at}
                 if detailed and step.status == "failed":
-                    attempts[-1]["error"] = self.outcome.error or "ConnectionError: the database went away"
+                    attempts[-1]["error"] = self.outcome.error or ATTEMPT_ERROR
                 if detailed and step.status == "completed":
                     attempts[-1]["results"] = list(self.outcome.results)
         return attempts
@@ -206,6 +213,13 @@ class Run:
         if step.is_terminal:
             body["completedAt"] = clock.timestamp(self.started_at + step.at)
         return body
+
+    def details_at_failure(self, clock: Clock, failure: Step) -> Json:
+        """Return the TaskRunDetails of the moment in which an attempt failed that is followed by another."""
+        steps = self.timeline.steps
+        ended = Timeline((*steps[: steps.index(failure)], replace(failure, is_terminal=True)))
+        run = replace(self, timeline=ended, outcome=Outcome(error=ATTEMPT_ERROR))
+        return run.details(clock, self.started_at + failure.at)
 
     def details(self, clock: Clock, now: float) -> Json:
         """Return the TaskRunDetails of GET and of the event stream."""

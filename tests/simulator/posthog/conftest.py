@@ -15,8 +15,13 @@ from tests.timing import PATIENCE
 
 
 @pytest.fixture
-def app(clock: ManualClock) -> Starlette:
-    return Starlette(routes=[Mount("/posthog", routes=PostHog(clock).routes())])
+def posthog(clock: ManualClock) -> PostHog:
+    return PostHog(clock)
+
+
+@pytest.fixture
+def app(posthog: PostHog) -> Starlette:
+    return Starlette(routes=[Mount("/posthog", routes=posthog.routes())])
 
 
 @pytest.fixture

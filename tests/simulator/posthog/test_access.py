@@ -108,8 +108,17 @@ async def test_usage_limit_blocks_cloud_runs_without_retry_after(client: httpx.A
     response = await client.post(RUNS + path, json={"environment": "cloud"}, headers=headers)
     assert response.status_code == 429
     assert (response.json()["type"], response.json()["code"]) == ("rate_limited", "usage_limit_exceeded")
-    assert response.json()["error"] == "You've reached your PostHog Code usage limit."
+    assert response.json()["error"] == "You've reached your PostHog Desktop usage limit."
+    assert (response.json()["limit_type"], response.json()["reset_at"]) == ("burst", "2026-01-01T01:00:00.000Z")
     assert "Retry-After" not in response.headers
+    assert (await client.post(RUNS, json={}, headers=headers)).status_code == 201
+
+
+async def test_organization_without_access_gets_403_for_cloud_runs(client: httpx.AsyncClient) -> None:
+    headers = {"Authorization": "Bearer phx_unentitled"}
+    response = await client.post(RUNS, json={"environment": "cloud"}, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (403, "code_access_required")
+    assert response.json()["reason"] == "prepaid_credits"
     assert (await client.post(RUNS, json={}, headers=headers)).status_code == 201
 
 

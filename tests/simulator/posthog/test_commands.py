@@ -58,8 +58,13 @@ async def test_user_message_is_queued_and_logged(client: httpx.AsyncClient) -> N
     assert "Hurry" in (await client.get(f"{RUNS}{IN_PROGRESS}/logs/")).text
 
 
-async def test_user_message_to_a_completed_run_is_502(client: httpx.AsyncClient) -> None:
+async def test_user_message_to_a_completed_run_is_409(client: httpx.AsyncClient) -> None:
     response = await command(client, COMPLETED, "user_message", params={"content": "Hurry"})
+    assert (response.status_code, response.json()) == (409, {"error": "Task run workflow has ended"})
+
+
+async def test_user_message_to_a_run_that_was_not_started_is_502(client: httpx.AsyncClient) -> None:
+    response = await command(client, NOT_STARTED, "user_message", params={"content": "Hurry"})
     assert (response.status_code, response.json()) == (502, {"error": "Failed to queue user message for task run"})
 
 
@@ -101,7 +106,7 @@ async def test_command_fails_with_the_error_of_the_sandbox(
 ) -> None:
     await client.patch(f"{RUNS}{IN_PROGRESS}/", json={"state": {"sandbox_url": sandbox_url}})
     response = await command(client, IN_PROGRESS, "cancel")
-    assert (response.status_code, response.json()) == (status, {"error": error})
+    assert (response.status_code, response.json()["error"]) == (status, error)
 
 
 async def test_command_to_a_completed_run_is_502(client: httpx.AsyncClient) -> None:

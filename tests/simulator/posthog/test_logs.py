@@ -78,6 +78,15 @@ async def test_session_logs_are_an_array_with_totals_in_headers(client: httpx.As
     assert (page.headers["X-Has-More"], everything.headers["X-Has-More"]) == ("true", "false")
 
 
+async def test_session_logs_page_can_be_shorter_than_its_limit(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_taskruns.simulator.posthog.logs.PAGE_BYTES", 1000)
+    response = await client.get(f"{RUNS}{COMPLETED}/session_logs/", params={"limit": 20})
+    assert 1 <= len(response.json()) < 20
+    assert (response.headers["X-Has-More"], response.headers["X-Matching-Count"]) == ("true", "30")
+
+
 async def test_session_logs_exclude_types(client: httpx.AsyncClient) -> None:
     path = f"{RUNS}{COMPLETED}/session_logs/"
     response = await client.get(path, params={"exclude_types": "tool_call,tool_call_update"})

@@ -165,10 +165,59 @@ async def test_update_removes_keys_before_merging(client: httpx.AsyncClient) -> 
 
 
 async def test_update_replaces_values_that_are_not_objects(client: httpx.AsyncClient) -> None:
-    response = await client.patch(f"{RUNS}{COMPLETED}/", json={"output": "done", "state": [1]})
+    response = await client.patch(f"{RUNS}{IN_PROGRESS}/", json={"output": "done", "state": [1]})
     assert (response.json()["output"], response.json()["state"]) == ("done", [1])
     assert response.json()["model"] is None
-    assert (await client.patch(f"{RUNS}{COMPLETED}/", json={"output": {"a": 1}})).json()["output"] == {"a": 1}
+    assert (await client.patch(f"{RUNS}{IN_PROGRESS}/", json={"output": {"a": 1}})).json()["output"] == {"a": 1}
+
+
+async def test_update_of_an_ended_run_returns_it_unchanged(client: httpx.AsyncClient) -> None:
+    before = await run_detail(client, COMPLETED)
+    response = await client.patch(f"{RUNS}{COMPLETED}/", json={"status": "cancelled", "output": {"a": 1}, "stage": "x"})
+    assert response.status_code == 200
+    after = response.json()
+    assert {**after, "log_url": None} == {**before, "log_url": None}
+    assert after["status"] == "completed"
+
+
+async def test_cancel_of_an_active_run_is_accepted_and_takes_effect_later(
+    client: httpx.AsyncClient, clock: ManualClock
+) -> None:
+    response = await client.post(f"{RUNS}{IN_PROGRESS}/cancel/", json={"reason": "no longer needed"})
+    assert (response.status_code, response.json()["status"]) == (202, "in_progress")
+    clock.advance(1)
+    assert (await run_detail(client, IN_PROGRESS))["status"] == "cancelled"
+
+
+async def test_cancel_of_a_run_that_was_not_started_ends_it(client: httpx.AsyncClient) -> None:
+    response = await client.post(f"{RUNS}{NOT_STARTED}/cancel")
+    assert (response.status_code, response.json()["status"]) == (202, "cancelled")
+
+
+async def test_cancel_of_an_ended_run_returns_it_unchanged(client: httpx.AsyncClient) -> None:
+    response = await client.post(f"{RUNS}{COMPLETED}/cancel/")
+    assert (response.status_code, response.json()["status"]) == (200, "completed")
+
+
+async def test_cancel_is_refused_for_a_local_run_and_fails_in_an_outage(client: httpx.AsyncClient) -> None:
+    local = await client.post(f"{RUNS}{await create(client)}/cancel/")
+    assert (local.status_code, local.json()) == (
+        400,
+        {"error": "Only cloud runs can be cancelled via this endpoint"},
+    )
+    outage = await client.post(f"{RUNS}{IN_PROGRESS}/cancel/", headers=OUTAGE)
+    assert (outage.status_code, outage.json()) == (503, {"error": "Could not reach the run's workflow; try again"})
+
+
+async def test_older_version_has_no_cancel(clock: ManualClock) -> None:
+    posthog = PostHog(clock)
+    posthog.has_cancel = False
+    app = Starlette(routes=[Mount("/posthog", routes=posthog.routes())])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://simulator", headers=KEY
+    ) as client:
+        response = await client.post(f"{RUNS}{IN_PROGRESS}/cancel/")
+    assert (response.status_code, response.json()["detail"]) == (404, "Endpoint not found.")
 
 
 async def test_update_ignores_protected_state_keys(client: httpx.AsyncClient) -> None:

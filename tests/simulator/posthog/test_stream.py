@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.posthog import project as posthog_project
+from mcp_taskruns.simulator.posthog.app import PostHog
 from tests.simulator.posthog.driver import (
     COMPLETED,
     FAILED,
@@ -226,6 +227,57 @@ async def test_oldest_entries_of_a_long_stream_are_trimmed(
         ("three", "not_started"),
         ("three", "failed"),
     ]
+
+
+async def test_connection_is_rotated_after_15_minutes_and_resumes_after_the_last_id(
+    app: Starlette, client: httpx.AsyncClient, clock: ManualClock
+) -> None:
+    async with open_stream(app, f"{RUNS}{IN_PROGRESS}/stream/") as stream:
+        last_id = (await stream.until("permission_request")).split("\n")[0].removeprefix("id: ")
+        await anyio.wait_all_tasks_blocked()
+        clock.advance(15 * 60)
+        assert await stream.until("event: end") == 'event: end\ndata: {"type": "rotated"}'
+        assert await stream.next_block() is None
+    async with open_stream(app, f"{RUNS}{IN_PROGRESS}/stream/", **{"Last-Event-ID": last_id}) as stream:
+        await anyio.wait_all_tasks_blocked()
+        await client.patch(f"{RUNS}{IN_PROGRESS}/", json={"status": "cancelled"})
+        assert '"status": "cancelled"' in (await stream.next_block() or "")
+
+
+@pytest.mark.parametrize("query", ["", "?start=latest"])
+async def test_stream_of_an_ended_run_can_end_with_stream_end(
+    client: httpx.AsyncClient, posthog: PostHog, query: str
+) -> None:
+    posthog.project.marks_stream_ends = True
+    text = (await client.get(f"{RUNS}{COMPLETED}/stream/{query}", headers=SSE)).text
+    assert text.endswith('event: stream-end\ndata: {"status": "complete"}\n\n')
+
+
+async def test_expired_stream_of_an_ended_run_has_one_event_without_id(
+    client: httpx.AsyncClient, posthog: PostHog
+) -> None:
+    posthog.project.marks_stream_ends = True
+    posthog.expire_stream(COMPLETED)
+    response = await client.get(f"{RUNS}{COMPLETED}/stream/", headers={**SSE, "Last-Event-ID": "1-0"})
+    state, end = parse_events(response.text)
+    assert (list(state), state["data"]["type"], state["data"]["status"]) == (["data"], "task_run_state", "completed")
+    assert end == {"event": "stream-end", "data": {"status": "complete"}}
+
+
+async def test_expired_stream_can_be_204_until_the_run_is_resumed(client: httpx.AsyncClient, posthog: PostHog) -> None:
+    posthog.expire_stream(FAILED, responds_204=True)
+    response = await client.get(f"{RUNS}{FAILED}/stream/", headers=SSE)
+    assert (response.status_code, response.content) == (204, b"")
+    await client.post(f"{RUNS}{FAILED}/resume_in_cloud/")
+    assert not posthog.project.runs[FAILED].has_no_stream
+
+
+async def test_stream_reports_that_a_permission_request_was_resolved(app: Starlette, client: httpx.AsyncClient) -> None:
+    async with open_stream(app, f"{RUNS}{IN_PROGRESS}/stream/") as stream:
+        await stream.until("permission_request")
+        await command(client, IN_PROGRESS, "permission_response", params={"requestId": "perm-1", "optionId": "allow"})
+        assert '"requestId": "perm-1"' in await stream.until("_posthog/permission_resolved")
+    assert "permission" not in (await client.get(f"{RUNS}{IN_PROGRESS}/logs/")).text.replace("May I push", "")
 
 
 async def test_resumed_run_has_a_new_stream(client: httpx.AsyncClient, clock: ManualClock) -> None:
