@@ -1,5 +1,6 @@
 """`mcp-taskruns check`: the command and `check_files`."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -336,8 +337,8 @@ def test_duplicate_tool_names_across_files_are_reported(tmp_path: Path) -> None:
     written(tmp_path, THING, "a.yaml")
     written(tmp_path, THING, "b.yaml")
     assert lines(check_files([tmp_path])) == [
-        f"b.yaml:{line}: duplicate-tool-name: a.yaml has a tool thing-{name} too; this one is listed with a digest of "
-        "its file name"
+        f"b.yaml:{line}: duplicate-tool-name: a.yaml has a tool thing-{name} too; this one is listed as "
+        f"thing-{name}-{hashlib.sha256(b'b.yaml').hexdigest()[:6]}"
         for line, name in ((25, "get-run"), (28, "cancel-run"))
     ]
 

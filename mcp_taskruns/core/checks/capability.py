@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
-from mcp_taskruns.core.checks.codes import Finding, suggest
+from mcp_taskruns.core.checks.codes import Finding, Place, suggest
 from mcp_taskruns.core.checks.hints import check_hints
 from mcp_taskruns.core.checks.inputs import check_bodies, check_parameters, check_placeholders, check_schemas
 from mcp_taskruns.core.checks.keys import check_keys
@@ -19,7 +19,8 @@ from mcp_taskruns.core.checks.operations import check_calls, check_completeness,
 from mcp_taskruns.core.checks.provider import check_authentication, check_base_uris, check_credentials
 from mcp_taskruns.core.checks.tools import check_descriptions, check_names, check_routes, check_streams
 from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.names import legal_name
+from mcp_taskruns.core.format.compiler import compile_tools
+from mcp_taskruns.core.format.names import legal_name, make_unique
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.tool import Tool
 
@@ -41,14 +42,27 @@ def check_together(capabilities: Sequence[spec.Capability]) -> Iterator[tuple[in
     Yields each finding with the index of its capability.
     """
     taken: dict[str, tuple[int, str]] = {}
+    listed: list[list[str]] = []
     for index, capability in enumerate(capabilities):
-        for place, exposed in enumerate_items(("capability", "exposes"), capability.capability.exposes):
-            for inner, tool in enumerate_items((*place, "tools"), exposed.tools if exposed.type == "mcp" else ()):
-                name = legal_name(listed_name(capability, tool))
-                other, source = taken.setdefault(name, (index, capability.source))
-                if other != index:
-                    message = f"{source} has a tool {name} too; this one is listed with a digest of its file name"
-                    yield index, Finding("duplicate-tool-name", name_place(inner, tool), message)
+        for number, (place, tool) in enumerate(_mcp_tools(capability)):
+            name = legal_name(listed_name(capability, tool))
+            other, source = taken.setdefault(name, (index, capability.source))
+            if other != index:
+                listed = listed or _names_together(capabilities)
+                message = f"{source} has a tool {name} too; this one is listed as {listed[index][number]}"
+                yield index, Finding("duplicate-tool-name", name_place(place, tool), message)
+
+
+def _mcp_tools(capability: spec.Capability) -> Iterator[tuple[Place, spec.ExposedTool]]:
+    for place, exposed in enumerate_items(("capability", "exposes"), capability.capability.exposes):
+        yield from enumerate_items((*place, "tools"), exposed.tools if exposed.type == "mcp" else ())
+
+
+def _names_together(capabilities: Sequence[spec.Capability]) -> list[list[str]]:
+    """Return the listed names of the tools of each capability when all of them are served."""
+    groups = [compile_tools([capability]) for capability in capabilities]
+    unique = make_unique(groups, [capability.source for capability in capabilities])
+    return [[tool.name for tool in group] for group in unique]
 
 
 def _check_version(file: File) -> Iterator[Finding]:

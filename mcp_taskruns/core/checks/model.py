@@ -8,7 +8,7 @@ from mcp_taskruns.core.checks.codes import Place
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.compiler import compile_tool
 from mcp_taskruns.core.format.inputs import DeclaredOperation
-from mcp_taskruns.core.format.names import prefix_of
+from mcp_taskruns.core.format.names import prefix_of, prefixed_name
 from mcp_taskruns.core.format.pairing import Caller, pair_operations
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.model.tool import Tool
@@ -157,7 +157,7 @@ def strings_in(place: Place, value: Any) -> Iterator[tuple[Place, str]]:
 
 def listed_name(capability: spec.Capability, tool: spec.ExposedTool) -> str:
     """Return the name of a tool with its prefix, before invalid characters are replaced."""
-    return f"{prefix_of(capability)}-{tool.rename or tool.name}"
+    return prefixed_name(prefix_of(capability), tool.rename or tool.name)
 
 
 def name_place(place: Place, tool: spec.ExposedTool) -> Place:

@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.inputs import Argument, DeclaredOperation
-from mcp_taskruns.core.format.names import legal_name, list_by_declared_names, make_unique, prefix_of, title_of
+from mcp_taskruns.core.format.names import (
+    legal_name,
+    list_by_declared_names,
+    make_unique,
+    prefix_of,
+    prefixed_name,
+    title_of,
+)
 from mcp_taskruns.core.format.operations import CompiledOperation, compile_operation
 from mcp_taskruns.core.format.pairing import Caller, pair_operations
 from mcp_taskruns.core.format.policies import Policies, policy_arguments
@@ -159,7 +166,7 @@ def compile_tool(capability: spec.Capability, tool: Caller, meant: Sequence[Decl
     description = tool.description or (declared.operation.description if declared else None) or tool.name
     name = tool.rename or tool.name
     return Tool(
-        name=legal_name(f"{prefix}-{name}"),
+        name=legal_name(prefixed_name(prefix, name)),
         declared_name=tool.name,
         prefix=prefix,
         title=tool.label or title_of(name),

@@ -3,8 +3,9 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from mcp_taskruns.core.format import spec
@@ -31,6 +32,24 @@ def legal_name(name: str) -> str:
         return legal
     digest = hashlib.sha256(legal.encode()).hexdigest()[:8]
     return f"{legal[: MAX_NAME - 9]}-{digest}"
+
+
+def prefixed_name(prefix: str, name: str) -> str:
+    """Return a name with the provider's prefix, unless it begins with that already."""
+    return name if _prefix_pattern(prefix).match(name) else f"{prefix}-{name}"
+
+
+def without_prefix(prefix: str, name: str) -> str:
+    """Return the part of a name after the provider's prefix; the name itself if it does not begin with that."""
+    match = _prefix_pattern(prefix).match(name)
+    return name[match.end() :] if match else name
+
+
+@cache
+def _prefix_pattern(prefix: str) -> re.Pattern[str]:
+    """Return a pattern of the prefix as the first words of a name, in any case and with any separators."""
+    words = "[^a-zA-Z0-9]*".join(map(re.escape, re.split("[^a-zA-Z0-9]+", prefix)))
+    return re.compile(f"(?i:{words})(?:[^a-zA-Z0-9]+|$|(?=[A-Z]))")
 
 
 def base_uri_variable(prefix: str) -> str:
@@ -82,25 +101,38 @@ def rename_tools(text: str, names: Mapping[str, str]) -> str:
 def make_unique(groups: Sequence[Sequence[Tool]], sources: Sequence[str]) -> list[list[Tool]]:
     """Return the groups of tools, one for each source, with unique names.
 
-    Within a file the later of two tools is numbered. Between files the tool of the later file gets a digest of the
-    file's name, so that adding a file changes no other name.
+    Names are given to one file after the other, so that adding a file changes no name of the files before it. A tool
+    whose name another file has gets the namespace of its provider: `acme-users-list`. If that does not distinguish it,
+    it gets a digest of its file's name. Within a file the later of two tools is numbered.
     """
-    taken: set[str] = set()
+    taken: dict[str, Tool] = {}
     renamed: list[list[Tool]] = []
     for group, source in zip(groups, sources, strict=True):
         digest = hashlib.sha256(file_of(source).encode()).hexdigest()[:6]
-        others = frozenset(taken)
-        renamed.append([_with_unique_name(tool, others, taken, digest) for tool in group])
+        others = dict(taken)
+        reserved = others.keys() | {tool.name for tool in group}
+        names = [_name_beside(tool, others, reserved, digest) for tool in group]
+        renamed.append([_with_unique_name(tool, *name, taken) for tool, name in zip(group, names, strict=True)])
     return renamed
 
 
-def _with_unique_name(tool: Tool, others: frozenset[str], taken: set[str], digest: str) -> Tool:
-    name = tool.name if tool.name not in others else _with_suffix(tool.name, f"-{digest}")
-    number = 1
+def _name_beside(tool: Tool, others: Mapping[str, Tool], reserved: Set[str], digest: str) -> tuple[str, str]:
+    """Return the name of a tool and its suffix; if another file has the name, one that distinguishes the two."""
+    other = others.get(tool.name)
+    if other is None:
+        return tool.name, ""
+    namespace = without_prefix(tool.prefix, slug(tool.operation.namespace))
+    name = legal_name(f"{tool.prefix}-{namespace}-{without_prefix(tool.prefix, tool.name)}")
+    is_distinct = namespace and tool.operation.namespace != other.operation.namespace and name not in reserved
+    return (name, "") if is_distinct else (tool.name, f"-{digest}")
+
+
+def _with_unique_name(tool: Tool, wanted: str, suffix: str, taken: dict[str, Tool]) -> Tool:
+    name, number = _with_suffix(wanted, suffix), 1
     while name in taken:
         number += 1
-        name = _with_suffix(tool.name, f"-{number}" if tool.name not in others else f"-{digest}-{number}")
-    taken.add(name)
+        name = _with_suffix(wanted, f"{suffix}-{number}")
+    taken[name] = tool
     return tool if name == tool.name else replace(tool, name=name)
 
 

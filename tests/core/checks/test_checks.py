@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -616,7 +617,7 @@ CASES = [
         "contradictory-hint",
         named("thing-bulk-deletes-runs", "POST", {"destructive": False}),
         (*TOOL, "hints", "destructive"),
-        "thing-thing-bulk-deletes-runs is not destructive, but its name suggests it (deletes)",
+        "thing-bulk-deletes-runs is not destructive, but its name suggests it (deletes)",
     ),
     Case(
         "contradictory-hint",
@@ -1002,10 +1003,18 @@ def test_tool_names_of_several_files_that_collide_are_reported() -> None:
     one = parse_capability(valid(), "a.yaml")
     other = parse_capability(with_exposed({"type": "rest"}), "b.yaml")
     third = parse_capability(with_tool(name="other", rename="do-it"), "c.yaml")
-    message = "a.yaml has a tool thing-do-it too; this one is listed with a digest of its file name"
-    assert list(check_together([one, other, third])) == [
-        (1, Finding("duplicate-tool-name", ("capability", "exposes", 1, "tools", 0, "name"), message)),
-        (2, Finding("duplicate-tool-name", (*TOOL, "rename"), message)),
+    fourth = parse_capability(valid(namespace="thing-users", tool={"call": "thing-users.op"}), "d.yaml")
+    message = "a.yaml has a tool thing-do-it too; this one is listed as thing-"
+    digests = [hashlib.sha256(f"{name}.yaml".encode()).hexdigest()[:6] for name in "bc"]
+    assert list(check_together([one, other, third, fourth])) == [
+        (
+            1,
+            Finding(
+                "duplicate-tool-name", ("capability", "exposes", 1, "tools", 0, "name"), f"{message}do-it-{digests[0]}"
+            ),
+        ),
+        (2, Finding("duplicate-tool-name", (*TOOL, "rename"), f"{message}do-it-{digests[1]}")),
+        (3, Finding("duplicate-tool-name", (*TOOL, "name"), f"{message}users-do-it")),
     ]
 
 

@@ -1,6 +1,7 @@
 """Names of tools: distinct, and the same wherever something speaks of them."""
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +18,11 @@ from mcp_taskruns.core.format.names import (
     slug,
     title_of,
 )
+from mcp_taskruns.core.format.spec import Capability, parse_capability
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.loading.loader import load_tools
-from tests.core.documents import capability, inputs, tool_of
+from tests.core.documents import capability, document, inputs, tool_of
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,95 @@ def test_later_of_two_equal_names_gets_a_number_or_a_digest(groups: list[list[st
     assert [[replace(tool, name="") for tool in group] for group in made] == [
         [replace(tool, name="") for tool in group] for group in given
     ]
+
+
+@pytest.mark.parametrize(
+    ("tag", "name", "listed"),
+    [
+        ("Anthropic", "create-message", "anthropic-create-message"),
+        ("Anthropic", "anthropic-create-message", "anthropic-create-message"),
+        ("Anthropic", "anthropic_create_message", "anthropic_create_message"),
+        ("Anthropic", "Anthropic Create Message", "Anthropic-Create-Message"),
+        ("GitHub", "GitHubListRepos", "GitHubListRepos"),
+        ("Google Cloud Run", "google-cloud-run-list-jobs", "google-cloud-run-list-jobs"),
+        ("Google Cloud Run", "google_cloud_run_list_jobs", "google_cloud_run_list_jobs"),
+        ("Google Cloud Run", "google-list-jobs", "google-cloud-run-google-list-jobs"),
+        ("Fal.ai", "fal.ai-submit", "fal-ai-submit"),
+        ("Box", "box", "box"),
+        # The prefix is only the beginning of a longer word.
+        ("Box", "boxes-list", "box-boxes-list"),
+        ("Box", "box2-list", "box-box2-list"),
+        ("Box", "list-box-files", "box-list-box-files"),
+    ],
+)
+def test_prefix_is_not_doubled(tag: str, name: str, listed: str) -> None:
+    given = document(tool={"name": name})
+    given["info"]["tags"] = [tag]
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert tool.name == listed
+
+
+def test_prefix_of_an_overlay_is_not_doubled() -> None:
+    given = document(tool={"name": "acme-list", "rename": "acme-list-things"}) | {"prefix": "acme"}
+    (tool,) = compile_tools([parse_capability(given, "f.yaml")])
+    assert tool.name == "acme-list-things"
+
+
+def of_namespace(namespace: str, *names: str, source: str = "f.yaml", tag: str = "Acme") -> Capability:
+    given = document(namespace=namespace)
+    given["info"]["tags"] = [tag]
+    given["capability"]["exposes"][0]["tools"] = [{"name": name, "call": f"{namespace}.op"} for name in names]
+    return parse_capability(given, source)
+
+
+def listed(*capabilities: Capability) -> list[str]:
+    return [tool.name for tool in compile_tools(capabilities)]
+
+
+JOBS = of_namespace("jobs", "list", "get-job", source="1.yaml")
+USERS = of_namespace("acme-users", "list", "acme-list", "get-user", source="2.yaml")
+
+
+def test_name_that_another_file_has_gets_the_namespace_of_its_file() -> None:
+    assert listed(JOBS) == ["acme-list", "acme-get-job"]
+    assert listed(USERS) == ["acme-list", "acme-list-2", "acme-get-user"]
+    assert listed(JOBS, USERS) == [*listed(JOBS), "acme-users-list", "acme-users-list-2", "acme-get-user"]
+
+
+def test_adding_files_changes_no_name_of_the_files_before_them() -> None:
+    more = [
+        of_namespace("teams", "list", "users-list", source="3.yaml"),  # the name that a tool of 2.yaml has already
+        of_namespace("acme", "list", source="4.yaml"),  # a namespace that distinguishes nothing
+        of_namespace("jobs", "list", source="5.yaml"),
+        of_namespace("other", "list", source="6.yaml", tag="Other"),
+    ]
+    files = [JOBS, USERS, *more]
+    names = [listed(*files[: number + 1]) for number in range(len(files))]
+    assert all(fewer == more[: len(fewer)] for fewer, more in itertools.pairwise(names))
+    digests = [hashlib.sha256(f"{number}.yaml".encode()).hexdigest()[:6] for number in (4, 5)]
+    assert names[-1][5:] == [
+        "acme-teams-list",
+        "acme-teams-users-list",
+        f"acme-list-{digests[0]}",
+        f"acme-list-{digests[1]}",
+        "other-list",
+    ]
+
+
+def test_own_names_of_a_file_do_not_depend_on_its_longer_names() -> None:
+    # The longer name of its `list` would be that of its other tool.
+    second = of_namespace("users", "list", "users-list", source="2.yaml")
+    digest = hashlib.sha256(b"2.yaml").hexdigest()[:6]
+    assert listed(second) == ["acme-list", "acme-users-list"]
+    assert listed(JOBS, second)[2:] == [f"acme-list-{digest}", "acme-users-list"]
+
+
+def test_longer_name_has_at_most_64_characters() -> None:
+    name = "l" * 50
+    long = of_namespace("namespace-of-many-words", name, source="2.yaml")
+    first, second = listed(of_namespace("jobs", name, source="1.yaml"), long)
+    assert (first, len(second)) == (f"acme-{name}", 64)
+    assert second.startswith("acme-namespace-of-many-words-lll")
 
 
 def test_each_group_of_tools_needs_a_source() -> None:
