@@ -63,6 +63,7 @@ class CallErrorFields(TypedDict, total=False):
     status: int | None
     retryable: bool
     retry_after_s: float | None
+    is_foreign: bool
 
 
 class CallError(TaskRunsError):
@@ -75,6 +76,8 @@ class CallError(TaskRunsError):
         status: the status code of the provider's response, if there was one.
         retryable: whether the same call may succeed later.
         retry_after_s: the delay that the provider asked for, in seconds.
+        is_foreign: whether the response was not JSON: something between may have sent it, for example a proxy, or
+            another server than the provider's API.
 
     An error is immutable: raise a copy made by `replace` instead of changing it.
     """
@@ -90,6 +93,7 @@ class CallError(TaskRunsError):
         status: int | None = None,
         retryable: bool = False,
         retry_after_s: float | None = None,
+        is_foreign: bool = False,
     ) -> None:
         super().__init__(message)
         self.message: Final = message
@@ -98,6 +102,7 @@ class CallError(TaskRunsError):
         self.status: Final = status
         self.retryable: Final = retryable
         self.retry_after_s: Final = retry_after_s
+        self.is_foreign: Final = is_foreign
 
     def replace(self, **changes: Unpack[CallErrorFields]) -> Self:
         """Return a new error of the same class with some fields changed.
@@ -111,6 +116,7 @@ class CallError(TaskRunsError):
             "status": self.status,
             "retryable": self.retryable,
             "retry_after_s": self.retry_after_s,
+            "is_foreign": self.is_foreign,
         }
         return type(self)(**(fields | changes))
 

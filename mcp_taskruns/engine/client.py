@@ -15,9 +15,10 @@ import anyio
 from mcp_taskruns.core.calls.bodies import Part, encode_multipart
 from mcp_taskruns.core.calls.credentials import credential_values
 from mcp_taskruns.core.calls.errors import unknown_outcome_hint
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import File, HttpRequest, build_form_request, build_request
-from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
+from mcp_taskruns.core.calls.response import CallResult, read_response
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.limits import Limits
 from mcp_taskruns.core.model.operation import ErrorRule, Operation

@@ -3,16 +3,18 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from urllib.parse import urlsplit
 
 import httpx
 from httpx_sse import EventSource
 
 from mcp_taskruns import __version__
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest
-from mcp_taskruns.core.calls.response import JSON_LINES, HttpResponse
+from mcp_taskruns.core.calls.response import JSON_LINES
 from mcp_taskruns.core.calls.sse import Event, EventId
 from mcp_taskruns.engine.decoding import ACCEPT_ENCODING, DecodingTransport, is_event_stream, whole_body
-from mcp_taskruns.engine.transport import NEW_CONNECTION, AiohttpTransport
+from mcp_taskruns.engine.transport import NEW_CONNECTION, PROXY, AiohttpTransport
 from mcp_taskruns.engine.transport_errors import UnsupportedChallenge, translated_errors
 from mcp_taskruns.errors import InvalidArguments, UpstreamError
 
@@ -64,7 +66,14 @@ class OpenResponse:
                     raise UpstreamError(
                         f"{self._request.provider} sent more than {max_bytes:,} bytes", hint="Ask for less at a time."
                     )
-        return HttpResponse(self._response.status_code, dict(self._response.headers), bytes(body), time.time())
+        return HttpResponse(
+            self._response.status_code,
+            dict(self._response.headers),
+            bytes(body),
+            time.time(),
+            host=urlsplit(self._request.url).netloc,
+            proxy=self._response.extensions.get(PROXY, ""),
+        )
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Return the events as they arrive, keep-alives included.

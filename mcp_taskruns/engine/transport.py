@@ -23,6 +23,9 @@ NEW_CONNECTION = "new_connection"
 A kept connection may be one that the server has just closed: then nobody knows whether the request was processed.
 """
 
+PROXY = "proxy"
+"""A response extension: the host and the port of the proxy that the request was sent over."""
+
 KEEP_ALIVE_SECONDS = 4.0
 """Many servers close a connection after 5 idle seconds; it must not be used when it is about to be closed."""
 
@@ -51,8 +54,9 @@ _TRANSLATIONS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = 
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Send requests over aiohttp: no redirects, no cookies, no decoding, no retries, no limit on connections.
 
-    Understands the request extensions `timeout` (as httpx does) and `NEW_CONNECTION`. Proxies of the environment are
-    used, except for loopback addresses. TLS trusts the certificate authorities that the machine trusts.
+    Understands the request extensions `timeout` (as httpx does) and `NEW_CONNECTION`; responses have the extension
+    `PROXY`. Proxies of the environment are used, except for loopback addresses. TLS trusts the certificate authorities
+    that the machine trusts.
     """
 
     def __init__(self) -> None:
@@ -74,6 +78,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         content = await request.aread()
         timeout = request.extensions.get("timeout", {})
+        proxy = self._proxy_for(request.url)
         session = self._closing if request.extensions.get(NEW_CONNECTION) else self._keeping
         try:
             response = await session.request(
@@ -83,7 +88,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 data=BytesIO(content) if len(content) > MAX_PIECE_BYTES else content or None,
                 allow_redirects=False,
                 skip_auto_headers=("Content-Type", "Accept", "Accept-Encoding", "User-Agent"),
-                proxy=self._proxy_for(request.url),
+                proxy=proxy,
                 timeout=aiohttp.ClientTimeout(
                     connect=timeout.get("pool"), sock_connect=timeout.get("connect"), sock_read=timeout.get("read")
                 ),
@@ -91,7 +96,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         except aiohttp.ClientError as exc:  # raised before the request is sent
             raise _translated(exc) from exc
         return httpx.Response(
-            response.status, headers=list(response.raw_headers), stream=_Body(response), request=request
+            response.status,
+            headers=list(response.raw_headers),
+            stream=_Body(response),
+            extensions={PROXY: _host_of(proxy)} if proxy else {},
+            request=request,
         )
 
     async def aclose(self) -> None:
@@ -114,6 +123,11 @@ def _headers_of(request: httpx.Request) -> list[tuple[str, str]]:
         for name, value in request.headers.raw
         if name.lower() not in _HEADERS_OF_AIOHTTP
     ]
+
+
+def _host_of(proxy: str) -> str:
+    """Return the host and the port of a proxy's URL, which may contain a password."""
+    return httpx.URL(proxy).netloc.decode()
 
 
 class _Body(httpx.AsyncByteStream):

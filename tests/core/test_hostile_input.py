@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import REPLACEMENT, Redactor
-from mcp_taskruns.core.calls.response import HttpResponse, read_response
+from mcp_taskruns.core.calls.response import read_response
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.checks.capability import check_capability
 from mcp_taskruns.core.format.compiler import compile_tools

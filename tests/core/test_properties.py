@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest, build_request
-from mcp_taskruns.core.calls.response import HttpResponse, read_response
+from mcp_taskruns.core.calls.response import read_response
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.tool import Tool

@@ -10,8 +10,8 @@ from typing import Literal
 import httpx
 import pytest
 
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest
-from mcp_taskruns.core.calls.response import HttpResponse
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.engine import exchange as exchange_module
 from mcp_taskruns.engine.exchange import Exchange

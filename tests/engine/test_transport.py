@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest
-from mcp_taskruns.core.calls.response import HttpResponse
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.engine.exchange import Exchange
 from mcp_taskruns.engine.transport import AiohttpTransport

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
+from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.response import CallResult, read_response
 from mcp_taskruns.errors import ProviderError
 from tests.format.files import tools_of
 

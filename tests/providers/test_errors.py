@@ -14,7 +14,8 @@ from typing import Any, get_args
 
 import pytest
 
-from mcp_taskruns.core.calls.response import HttpResponse, read_response
+from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.response import read_response
 from mcp_taskruns.core.model.operation import ErrorRule
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import Kind, ProviderError

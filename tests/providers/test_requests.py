@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest, build_request
-from mcp_taskruns.core.calls.response import HttpResponse, read_response
+from mcp_taskruns.core.calls.response import read_response
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import InvalidArguments, ProviderError
 from mcp_taskruns.loading.loader import load_tools

@@ -6,6 +6,7 @@ The status code gives the first interpretation. The error rules of an overlay re
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 
 from mcp_taskruns.core.calls.retry_after import retry_after
@@ -66,6 +67,9 @@ MAX_QUOTED = 100
 """Characters of a provider's text that a hint quotes."""
 
 
+UNTITLED = "an HTML page"
+"""The message of a page without a title."""
+
 _WHITESPACE = re.compile(r"\s+")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _TITLE = re.compile(r"<(title|Message)[^>]*>([^<]*)", re.IGNORECASE)
@@ -76,7 +80,9 @@ _MESSAGE_KEYS = ("message", "error", "detail", "title", "error_description", "er
 
 
 @dataclass(frozen=True)
-class _Assessment:
+class Assessment:
+    """What an error response means, before the error rules of the overlay apply."""
+
     kind: Kind
     retryable: bool
     hint: str
@@ -90,17 +96,22 @@ def unknown_outcome_hint(*, is_safe: bool, is_safe_to_retry: bool) -> str:
 
 
 def provider_error(
-    status: int, headers: Mapping[str, str], value: Any, text: str, operation: Operation, received_at: float
+    status: int,
+    headers: Mapping[str, str],
+    value: Any,
+    text: str,
+    operation: Operation,
+    received_at: float,
+    assessment: Assessment | None = None,
 ) -> ProviderError:
     """Return the exception for an error response.
 
-    `value` is the body as JSON or None, `text` the body as text. `received_at` is in seconds since 1970.
+    `value` is the body as JSON or None, `text` the body as text. `received_at` is in seconds since 1970. Without an
+    `assessment`, the status code decides.
     """
     message = error_message(value) or text
-    if 300 <= status < 400:
-        message = "a redirect, which this server does not follow"
     credentials = ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials()))
-    assessment = _assess_status(status, operation, credentials)
+    assessment = assessment or _assess_status(status, operation, credentials)
     for rule in operation.errors:
         groups = _match_rule(rule, status, value, message)
         if groups is not None:
@@ -114,32 +125,29 @@ def provider_error(
         retryable=assessment.retryable,
         retry_after_s=retry_after(headers, status, received_at),
         hint=assessment.hint,
+        is_foreign=not isinstance(value, dict | list),
     )
 
 
-def _assess_status(status: int, operation: Operation, credentials: str) -> _Assessment:
+def _assess_status(status: int, operation: Operation, credentials: str) -> Assessment:
     """Interpret a status code. `credentials` are the names of the operation's credential variables."""
-    if 300 <= status < 400:
-        variable = operation.base.variables[0]
-        hint = f"Set {variable} in the server's environment to the address to which the provider redirects."
-        return _Assessment("unsupported", False, hint)
     kind = KIND_BY_STATUS.get(status, "validation" if status < 500 else "unavailable")
     if kind == "auth" and credentials:
         hint = f"Check {credentials} in the server's environment: it may be wrong or lack a permission."
-        return _Assessment(kind, False, hint)
+        return Assessment(kind, False, hint)
     may_be_done = status == 408 or status >= 500
     if status in RETRYABLE and may_be_done and not operation.is_safe_to_retry:
-        return _Assessment(kind, False, WRITE_HINT)
-    return _Assessment(kind, status in RETRYABLE, HINT_BY_STATUS.get(status, HINT_BY_KIND[kind]))
+        return Assessment(kind, False, WRITE_HINT)
+    return Assessment(kind, status in RETRYABLE, HINT_BY_STATUS.get(status, HINT_BY_KIND[kind]))
 
 
-def _apply_rule(rule: ErrorRule, assessment: _Assessment, variables: Mapping[str, str]) -> _Assessment:
+def _apply_rule(rule: ErrorRule, assessment: Assessment, variables: Mapping[str, str]) -> Assessment:
     kind, retryable, hint = assessment.kind, assessment.retryable, assessment.hint
     if rule.kind is not None:
         kind, retryable, hint = rule.kind, rule.kind in PASSING, HINT_BY_KIND[rule.kind]
     if rule.retryable is not None:
         retryable = rule.retryable
-    return _Assessment(kind, retryable, _fill_placeholders(rule.hint, variables) if rule.hint else hint)
+    return Assessment(kind, retryable, _fill_placeholders(rule.hint, variables) if rule.hint else hint)
 
 
 def _match_rule(rule: ErrorRule, status: int, value: Any, message: str) -> dict[str, str] | None:
@@ -198,5 +206,5 @@ def message_from_text(body: bytes, media_type: str) -> str:
     text = body[: 4 * MAX_ERROR_MESSAGE].decode("utf-8", "replace").strip()
     if text and (media_type == "text/html" or text[:1] == "<"):
         title = _TITLE.search(text)
-        return truncate_message(_WHITESPACE.sub(" ", title.group(2)).strip()) if title else "an HTML page"
+        return truncate_message(_WHITESPACE.sub(" ", unescape(title.group(2))).strip()) if title else UNTITLED
     return truncate_message(text)

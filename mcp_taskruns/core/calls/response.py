@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mcp_taskruns.core.calls.errors import message_from_text, provider_error, unknown_outcome_hint
+from mcp_taskruns.core.calls.foreign import foreign_error, missing_run
 from mcp_taskruns.core.calls.outputs import map_output
+from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import redact_paths
 from mcp_taskruns.core.calls.truncation import truncate
 from mcp_taskruns.core.model.json import dump, parse, parse_or_text
@@ -22,28 +24,6 @@ SHOWN_BODY = 200
 
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 """Bytes that text does not contain. The escape character is allowed: logs use it for colours."""
-
-
-@dataclass(frozen=True)
-class HttpResponse:
-    """A complete response of the provider.
-
-    Attributes:
-        status: the status code.
-        headers: the headers, with names in lower case.
-        body: the decoded body.
-        received_at: when it was received, in seconds since 1970.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-    received_at: float = 0.0
-
-    @property
-    def media_type(self) -> str:
-        """The content type in lower case without parameters; empty if there is none."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 @dataclass(frozen=True)
@@ -84,12 +64,18 @@ def read_response(response: HttpResponse, operation: Operation, *, reveal: bool 
     """Return the result of a call, not truncated.
 
     Values at the operation's `redactions` are redacted unless `reveal` is set. Raises ProviderError for a status code
-    of 300 and above, for a body that the operation's `error_body` declares an error, and for invalid JSON.
+    outside 200 to 299, for a body that the operation's `error_body` declares an error, for a page or nothing instead of
+    JSON, and for invalid JSON.
     """
     media_type = response.media_type
+    foreign = foreign_error(response, operation)
+    if foreign is not None:
+        raise foreign
     if response.status >= 300:
         raise _error(response, _parse_body(response), operation)
     if not response.body and (operation.returns_file or media_type not in JSON_LINES):
+        if operation.returns_run:
+            raise missing_run(response, operation)
         text = f"Done: the provider returned {response.status} without content."
         return CallResult(response.status, text, media_type="text/plain")
     if operation.returns_file:
@@ -132,6 +118,7 @@ def _require_json(response: HttpResponse, operation: Operation) -> Any:
             status=response.status,
             hint=unknown_outcome_hint(is_safe=operation.is_safe, is_safe_to_retry=operation.is_safe_to_retry),
             retryable=operation.is_safe_to_retry,
+            is_foreign=True,
         )
     return value
 

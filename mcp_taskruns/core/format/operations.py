@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from mcp_taskruns.core.format import spec
+from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.authentication import TOKEN, Unsupported, parse_authentication
 from mcp_taskruns.core.format.bodies import body_argument, body_from_parameters, body_kind_of, parse_body
 from mcp_taskruns.core.format.inputs import (
@@ -170,6 +170,8 @@ class _OperationCompiler:
             upload=policies.upload(declared.upload),
             notes=policies.notes(declared),
             returns_file=declared.returns_file,
+            returns_run=_returns_run(consumed.runs, declared.name),
+            output_format=(declared.output_raw_format or "json").lower(),
             outputs=parse_outputs_or_none(self._tool.output_parameters),
             unsupported=next(iter(self._problems), None),
         )
@@ -191,6 +193,13 @@ class _OperationCompiler:
             return parse_authentication(declared, lambda text: self._parser.credential(str(text)))
 
         return self._parse(parse, self._declared.consumed.authentication or {}, None)
+
+
+def _returns_run(runs: keywords.RunsKeywords | None, operation: str) -> bool:
+    """Whether the response of an operation shows runs. A cancellation may be confirmed without content."""
+    if runs is None or operation in runs.cancel:
+        return False
+    return operation in {runs.read.operation, *runs.start, *runs.runs_in}
 
 
 def _find_problems(declared: DeclaredOperation, path: Template, located: list[LocatedInput]) -> Iterator[str]:

@@ -214,6 +214,10 @@ class Operation:
     """Notes for responses that match a condition."""
     returns_file: bool = False
     """Whether the response is a user's file, to be returned unchanged."""
+    returns_run: bool = False
+    """Whether the response shows a run or a list of runs, so that it has content."""
+    output_format: str = "json"
+    """The format that the capability file declares for the response. The response may have another one."""
     namespace: str = ""
     """The namespace of its `consumes` in the capability file."""
     outputs: Output | None = None

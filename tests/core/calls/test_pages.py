@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.pages import Page, describe_page, format_page, join_pages, read_page
-from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
+from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.response import CallResult, read_response
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.operation import Operation, Paging
 from mcp_taskruns.loading.loader import load_tools

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.errors import HINT_BY_KIND
-from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response, truncate_result
+from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.response import CallResult, read_response, truncate_result
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.operation import Authentication, BaseUri, ErrorBody, Operation, Output, Parameter

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.pages import read_page
-from mcp_taskruns.core.calls.response import CallResult, HttpResponse, read_response
+from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.response import CallResult, read_response
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.operation import EventFormat, LogFormat, Operation, Paging
 from mcp_taskruns.core.runs.logs import MAX_LINE, describe_entry, format_log
