@@ -64,6 +64,7 @@ class CallErrorFields(TypedDict, total=False):
     retryable: bool
     retry_after_s: float | None
     is_foreign: bool
+    outcome_unknown: bool
 
 
 class CallError(TaskRunsError):
@@ -78,6 +79,7 @@ class CallError(TaskRunsError):
         retry_after_s: the delay that the provider asked for, in seconds.
         is_foreign: whether the response was not JSON: something between may have sent it, for example a proxy, or
             another server than the provider's API.
+        outcome_unknown: whether the call changes something, and may have done so although it failed.
 
     An error is immutable: raise a copy made by `replace` instead of changing it.
     """
@@ -94,6 +96,7 @@ class CallError(TaskRunsError):
         retryable: bool = False,
         retry_after_s: float | None = None,
         is_foreign: bool = False,
+        outcome_unknown: bool = False,
     ) -> None:
         super().__init__(message)
         self.message: Final = message
@@ -103,6 +106,7 @@ class CallError(TaskRunsError):
         self.retryable: Final = retryable
         self.retry_after_s: Final = retry_after_s
         self.is_foreign: Final = is_foreign
+        self.outcome_unknown: Final = outcome_unknown
 
     def replace(self, **changes: Unpack[CallErrorFields]) -> Self:
         """Return a new error of the same class with some fields changed.
@@ -117,6 +121,7 @@ class CallError(TaskRunsError):
             "retryable": self.retryable,
             "retry_after_s": self.retry_after_s,
             "is_foreign": self.is_foreign,
+            "outcome_unknown": self.outcome_unknown,
         }
         return type(self)(**(fields | changes))
 

@@ -76,6 +76,7 @@ PASSING = {
     "502": Fault(502, body="bad gateway"),
     "503": Fault(503, body="busy"),
     "504": Fault(504, body="too slow"),
+    "524": Fault(524, body="too slow for Cloudflare"),
 }
 """Transient faults: the next request may succeed."""
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -24,7 +24,7 @@ from mcp_taskruns.core.model.limits import Limits
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.engine.progress import Notify, ignore
 from mcp_taskruns.engine.rate_limits import RateLimiter, Slot
-from mcp_taskruns.engine.retries import MAX_RETRIES, Attempts
+from mcp_taskruns.engine.retries import MAX_RETRIES, Attempts, Key
 from mcp_taskruns.errors import CallError, ProviderError, UpstreamError
 from mcp_taskruns.settings import Settings
 
@@ -38,6 +38,8 @@ STORAGE_ERRORS = (
         hint="The form may have expired, or the file is not the one it was issued for: prepare the upload again."
     ),
 )
+
+Failure = TypeVar("Failure", bound=CallError)
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +130,18 @@ class Client:
         *,
         notify: Notify = ignore,
         safe_to_retry: bool | None = None,
+        key: Key = Key.NONE,
         max_retries: int = MAX_RETRIES,
     ) -> CallResult:
-        """Call an operation and return its complete result; an event stream is read as text. Raises CallError."""
-        if safe_to_retry is not None:
-            operation = replace(operation, safe_to_retry=safe_to_retry)
+        """Call an operation and return its complete result; an event stream is read as text. Raises CallError.
+
+        `key`: which idempotency key the arguments contain. A request with one is safe to retry.
+        """
+        if safe_to_retry is not None or key is not Key.NONE:
+            operation = replace(operation, safe_to_retry=safe_to_retry is not False)
         request = build_request(operation, arguments, self.settings.environment)
-        return await self._fetch(_Call(self, operation, request, notify, max_retries=max_retries, is_streaming=False))
+        call = _Call(self, operation, request, notify, max_retries=max_retries, key=key, is_streaming=False)
+        return await self._fetch(call)
 
     async def post_form(self, operation: Operation, form: Any, file: File, *, notify: Notify = ignore) -> CallResult:
         """Send a file to a presigned form, `{url, fields}`, from a response of the operation.
@@ -237,6 +244,7 @@ class _Call:
         max_retries: int = MAX_RETRIES,
         timeout: float | None = None,
         slot: Slot | None = None,
+        key: Key = Key.NONE,
         is_streaming: bool = True,
     ) -> None:
         self._client = client
@@ -245,6 +253,7 @@ class _Call:
         self._notify = notify
         self._max_retries = max_retries
         self._timeout = timeout or operation.timeout_s or client.settings.timeout
+        self._key = key
         self._slot = slot or (Slot.STREAM if operation.is_stream else Slot.REQUEST)
         self._is_streaming = is_streaming
         self._rate_limiter = client.rate_limiter(operation)
@@ -257,6 +266,7 @@ class _Call:
             max_retries=self._max_retries,
             is_safe_to_retry=self._request.safe_to_retry,
             notify=self._notify,
+            key=self._key,
         )
         while True:
             try:
@@ -284,13 +294,23 @@ class _Call:
                 response = await connection.enter_async_context(exchange.send(self._request))
                 if self._is_streaming and response.is_event_stream:
                     return EventStream(response, self._client.redactor)
-                complete = await response.read(is_file=self._operation.returns_file)
+                complete = await self._read_body(response)
         except TimeoutError as exc:
             raise self._timeout_error() from exc
         await connection.aclose()  # frees the slot
         elapsed = anyio.current_time() - started_at
         logger.debug("response provider=%s status=%d seconds=%.3f", self._request.provider, complete.status, elapsed)
         return self._read(complete)
+
+    async def _read_body(self, response: "OpenResponse") -> HttpResponse:
+        try:
+            return await response.read(is_file=self._operation.returns_file)
+        except UpstreamError as exc:
+            raise self._with_unknown_outcome(exc) from exc.__cause__
+
+    def _with_unknown_outcome(self, failure: Failure) -> Failure:
+        """Return the failure of a request that has arrived, and may have been carried out unless it only reads."""
+        return failure.replace(outcome_unknown=not self._request.only_reads)
 
     def _read(self, response: HttpResponse) -> CallResult:
         """Return the result of a response. After a 429, no request is sent until the provider's delay has passed."""
@@ -301,6 +321,8 @@ class _Call:
         except ProviderError as exc:
             if exc.kind == "rate_limited" and exc.retry_after_s:
                 self._rate_limiter.hold(operation.request_kind, exc.retry_after_s)
+            if exc.status is not None and exc.status < 300:  # the provider accepted the request
+                raise self._with_unknown_outcome(exc) from exc.__cause__
             raise
         if operation.is_stream and response.body and result.value is None:
             raise no_stream(self._request, response.status)
@@ -313,6 +335,7 @@ class _Call:
             kind="timeout",
             hint=unknown_outcome_hint(is_safe=request.is_safe, is_safe_to_retry=request.safe_to_retry),
             retryable=request.safe_to_retry,
+            outcome_unknown=not request.only_reads,
         )
 
 

@@ -128,6 +128,7 @@ def _translate(exc: Exception, request: HttpRequest) -> CallError:
             else unknown_outcome_hint(is_safe=request.is_safe, is_safe_to_retry=request.safe_to_retry)
         ),
         retryable=(failure.is_unsent or request.safe_to_retry) and not failure.is_lasting,
+        outcome_unknown=not (failure.is_unsent or request.only_reads),
     )
 
 

@@ -133,6 +133,9 @@ def _full_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
         thing("busy", 503),
         thing("busy", 502),
         thing("busy", 504),
+        thing("busy", 520),
+        thing("busy", 524),
+        thing("busy", 530),
         thing("slow down", 429),
         httpx.ReadError("lost"),
         httpx.ConnectError("refused"),
@@ -157,7 +160,7 @@ async def test_read_is_retried_three_times_at_most() -> None:
     assert call.failure.retryable
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 500, 501])
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 500, 501, 505])
 async def test_other_statuses_are_not_retried(status: int) -> None:
     provider = Provider(thing("no", status))
     call = await Call(provider.client(), READ).run()

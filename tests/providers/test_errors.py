@@ -40,6 +40,9 @@ GARBLED = "typecodedetailattr"
 
 UNAVAILABLE = "try again later"
 
+INVITATION = re.compile(r"\b(try (it )?again|(again|try|retry) later)\b|: retry\b|\bretry\.", re.IGNORECASE)
+"""A hint that invites the caller to repeat the call as it is; `check ... before retrying` does not."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -768,3 +771,26 @@ def test_messages_of_other_providers_have_no_meaning(tool: Tool) -> None:
         with pytest.raises(ProviderError) as caught:
             read_response(row.response(), tool.operation)
         assert (row.id, caught.value.kind) == (row.id, "validation")
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
+def test_no_error_rule_invites_to_repeat_a_call_that_is_not_retryable(tool: Tool) -> None:
+    for rule in tool.operation.errors:
+        # The rules alone, so that each applies whatever the body of the response is.
+        operation = replace(tool.operation, errors=(replace(rule, when=(), message_matches=None),))
+        for status in rule.status or (400, 401, 403, 404, 409, 429, 500, 502, 503, 504):
+            with pytest.raises(ProviderError) as caught:
+                read_response(HttpResponse(status, {}, b"", NOW), operation)
+            error = caught.value
+            assert error.retryable or not INVITATION.search(error.hint), (rule, error.hint)
+            assert not (error.retryable and "has no effect" in error.hint), (rule, error.hint)
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
+def test_any_5xx_of_a_read_but_501_and_505_is_retryable(tool: Tool) -> None:
+    if not (tool.operation.is_safe and tool.operation.is_safe_to_retry):
+        return
+    for status in range(500, 600):
+        (error, *_) = errors_without_message(tool, status)
+        assert error.retryable is (status not in {501, 505}), status
+        assert error.retryable or not INVITATION.search(error.hint), (status, error.hint)

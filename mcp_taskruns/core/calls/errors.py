@@ -36,8 +36,8 @@ KIND_BY_STATUS: Mapping[int, Kind] = {
     504: "timeout",
 }
 
-RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Status codes after which the same request may succeed."""
+NOT_SUPPORTED = frozenset({501, 505})
+"""The 5xx status codes of what a provider cannot do: the request was not carried out, and never will be."""
 
 PASSING: frozenset[Kind] = frozenset({"rate_limited", "unavailable", "timeout"})
 """Kinds of errors after which the same request may succeed; the default for an error rule with a kind."""
@@ -60,8 +60,20 @@ HINT_BY_KIND: Mapping[Kind, str] = {
     "config": "Fix the server configuration.",
 }
 
-HINT_BY_STATUS: Mapping[int, str] = {406: SERVER_BUG_HINT, 415: SERVER_BUG_HINT}
+HINT_BY_STATUS: Mapping[int, str] = {
+    406: SERVER_BUG_HINT,
+    415: SERVER_BUG_HINT,
+    425: "Nothing was carried out: try again in a moment.",
+    505: "Check the provider's address and the proxy in the server's environment: one of them refuses HTTP/1.1.",
+}
 """Status codes that have a hint of their own."""
+
+UNUSUAL_HINTS: Mapping[tuple[Kind, bool], str] = {
+    ("rate_limited", False): "The provider accepts no more calls of this kind: another call has no effect.",
+    ("unavailable", False): "The provider has a problem that another call does not solve.",
+    ("usage_limit", True): "The account has reached its limit for now: try again later.",
+}
+"""Hints for a kind that an error rule makes retryable or not, where `HINT_BY_KIND` would say the opposite."""
 
 MAX_QUOTED = 100
 """Characters of a provider's text that a hint quotes."""
@@ -86,6 +98,21 @@ class Assessment:
     kind: Kind
     retryable: bool
     hint: str
+    outcome_unknown: bool = False
+
+
+def is_retryable(status: int) -> bool:
+    """Return whether the same request may succeed after this status code, if it may be sent twice."""
+    return status in {408, 425, 429} or may_be_done(status)
+
+
+def may_be_done(status: int) -> bool:
+    """Return whether a request with this error status may have been carried out.
+
+    408: RFC 9110 section 15.5.9. A 5xx is often the response of a proxy, which does not know; 520 to 530 are those of
+    Cloudflare.
+    """
+    return status == 408 or (status >= 500 and status not in NOT_SUPPORTED)
 
 
 def unknown_outcome_hint(*, is_safe: bool, is_safe_to_retry: bool) -> str:
@@ -126,6 +153,7 @@ def provider_error(
         retry_after_s=retry_after(headers, status, received_at),
         hint=assessment.hint,
         is_foreign=not isinstance(value, dict | list),
+        outcome_unknown=assessment.outcome_unknown,
     )
 
 
@@ -135,19 +163,29 @@ def _assess_status(status: int, operation: Operation, credentials: str) -> Asses
     if kind == "auth" and credentials:
         hint = f"Check {credentials} in the server's environment: it may be wrong or lack a permission."
         return Assessment(kind, False, hint)
-    may_be_done = status == 408 or status >= 500
-    if status in RETRYABLE and may_be_done and not operation.is_safe_to_retry:
-        return Assessment(kind, False, WRITE_HINT)
-    return Assessment(kind, status in RETRYABLE, HINT_BY_STATUS.get(status, HINT_BY_KIND[kind]))
+    if may_be_done(status) and not operation.is_safe_to_retry:
+        return Assessment(kind, False, WRITE_HINT, outcome_unknown=True)
+    hint = HINT_BY_STATUS.get(status, HINT_BY_KIND[kind])
+    return Assessment(kind, is_retryable(status), hint, may_be_done(status) and not operation.is_safe)
 
 
 def _apply_rule(rule: ErrorRule, assessment: Assessment, variables: Mapping[str, str]) -> Assessment:
-    kind, retryable, hint = assessment.kind, assessment.retryable, assessment.hint
+    """Refine an assessment. A kind other than `unavailable` and `timeout` means that the request was refused."""
+    kind, retryable, is_unknown = assessment.kind, assessment.retryable, assessment.outcome_unknown
     if rule.kind is not None:
-        kind, retryable, hint = rule.kind, rule.kind in PASSING, HINT_BY_KIND[rule.kind]
+        kind, retryable = rule.kind, rule.kind in PASSING
+        is_unknown = is_unknown and kind in {"unavailable", "timeout"}
     if rule.retryable is not None:
         retryable = rule.retryable
-    return Assessment(kind, retryable, _fill_placeholders(rule.hint, variables) if rule.hint else hint)
+    elif is_unknown and not (assessment.retryable or rule.hint):
+        retryable = False  # sending it again could have a second effect
+    # A rule that calls such a request retryable knows that it was not carried out.
+    is_unknown = is_unknown and not (retryable and not assessment.retryable)
+    if rule.hint:
+        return Assessment(kind, retryable, _fill_placeholders(rule.hint, variables), is_unknown)
+    if (kind, retryable) == (assessment.kind, assessment.retryable):
+        return Assessment(kind, retryable, assessment.hint, is_unknown)
+    return Assessment(kind, retryable, UNUSUAL_HINTS.get((kind, retryable), HINT_BY_KIND[kind]), is_unknown)
 
 
 def _match_rule(rule: ErrorRule, status: int, value: Any, message: str) -> dict[str, str] | None:

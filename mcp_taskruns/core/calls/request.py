@@ -77,6 +77,11 @@ class HttpRequest:
         """Whether the request only reads."""
         return self.method in {"GET", "HEAD"}
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether the request only reads, and can be repeated: some providers create something with a GET."""
+        return self.is_safe and self.safe_to_retry
+
 
 @dataclass(frozen=True)
 class File:

@@ -265,7 +265,12 @@ def test_hint_of_other_status_codes_does_not_name_the_credential() -> None:
         (503, "unavailable", True),
         (504, "timeout", True),
         (505, "unavailable", False),
-        (599, "unavailable", False),
+        (507, "unavailable", True),
+        # Cloudflare, developers.cloudflare.com: HTTP response status codes, Cloudflare 5xx errors
+        (520, "unavailable", True),
+        (524, "unavailable", True),
+        (530, "unavailable", True),
+        (599, "unavailable", True),
     ],
 )
 def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryable: bool) -> None:
@@ -280,7 +285,7 @@ def test_status_code_decides_kind_and_retryable(status: int, kind: Kind, retryab
 @pytest.mark.parametrize(
     ("status", "arrived"),
     # RFC 9110 section 15.5.9, RFC 6585 section 4, RFC 8470 section 5.2: 425 and 429 were not carried out, 408 may be
-    [(408, True), (500, True), (502, True), (503, True), (504, True), (425, False), (429, False)],
+    [*dict.fromkeys([408, 500, 502, 503, 504, 507, 520, 524, 530], True).items(), (425, False), (429, False)],
 )
 def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
     status: int, arrived: bool, method: str, safe_to_retry: bool | None, is_open: bool
@@ -543,11 +548,72 @@ def test_error_rule_without_kind_keeps_kind_of_status() -> None:
     )
     assert raised_with_rules(error_response(404, "no"), hinted).to_json() == error("not_found", 404, "no", hint="Go.")
     lasting = ErrorRule(retryable=False)
-    assert raised_with_rules(error_response(503, "no"), lasting).to_json() == error("unavailable", 503, "no")
+    assert raised_with_rules(error_response(503, "no"), lasting).to_json() == error(
+        "unavailable", 503, "no", hint="The provider has a problem that another call does not solve."
+    )
     passing = ErrorRule(retryable=True)
     assert raised_with_rules(error_response(404, "no"), passing).to_json() == error(
         "not_found", 404, "no", retryable=True
     )
+
+
+INVITATION = re.compile(r"\b(try (it )?again|(again|try|retry) later)\b|: retry\b|\bretry\.", re.IGNORECASE)
+"""A hint that invites the caller to repeat the call as it is; `read ... before trying again` does not."""
+
+
+@pytest.mark.parametrize(
+    "called",
+    [operation(), replace(operation(), method="POST"), replace(operation(), method="POST", safe_to_retry=True)],
+)
+@pytest.mark.parametrize("retryable", [None, True, False])
+@pytest.mark.parametrize("kind", [None, *get_args(Kind)])
+def test_no_hint_invites_to_repeat_a_call_that_is_not_retryable(
+    kind: Kind | None, retryable: bool | None, called: Operation
+) -> None:
+    for status in (*range(400, 432), 451, 499, *range(500, 600)):
+        for rules in ((), (ErrorRule(kind=kind, retryable=retryable),)):
+            raised = raised_by(response(status, None, ""), replace(called, errors=rules))
+            assert raised.retryable or not INVITATION.search(raised.hint), (status, rules, raised.hint)
+            assert not (raised.retryable and "has no effect" in raised.hint), (status, rules, raised.hint)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE", "PUT"])
+@pytest.mark.parametrize("safe_to_retry", [None, True])
+@pytest.mark.parametrize(
+    ("status", "is_unknown"),
+    [
+        *dict.fromkeys([408, 500, 502, 503, 504, 507, 520, 524, 530, 599], True).items(),
+        *dict.fromkeys([400, 401, 403, 404, 409, 422, 425, 429, 501, 505], False).items(),
+    ],
+)
+def test_outcome_of_a_write_is_unknown_after_a_status_that_a_proxy_may_have_sent(
+    status: int, is_unknown: bool, safe_to_retry: bool | None, method: str
+) -> None:
+    called = replace(operation(), method=method, safe_to_retry=safe_to_retry)
+    assert raised_by(response(status, None, ""), called).outcome_unknown is is_unknown
+    assert raised_by(response(status, None, ""), operation()).outcome_unknown is False
+
+
+def test_error_rule_with_the_kind_of_a_refusal_makes_the_outcome_known() -> None:
+    # Render's local server refuses with 500: pkg/workflows/apiserver
+    called = replace(operation(), method="DELETE", errors=(ErrorRule(status=frozenset({500}), kind="conflict"),))
+    assert raised_by(response(500, None, ""), called).outcome_unknown is False
+
+
+@pytest.mark.parametrize("rule", [ErrorRule(kind="unavailable"), ErrorRule(kind="timeout"), ErrorRule(retryable=False)])
+def test_error_rule_without_hint_leaves_the_outcome_of_a_write_unknown(rule: ErrorRule) -> None:
+    raised = raised_by(response(503, None, ""), replace(operation(), method="POST", errors=(rule,)))
+    assert (raised.outcome_unknown, raised.retryable) == (True, False)
+    assert "read the current state" in raised.hint
+
+
+def test_error_rule_that_calls_a_write_retryable_makes_its_outcome_known() -> None:
+    # Slack relay of PostHog, products/tasks/backend/api.py: 503 if nothing was queued
+    called = replace(
+        operation(), method="POST", errors=(ErrorRule(kind="unavailable", hint="Nothing was posted: retry."),)
+    )
+    raised = raised_by(response(503, None, ""), called)
+    assert (raised.outcome_unknown, raised.retryable) == (False, True)
 
 
 def test_error_rule_does_not_change_status_message_and_retry_after() -> None:
