@@ -156,7 +156,7 @@ async def test_read_is_retried_three_times_at_most() -> None:
     provider = Provider(thing("busy", 503))
     call = await Call(provider.client(), READ).run()
     assert len(provider.requests) == 4
-    assert call.failure.message.endswith("busy (4 attempts)")
+    assert call.failure.message.endswith('"busy" (4 attempts)')
     assert call.failure.retryable
 
 
@@ -172,14 +172,14 @@ async def test_retries_429_after_retry_after() -> None:
     provider = Provider(thing("slow down", 429, **{"Retry-After": "20"}), thing())
     call = await Call(provider.client(), READ).run()
     assert provider.times == [0, 20]
-    assert call.lines[0].endswith("slow down; retrying (1 of 3) in 20 s")
+    assert call.lines[0].endswith('"slow down"; retrying (1 of 3) in 20 s')
     assert "retrying (1 of 3) in 11 s" in call.lines[1]
 
 
 async def test_delay_is_reported_after_a_message_with_a_full_stop() -> None:
     provider = Provider(thing("Slow down.", 429, **{"Retry-After": "20"}), thing())
     call = await Call(provider.client(), READ).run()
-    assert call.lines[0].endswith("Slow down; retrying (1 of 3) in 20 s")
+    assert call.lines[0].endswith('"Slow down."; retrying (1 of 3) in 20 s')
 
 
 @pytest.mark.parametrize("delay", [60, 120])
@@ -253,7 +253,7 @@ async def test_timeout_has_a_hint_about_its_effect(operation: Operation, safe_to
 
 @pytest.mark.parametrize(
     ("requests", "message"),
-    [(1, "the provider returned 503: busy"), (2, "the provider returned 502: gone (2 attempts)")],
+    [(1, 'the provider returned 503: "busy"'), (2, 'the provider returned 502: "gone" (2 attempts)')],
 )
 async def test_retry_that_the_rate_limit_does_not_allow_raises_the_last_failure(requests: int, message: str) -> None:
     limited = replace(READ, limits=Limits(rates=(Rate(requests, 100.0),)))

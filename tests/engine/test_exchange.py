@@ -164,7 +164,7 @@ async def test_events_inherit_the_last_id() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b'{"error":"no such run"}', 'acme sent text that has no events: {"error":"no such run"}'),
+        (b'{"error":"no such run"}', "acme sent text that has no events: \"{'error':'no such run'}\""),
         (b"data: \xff\n\n", "acme sent text that is not UTF-8"),
     ],
 )

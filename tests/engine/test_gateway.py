@@ -123,7 +123,7 @@ async def test_secret_in_a_provider_error_is_redacted(simulator: Simulator, envi
     simulator.fail_next("render", Fault(status=401, body=f"no such key: {key}"))
     with pytest.raises(ProviderError) as exc_info:
         await call(open_gateway(environment), "render-list-tasks", {})
-    assert exc_info.value.message == "the provider returned 401: no such key: [secret]"
+    assert exc_info.value.message == 'the provider returned 401: "no such key: [secret]"'
 
 
 ODD_KEY = "phx_abc&def<ghi>/jk12"

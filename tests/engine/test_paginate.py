@@ -350,7 +350,7 @@ FORBIDDEN = json_response(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (FORBIDDEN, "the provider returned 403: You don't have access to the project"),
+        (FORBIDDEN, 'the provider returned 403: "You don\'t have access to the project."'),
         (Fault(404, {"Content-Type": "application/json"}, '{"detail": "Not found."}'), "the provider returned 404"),
         (Fault(200, {"Content-Type": "application/json"}, '{"results": ['), "incomplete"),
         (Fault(500), "the provider returned 500"),

@@ -177,9 +177,9 @@ async def test_error_after_all_attempts_is_the_last_one(simulator: Simulator, en
     ):
         simulator.fail_next("render", fault)
     call = await finished(environment, *READ, ALL_TRIES_S)
-    assert "429: the last (4 attempts)" in call.failure.message
+    assert '429: "the last" (4 attempts)' in call.failure.message
     assert (call.failure.kind, call.failure.status) == ("rate_limited", 429)
-    assert ["503: first" in call.lines[0], "was lost" in call.lines[1], "502: third" in call.lines[2]] == [True] * 3
+    assert ['503: "first"' in call.lines[0], "was lost" in call.lines[1], '502: "third"' in call.lines[2]] == [True] * 3
 
 
 LASTING = {

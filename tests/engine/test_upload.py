@@ -291,7 +291,7 @@ async def test_error_of_the_storage_contains_its_message_and_the_file_name(
     simulator.fail_next("posthog", fault)
     with pytest.raises(CallError) as exc_info:
         await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
-    assert exc_info.value.message == f"a.md was not uploaded: the provider returned {fault.status}: {message}"
+    assert exc_info.value.message == f'a.md was not uploaded: the provider returned {fault.status}: "{message}"'
     assert exc_info.value.status == fault.status
     assert exc_info.value.hint.endswith("The run has none of the files: call again with all of them.")
     assert not exc_info.value.retryable
@@ -345,7 +345,7 @@ async def test_form_that_the_storage_rejects_is_an_error_with_its_message(
     with pytest.raises(CallError) as exc_info:
         await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
     message = "The request signature we calculated does not match."
-    assert exc_info.value.message == f"a.md was not uploaded: the provider returned 403: {message}"
+    assert exc_info.value.message == f'a.md was not uploaded: the provider returned 403: "{message}"'
 
 
 async def test_failed_upload_stops_the_remaining_uploads(simulator: Simulator, gateway: Gateway) -> None:
@@ -354,7 +354,7 @@ async def test_failed_upload_stops_the_remaining_uploads(simulator: Simulator, g
     files = [artifact(f"{name}.md", content=name) for name in "abc"]
     with pytest.raises(CallError) as exc_info:
         await call(gateway, PREPARE, arguments_with(*files))
-    assert exc_info.value.message == "b.md was not uploaded: the provider returned 400: too large"
+    assert exc_info.value.message == 'b.md was not uploaded: the provider returned 400: "too large"'
     assert sent(simulator) == [PREPARED, STORED, STORED]
 
 
@@ -375,7 +375,7 @@ async def test_retries_an_upload_at_most_three_times(simulator: Simulator, gatew
         simulator.fail_next("posthog", fault)
     async with calling(gateway, PREPARE, arguments_with(artifact("a.md", content="hello"))) as uploading:
         await uploading.finish(ALL_TRIES_S)
-    assert uploading.failure.message.startswith("a.md was not uploaded: the provider returned 503: Please reduce")
+    assert uploading.failure.message.startswith('a.md was not uploaded: the provider returned 503: "Please reduce')
     assert uploading.failure.retryable
     assert sent(simulator) == [PREPARED, *[STORED] * TRIES]
 

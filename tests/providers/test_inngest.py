@@ -67,7 +67,7 @@ async def test_inngest_200_with_error_for_an_unknown_run_is_not_found(simulator:
     assert result.error == {
         "kind": "not_found",
         "status": 500,
-        "message": f"the provider returned 500: Unable to load function run: {UNKNOWN}",
+        "message": f'the provider returned 500: "Unable to load function run: {UNKNOWN}"',
         "retryable": False,
         "hint": "Inngest has no such run in this environment. Check the id, and that the key is of the run's "
         "environment.",
@@ -79,7 +79,7 @@ async def test_inngest_200_with_error_for_an_unknown_run_is_not_found(simulator:
 async def test_inngest_invalid_run_id_is_a_validation_error(caller: Caller) -> None:
     result = await caller.call("inngest-get-function-run-status", runId="nope")
     assert (result.error["kind"], result.error["status"]) == ("validation", 400)
-    assert result.error["message"] == "the provider returned 400: Invalid run ID: nope"
+    assert result.error["message"] == 'the provider returned 400: "Invalid run ID: nope"'
     assert "A run id is a ULID" in result.error["hint"]
 
 
@@ -230,7 +230,7 @@ async def test_inngest_invalid_key_error_explains_the_key_type(
     async with connected(environment, INNGEST_SIGNING_KEY=key) as caller:
         result = await caller.call(tool, runId=INNGEST_RUNNING)
     assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("auth", 401, False)
-    assert result.error["message"] == "the provider returned 401: Authentication failed"
+    assert result.error["message"] == 'the provider returned 401: "Authentication failed"'
     assert "INNGEST_SIGNING_KEY" in result.error["hint"]
     assert "the environment's signing key (signkey-...), not an API key" in result.error["hint"]
     assert key not in result.all_text

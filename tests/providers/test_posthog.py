@@ -193,7 +193,7 @@ async def test_posthog_create_run_invalid_body_is_rejected_before_sending(
 async def test_posthog_create_run_without_github_account_is_an_auth_error_with_a_hint(caller: Caller) -> None:
     result = await caller.call(CREATE, task_id=TASK, body={"environment": "cloud", "pr_authorship_mode": "user"})
     assert (result.error["kind"], result.error["status"]) == ("auth", 400)
-    assert result.error["message"].startswith("the provider returned 400: pr_authorship_mode: Link a GitHub account")
+    assert result.error["message"].startswith('the provider returned 400: "pr_authorship_mode: Link a GitHub')
     assert result.error["hint"] == "Link GitHub in PostHog's settings, or pass pr_authorship_mode bot."
 
 
@@ -382,7 +382,7 @@ async def test_posthog_resume_run_returns_the_queued_run(run_id: str, simulator:
 async def test_posthog_resume_of_an_active_run_is_a_conflict(caller: Caller) -> None:
     result = await caller.call(RESUME, **run_arguments(POSTHOG_RUNNING))
     assert (result.error["kind"], result.error["status"]) == ("conflict", 400)
-    assert result.error["message"] == "the provider returned 400: Run is already active in cloud"
+    assert result.error["message"] == 'the provider returned 400: "Run is already active in cloud"'
     assert "posthog-wait-for-run" in result.error["hint"]
 
 
@@ -390,7 +390,7 @@ async def test_posthog_resume_does_not_retry_502(simulator: Simulator, environme
     async with connected(environment, POSTHOG_API_KEY="phx_outage") as caller:
         result = await caller.call(RESUME, **run_arguments(POSTHOG_FAILED))
     assert (result.error["kind"], result.error["status"]) == ("unavailable", 502)
-    assert result.error["message"] == "the provider returned 502: Failed to start cloud workflow"
+    assert result.error["message"] == 'the provider returned 502: "Failed to start cloud workflow"'
     assert "Check with posthog-retrieve-task-run" in result.error["hint"]
     assert len(server_requests(simulator)) == 1
 
@@ -411,7 +411,7 @@ async def test_posthog_usage_limit_is_not_retried(
     assert result.error == {
         "kind": "usage_limit",
         "status": 429,
-        "message": f"the provider returned 429: {USAGE_LIMIT}",
+        "message": f'the provider returned 429: "{USAGE_LIMIT}"',
         "retryable": False,
         "hint": (
             "The usage limit of this PostHog account is reached. A retry has no effect: the limit has to be raised."

@@ -78,7 +78,7 @@ async def test_posthog_command_to_an_unavailable_agent_is_not_retried(
     await outside(environment, "PATCH", run_path(POSTHOG_RUNNING), {"state": state})
     result = await command(caller, POSTHOG_RUNNING, "set_config_option", configId="model", value="x")
     assert (result.error["kind"], result.error["status"]) == (kind, status)
-    assert result.error["message"] == f"the provider returned {status}: {message}"
+    assert result.error["message"] == f'the provider returned {status}: "{message}"'
     assert hint in result.error["hint"]
     assert sent_methods(simulator) == ["POST"]
 
@@ -94,7 +94,7 @@ async def test_posthog_command_that_timed_out_is_not_retryable(environment: dict
 async def test_posthog_command_without_a_sandbox_hints_at_starting_the_run(method: str, caller: Caller) -> None:
     result = await command(caller, POSTHOG_NOT_STARTED, method)
     assert (result.error["kind"], result.error["status"]) == ("conflict", 400)
-    assert result.error["message"] == "the provider returned 400: No active sandbox for this task run"
+    assert result.error["message"] == 'the provider returned 400: "No active sandbox for this task run"'
     assert "posthog-start-task-run" in result.error["hint"]
     assert "posthog-resume-task-run-cloud" in result.error["hint"]
 
@@ -199,7 +199,7 @@ async def test_posthog_read_only_key_error_names_the_missing_scope(
     assert result.error == {
         "kind": "auth",
         "status": 403,
-        "message": "the provider returned 403: API key missing required scope 'task:write'",
+        "message": "the provider returned 403: \"API key missing required scope 'task:write'\"",
         "retryable": False,
         "hint": "Give the personal API key in POSTHOG_API_KEY the scope task:write.",
     }
@@ -245,6 +245,6 @@ async def test_posthog_relay_message_does_not_retry_503(simulator: Simulator, en
     async with connected(environment, POSTHOG_API_KEY="phx_outage") as caller:
         result = await caller.call(RELAY, **run_arguments(POSTHOG_RUNNING, body={"text": "hi"}))
     assert (result.error["kind"], result.error["status"], result.error["retryable"]) == ("unavailable", 503, True)
-    assert result.error["message"] == "the provider returned 503: Failed to queue Slack relay"
+    assert result.error["message"] == 'the provider returned 503: "Failed to queue Slack relay"'
     # A message that was posted cannot be withdrawn
     assert len(server_requests(simulator)) == 1

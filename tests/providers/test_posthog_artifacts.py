@@ -234,7 +234,7 @@ async def test_posthog_download_of_a_missing_artifact_is_not_found_with_a_hint(
     path = await storage_path_of(environment, POSTHOG_FAILED, name)
     result = await caller.call(DOWNLOAD, **run_arguments(run_id, body={"storage_path": path}))
     assert (result.error["kind"], result.error["status"]) == ("not_found", 404)
-    assert result.error["message"] == f"the provider returned 404: {message}"
+    assert result.error["message"] == f'the provider returned 404: "{message}"'
     assert hint in result.error["hint"]
 
 
@@ -292,7 +292,7 @@ async def test_posthog_finalize_without_upload_is_a_conflict_with_a_hint(caller:
     entry = finalize_entry((await prepare(caller, file("a.md", size=2, content_type="text/markdown")))[0])
     result = await caller.call(FINALIZE, **run_arguments(POSTHOG_RUNNING, body={"artifacts": [entry]}))
     assert (result.error["kind"], result.error["status"]) == ("conflict", 400)
-    assert result.error["message"] == "the provider returned 400: Artifact upload not found in object storage"
+    assert result.error["message"] == 'the provider returned 400: "Artifact upload not found in object storage"'
     assert "posthog-prepare-direct-uploads-task-run with its content" in result.error["hint"]
 
 

@@ -487,7 +487,7 @@ async def test_render_invalid_key_is_an_auth_error_in_text_or_json(
     assert result.error == {
         "kind": "auth",
         "status": 401,
-        "message": "the provider returned 401: Unauthorized",
+        "message": 'the provider returned 401: "Unauthorized"',
         "retryable": False,
         "hint": "Check RENDER_API_KEY in the server's environment. Render's API keys begin with rnd_.",
     }
@@ -506,7 +506,7 @@ async def test_render_get_retries_429_after_ratelimit_reset(simulator: Simulator
     result = await caller.call("render-retrieve-task-run", taskRunId=RENDER_COMPLETED, within=46)
     assert result.value["id"] == RENDER_COMPLETED
     assert len(server_requests(simulator)) == 2
-    assert result.progress[0] == ("the provider returned 429: rate limit exceeded; retrying (1 of 3) in 45 s")
+    assert result.progress[0] == ('the provider returned 429: "rate limit exceeded"; retrying (1 of 3) in 45 s')
 
 
 @pytest.mark.parametrize(
@@ -544,4 +544,4 @@ async def test_render_rate_limit_is_kept_by_waiting() -> None:
         result = await caller.call("render-retrieve-task", taskId=TASKS[1], within=25)
     assert result.value["name"] == "pipeline"
     assert len(server_requests(simulator)) == 3
-    assert "rate limit exceeded; retrying (1 of 3)" in result.progress[0]
+    assert '"rate limit exceeded"; retrying (1 of 3)' in result.progress[0]

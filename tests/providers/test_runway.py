@@ -267,7 +267,7 @@ async def test_runway_get_task_retries_429_after_retry_after(simulator: Simulato
     result = await caller.call(GET, id=RUNWAY_SUCCEEDED, within=8)
     assert result.value["status"] == "SUCCEEDED"
     assert len(server_requests(simulator)) == 2
-    assert result.progress[0] == "the provider returned 429: Too many requests; retrying (1 of 3) in 7 s"
+    assert result.progress[0] == 'the provider returned 429: "Too many requests"; retrying (1 of 3) in 7 s'
 
 
 async def test_runway_repeated_429_is_an_error_with_retry_after(simulator: Simulator, caller: Caller) -> None:

@@ -10,6 +10,7 @@ from html import unescape
 from typing import Any
 
 from mcp_taskruns.core.calls.retry_after import retry_after
+from mcp_taskruns.core.calls.truncation import quote, quote_name
 from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.errors import Kind, ProviderError
@@ -78,7 +79,6 @@ UNUSUAL_HINTS: Mapping[tuple[Kind, bool], str] = {
 MAX_QUOTED = 100
 """Characters of a provider's text that a hint quotes."""
 
-
 UNTITLED = "an HTML page"
 """The message of a page without a title."""
 
@@ -133,20 +133,21 @@ def provider_error(
 ) -> ProviderError:
     """Return the exception for an error response.
 
-    `value` is the body as JSON or None, `text` the body as text. `received_at` is in seconds since 1970. Without an
-    `assessment`, the status code decides.
+    `value` is the body as JSON or None, `text` the body as text. `received_at` is in seconds since 1970. With an
+    `assessment`, `text` is a message of ours; without one, the status code decides.
     """
     message = error_message(value) or text
+    shown = message if assessment else quote_message(message)
     credentials = ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials()))
     assessment = assessment or _assess_status(status, operation, credentials)
     for rule in operation.errors:
         groups = _match_rule(rule, status, value, message)
         if groups is not None:
-            variables = {**_quotable_members(value), "credential": credentials, **groups}
+            variables = {**_quoted_members(value), "credential": credentials, **groups}
             assessment = _apply_rule(rule, assessment, variables)
             break
     return ProviderError(
-        f"the provider returned {status}: {message}" if message else f"the provider returned {status}",
+        f"the provider returned {status}: {shown}" if shown else f"the provider returned {status}",
         kind=assessment.kind,
         status=status,
         retryable=assessment.retryable,
@@ -195,17 +196,18 @@ def _match_rule(rule: ErrorRule, status: int, value: Any, message: str) -> dict[
     if rule.message_matches is None:
         return {}
     match = rule.message_matches.search(message)
-    return match and {name: text[:MAX_QUOTED] for name, text in match.groupdict("").items()}
+    return match and {name: quote_name(text[:MAX_QUOTED]) for name, text in match.groupdict("").items()}
 
 
-def _quotable_members(value: Any) -> dict[str, str]:
+def _quoted_members(value: Any) -> dict[str, str]:
     """Return the members of an error body that a hint can quote: texts and lists of texts."""
     members: dict[str, str] = {}
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if isinstance(item, list):
-            members[name] = ", ".join(text for text in item if isinstance(text, str))[:MAX_QUOTED]
+            text = ", ".join(text for text in item if isinstance(text, str))[:MAX_QUOTED]
+            members[name] = ", ".join(map(quote_name, text.split(", ")))
         elif isinstance(item, str):
-            members[name] = item[:MAX_QUOTED]
+            members[name] = quote_name(item[:MAX_QUOTED])
     return members
 
 
@@ -230,6 +232,11 @@ def _find_messages(value: Any) -> Iterator[str]:
         for key in _MESSAGE_KEYS:
             for message in _find_messages(value.get(key)):
                 yield f"{place}: {message}" if place else message
+
+
+def quote_message(message: str, limit: int = MAX_ERROR_MESSAGE + 1) -> str:
+    """Return a provider's message for a sentence of ours, on one line and in quotes; empty if it is empty."""
+    return message if message == UNTITLED or not message.strip() else quote(message, limit)
 
 
 def truncate_message(text: str) -> str:

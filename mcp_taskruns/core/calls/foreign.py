@@ -11,6 +11,7 @@ from mcp_taskruns.core.calls.errors import (
     unknown_outcome_hint,
 )
 from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.truncation import quote
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.errors import ProviderError
 
@@ -112,8 +113,8 @@ def _is_page(response: HttpResponse) -> bool:
 
 
 def _page(response: HttpResponse, operation: Operation) -> ProviderError:
-    title = message_from_text(response.body, "text/html")[:MAX_TITLE]
-    message = f"{UNTITLED} instead of JSON" + (f': "{title}"' if title and title != UNTITLED else "")
+    title = message_from_text(response.body, "text/html")
+    message = f"{UNTITLED} instead of JSON" + (f": {quote(title, MAX_TITLE)}" if title and title != UNTITLED else "")
     hint = f"{_address_hint(response, operation)} {_outcome_hint(operation)}"
     return _error(response, operation, message, Assessment("unavailable", operation.is_safe_to_retry, hint))
 

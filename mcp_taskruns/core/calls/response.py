@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mcp_taskruns.core.calls.errors import message_from_text, provider_error, unknown_outcome_hint
+from mcp_taskruns.core.calls.errors import message_from_text, provider_error, quote_message, unknown_outcome_hint
 from mcp_taskruns.core.calls.foreign import foreign_error, missing_run
 from mcp_taskruns.core.calls.outputs import map_output
 from mcp_taskruns.core.calls.received import HttpResponse
@@ -112,7 +112,7 @@ def truncate_result(result: CallResult, limit: int, advice: str = "") -> CallRes
 def _require_json(response: HttpResponse, operation: Operation) -> Any:
     value = _parse_body(response)
     if value is None and response.body.strip() != b"null":
-        shown = message_from_text(response.body, response.media_type)[:SHOWN_BODY]
+        shown = quote_message(message_from_text(response.body, response.media_type), SHOWN_BODY)
         raise ProviderError(
             f"the provider's response is incomplete or is not valid JSON: {shown}",
             status=response.status,

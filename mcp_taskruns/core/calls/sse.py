@@ -8,6 +8,7 @@ whether an event brought an id or inherited the last one, and whether the text i
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mcp_taskruns.core.calls.truncation import quote
 from mcp_taskruns.core.model.json import parse_or_text
 
 MAX_EVENT_BYTES = 8_000_000
@@ -157,7 +158,7 @@ class EventSplitter:
 
     def _no_events(self) -> InvalidEventStream:
         quoted = bytes(self._unknown[:MAX_QUOTED_BYTES]).decode("utf-8", "replace").strip()
-        return InvalidEventStream(f"text that has no events: {quoted}")
+        return InvalidEventStream(f"text that has no events: {quote(quoted)}")
 
 
 class _Line:

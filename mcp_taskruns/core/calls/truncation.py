@@ -20,13 +20,32 @@ MIN_SHARE = 60
 MARK = 30
 """Characters reserved for the mark `… (1,234 more)` and the quotes."""
 
-_BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")  # includes control characters, which would reach a terminal
+MAX_NAME = 100
+"""Characters of an id, a status or another name in a sentence."""
+
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+"""White space, and characters that control a terminal or the direction of the text around them."""
+
+_PLAIN_NAME = re.compile(rf"[\w.:/@+-]{{1,{MAX_NAME}}}")
 
 
 def one_line(text: str, limit: int = MAX_LINE) -> str:
     """Return the text as one line of at most `limit` characters."""
     line = _BLANK.sub(" ", text).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def quote(text: str, limit: int = MAX_LINE) -> str:
+    """Return a provider's text for a sentence of ours: one line of at most `limit` characters, in double quotes.
+
+    The text cannot end the quotation: its double quotes become single ones.
+    """
+    return '"' + one_line(text.replace('"', "'"), limit) + '"'
+
+
+def quote_name(name: str) -> str:
+    """Return an id, a status or another name for a sentence: as it is, or quoted if it could be read as a sentence."""
+    return name if not name or _PLAIN_NAME.fullmatch(name) else quote(name, MAX_NAME)
 
 
 def truncate(value: Any, limit: int, size: int | None = None) -> tuple[Any, list[str]]:
@@ -94,7 +113,8 @@ def _truncate_object(members: dict[str, Any], budget: int, place: str, notes: li
         if size > left:
             break
         left -= size
-        inner = f"{place}.{name[:MIN_SHARE]}" if place else name[:MIN_SHARE]
+        shown = quote_name(name[:MIN_SHARE])
+        inner = f"{place}.{shown}" if place else shown
         kept[name] = _truncate(item, size - name_size - 2, inner, notes, sizes[name] - name_size - 2)
     if len(kept) < len(members):
         notes.append(f"{place or 'the object'}: {len(kept):,} of {len(members):,} members")

@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp_taskruns.core.calls.pages import Page, describe_page
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.calls.truncation import one_line, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import value_at
 from mcp_taskruns.core.model.operation import LogFormat
@@ -90,5 +90,5 @@ def _describe_selection(shown: int, matching: int, entries: Sequence[Any], log: 
 
 def _describe_mismatch(entries: Sequence[Any], log: LogFormat) -> str:
     types = sorted({names[0] for entry in entries if (names := _entry_types(entry, log))})
-    hint = f"; their types are {', '.join(types[:MAX_TYPES])}" if types else ""
+    hint = f"; their types are {', '.join(map(quote_name, types[:MAX_TYPES]))}" if types else ""
     return f"None of the {len(entries):,} entries matches{hint}."

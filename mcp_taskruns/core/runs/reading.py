@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
 
-from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.calls.truncation import one_line, quote, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Path, matches, value_at, values_at
 from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
@@ -102,14 +102,15 @@ def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str) -> Reading | None
 
 def describe_run(reading: Reading) -> str:
     """Return one line for people: the run, its status, and its progress or error."""
-    details = [str(reading.status) if reading.status is not RunStatus.UNKNOWN else reading.native_status]
+    is_known = reading.status is not RunStatus.UNKNOWN
+    details = [str(reading.status) if is_known else quote_name(reading.native_status)]
     if reading.stage:
-        details.append(reading.stage)
+        details.append(quote_name(reading.stage))
     if reading.progress is not None and not reading.status.is_terminal:
         details.append(f"{reading.progress:.0%}")
     if reading.error is not None:
-        details.append(error_text(reading.error))
-    return one_line(f"{reading.run_id}: {', '.join(details)}")
+        details.append(quote(error_text(reading.error)))
+    return one_line(f"{quote_name(reading.run_id)}: {', '.join(details)}")
 
 
 def error_text(error: Any) -> str:

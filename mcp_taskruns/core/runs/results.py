@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.calls.truncation import one_line, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.runs.reading import Reading
@@ -17,7 +17,9 @@ def status_line(readings: Sequence[Reading]) -> str:
     """Return one line with the normalised and the native status of each run; empty without runs."""
     if not readings:
         return ""
-    runs = [one_line(f"{reading.run_id}: {_both_statuses(reading)}") for reading in readings[:MAX_LISTED_RUNS]]
+    runs = [
+        one_line(f"{quote_name(reading.run_id)}: {_both_statuses(reading)}") for reading in readings[:MAX_LISTED_RUNS]
+    ]
     if len(readings) > MAX_LISTED_RUNS:
         runs.append(f"and {len(readings) - MAX_LISTED_RUNS:,} more")
     return f"{'Run' if len(readings) == 1 else 'Runs'} {'; '.join(runs)}."
@@ -26,7 +28,7 @@ def status_line(readings: Sequence[Reading]) -> str:
 def _both_statuses(reading: Reading) -> str:
     if reading.native_status == reading.status:
         return str(reading.status)
-    return f"{reading.status} ({reading.native_status})"
+    return f"{reading.status} ({quote_name(reading.native_status)})"
 
 
 def wait_result(
@@ -75,7 +77,7 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     natives = sorted({reading.native_status for reading in readings})
     hints = [lifecycle.status_hints[native] for native in natives if native in lifecycle.status_hints]
     if unknown:
-        names = ", ".join(unknown)
+        names = ", ".join(map(quote_name, unknown))
         yield f"It is not known whether {names} is a terminal status: read the run with {lifecycle.read.tool}."
     elif hints:
         yield from hints
@@ -166,8 +168,8 @@ def _after_cancel(
     if was_accepted:
         return f"The provider has accepted the cancellation: call {lifecycle.wait_tool} to wait for the run."
     return (
-        f"It is not known whether {after.native_status} is a terminal status, so nothing was cancelled: a run that has "
-        f"ended would be {effect}. To accept that, pass {cancel.confirm_argument}: true."
+        f"It is not known whether {quote_name(after.native_status)} is a terminal status, so nothing was cancelled: a "
+        f"run that has ended would be {effect}. To accept that, pass {cancel.confirm_argument}: true."
     )
 
 

@@ -9,6 +9,7 @@ import anyio
 
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import matches, set_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunStart
@@ -134,7 +135,7 @@ async def _start_created_run(
     except CallError as exc:
         # Repeating the call would create another run, whatever the reason.
         raise CallError(
-            f"run {run_id} was created, but not started: {exc.message}",
+            f"run {quote_name(run_id)} was created, but not started: {exc.message}",
             kind=exc.kind,
             status=exc.status,
             hint=f"Do not create another run. Fix the reason, then call {then.tool} for this run.",

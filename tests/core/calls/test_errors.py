@@ -311,7 +311,8 @@ def test_error_of_an_operation_that_is_not_safe_to_retry_is_not_retryable(
     ids=["text", "json", "several", "title without end", "title", "xml"],
 )
 def test_long_error_message_is_truncated(media_type: str, body: str) -> None:
-    raised = failure(response(400, media_type, body))["message"].removeprefix("the provider returned 400: ")
+    message = failure(response(400, media_type, body))["message"]
+    raised = message.removeprefix('the provider returned 400: "').removesuffix('"')
     assert raised[:1_500] == "x" * 1_500
     assert (len(raised), raised[-1]) == (MAX_ERROR_MESSAGE + 1, "…")
 
@@ -648,7 +649,7 @@ def hint_of(pattern: str, hint: str, message: str, called: Operation | None = No
         ("(?P<a>x)?no", "[{a}]", "no", "[]"),
         ("(x)?no", "{a} {} {0} {a b} { a}", "no", "{a} {} {0} {a b} { a}"),
         # Braces in the provider's text are not placeholders
-        ("(?P<a>.+)", "It returned {a}.", "{credential} {a} {0}", "It returned {credential} {a} {0}."),
+        ("(?P<a>.+)", "It returned {a}.", "{credential} {a} {0}", 'It returned "{credential} {a} {0}".'),
     ],
 )
 def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
@@ -668,8 +669,9 @@ def test_hint_placeholders_are_filled_with_groups_of_the_pattern(
         ({"a": 5, "b": None, "c": {"d": "e"}}, "", "{a} {b} {c} {d}", "{a} {b} {c} {d}"),
         ({"a": "x" * (MAX_QUOTED + 1)}, "", "{a}", "x" * MAX_QUOTED),
         ({"a": ["x" * MAX_QUOTED, "y"]}, "", "{a}", "x" * MAX_QUOTED),
+        ({"a": ["x", "y z."]}, "", "{a}", 'x, "y z."'),
         (["a"], "", "{a} {0}", "{a} {0}"),
-        ({"a": "{b} {credential}", "b": "c"}, "", "{a}", "{b} {credential}"),
+        ({"a": "{b} {credential}", "b": "c"}, "", "{a}", '"{b} {credential}"'),
         # Groups of the rule take precedence, and the body cannot replace the name of the credential
         ({"message": "text", "a": "member"}, r"(?P<a>\w+)", "{a}", "text"),
         ({"credential": "your password"}, "", "Look at {credential}.", "Look at A_KEY or B_KEY."),

@@ -62,7 +62,7 @@ def test_html_page_after_a_write_has_an_unknown_outcome() -> None:
 
 def test_title_of_a_page_is_short_and_on_one_line() -> None:
     error = raised_by(response(200, b"<html><title>a\n" + b"b" * 5_000, "text/html"))
-    assert error.message.endswith(f': "a {"b" * 198}"')
+    assert error.message.endswith(f': "a {"b" * 197}…"')
 
 
 @pytest.mark.parametrize(

@@ -238,12 +238,19 @@ def raised_by(given: HttpResponse, called: Operation | None = None) -> ProviderE
     return caught.value
 
 
+def quoted(message: str) -> str:
+    """Return a message as an error quotes it; ours are not quoted."""
+    return message if message in OUR_MESSAGES else '"' + message.replace('"', "'") + '"'
+
+
+OUR_MESSAGES = {"", "an HTML page", "a redirect, which this server does not follow"}
+
+
 def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **more: Any) -> Json:
-    message = f"the provider returned {status}{': ' * bool(message)}{message}"
     return {
         "kind": kind,
         "status": status,
-        "message": message,
+        "message": f"the provider returned {status}{f': {quoted(message)}' if message else ''}",
         "retryable": retryable,
         "hint": HINT_BY_KIND[kind],
     } | more
@@ -257,7 +264,7 @@ def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **m
         ("<p>", "an HTML page"),
         ('{"data":[{"id":"trn-1"},', '{"data":[{"id":"trn-1"},'),
         (b'{"a":\xff', '{"a":\ufffd'),
-        ("x" * 1_000, "x" * 200),
+        ("x" * 1_000, "x" * 199 + "…"),
         ("nul", "nul"),
         (" ", ""),
     ],
@@ -266,7 +273,7 @@ def test_invalid_json_response_is_an_error(media_type: str, body: str | bytes, s
     assert failure(response(200, media_type, body)) == {
         "kind": "unavailable",
         "status": 200,
-        "message": f"the provider's response is incomplete or is not valid JSON: {shown}",
+        "message": f"the provider's response is incomplete or is not valid JSON: {quoted(shown)}",
         "retryable": True,
         "hint": "Nothing was changed: try again.",
     }

@@ -270,7 +270,7 @@ def test_truncated_event_is_valid_utf8() -> None:
     [
         pytest.param(b'{"error":"no such run"}\n', '{"error":"no such run"}', id="JSON"),
         pytest.param(b'{"error":"no such run"}', '{"error":"no such run"}', id="JSON without a line's end"),
-        pytest.param(b'{\n  "a": 1\n}\n', '{   "a": 1 }', id="JSON on several lines"),
+        pytest.param(b'{\n  "a": 1\n}\n', '{ "a": 1 }', id="JSON on several lines"),
         pytest.param(b"<html>\n<body>Bad gateway</body>\n", "<html> <body>Bad gateway</body>", id="HTML"),
         pytest.param(b"<html><body>Bad gateway</body>", "<html><body>Bad gateway</body>", id="HTML on one line"),
         pytest.param(b"x" * 200 + b"\n" + b"y" * 200 + b"\n", "x" * 100, id="not a second long line"),
@@ -280,7 +280,8 @@ def test_truncated_event_is_valid_utf8() -> None:
     ],
 )
 def test_text_without_events_is_an_error_that_quotes_its_beginning(text: bytes, shown: str) -> None:
-    expected = f"text that has no events: {shown}"
+    quoted = '"' + shown.replace('"', "'") + '"'
+    expected = f"text that has no events: {quoted}"
     assert str(failure_of(text)) == str(failure_of(*byte_by_byte(text))) == expected
 
 
@@ -289,7 +290,7 @@ def test_text_without_events_is_an_error_that_quotes_its_beginning(text: bytes, 
 def test_endless_text_without_events_is_an_error_before_it_ends(line: bytes) -> None:
     reader = EventSplitter()
     list(reader.feed(line * 11))
-    with pytest.raises(InvalidEventStream, match="text that has no events: junk junk junk"):
+    with pytest.raises(InvalidEventStream, match='text that has no events: "junk junk junk'):
         list(reader.feed(line * 2))
 
 

@@ -635,14 +635,14 @@ def test_run_age_is_computed_from_the_start_time(started: str, age: float) -> No
         (Reading("17f2", RUNNING, "RUNNING", progress=0.42), "17f2: running, 42%"),
         (Reading("17f2", RUNNING, "RUNNING", "render", progress=0.0), "17f2: running, render, 0%"),
         (Reading("17f2", SUCCEEDED, "SUCCEEDED", progress=0.9, result=["x"]), "17f2: succeeded"),
-        (Reading("trn-1", FAILED, "failed", "build", error="No sandbox"), "trn-1: failed, build, No sandbox"),
+        (Reading("trn-1", FAILED, "failed", "build", error="No sandbox"), 'trn-1: failed, build, "No sandbox"'),
         (
             Reading("01M8", FAILED, "Failed", error=INNGEST_ERROR),
-            "01M8: failed, NonRetriableError: boom: card declined",
+            '01M8: failed, "NonRetriableError: boom: card declined"',
         ),
         (Reading("trn-1", CANCELED, "canceled"), "trn-1: canceled"),
         (Reading("trn-1", RunStatus.UNKNOWN, "evicted"), "trn-1: evicted"),
-        (Reading("trn-1", FAILED, "failed", error="one\r\n\ttwo\x1b[31m"), "trn-1: failed, one two [31m"),
+        (Reading("trn-1", FAILED, "failed", error="one\r\n\ttwo\x1b[31m"), 'trn-1: failed, "one two [31m"'),
     ],
 )
 def test_run_is_described_in_one_line(reading: Reading, line: str) -> None:

@@ -364,7 +364,7 @@ async def test_rejected_cancellation_is_an_error_even_if_the_run_cannot_be_read_
     for fault in (NO_FAULT, Fault(403, body="not yours"), *[Fault(503, body="busy")] * TRIES):
         simulator.fail_next("render", fault)
     call = await finished(environment, *RUNNING["render"], ALL_TRIES_S)
-    assert (call.failure.message, call.failure.status) == ("the provider returned 403: not yours", 403)
+    assert (call.failure.message, call.failure.status) == ('the provider returned 403: "not yours"', 403)
 
 
 async def test_cancel_command_without_a_sandbox_is_an_error(environment: dict[str, str]) -> None:

@@ -143,7 +143,7 @@ async def test_compressed_stream_is_reported_event_by_event() -> None:
     ("body", "description"),
     [
         (b'data: {"a": "\xff\xfe"}\n\n', "text that is not UTF-8"),
-        (b"<!DOCTYPE html>\n" + b"<p>Bad gateway</p>\n" * 10_000, "text that has no events: <!DOCTYPE html>"),
+        (b"<!DOCTYPE html>\n" + b"<p>Bad gateway</p>\n" * 10_000, 'text that has no events: "<!DOCTYPE html>'),
     ],
     ids=["invalid UTF-8", "HTML"],
 )
@@ -236,7 +236,7 @@ async def test_rejected_stream_is_an_error() -> None:
     async with scripted_provider(reject("404 Not Found")) as posthog:
         call = await follow(posthog.environment)
     assert isinstance(call.error, ProviderError)
-    assert (call.error.status, call.error.message) == (404, "the provider returned 404: no")
+    assert (call.error.status, call.error.message) == (404, 'the provider returned 404: "no"')
 
 
 # Limits

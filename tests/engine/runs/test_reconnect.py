@@ -208,9 +208,9 @@ async def test_connection_with_an_event_resets_the_reconnect_limit() -> None:
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        ("404 Not Found", "the provider returned 404: no"),
-        ("401 Unauthorized", "the provider returned 401: no"),
-        ("400 Bad Request", "the provider returned 400: no"),
+        ("404 Not Found", 'the provider returned 404: "no"'),
+        ("401 Unauthorized", 'the provider returned 401: "no"'),
+        ("400 Bad Request", 'the provider returned 400: "no"'),
     ],
 )
 async def test_does_not_reconnect_after_a_permanent_error(status: str, reason: str) -> None:

@@ -262,7 +262,7 @@ async def test_interrupted_wait_after_a_start_returns_the_run_id(
     (key,) = keys_sent(simulator)
     assert (call.value["run_id"], call.value["status"], call.value["terminal"]) == (NEW, "queued", False)
     assert call.value["idempotency_key"] == key
-    assert (call.value["reason"], call.value["timed_out"]) == ("the provider returned 401: revoked", False)
+    assert (call.value["reason"], call.value["timed_out"]) == ('the provider returned 401: "revoked"', False)
     assert call.value["next"] == "Waiting was interrupted: call render-wait-for-run again later."
     assert await render_runs(environment) == [NEW]
 
@@ -359,7 +359,7 @@ async def test_error_names_the_run_that_was_created_but_not_started(
     call = await finished(environment, "posthog-create-task-run", {**CLOUD, "wait_seconds": 30}, 0)
     run = await created_run(environment)
     assert call.failure.message == (
-        f"run {run['id']} was created, but not started: the provider returned 402: over the limit"
+        f'run {run["id"]} was created, but not started: the provider returned 402: "over the limit"'
     )
     assert call.failure.hint.startswith(
         "Do not create another run. Fix the reason, then call posthog-start-task-run for this run"
@@ -527,4 +527,4 @@ async def test_start_whose_run_cannot_be_read_returns_the_run_id(
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 30}
     call = await finished(environment, "posthog-start-task-run", arguments, 0)
     assert (call.value["run_id"], call.value["status"]) == (POSTHOG_NOT_STARTED, "unknown")
-    assert (call.value["reason"], call.value["timed_out"]) == ("the provider returned 401: revoked", False)
+    assert (call.value["reason"], call.value["timed_out"]) == ('the provider returned 401: "revoked"', False)

@@ -613,7 +613,7 @@ async def test_repeats_a_rate_limited_poll_after_retry_after(simulator: Simulato
         await call.finish(3)
     assert call.value["status"] == "succeeded"
     assert len(sent(simulator)) == 3
-    assert "the provider returned 429: slow down; reading again" in call.lines
+    assert 'the provider returned 429: "slow down"; reading again' in call.lines
 
 
 async def test_reopens_a_rate_limited_stream_after_retry_after(
@@ -645,7 +645,7 @@ async def test_wait_continues_after_failed_reads(
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * (failures + 1) + 12)
     assert call.value["status"] == "succeeded"
-    assert call.lines.count("the provider returned 503: busy; reading again") == failures
+    assert call.lines.count('the provider returned 503: "busy"; reading again') == failures
 
 
 async def test_wait_ends_with_the_last_known_status_after_too_many_failed_reads(
@@ -655,7 +655,7 @@ async def test_wait_ends_with_the_last_known_status_after_too_many_failed_reads(
     for _ in range(7):
         simulator.fail_next("inngest", Fault(503, body="busy"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_FRESH}, 3 * 7)
-    assert (call.value["status"], call.value["reason"]) == ("running", "the provider returned 503: busy")
+    assert (call.value["status"], call.value["reason"]) == ("running", 'the provider returned 503: "busy"')
     assert (call.value["timed_out"], call.value["terminal"]) == (False, False)
     assert call.value["next"] == "Waiting was interrupted: call inngest-wait-for-run again later."
     assert len(sent(simulator)) == 1 + 6

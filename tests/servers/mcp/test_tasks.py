@@ -314,7 +314,7 @@ async def test_unavailable_provider_does_not_end_the_task(simulator: Simulator, 
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
         simulator.fail_next("render", Fault(status=503, headers={"Retry-After": "3600"}, body=f"down, {key}"))
-        with pytest.raises(MCPError, match=r"returned 503: down, \[secret\]") as caught:
+        with pytest.raises(MCPError, match=r'returned 503: "down, \[secret\]"') as caught:
             await get(client, task.task_id)
         assert caught.value.code == types.INTERNAL_ERROR
         assert (await get(client, task.task_id)).status == "working"
