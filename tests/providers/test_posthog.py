@@ -146,7 +146,7 @@ async def test_posthog_create_run_notes_that_it_is_not_started(
     headers = POSTHOG_READING if body is None else POSTHOG_WRITING
     assert sent_requests(simulator) == [SentRequest("POST", f"{POSTHOG_RUNS}/", headers, body)]
     assert (result.value["status"], result.value["environment"]) == ("not_started", run_environment)
-    assert result.notes[0] == f"Run {result.value['id']}: queued (not_started)."
+    assert result.notes[0] == f"Run {result.value['id']}: not started (not_started)."
     assert result.notes[1].startswith(note)
 
 
@@ -280,7 +280,7 @@ async def test_posthog_secrets_of_a_watched_run_are_redacted(
 async def test_posthog_empty_secrets_are_not_noted_as_redacted(caller: Caller) -> None:
     result = await caller.call(RETRIEVE, **run_arguments(POSTHOG_NOT_STARTED))
     assert result.value["log_url"] is None
-    assert result.notes == [f"Run {POSTHOG_NOT_STARTED}: queued (not_started)."]
+    assert result.notes == [f"Run {POSTHOG_NOT_STARTED}: not started (not_started)."]
 
 
 async def test_posthog_secrets_are_shown_with_reveal_secrets(environment: dict[str, str]) -> None:
@@ -444,7 +444,7 @@ async def test_posthog_set_output_keeps_the_status_without_a_schema(
     run = await outside(environment, "POST", runs, {"environment": "cloud"})
     result = await caller.call(SET_OUTPUT, task_id=FREE_TASK, id=run["id"], body={"output": ["any", 1, None]})
     assert result.value["output"] == ["any", 1, None]
-    assert result.notes[0] == f"Run {run['id']}: queued (not_started)."
+    assert result.notes[0] == f"Run {run['id']}: not started (not_started)."
 
 
 async def test_posthog_set_output_that_violates_the_schema_is_a_validation_error(caller: Caller) -> None:

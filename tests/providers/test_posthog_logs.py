@@ -286,7 +286,7 @@ async def test_posthog_stream_of_a_run_that_is_not_started_ends_with_an_error(ca
     # api.py (stream): "Stream not available" after 120 s
     result = await caller.call(STREAM, **run_arguments(POSTHOG_NOT_STARTED, wait_seconds=130), within=132)
     assert (result.value["ended"], result.value["reason"]) == ("error", "error: Stream not available")
-    assert result.value["runs"] == {POSTHOG_NOT_STARTED: "queued"}
+    assert result.value["runs"] == {POSTHOG_NOT_STARTED: "not started"}
 
 
 async def test_posthog_lost_stream_is_resumed_after_the_last_event(simulator: Simulator, caller: Caller) -> None:

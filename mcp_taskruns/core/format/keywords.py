@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mcp_taskruns.core.format.types import Names, StatusCodes, without_nulls
 from mcp_taskruns.errors import Kind
 
-RunStatusName = Literal["queued", "running", "paused", "succeeded", "failed", "canceled"]
+RunStatusName = Literal["not started", "queued", "running", "paused", "succeeded", "failed", "canceled"]
 
 JsonPath = str
 When = dict[str, Any]

@@ -12,6 +12,8 @@ from mcp_taskruns.core.model.operation import Operation
 class RunStatus(StrEnum):
     """The normalised status of a run; `unknown` is a native status that the overlay does not list."""
 
+    NOT_STARTED = "not started"
+    """The run exists, but does not begin by itself: another call has to start it."""
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"

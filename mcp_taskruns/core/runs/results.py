@@ -32,14 +32,22 @@ def _both_statuses(reading: Reading) -> str:
 
 
 def wait_result(
-    lifecycle: Lifecycle, watch: Watch, *, elapsed_s: float, polls: int, several: bool = False, reason: str = ""
+    lifecycle: Lifecycle,
+    watch: Watch,
+    *,
+    elapsed_s: float,
+    polls: int,
+    several: bool = False,
+    reason: str = "",
+    timed_out: bool | None = None,
 ) -> dict[str, Any]:
     """Return the result of waiting, which matches `WAIT_SCHEMA`.
 
     The fields of a single run are at the top level, those of several runs in `runs`. `reason` is the error that
-    interrupted the wait.
+    interrupted the wait; `timed_out` is by default whether the wait is neither done nor interrupted.
     """
-    timed_out = not watch.is_done and not reason
+    if timed_out is None:
+        timed_out = not watch.is_done and not reason
     runs = [_run_fields(run_id, reading) for run_id, reading in watch.readings.items()]
     wait = {"timed_out": timed_out, "elapsed_seconds": round(elapsed_s, 1), "polls": polls}
     if several:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
+from mcp_taskruns.core.model.run import RunStatus
 from mcp_taskruns.core.runs.reading import Reading, describe_run
 
 Until = Literal["all", "any"]
@@ -55,6 +56,12 @@ class Watch:
     def is_done(self) -> bool:
         """Whether waiting can stop."""
         return self.ended_count > 0 if self._until == "any" else not self.pending
+
+    @property
+    def awaits_start(self) -> bool:
+        """Whether no pending run can end before a call starts it."""
+        readings = [self.readings[run_id] for run_id in self.pending]
+        return bool(readings) and all(reading and reading.status is RunStatus.NOT_STARTED for reading in readings)
 
     def statuses(self) -> dict[str, str]:
         """Return the status of each run whose status is known."""

@@ -12,7 +12,7 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import matches, set_at, value_at
-from mcp_taskruns.core.model.run import Lifecycle, RunStart
+from mcp_taskruns.core.model.run import Lifecycle, RunStart, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.reading import Reading, describe_run, runs_in_response
 from mcp_taskruns.core.runs.results import status_line, wait_result
@@ -31,6 +31,8 @@ class Started:
     run_id: str
     readings: list[Reading]
     key: str | None
+    is_started: bool = True
+    """Whether it begins without another call."""
 
     @property
     def reading(self) -> Reading | None:
@@ -86,9 +88,11 @@ async def launch(
     readings = [reading for reading in readings if reading.run_id.lower() == run_id.lower()]
     started = Started(result, run_id, readings, value_at(arguments, start.idempotency_key_argument))
     if is_complete and started.run_id:
-        run = describe_run(started.reading) if started.reading else started.run_id
+        has_status = started.reading is not None and started.reading.status is not RunStatus.NOT_STARTED
+        run = describe_run(started.reading) if started.reading and has_status else started.run_id
         await reporter.report(f"started {run}", 0)
-        await _start_created_run(client, start, arguments, result.value, started.run_id, reporter)
+        is_started = await _start_created_run(client, start, arguments, result.value, started.run_id, reporter)
+        started = replace(started, is_started=is_started)
     return started
 
 
@@ -124,11 +128,13 @@ async def _start_created_run(
     created: Any,
     run_id: str,
     reporter: ProgressReporter,
-) -> None:
-    """Start a run that the provider has only created."""
+) -> bool:
+    """Start a run that the provider has only created, if a call can; return whether the run is started now."""
     then = start.then
-    if then is None or not matches(created, start.then_when):
-        return
+    if then is None:
+        return True
+    if not matches(created, start.then_when):
+        return False
     try:
         call_arguments = {**path_arguments(then.operation, arguments), then.run_id_argument: run_id}
         await client.fetch(then.operation, call_arguments, notify=reporter.note)
@@ -140,6 +146,7 @@ async def _start_created_run(
             status=exc.status,
             hint=f"Do not create another run. Fix the reason, then call {then.tool} for this run.",
         ) from exc
+    return True
 
 
 async def _wait(
@@ -155,7 +162,16 @@ async def _wait(
     started_at = anyio.current_time()
     others = path_arguments(lifecycle.read.operation, arguments)
     try:
-        return await wait_for_runs(client, lifecycle, others, [run_id], reporter, seconds=seconds, known=known)
+        return await wait_for_runs(
+            client,
+            lifecycle,
+            others,
+            [run_id],
+            reporter,
+            seconds=seconds,
+            known=known,
+            is_started=started.is_started,
+        )
     except CallError as exc:
         # The run was started, so this is not an error of the call, although nothing is known about the run.
         elapsed = anyio.current_time() - started_at

@@ -47,16 +47,19 @@ async def wait_for_runs(
     until: Until = "all",
     several: bool = False,
     known: Iterable[Reading] = (),
+    is_started: bool = False,
 ) -> CallResult:
     """Wait until `all` or `any` of the runs have a terminal status, for at most `seconds`. A timeout is not an error.
 
     `arguments` are the arguments of the read operation besides the run id; `known` are readings that need not be made
-    again. Raises CallError when no run could be read; a failure after that ends the wait with what is known.
+    again. A wait for runs that no call has started ends at once, unless `is_started`: this call has started them, which
+    the provider may not show yet. Raises CallError when no run could be read; a failure after that ends the wait with
+    what is known.
     """
     watch = Watch(run_ids, until)
     for reading in known:
         watch.update(reading)
-    wait = _Wait(client, lifecycle, arguments, watch, reporter)
+    wait = _Wait(client, lifecycle, arguments, watch, reporter, is_started=is_started)
     started_at = anyio.current_time()
     reason = ""
     try:
@@ -66,7 +69,15 @@ async def wait_for_runs(
             raise
         reason = exc.message
     elapsed = anyio.current_time() - started_at
-    value = wait_result(lifecycle, watch, elapsed_s=elapsed, polls=wait.polls, several=several, reason=reason)
+    value = wait_result(
+        lifecycle,
+        watch,
+        elapsed_s=elapsed,
+        polls=wait.polls,
+        several=several,
+        reason=reason,
+        timed_out=not (watch.is_done or reason or wait.awaits_start),
+    )
     return CallResult.from_value(value, status_line([reading for reading in watch.readings.values() if reading]))
 
 
@@ -87,8 +98,11 @@ class _Wait:
         arguments: Mapping[str, Any],
         watch: Watch,
         reporter: ProgressReporter,
+        *,
+        is_started: bool,
     ) -> None:
         self.polls = 0
+        self._is_started = is_started
         self._watch = watch
         self._reporter = reporter
         self._client = client
@@ -106,12 +120,17 @@ class _Wait:
         end = anyio.current_time() + seconds
         if not all(self._watch.readings.values()):
             await self._read_first(seconds)
-        while not self._watch.is_done and anyio.current_time() < end:
+        while not self._watch.is_done and not self.awaits_start and anyio.current_time() < end:
             with anyio.move_on_at(end):
                 await self._learn_more()
         await self._read_last()
         if self._failure is not None and not any(self._watch.readings.values()):
             raise self._failure
+
+    @property
+    def awaits_start(self) -> bool:
+        """Whether waiting has no effect, because no call has started the runs."""
+        return self._watch.awaits_start and not self._is_started
 
     async def _read_first(self, seconds: float) -> None:
         with anyio.move_on_after(max(seconds, LAST_SECONDS)) as scope:

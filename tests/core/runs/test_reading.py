@@ -33,7 +33,7 @@ from tests.core.documents import Json
 LIFECYCLES: dict[str, Lifecycle] = {tool.prefix: tool.runs for tool in load_tools([]) if tool.runs is not None}
 RENDER, INNGEST, POSTHOG, RUNWAY = (LIFECYCLES[name] for name in ("render", "inngest", "posthog", "runway"))
 
-QUEUED, RUNNING, PAUSED = RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.PAUSED
+NOT_STARTED, QUEUED, RUNNING, PAUSED = RunStatus.NOT_STARTED, RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.PAUSED
 SUCCEEDED, FAILED, CANCELED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED
 
 
@@ -70,7 +70,7 @@ SUCCEEDED, FAILED, CANCELED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.C
         (
             "posthog",
             {
-                "not_started": QUEUED,
+                "not_started": NOT_STARTED,
                 "queued": QUEUED,
                 "in_progress": RUNNING,
                 "completed": SUCCEEDED,
@@ -811,9 +811,9 @@ FAILED_NEXT = (
         ),
         pytest.param(
             POSTHOG,
-            [Reading("r", QUEUED, "not_started")],
+            [Reading("r", NOT_STARTED, "not_started")],
             {
-                "status": "queued",
+                "status": "not started",
                 "native_status": "not_started",
                 "terminal": False,
                 "timed_out": True,

@@ -138,7 +138,11 @@ async def test_posthog_response_contains_the_status_so_the_run_is_not_read_again
 async def test_cancels_a_posthog_run_that_was_not_started(environment: dict[str, str]) -> None:
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, **PATCH}
     call = await finished(environment, "posthog-update-task-run", arguments, 0)
-    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (True, "queued", "canceled")
+    assert (call.value["cancelled"], call.value["status_before"], call.value["status"]) == (
+        True,
+        "not started",
+        "canceled",
+    )
 
 
 async def test_body_of_a_cancelling_update_is_sent_completely(
@@ -454,7 +458,7 @@ RENDER_LIST = (
     f"{RENDER_COMPLETED}: succeeded (completed)."
 )
 POSTHOG_LIST = (
-    f"Runs {POSTHOG_NOT_STARTED}: queued (not_started); {POSTHOG_RUNNING}: running (in_progress); "
+    f"Runs {POSTHOG_NOT_STARTED}: not started (not_started); {POSTHOG_RUNNING}: running (in_progress); "
     f"{POSTHOG_FAILED}: failed; {POSTHOG_COMPLETED}: succeeded (completed)."
 )
 ENTRIES = {"entries": [{"type": "notification", "notification": {"method": "_posthog/console"}}]}

@@ -324,7 +324,7 @@ async def test_creating_a_posthog_cloud_run_with_wait_starts_it(
     ]
     assert (call.value["run_id"], call.value["status"]) == (run["id"], "succeeded")
     assert call.value["result"]["summary"] == "Fixed the retry loop."
-    assert call.lines[0] == f"started {run['id']}: queued"
+    assert call.lines[0] == f"started {run['id']}"
     assert "idempotency_key" not in call.value
 
 
@@ -334,7 +334,7 @@ async def test_creating_a_posthog_cloud_run_without_wait_does_not_start_it(
     call = await finished(environment, "posthog-create-task-run", CLOUD, 0)
     assert sent(simulator) == [f"POST {POSTHOG_RUNS}/"]
     assert call.outcome.notes == (
-        f"Run {call.value['id']}: queued (not_started).",
+        f"Run {call.value['id']}: not started (not_started).",
         "Created, NOT started: call posthog-start-task-run with its id.",
     )
 
@@ -343,12 +343,12 @@ async def test_creating_a_posthog_cloud_run_without_wait_does_not_start_it(
 async def test_creating_a_local_posthog_run_does_not_start_it(
     body: Arguments, simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    arguments = {"task_id": TASK, "body": body, "wait_seconds": 2}
-    call = await finished(environment, "posthog-create-task-run", arguments, 3)
+    arguments = {"task_id": TASK, "body": body, "wait_seconds": 600}
+    call = await finished(environment, "posthog-create-task-run", arguments, 0)
     run = await created_run(environment)
     assert (run["status"], run["environment"]) == ("not_started", "local")
     assert [request for request in sent(simulator) if "/start/" in request] == []
-    assert (call.value["run_id"], call.value["status"], call.value["timed_out"]) == (run["id"], "queued", True)
+    assert (call.value["run_id"], call.value["status"], call.value["timed_out"]) == (run["id"], "not started", False)
 
 
 async def test_error_names_the_run_that_was_created_but_not_started(

@@ -225,7 +225,7 @@ OTHER_STATUSES = [
     ("render", "hibernating", "unknown"),
     ("inngest", "Scheduled", "queued"),
     ("inngest", "Running", "running"),
-    ("posthog", "not_started", "queued"),
+    ("posthog", "not_started", "not started"),
     ("posthog", "queued", "queued"),
     ("posthog", "in_progress", "running"),
     ("runway", "PENDING", "queued"),
@@ -251,7 +251,7 @@ async def test_non_terminal_native_status_does_not_end_the_wait(
     tool, arguments = WAITS[provider]
     call = await finished(environment, tool, {**arguments, "wait_seconds": 0})
     assert (call.value["status"], call.value["native_status"]) == (status, native_status)
-    assert (call.value["terminal"], call.value["timed_out"]) == (False, True)
+    assert (call.value["terminal"], call.value["timed_out"]) == (False, status != "not started")
 
 
 STREAMED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
@@ -558,8 +558,11 @@ async def test_reconnects_a_closed_stream_while_the_run_is_active(
     assert call.value["status"] == expected["status"]
 
 
-async def test_waits_for_a_posthog_run_that_starts_after_its_stream_timed_out(environment: dict[str, str]) -> None:
-    # PostHog waits 120 seconds for the stream of a run that was not started, then closes with an error event.
+async def test_waits_for_a_posthog_run_that_starts_after_its_stream_timed_out(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    # PostHog waits 120 seconds for the stream of a run that is still queued, then closes with an error event.
+    simulator.posthog.project.runs[POSTHOG_NOT_STARTED].status = "queued"
     arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 600}
     async with opened(environment) as gateway, calling(gateway, "posthog-wait-for-run", arguments) as call:
         await pass_time(125)
@@ -1055,9 +1058,9 @@ async def test_run_id_is_not_case_sensitive_on_the_stream(environment: dict[str,
 
 
 async def test_hint_for_a_posthog_run_that_was_not_started_names_the_start_tool(environment: dict[str, str]) -> None:
-    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 1}
-    call = await finished(environment, "posthog-wait-for-run", arguments, 2)
-    assert (call.value["status"], call.value["timed_out"]) == ("queued", True)
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED, "wait_seconds": 600}
+    call = await finished(environment, "posthog-wait-for-run", arguments, 0)
+    assert (call.value["status"], call.value["terminal"], call.value["timed_out"]) == ("not started", False, False)
     assert call.value["next"] == (
         "The run has not been started: start a cloud run with posthog-start-task-run; the desktop client starts a "
         "local run. After the start, call posthog-wait-for-run."
