@@ -6,11 +6,14 @@ from typing import Any
 from mcp_taskruns.core.calls.truncation import one_line, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
-from mcp_taskruns.core.runs.reading import Reading
+from mcp_taskruns.core.runs.reading import Reading, error_text
 from mcp_taskruns.core.runs.watch import Watch
 
 MAX_LISTED_RUNS = 10
 """Runs whose status is listed one by one in a line."""
+
+DELETED = "deleted"
+"""The status of a run that a call has deleted. It is not a run status: such a run cannot be read."""
 
 
 def status_line(readings: Sequence[Reading]) -> str:
@@ -122,8 +125,12 @@ _ALREADY = {
     RunStatus.CANCELED: "had already been cancelled",
 }
 
-
 _DEFAULT_EFFECT = "changed by the provider"
+
+_LOST = "; the provider's response was lost"
+
+MAX_QUOTED_ERROR = 300
+"""Characters of a run's error that a sentence quotes."""
 
 
 def cancel_result(
@@ -134,40 +141,53 @@ def cancel_result(
     *,
     was_accepted: bool,
     was_sent: bool,
+    was_lost: bool = False,
+    is_kept: bool = False,
     response: Any = None,
 ) -> dict[str, Any]:
     """Return the result of cancelling: the status before and after, and the provider's response.
 
-    `was_sent` is whether the request was sent, `was_accepted` whether the provider accepted it. If it accepted the
-    request for a run with a terminal status, it has deleted the run.
+    `was_sent` is whether the request was sent, `was_accepted` whether the provider carried it out, `was_lost` whether
+    that is known only from the status afterwards. A request that is carried out for a run with a terminal status
+    deletes the run, unless it `is_kept`.
     """
-    is_deleted = was_accepted and before.status.is_terminal
-    is_cancelled = was_accepted and not is_deleted and after.status is RunStatus.CANCELED
+    is_deleted = was_accepted and before.status.is_terminal and not is_kept
+    is_cancelled = was_accepted and not before.status.is_terminal and after.status is RunStatus.CANCELED
     return {
         "provider": lifecycle.provider,
         "run_id": after.run_id,
         "cancelled": is_cancelled,
         "status_before": str(before.status),
-        "status": str(after.status),
-        "native_status": after.native_status or None,
-        "terminal": after.status.is_terminal,
+        "status": DELETED if is_deleted else str(after.status),
+        "native_status": None if is_deleted else after.native_status or None,
+        "terminal": is_deleted or after.status.is_terminal,
         **({"deleted": True} if is_deleted else {}),
         **({} if response is None else {"response": response}),
-        "next": _after_cancel(lifecycle, cancel, before, after, was_accepted=was_accepted, was_sent=was_sent),
+        "next": _after_cancel(
+            lifecycle, cancel, before, after, was_accepted=was_accepted, was_sent=was_sent, was_lost=was_lost
+        ),
     }
 
 
 def _after_cancel(
-    lifecycle: Lifecycle, cancel: RunCancel, before: Reading, after: Reading, *, was_accepted: bool, was_sent: bool
+    lifecycle: Lifecycle,
+    cancel: RunCancel,
+    before: Reading,
+    after: Reading,
+    *,
+    was_accepted: bool,
+    was_sent: bool,
+    was_lost: bool,
 ) -> str:
     """Return what happened to the run and what to call next."""
     effect = cancel.confirm_effect or _DEFAULT_EFFECT
+    lost = _LOST if was_lost else ""
     if was_accepted and before.status.is_terminal:
-        return f"The run {_ALREADY[before.status]}: it was {effect}."
+        return f"The run {_ALREADY[before.status]}: it was {effect}{lost}.{_how_it_ended(before)}"
     if was_accepted and after.status is RunStatus.CANCELED:
-        return "The run was cancelled."
+        return f"The run was cancelled{lost}."
     if after.status.is_terminal:
-        sentences = [f"The run {_ALREADY[after.status]}: nothing was cancelled."]
+        sentences = [f"The run {_ALREADY[after.status]}: nothing was cancelled.{_how_it_ended(after)}"]
         if not was_sent and cancel.when:
             sentences.append("Nothing was sent.")
         if not was_accepted and cancel.confirm_argument:
@@ -179,6 +199,15 @@ def _after_cancel(
         f"It is not known whether {quote_name(after.native_status)} is a terminal status, so nothing was cancelled: a "
         f"run that has ended would be {effect}. To accept that, pass {cancel.confirm_argument}: true."
     )
+
+
+def _how_it_ended(reading: Reading) -> str:
+    """Return a sentence, after a space, with the time and the error of a run's end; empty if neither is known."""
+    at = f" at {reading.ended}" if reading.ended else ""
+    error = "" if reading.error is None else one_line(error_text(reading.error), MAX_QUOTED_ERROR).removesuffix(".")
+    if error:
+        return f" It ended{at} with the error: {error}."
+    return f" It ended{at}." if at else ""
 
 
 WAIT_SCHEMA: Mapping[str, Any] = {

@@ -1,7 +1,6 @@
 """Cancel a run, and report its status before and after."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -13,7 +12,7 @@ from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
-from mcp_taskruns.core.runs.results import cancel_result, status_line
+from mcp_taskruns.core.runs.results import DELETED, cancel_result, status_line
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.read import read_run
@@ -61,30 +60,52 @@ class _Cancellation:
         self._reporter = reporter
         self._run_id = arguments[cancel.call.run_id_argument]
         self._read_arguments = path_arguments(lifecycle.read.operation, arguments)
+        self._read_again_at = 0.0
 
     async def run(self) -> CallResult:
         before = await read_run(
             self._client, self._lifecycle, self._read_arguments, self._run_id, notify=self._reporter.note
         )
-        read_at = anyio.current_time()
+        # Until then the provider may return a cached response from before the cancellation.
+        self._read_again_at = anyio.current_time() + self._lifecycle.max_age_seconds
         if self._must_be_confirmed(before) and not self._is_confirmed:
             return self._result(before, before, was_accepted=False, was_sent=False)
         try:
             operation, response = await self._send()
-        except ProviderError:
-            after = await self._read_after()
-            if after is not None and after.status.is_terminal:
-                return self._result(before, after, was_accepted=False)
-            raise
+        except CallError as exc:
+            return await self._explain(exc, before)
         if before.status.is_terminal:
-            return self._result(before, before, was_accepted=True, response=response.value)
+            return await self._after_deletion(before, response.value)
         runs = runs_in_response(self._lifecycle, operation.name, response.value, self._run_id)
-        if runs:
-            return self._result(before, runs[0], was_accepted=True, response=response.value)
-        # Until then the provider may return a cached response from before the cancellation.
-        await anyio.sleep_until(read_at + self._lifecycle.max_age_seconds)
-        after = await self._read_after() or Reading(self._run_id, RunStatus.UNKNOWN, "")
+        after = runs[0] if runs else await self._read_after(was_known=True) or self._unknown
         return self._result(before, after, was_accepted=True, response=response.value)
+
+    async def _explain(self, failure: CallError, before: Reading) -> CallResult:
+        """Return what the status after a failed request shows to have happened; else raise the failure."""
+        if before.status.is_terminal:
+            if failure.outcome_unknown and await self._read_after() is None:
+                return self._result(before, before, was_accepted=True, was_lost=True)
+            raise self._with_advice(failure, before) from failure.__cause__
+        after = await self._read_after(was_known=True) or self._unknown
+        if not after.status.is_terminal:
+            raise self._with_advice(failure, after) from failure.__cause__
+        was_cancelled = failure.outcome_unknown and after.status is RunStatus.CANCELED
+        return self._result(before, after, was_accepted=was_cancelled, was_lost=was_cancelled)
+
+    def _with_advice(self, failure: CallError, after: Reading) -> CallError:
+        """Return a failure with what is known about the run, if the request may have been carried out."""
+        if not failure.outcome_unknown:
+            return failure
+        status = f"it is {after.native_status} now" if after.native_status else "its status could not be read"
+        wait = "" if after.status.is_terminal else f" Call {self._lifecycle.wait_tool} to see whether it ends."
+        hint = f"The provider may have accepted the request for run {self._run_id}: {status}.{wait}"
+        # This server reads the run first, so a run that the request has ended is not changed.
+        return failure.replace(hint=f"{hint} It is safe to make this call again.", retryable=True)
+
+    async def _after_deletion(self, before: Reading, response: Any) -> CallResult:
+        """Return the result of a request that the provider has carried out for a run with a terminal status."""
+        after = None if self._lifecycle.gone_after_cancel else await self._read_after()
+        return self._result(before, after or before, was_accepted=True, is_kept=after is not None, response=response)
 
     async def _send(self) -> tuple[Operation, CallResult]:
         """Send the request; return the operation that the provider carried out, and its response. Raises CallError."""
@@ -107,21 +128,26 @@ class _Cancellation:
     def _is_confirmed(self) -> bool:
         return bool(self._cancel.confirm_argument and self._arguments.get(self._cancel.confirm_argument))
 
-    async def _read_after(self) -> Reading | None:
-        with suppress(CallError):
-            return await read_run(self._client, self._lifecycle, self._read_arguments, self._run_id, was_known=True)
-        return None
+    async def _read_after(self, *, was_known: bool = False) -> Reading | None:
+        """Return the run after the request, with an unknown status if it cannot be read; None if it does not exist."""
+        await anyio.sleep_until(self._read_again_at)
+        try:
+            return await read_run(
+                self._client, self._lifecycle, self._read_arguments, self._run_id, was_known=was_known
+            )
+        except CallError as exc:
+            return None if exc.kind == "not_found" else self._unknown
+
+    @property
+    def _unknown(self) -> Reading:
+        return Reading(self._run_id, RunStatus.UNKNOWN, "")
 
     def _result(
-        self, before: Reading, after: Reading, *, was_accepted: bool, was_sent: bool = True, response: Any = None
+        self, before: Reading, after: Reading, *, was_sent: bool = True, response: Any = None, **facts: bool
     ) -> CallResult:
+        """Return the result of the call; `facts` are those of `cancel_result`."""
         value = cancel_result(
-            self._lifecycle,
-            self._cancel,
-            before,
-            after,
-            was_accepted=was_accepted,
-            was_sent=was_sent,
-            response=response,
+            self._lifecycle, self._cancel, before, after, was_sent=was_sent, response=response, **facts
         )
-        return CallResult.from_value(value, status_line([after]))
+        is_deleted = value["status"] == DELETED
+        return CallResult.from_value(value, f"Run {self._run_id}: {DELETED}." if is_deleted else status_line([after]))

@@ -1068,6 +1068,8 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
             {
                 "cancelled": False,
                 "deleted": True,
+                "status": "deleted",
+                "native_status": None,
                 "next": "The run had already succeeded: it was deleted together with its output.",
             },
             id="deleted",
@@ -1128,6 +1130,45 @@ def test_cancel_result_reports_what_happened(
     }
     assert value == expected
     assert list(value)[-1] == "next"
+
+
+@pytest.mark.parametrize(
+    ("ended", "error", "sentence"),
+    [
+        ("2026-11-30T20:00:00Z", None, " It ended at 2026-11-30T20:00:00Z."),
+        ("2026-11-30T20:00:00Z", "no disk", " It ended at 2026-11-30T20:00:00Z with the error: no disk."),
+        ("", {"name": "ValueError", "message": "odd\nnumber."}, " It ended with the error: ValueError: odd number."),
+        ("", None, ""),
+    ],
+)
+def test_cancel_result_reports_when_and_with_which_error_the_run_ended(ended: str, error: Any, sentence: str) -> None:
+    before = Reading("r", FAILED, "failed", error=error, ended=ended)
+    value = cancel_result(RENDER, RENDER.cancels[0], before, before, was_accepted=False, was_sent=False)
+    assert value["next"] == f"The run had already failed: nothing was cancelled.{sentence}"
+
+
+def test_cancel_result_quotes_only_the_beginning_of_a_long_error() -> None:
+    before = Reading("r", FAILED, "failed", error="x" * 10_000)
+    value = cancel_result(RENDER, RENDER.cancels[0], before, before, was_accepted=False, was_sent=False)
+    assert len(value["next"]) < 500
+
+
+@pytest.mark.parametrize("was_lost", [False, True])
+def test_cancel_result_reports_a_lost_response(was_lost: bool) -> None:
+    before, after = Reading("r", RUNNING, "running"), Reading("r", CANCELED, "canceled")
+    value = cancel_result(RENDER, RENDER.cancels[0], before, after, was_accepted=True, was_sent=True, was_lost=was_lost)
+    assert value["cancelled"] is True
+    lost = "; the provider's response was lost" if was_lost else ""
+    assert value["next"] == f"The run was cancelled{lost}."
+
+
+def test_cancel_result_reports_the_status_of_a_run_that_a_confirmed_call_has_kept() -> None:
+    before, after = Reading("r", FAILED, "failed"), Reading("r", CANCELED, "archived")
+    cancel = replace(RENDER.cancels[0], confirm_argument="archive", confirm_effect="archived")
+    value = cancel_result(RENDER, cancel, before, after, was_accepted=True, was_sent=True, is_kept=True)
+    assert (value["cancelled"], value["status"], value["native_status"]) == (False, "canceled", "archived")
+    assert "deleted" not in value
+    assert value["next"] == "The run had already failed: it was archived."
 
 
 @pytest.mark.parametrize(

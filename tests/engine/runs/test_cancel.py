@@ -224,6 +224,9 @@ async def test_does_not_cancel_a_run_with_a_terminal_status(
     environment: dict[str, str],
 ) -> None:
     call = await finished(environment, tool, arguments, 0)
+    explained = call.value.pop("next")
+    assert explained.startswith(f"The run {explanation}: nothing was cancelled.")
+    assert explained.endswith(" Nothing was sent.") is ("body" in arguments)
     run_id = arguments.get("taskRunId") or arguments.get("runId") or arguments["id"]
     assert call.value == {
         "provider": tool.partition("-")[0],
@@ -233,10 +236,45 @@ async def test_does_not_cancel_a_run_with_a_terminal_status(
         "status": status,
         "native_status": native_status,
         "terminal": True,
-        "next": f"The run {explanation}: nothing was cancelled."
-        + (" Nothing was sent." if "body" in arguments else ""),
     }
     assert sent_methods(simulator) == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "path", "time", "error"),
+    [
+        (
+            "render-cancel-task-run",
+            {"taskRunId": RENDER_FAILED},
+            f"{RENDER_RUNS}/{RENDER_FAILED}",
+            ("completedAt",),
+            "ValueError: no such customer",
+        ),
+        (
+            "inngest-cancel-function-run",
+            {"runId": INNGEST_FAILED},
+            f"{INNGEST_RUNS}/{INNGEST_FAILED}",
+            ("data", "ended_at"),
+            "",
+        ),
+        (
+            "posthog-update-task-run",
+            {"task_id": TASK, "id": POSTHOG_FAILED, **PATCH},
+            f"{POSTHOG_RUNS}/{POSTHOG_FAILED}/",
+            ("completed_at",),
+            "",
+        ),
+    ],
+)
+async def test_cancelling_an_ended_run_reports_when_and_with_which_error_it_ended(
+    tool: str, arguments: Arguments, path: str, time: tuple[str, ...], error: str, environment: dict[str, str]
+) -> None:
+    run = await outside(environment, "GET", path)
+    ended_at = run
+    for name in time:
+        ended_at = ended_at[name]
+    call = await finished(environment, tool, arguments, 0)
+    assert f"It ended at {ended_at} with the error: {error}" in call.value["next"]
 
 
 async def test_does_not_cancel_a_posthog_run_twice(simulator: Simulator, environment: dict[str, str]) -> None:
@@ -260,10 +298,8 @@ async def test_does_not_delete_an_ended_runway_task_without_confirmation(
 ) -> None:
     call = await finished(environment, "runway-cancel-delete-task", {"id": task, **confirmation}, 0)
     assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, status, True)
-    assert call.value["next"] == (
-        f"The run {explanation}: nothing was cancelled. "
-        "To have it deleted together with its output, pass delete_output: true."
-    )
+    assert call.value["next"].startswith(f"The run {explanation}: nothing was cancelled. ")
+    assert call.value["next"].endswith(" To have it deleted together with its output, pass delete_output: true.")
     assert sent_methods(simulator) == ["GET"]
 
 
@@ -279,8 +315,11 @@ async def test_deletes_an_ended_runway_task_with_confirmation(
     task: str, explanation: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     call = await finished(environment, "runway-cancel-delete-task", {"id": task, "delete_output": True}, 0)
-    assert call.value["cancelled"] is False
-    assert call.value["next"] == f"The run {explanation}: it was deleted together with its output."
+    assert (call.value["cancelled"], call.value["deleted"], call.value["terminal"]) == (False, True, True)
+    # GET of a deleted task is 404: runwayml 5.24 resources/tasks.py
+    assert (call.value["status"], call.value["native_status"]) == ("deleted", None)
+    assert call.value["next"].startswith(f"The run {explanation}: it was deleted together with its output.")
+    assert call.outcome.notes == (f"Run {task}: deleted.",)
     assert sent(simulator) == [f"GET {RUNWAY_TASKS}/{task}", f"DELETE {RUNWAY_TASKS}/{task}"]
     again = await finished(environment, "runway-cancel-delete-task", {"id": task, "delete_output": True}, 0)
     assert again.failure.kind == "not_found"
@@ -347,6 +386,123 @@ async def test_inngest_run_that_ends_before_its_cancellation_is_not_cancelled(
         "succeeded",
     )
     assert call.value["next"] == "The run had already succeeded: nothing was cancelled."
+
+
+LOST = {
+    "interrupted": Fault(200, body="gone", truncate=True),
+    **{str(status): Fault(status, body="lost") for status in (500, 502, 503, 504, 520, 524)},
+}
+"""Responses to a request that the provider may have carried out."""
+
+# Inngest's DELETE is safe to repeat, so that it is lost only if all tries are
+LOSSES = {"render": 1, "inngest": TRIES, "posthog": 1, "posthog by command": 1, "runway": 1}
+NATIVE_CANCELED = {"render": "canceled", "inngest": "Cancelled", "posthog": "cancelled"}
+REPEATED_STATUSES = {"interrupted", "502", "503", "504", "520", "524"}
+
+
+def lose_cancellation(simulator: Simulator, provider: str, lost: str) -> None:
+    """Let the simulator respond to the reading of the run, and lose the response to the cancellation."""
+    name = provider.partition(" ")[0]
+    losses = LOSSES[provider] if lost in REPEATED_STATUSES else 1
+    for fault in (NO_FAULT, *[LOST[lost]] * losses):
+        simulator.fail_next(name, fault)
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("provider", RUNNING)
+async def test_run_that_is_canceled_after_a_lost_response_was_cancelled(
+    provider: str, lost: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    name = provider.partition(" ")[0]
+    lose_cancellation(simulator, provider, lost)
+    gone = json_response({"error": "not found"}, 404)
+    simulator.fail_next(name, gone if name == "runway" else json_response(run_json(name, NATIVE_CANCELED[name])))
+    call = await finished(environment, *RUNNING[provider], 4 + ALL_TRIES_S)
+    assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (True, "canceled", True)
+    assert call.value["status_before"] in {"running", "queued"}
+    assert call.value["next"] == "The run was cancelled; the provider's response was lost."
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_run_that_succeeded_before_a_lost_cancellation_was_not_cancelled(
+    lost: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    lose_cancellation(simulator, "render", lost)
+    simulator.fail_next("render", json_response(run_json("render", "completed")))
+    call = await finished(environment, *RUNNING["render"], 0)
+    assert (call.value["cancelled"], call.value["status"]) == (False, "succeeded")
+    assert call.value["next"] == "The run had already succeeded: nothing was cancelled."
+
+
+async def test_reading_after_a_lost_cancellation_is_retried(simulator: Simulator, environment: dict[str, str]) -> None:
+    lose_cancellation(simulator, "render", "502")
+    for _ in range(TRIES - 1):
+        simulator.fail_next("render", Fault(503, body="busy"))
+    simulator.fail_next("render", json_response(run_json("render", "canceled")))
+    call = await finished(environment, *RUNNING["render"], ALL_TRIES_S)
+    assert (call.value["cancelled"], call.value["status"]) == (True, "canceled")
+    assert sent_methods(simulator) == ["GET", "DELETE", *["GET"] * TRIES]
+
+
+@pytest.mark.parametrize("lost", ["interrupted", "500", "524"])
+async def test_lost_cancellation_of_a_run_that_goes_on_has_an_unknown_outcome(
+    lost: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    lose_cancellation(simulator, "render", lost)
+    call = await finished(environment, *RUNNING["render"], 0)
+    assert call.failure.outcome_unknown
+    assert call.failure.hint == (
+        f"The provider may have accepted the request for run {RENDER_RUNNING}: it is running now. Call "
+        "render-wait-for-run to see whether it ends. It is safe to make this call again."
+    )
+    assert sent_methods(simulator) == ["GET", "DELETE", "GET"]
+
+
+async def test_lost_cancellation_of_a_run_that_cannot_be_read_after_has_an_unknown_outcome(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    lose_cancellation(simulator, "render", "502")
+    for _ in range(TRIES):
+        simulator.fail_next("render", Fault(503, body="busy"))
+    call = await finished(environment, *RUNNING["render"], ALL_TRIES_S)
+    assert (call.failure.status, call.failure.outcome_unknown) == (502, True)
+    assert "its status could not be read" in call.failure.hint
+
+
+async def test_inngest_run_is_read_after_a_lost_cancellation_when_its_cache_has_expired(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    # "Cache-Control: private, max-age=3" of a reading from before the cancellation: inngest pkg/api/apiv1/cache.go
+    simulator.fail_next("inngest", NO_FAULT)
+    simulator.fail_next("inngest", Fault(500, body="lost"))
+    async with opened(environment) as gateway, calling(gateway, *RUNNING["inngest"]) as call:
+        await outside(environment, "DELETE", f"{INNGEST_RUNS}/{INNGEST_RUNNING}")
+        await call.finish(4)
+    assert (call.value["cancelled"], call.value["status"]) == (True, "canceled")
+
+
+@pytest.mark.parametrize("lost", ["interrupted", "502"])
+async def test_lost_deletion_of_a_runway_task_that_is_gone_has_deleted_it(
+    lost: str, simulator: Simulator, environment: dict[str, str]
+) -> None:
+    for fault in (NO_FAULT, LOST[lost], json_response({"error": "not found"}, 404)):
+        simulator.fail_next("runway", fault)
+    call = await finished(environment, "runway-cancel-delete-task", {"id": RUNWAY_SUCCEEDED, "delete_output": True}, 0)
+    assert (call.value["cancelled"], call.value["deleted"], call.value["status"]) == (False, True, "deleted")
+    assert call.value["next"] == (
+        "The run had already succeeded: it was deleted together with its output; the provider's response was lost."
+    )
+
+
+async def test_lost_deletion_of_a_runway_task_that_is_still_there_is_an_error(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    for fault in (NO_FAULT, LOST["502"]):
+        simulator.fail_next("runway", fault)
+    call = await finished(environment, "runway-cancel-delete-task", {"id": RUNWAY_SUCCEEDED, "delete_output": True}, 0)
+    assert (call.failure.status, call.failure.outcome_unknown) == (502, True)
+    assert f"{RUNWAY_SUCCEEDED}: it is SUCCEEDED now." in call.failure.hint
+    assert "wait-for-run" not in call.failure.hint
 
 
 async def test_rejected_cancellation_of_a_running_run_is_an_error(
