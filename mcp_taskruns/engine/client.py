@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from mcp_taskruns.core.calls.bodies import Part, encode_multipart
+from mcp_taskruns.core.calls.charsets import to_utf8
 from mcp_taskruns.core.calls.credentials import credential_values
 from mcp_taskruns.core.calls.errors import unknown_outcome_hint
 from mcp_taskruns.core.calls.received import HttpResponse
@@ -315,6 +316,7 @@ class _Call:
     def _read(self, response: HttpResponse) -> CallResult:
         """Return the result of a response. After a 429, no request is sent until the provider's delay has passed."""
         operation, settings = self._operation, self._client.settings
+        response = to_utf8(response)  # so that credentials in it are found
         redacted = replace(response, body=self._client.redactor.redact_bytes(response.body))
         try:
             result = read_response(redacted, operation, reveal=settings.reveal_secrets)

@@ -9,9 +9,8 @@ import httpx
 from httpx_sse import EventSource
 
 from mcp_taskruns import __version__
-from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.received import JSON_LINES, HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest
-from mcp_taskruns.core.calls.response import JSON_LINES
 from mcp_taskruns.core.calls.sse import Event, EventId
 from mcp_taskruns.engine.decoding import ACCEPT_ENCODING, DecodingTransport, is_event_stream, whole_body
 from mcp_taskruns.engine.transport import NEW_CONNECTION, PROXY, AiohttpTransport

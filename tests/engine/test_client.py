@@ -501,3 +501,12 @@ def test_http_libraries_are_imported_by_the_first_call_only() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert finished.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16-le", "utf-32"])
+async def test_credential_in_another_encoding_is_redacted(charset: str) -> None:
+    body = f'{{"name": "Jos\u00e9 {KEY}"}}'.encode(charset)
+    headers = {"Content-Type": "application/json; charset=utf-16"}
+    call = await Call(Provider(httpx.Response(200, headers=headers, content=body)).client(), READ).run()
+    assert call.result is not None
+    assert call.result.value == {"name": "Jos\u00e9 [secret]"}

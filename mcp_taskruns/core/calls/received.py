@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+JSON_LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/json-lines"})
+
 
 @dataclass(frozen=True)
 class HttpResponse:
@@ -15,6 +17,7 @@ class HttpResponse:
         received_at: when it was received, in seconds since 1970.
         host: the host and the port that the request was sent to; may be empty.
         proxy: the host and the port of the proxy that the request was sent over; empty without a proxy.
+        notes: sentences about the body that are not part of it.
     """
 
     status: int
@@ -23,8 +26,34 @@ class HttpResponse:
     received_at: float = 0.0
     host: str = ""
     proxy: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def media_type(self) -> str:
         """The content type in lower case without parameters; empty if there is none."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the content type is one of JSON."""
+        return is_json(self.media_type)
+
+    @property
+    def is_json_lines(self) -> bool:
+        """Whether the content type is one of JSON lines."""
+        return self.media_type in JSON_LINES
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the content type is one of text other than JSON, or missing."""
+        return is_text(self.media_type)
+
+
+def is_json(media_type: str) -> bool:
+    """Whether a media type in lower case is one of JSON."""
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def is_text(media_type: str) -> bool:
+    """Whether a media type in lower case is one of text other than JSON, or missing."""
+    return not media_type or media_type.startswith("text/") or media_type.endswith(("xml", "yaml", "javascript"))

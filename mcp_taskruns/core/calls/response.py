@@ -6,21 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mcp_taskruns.core.calls.charsets import to_utf8
 from mcp_taskruns.core.calls.errors import message_from_text, provider_error, quote_message, unknown_outcome_hint
 from mcp_taskruns.core.calls.foreign import foreign_error, missing_run
 from mcp_taskruns.core.calls.outputs import map_output
-from mcp_taskruns.core.calls.received import HttpResponse
+from mcp_taskruns.core.calls.received import JSON_LINES, HttpResponse, is_json, is_text
 from mcp_taskruns.core.calls.redaction import redact_paths
 from mcp_taskruns.core.calls.truncation import truncate
-from mcp_taskruns.core.model.json import dump, parse, parse_or_text
+from mcp_taskruns.core.model.json import dump, dump_finite, has_huge_integer, parse, parse_or_text
 from mcp_taskruns.core.model.json_path import matches, value_at
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.errors import ProviderError
 
-JSON_LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/json-lines"})
-
 SHOWN_BODY = 200
 """Characters of an invalid body that its error message quotes."""
+
+NOT_FINITE = "The response has NaN, Infinity or numbers beyond the range of a double: they are shown as null."
+HUGE_INTEGER = "The response has integers beyond the range of a double, which some programs cannot read."
+
+_WITHOUT_CONTENT = frozenset({204, 205})
+_UNEXPECTED_CONTENT = "The provider sent content with status {}, which HTTP does not allow."
 
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 """Bytes that text does not contain. The escape character is allowed: logs use it for colours."""
@@ -67,24 +72,29 @@ def read_response(response: HttpResponse, operation: Operation, *, reveal: bool 
     outside 200 to 299, for a body that the operation's `error_body` declares an error, for a page or nothing instead of
     JSON, and for invalid JSON.
     """
-    media_type = response.media_type
+    response = to_utf8(response)
     foreign = foreign_error(response, operation)
     if foreign is not None:
         raise foreign
     if response.status >= 300:
         raise _error(response, _parse_body(response), operation)
-    if not response.body and (operation.returns_file or media_type not in JSON_LINES):
+    if not response.body and (operation.returns_file or not response.is_json_lines):
         if operation.returns_run:
             raise missing_run(response, operation)
         text = f"Done: the provider returned {response.status} without content."
         return CallResult(response.status, text, media_type="text/plain")
+    unexpected = _UNEXPECTED_CONTENT.format(response.status) if response.status in _WITHOUT_CONTENT else ""
+    return _content_result(response, operation, reveal=reveal).with_notes(unexpected, *response.notes)
+
+
+def _content_result(response: HttpResponse, operation: Operation, *, reveal: bool) -> CallResult:
     if operation.returns_file:
         return _file_result(response)
-    if _is_json(media_type):
+    if response.is_json:
         return _json_result(response, _require_json(response, operation), operation, reveal=reveal)
-    if media_type in JSON_LINES:
+    if response.is_json_lines:
         return _json_lines_result(response)
-    if not _is_text(media_type):
+    if not response.is_text:
         return _file_result(response)
     value = _parse_body(response)  # some caches send JSON with the type text/plain
     if isinstance(value, dict | list):
@@ -137,7 +147,17 @@ def _json_result(response: HttpResponse, value: Any, operation: Operation, *, re
         notes.append(f"Redacted: {', '.join(redacted)}. The server shows these secrets with `--reveal-secrets`.")
     if operation.outputs is not None:
         value = map_output(operation.outputs, value)
-    return CallResult(response.status, dump(value), value, notes=tuple(notes), headers=response.headers)
+    return _value_result(response, value, *notes)
+
+
+def _value_result(response: HttpResponse, value: Any, *notes: str) -> CallResult:
+    """Return a JSON value as a result, with notes about numbers that JSON or its readers do not have."""
+    text, is_finite = dump_finite(value)
+    if not is_finite:
+        value, notes = parse(text), (*notes, NOT_FINITE)
+    if has_huge_integer(value, text):
+        notes = (*notes, HUGE_INTEGER)
+    return CallResult(response.status, text, value, notes=notes, headers=response.headers)
 
 
 def _check_error_body(response: HttpResponse, value: Any, operation: Operation) -> None:
@@ -157,7 +177,7 @@ def _file_result(response: HttpResponse) -> CallResult:
     kind = response.media_type
     if kind.endswith("/octet-stream") and _looks_like_text(response.body):
         kind = "text/plain"
-    if _is_text(kind) or _is_json(kind) or kind in JSON_LINES:
+    if is_text(kind) or is_json(kind) or kind in JSON_LINES:
         return replace(_text_result(response), media_type=kind if kind.startswith("text/") else "text/plain")
     return CallResult(response.status, "", data=response.body, media_type=kind)
 
@@ -165,16 +185,12 @@ def _file_result(response: HttpResponse) -> CallResult:
 def _json_lines_result(response: HttpResponse) -> CallResult:
     lines = response.body.decode("utf-8", "replace").split("\n")
     value = [parse_or_text(line) for line in lines if line.strip()]
-    return CallResult(response.status, dump(value), value, headers=response.headers)
+    return _value_result(response, value)
 
 
 def _text_result(response: HttpResponse) -> CallResult:
     text = response.body.decode("utf-8", "replace")
     return CallResult(response.status, text, media_type=response.media_type or "text/plain")
-
-
-def _is_text(media_type: str) -> bool:
-    return not media_type or media_type.startswith("text/") or media_type.endswith(("xml", "yaml", "javascript"))
 
 
 def _looks_like_text(body: bytes) -> bool:
@@ -183,10 +199,6 @@ def _looks_like_text(body: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return not _BINARY.search(body)
-
-
-def _is_json(media_type: str) -> bool:
-    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def _parse_body(response: HttpResponse) -> Any:

@@ -430,3 +430,54 @@ def test_text_is_truncated_at_the_limit() -> None:
 )
 def test_file_is_returned_unchanged(media_type: str, body: str, result: CallResult) -> None:
     assert read_response(response(200, media_type, body), replace(operation(), returns_file=True)) == result
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ('{"a":NaN,"b":1.5}', {"a": None, "b": 1.5}),
+        ("[Infinity,-Infinity]", [None, None]),
+        ("[1e400,-1e400,1.8e308]", [None, None, None]),
+        ('{"a":[{"b":NaN}],"c":"NaN"}', {"a": [{"b": None}], "c": "NaN"}),
+        ("NaN", None),
+    ],
+)
+def test_number_that_json_does_not_have_is_null_with_a_note(body: str, value: Any) -> None:
+    result = read_response(response(200, "application/json", body), operation())
+    assert (result.value, result.text) == (value, dump(value))
+    assert result.notes == (
+        "The response has NaN, Infinity or numbers beyond the range of a double: they are shown as null.",
+    )
+
+
+@pytest.mark.parametrize("body", ['{"a":"NaN"}', '["Infinity",1e308]', "[1.7976931348623157e308]", '{"NaN":1}'])
+def test_finite_numbers_have_no_note(body: str) -> None:
+    result = read_response(response(200, "application/json", body), operation())
+    assert (result.value, result.notes) == (json.loads(body), ())
+
+
+@pytest.mark.parametrize(
+    "body", ["9" * 309, "-" + "9" * 400, json.dumps({"a": [1, {"b": int("8" * 350)}]}), f'["{"1" * 400}",{"1" * 400}]']
+)
+def test_integer_beyond_a_double_is_kept_with_a_note(body: str) -> None:
+    result = read_response(response(200, "application/json", body), operation())
+    assert (result.value, result.text) == (json.loads(body), dump(json.loads(body)))
+    assert result.notes == ("The response has integers beyond the range of a double, which some programs cannot read.",)
+
+
+@pytest.mark.parametrize("body", ["9" * 308, json.dumps({"a": "1" * 400}), str(10**308), "12345678901234567890123"])
+def test_integer_within_a_double_has_no_note(body: str) -> None:
+    result = read_response(response(200, "application/json", body), operation())
+    assert (result.value, result.notes) == (json.loads(body), ())
+
+
+def test_numbers_in_json_lines_have_notes_too() -> None:
+    result = read_response(response(200, "application/jsonl", '{"a":NaN}\n[1]\n'), operation())
+    assert (result.value, result.text, len(result.notes)) == ([{"a": None}, [1]], '[{"a":null},[1]]', 1)
+
+
+@pytest.mark.parametrize("status", [204, 205])
+def test_content_with_a_status_that_has_none_is_a_result_with_a_note(status: int) -> None:
+    result = read_response(response(status, "application/json", '{"a":1}'), operation())
+    assert result.value == {"a": 1}
+    assert result.notes == (f"The provider sent content with status {status}, which HTTP does not allow.",)
