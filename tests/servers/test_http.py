@@ -72,11 +72,11 @@ async def test_tools_are_listed_on_loopback() -> None:
         ({"Host": "localhost.evil.example:9090"}, 421),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
-        ({"Origin": "http://localhost:5173"}, 200),
-        ({"Origin": "https://localhost"}, 200),
+        ({"Origin": "http://localhost:5173"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
     ],
 )
-async def test_only_local_hosts_and_origins_are_accepted(headers: dict[str, str], status: int) -> None:
+async def test_only_local_hosts_and_the_own_origin_are_accepted(headers: dict[str, str], status: int) -> None:
     assert (await post(Settings(), **headers)).status_code == status
 
 

@@ -138,21 +138,88 @@ async def test_only_a_known_token_is_accepted(authorization: Sequence[str], stat
     assert ("www-authenticate" in response.headers) == (status == 401)
 
 
-async def test_rejected_request_gets_the_configured_response() -> None:
-    async with bearer(BearerTokens(hello, (TOKEN,), Response("no", 401))) as client:
+async def test_refused_request_gets_the_response_of_the_server() -> None:
+    app = BearerTokens(hello, (TOKEN,), lambda refusal: Response(f"no: {refusal.message}", refusal.status))
+    async with bearer(app) as client:
         response = await client.get("/x")
-        assert (response.status_code, response.text) == (401, "no")
+        assert (response.status_code, response.text) == (401, "no: A valid bearer token is required.")
         assert (await client.get("/health")).text == "hello"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_other_addresses_need_tokens_or_insecure(host: str) -> None:
+async def test_other_addresses_need_tokens_or_insecure(host: str) -> None:
     with pytest.raises(SettingsError, match="MCP_TASKRUNS_TOKENS"):
-        HostCheck(Settings(host=host))
+        HostCheck(hello, Settings(host=host))
+    in_url = f"[{host}]" if ":" in host else host
     for settings in (Settings(host=host, insecure=True), Settings(host=host, tokens=(TOKEN,))):
-        assert f"{'[' + host + ']' if ':' in host else host}:*" in HostCheck(settings).security.allowed_hosts
+        assert await status_of(settings, Host=f"{in_url}:9090") == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_loopback_needs_no_tokens(host: str) -> None:
-    assert "localhost:*" in HostCheck(Settings(host=host)).security.allowed_hosts
+async def test_loopback_needs_no_tokens(host: str) -> None:
+    assert await status_of(Settings(host=host), Host="localhost:9090") == 200
+
+
+async def status_of(settings: Settings, path: str = "/mcp", method: str = "GET", **headers: str) -> int:
+    """Send a request to an app behind a host check; return the status code."""
+    transport = httpx.ASGITransport(HostCheck(hello, settings))
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
+        return (await client.request(method, path, headers=named)).status_code
+
+
+ADDED = Settings(allowed_hosts=("runs.example", "Other.example:8443", "fd00::1"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "origin", "status"),
+    [
+        (Settings(), "127.0.0.1:9090", "http://127.0.0.1:9090", 200),
+        (Settings(), "LOCALHOST:9090", "http://LocalHost:9090", 200),
+        (Settings(), "[::1]:9090", "http://[::1]:9090", 200),
+        (Settings(), "127.0.0.1:9090", "http://127.0.0.1:9091", 403),
+        (Settings(), "127.0.0.1:9090", "http://localhost:5173", 403),
+        (Settings(), "127.0.0.1:9090", "http://localhost", 403),
+        (Settings(), "127.0.0.1:9090", "http://127.0.0.1:9090.evil.example", 403),
+        (Settings(), "127.0.0.1:9090", "http://evil.example:9090", 403),
+        (Settings(), "127.0.0.1:9090", "chrome-extension://127.0.0.1:9090", 403),
+        (Settings(), "127.0.0.1:9090", "null", 403),
+        (ADDED, "runs.example", "https://runs.example", 200),
+        (ADDED, "RUNS.example:80", "https://runs.example", 200),
+        (ADDED, "127.0.0.1:9090", "https://runs.example", 200),
+        (ADDED, "127.0.0.1:9090", "https://other.example:8443", 200),
+        (ADDED, "127.0.0.1:9090", "https://other.example", 403),
+        (ADDED, "[fd00::1]:9090", "http://[fd00::1]:9090", 200),
+        (ADDED, "127.0.0.1:9090", "http://runs.example:5173", 403),
+        (ADDED, "evil.example", "https://runs.example", 421),
+    ],
+)
+async def test_only_the_own_origin_is_allowed(settings: Settings, host: str, origin: str, status: int) -> None:
+    assert await status_of(settings, Host=host, Origin=origin) == status
+
+
+LINK = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("site", "path", "method", "headers", "status"),
+    [
+        ("same-origin", "/v1/things", "POST", {}, 200),
+        ("none", "/v1/things", "GET", LINK, 200),
+        ("cross-site", "/v1/things", "GET", {}, 403),
+        ("cross-site", "/v1/things", "GET", LINK, 403),
+        ("Cross-Site", "/mcp", "POST", {}, 403),
+        ("same-site", "/mcp", "POST", {}, 403),
+        ("same-site", "/v1/things", "GET", {}, 403),
+        ("cross-site", "/health", "GET", {}, 200),
+        ("cross-site", "/docs", "GET", LINK, 200),
+        ("cross-site", "/openapi.json", "GET", LINK, 200),
+        ("cross-site", "/docs", "POST", LINK, 403),
+        ("cross-site", "/docs", "GET", {}, 403),
+        ("cross-site", "/docs", "GET", {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"}, 403),
+    ],
+)
+async def test_requests_of_other_sites_are_refused(
+    site: str, path: str, method: str, headers: dict[str, str], status: int
+) -> None:
+    assert await status_of(Settings(), path, method, Sec_Fetch_Site=site, **headers) == status

@@ -1,12 +1,11 @@
 """The REST API of capability files as an ASGI app."""
 
 import logging
-from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any
 
 import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,37 +18,34 @@ from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError
 from mcp_taskruns.loading.catalog import Catalog
-from mcp_taskruns.servers.access import BearerTokens, HostCheck
+from mcp_taskruns.servers.bodies import BodyBudget
+from mcp_taskruns.servers.guard import guard
 from mcp_taskruns.servers.rest.docs_page import docs_page
-from mcp_taskruns.servers.rest.problems import forbidden_host, no_route, unauthorized
+from mcp_taskruns.servers.rest.problems import no_route, refusal_problem
 from mcp_taskruns.servers.rest.requests import read_arguments
 from mcp_taskruns.servers.rest.responses import ResponseWriter, without_body
 from mcp_taskruns.settings import Settings
 
-Check = Callable[[Request], Awaitable[Response | None]]
-"""Return a response if a request is rejected."""
-
 logger = logging.getLogger(__name__)
 
 
-def build_rest_app(gateway: Gateway, settings: Settings) -> ASGIApp:
+def build_rest_app(gateway: Gateway, settings: Settings, bodies: BodyBudget | None = None) -> ASGIApp:
     """Return an app with the routes of a gateway.
 
     Raises SettingsError if it would accept requests from other machines without a token.
     """
-    app: ASGIApp = RestApp(gateway, HostCheck(settings), is_protected=bool(settings.tokens))
-    return BearerTokens(app, settings.tokens, unauthorized()) if settings.tokens else app
+    app = RestApp(gateway, is_protected=bool(settings.tokens))
+    return guard(app, settings, bodies, refusal_problem)
 
 
 class RestApp:
     """An ASGI app with the routes of a gateway, each also below the prefix of its capability.
 
-    `check` rejects requests of browsers for other websites. `is_protected`: clients need a token.
+    `is_protected`: clients need a token.
     """
 
-    def __init__(self, gateway: Gateway, check: Check, *, is_protected: bool) -> None:
+    def __init__(self, gateway: Gateway, *, is_protected: bool) -> None:
         self._gateway = gateway
-        self._check = check
         self._is_protected = is_protected
         self._site = _Site(gateway.catalog, is_protected)
 
@@ -57,8 +53,7 @@ class RestApp:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        refusal = await self._check(request)
-        response = self._page(request) if refusal is None else forbidden_host(refusal)
+        response = self._page(request)
         if response is not None:
             await response(scope, receive, send)
         else:
@@ -100,8 +95,6 @@ class RestApp:
         writer = ResponseWriter(send, self._gateway.redactor)
         try:
             arguments = await read_arguments(match, request)
-        except ClientDisconnect:
-            return
         except CallError as exc:
             await writer.fail(exc)
             return

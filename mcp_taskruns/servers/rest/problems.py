@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.errors import CallError, Kind
-from mcp_taskruns.servers.access import UNAUTHORIZED
+from mcp_taskruns.servers.access import Refusal
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -27,13 +27,17 @@ STATUSES: Mapping[Kind, int] = {
 }
 """The status codes of errors by kind, for errors without a status code of the provider that can be passed on."""
 
+_REFUSED: Mapping[int, Kind] = {401: "auth", 403: "auth", 421: "auth", 408: "timeout", 503: "unavailable"}
+"""The kinds of refused requests by status code; others are validation errors."""
+
 
 def problem(status: int, detail: str, members: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """Return a problem with additional members; it is a validation error unless they contain another kind."""
     title = next((known.phrase for known in HTTPStatus if known == status), "Error")
     standard = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     content = {**standard, "kind": "validation", "retryable": False, **members}
-    return JSONResponse(content, status, dict(headers or {}), media_type=MEDIA_TYPE)
+    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(body, status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def error_problem(error: CallError, redactor: Redactor, status: int | None = None) -> Response:
@@ -58,16 +62,11 @@ def _status_of(error: CallError) -> int:
     return 502 if status is not None and error.kind == "unavailable" else STATUSES[error.kind]
 
 
-def unauthorized() -> Response:
-    """Return the response to a request without a valid token."""
-    hint = "Send the header `Authorization: Bearer` with one of the tokens in MCP_TASKRUNS_TOKENS."
-    return problem(401, UNAUTHORIZED, {"kind": "auth", "hint": hint}, {"WWW-Authenticate": "Bearer"})
-
-
-def forbidden_host(refusal: Response) -> Response:
-    """Return the problem for a response of the host check."""
-    hint = "Use the address of the server, or add the host name with --allowed-hosts."
-    return problem(refusal.status_code, bytes(refusal.body).decode(), {"kind": "auth", "hint": hint})
+def refusal_problem(refusal: Refusal) -> Response:
+    """Return the problem of a request that was refused before it was routed."""
+    kind = _REFUSED.get(refusal.status, "validation")
+    members = {"kind": kind, "retryable": refusal.status in {408, 503}, "hint": refusal.hint}
+    return problem(refusal.status, refusal.message, members, refusal.headers)
 
 
 def no_route(method: str, path: str, allowed: list[str], moved: list[str]) -> Response:

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import anyio
 from starlette.requests import Request
 
 from mcp_taskruns.core.model.operation import Location
@@ -12,17 +11,11 @@ from mcp_taskruns.core.rest.router import Match
 from mcp_taskruns.core.rest.routes import Route
 from mcp_taskruns.errors import InvalidArguments
 
-MAX_BODY_BYTES = 64_000_000
-"""The maximum size of a body, as for MCP messages; a file of 30 MiB in base64 fits."""
-
-BODY_SECONDS = 60.0
-"""The timeout for receiving a body."""
-
 
 async def read_arguments(match: Match, request: Request) -> dict[str, Any]:
     """Return the arguments of a call. A path variable wins over a query parameter, that over a header and the body.
 
-    Raises InvalidArguments for a body that cannot be used, and ClientDisconnect.
+    Raises InvalidArguments for a body that cannot be used.
     """
     body = await _read_body(request)
     route = match.route
@@ -52,10 +45,13 @@ def _body_arguments(route: Route, body: Any) -> dict[str, Any]:
 
 async def _read_body(request: Request) -> Any:
     """Return the JSON value of the body; None if it is empty."""
-    content = await _receive_body(request)
+    content = await request.body()
     if not content.strip():
         return None
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    declared = request.headers.get("content-type")
+    if declared is None:  # a web page may send such a request to any server
+        raise InvalidArguments("the body has no content type; send `Content-Type: application/json`", status=415)
+    media_type = declared.partition(";")[0].strip().lower()
     if not (media_type == "application/json" or media_type.endswith("+json")):
         message = f"the content type {media_type!r} is not supported; send application/json"
         raise InvalidArguments(message, status=415)
@@ -63,16 +59,3 @@ async def _read_body(request: Request) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as exc:
         raise InvalidArguments("the body is not valid JSON") from exc
-
-
-async def _receive_body(request: Request) -> bytes:
-    content = bytearray()
-    try:
-        with anyio.fail_after(BODY_SECONDS):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > MAX_BODY_BYTES:
-                    raise InvalidArguments(f"the body is larger than {MAX_BODY_BYTES:,} bytes", status=413)
-    except TimeoutError as exc:
-        raise InvalidArguments(f"the body was not received within {BODY_SECONDS:g} s", status=408) from exc
-    return bytes(content)

@@ -1,5 +1,6 @@
 """The response to a call: a result, an event stream or a problem."""
 
+import re
 from collections.abc import AsyncIterator
 
 import anyio
@@ -14,6 +15,21 @@ from mcp_taskruns.servers.rest.problems import error_problem
 KEEP_ALIVE_SECONDS = 15.0
 """The interval of comments in a silent event stream: proxies close idle connections after 30 to 60 seconds."""
 
+MAX_HEADER_CHARS = 4_000
+"""Characters of a header; many clients and proxies accept 8 KB for a line."""
+
+_NAME = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
+_MEDIA_TYPE = re.compile(f"{_NAME}/{_NAME}")
+"""A media type without parameters (RFC 6838, section 4.2)."""
+
+_PASSIVE = re.compile(
+    r"application/(json|x-ndjson|jsonl|json-lines|([\w.+-]+\+json))|text/(plain|csv|markdown|event-stream)"
+    r"|image/(png|jpeg|gif|webp|avif)|audio/[\w.+-]+|video/[\w.+-]+"
+)
+"""Media types that a browser shows without running anything. It is asked to save all others."""
+
+_INVISIBLE = re.compile(r"[^ -~]")
+
 
 class ResponseWriter:
     """Send one response."""
@@ -27,9 +43,9 @@ class ResponseWriter:
 
     async def send_result(self, result: CallResult) -> None:
         """Send the provider's response, with notes about it as headers."""
-        content = result.text.encode() if result.data is None else result.data
+        content = result.text.encode("utf-8", "replace") if result.data is None else result.data
         status = result.status if result.status < 300 and result.status != 204 else 200
-        notes = [("X-Note", note.encode("ascii", "replace").decode()) for note in result.notes]
+        notes = [("X-Note", note) for note in result.notes]
         await self._start(status, result.media_type, notes)
         await self._send({"type": "http.response.body", "body": content})
 
@@ -79,8 +95,11 @@ class ResponseWriter:
             self._sent_at = anyio.current_time()
 
     async def _start(self, status: int, media_type: str, headers: list[tuple[str, str]]) -> None:
-        is_text = media_type.startswith("text/") and "charset" not in media_type
-        content_type = f"{media_type}; charset=utf-8" if is_text and media_type != "text/event-stream" else media_type
+        media_type = media_type if _MEDIA_TYPE.fullmatch(media_type) else "application/octet-stream"
+        is_text = media_type.startswith("text/") and media_type != "text/event-stream"
+        content_type = f"{media_type}; charset=utf-8" if is_text else media_type
+        if not _PASSIVE.fullmatch(media_type):
+            headers = [("Content-Disposition", "attachment"), *headers]
         await self._send(_start_message(status, [("Content-Type", content_type), *headers]))
         self._sent_at = anyio.current_time()
 
@@ -97,8 +116,14 @@ def without_body(send: Send) -> Send:
 
 
 def _start_message(status: int, headers: list[tuple[str, str]]) -> Message:
-    pairs = [(name.lower().encode("latin-1"), " ".join(value.split()).encode("latin-1")) for name, value in headers]
+    pairs = [(name.lower().encode("ascii"), _header_value(value)) for name, value in headers]
     return {"type": "http.response.start", "status": status, "headers": pairs}
+
+
+def _header_value(text: str) -> bytes:
+    """Return a text as one line of visible ASCII of bounded length: parts of it may come from a provider."""
+    line = _INVISIBLE.sub("?", " ".join(text.split()))
+    return (line if len(line) <= MAX_HEADER_CHARS else f"{line[: MAX_HEADER_CHARS - 3]}...").encode("ascii")
 
 
 def encode_event(event: Event) -> bytes:

@@ -93,11 +93,13 @@ async def test_health_needs_no_token() -> None:
         ({"Host": "[::1]:8080"}, 200),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
-        ({"Origin": "http://localhost:5173"}, 200),
+        ({"Origin": "http://localhost:5173"}, 403),
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/things", "/health", "/docs", "/openapi.json"])
-async def test_only_local_hosts_and_origins_are_accepted(path: str, headers: dict[str, str], status: int) -> None:
+async def test_only_local_hosts_and_the_own_origin_are_accepted(
+    path: str, headers: dict[str, str], status: int
+) -> None:
     provider = Provider()
     async with acme(provider) as side:
         response = await side.client.get(path, headers=headers)
@@ -105,6 +107,17 @@ async def test_only_local_hosts_and_origins_are_accepted(path: str, headers: dic
     if status != 200:
         assert "--allowed-hosts" in problem(response)["hint"]
     assert len(provider.received) == (1 if status == 200 and path == "/v1/things" else 0)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/things", 403), ("/docs", 403), ("/health", 200)])
+async def test_request_of_another_site_is_refused_with_a_problem(path: str, status: int) -> None:
+    provider = Provider()
+    async with acme(provider) as side:
+        response = await side.client.get(path, headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"})
+        own = await side.client.get(path, headers={"Sec-Fetch-Site": "same-origin", "Origin": side.origin})
+    assert (response.status_code, own.status_code) == (status, 200)
+    if status != 200:
+        assert problem(response)["kind"] == "auth"
 
 
 async def test_cross_site_post_of_a_browser_is_rejected() -> None:

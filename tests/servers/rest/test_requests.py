@@ -8,7 +8,7 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from mcp_taskruns.servers.rest import requests
+from mcp_taskruns.servers import bodies
 from mcp_taskruns.simulator.app import Simulator
 from tests.calls import POSTHOG_COMPLETED, RENDER_COMPLETED, TASK
 from tests.servers.rest.driver import Provider, acme, problem, served
@@ -262,17 +262,19 @@ async def test_invalid_body_is_rejected_and_nothing_is_sent(
     assert provider.received == []
 
 
-async def test_body_without_a_content_type_is_parsed_as_json() -> None:
+async def test_body_without_a_content_type_is_415_and_nothing_is_sent() -> None:
     provider = Provider()
     async with acme(provider) as side:
         request = side.client.build_request("POST", THINGS, content=b'{"x": 1}')
         assert "content-type" not in request.headers
-        response = await side.client.send(request)
-    assert response.status_code == 200, response.text
+        details = problem(await side.client.send(request))
+    assert details["status"] == 415
+    assert "Content-Type: application/json" in details["detail"]
+    assert provider.received == []
 
 
 async def test_body_above_the_size_limit_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 1000)
     provider = Provider()
     fits, large = (b'{"x": "' + b"x" * length + b'"}' for length in (991, 992))
     async with acme(provider) as side:
@@ -284,7 +286,7 @@ async def test_body_above_the_size_limit_is_413(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_incomplete_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
     provider = Provider()
     async with acme(provider) as side:
         host, port = side.origin.removeprefix("http://").split(":")
