@@ -1,6 +1,6 @@
 """MCP over HTTP as an ASGI app."""
 
-from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,6 +12,13 @@ from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.servers.bodies import MAX_BODY_BYTES, BodyBudget
 from mcp_taskruns.servers.guard import guard
 from mcp_taskruns.servers.mcp.server import build_server
+from mcp_taskruns.servers.mcp.sessions import (
+    IDLE_SECONDS,
+    MAX_SESSIONS,
+    Sessions,
+    cancel_with_request,
+    hide_session_ids,
+)
 from mcp_taskruns.settings import Settings
 
 
@@ -25,9 +32,16 @@ def build_http_app(gateway: Gateway, settings: Settings, bodies: BodyBudget | No
         return JSONResponse({"status": "ok", "version": __version__, "tools": len(gateway.tools)})
 
     server = build_server(gateway, is_watched=settings.watch)
-    manager = StreamableHTTPSessionManager(server, max_request_body_size=MAX_BODY_BYTES)
+    server.middleware.append(cancel_with_request)
+    hide_session_ids()
+    manager = StreamableHTTPSessionManager(
+        server,
+        session_idle_timeout=IDLE_SECONDS,
+        max_request_body_size=MAX_BODY_BYTES,
+        max_sessions=MAX_SESSIONS,
+    )
     app = Starlette(
-        routes=[Route("/mcp", StreamableHTTPASGIApp(manager)), Route("/health", health)],
+        routes=[Route("/mcp", Sessions(manager.handle_request)), Route("/health", health)],
         lifespan=lambda _: manager.run(),
     )
     return guard(app, settings, bodies)
