@@ -289,6 +289,14 @@ GATE = {
 }
 
 
+RESET = {"limit_type": "burst", "reset_at": "2026-12-01T00:00:00Z"}
+ACCESS = {"type": "permission_denied", "code": "code_access_required", "error": "PostHog Desktop access is required."}
+
+
+def business(error: str) -> dict[str, Any]:
+    return {"error": error}
+
+
 def scope(name: str) -> dict[str, Any]:
     return drf("authentication_error", "permission_denied", f"API key missing required scope '{name}'")
 
@@ -351,6 +359,45 @@ POSTHOG = [
     Row("gate create", CREATE, 429, GATE, "usage_limit", "A retry has no effect"),
     Row("gate start", START, 429, GATE, "usage_limit", "A retry has no effect"),
     Row("gate resume", RESUME, 429, GATE, "usage_limit", "has to be raised"),
+    # logic/services/code_usage_gate.py
+    Row("gate reset", START, 429, {**GATE, **RESET}, "usage_limit", f"reset at {RESET['reset_at']}."),
+    Row(
+        "billing",
+        RESUME,
+        429,
+        {"type": "billing_limit", "error": "Your organization reached"},
+        "usage_limit",
+        "billing",
+    ),
+    Row("access", CREATE, 403, ACCESS, "usage_limit", "The key is valid"),
+    Row("access reason", START, 403, {**ACCESS, "reason": "startup_plan"}, "usage_limit", "(startup_plan)"),
+    Row(
+        "access unknown",
+        RESUME,
+        503,
+        {"type": "service_unavailable", "code": "desktop_access_unavailable", "error": "We couldn't verify"},
+        "unavailable",
+        "Nothing was done",
+        retryable=True,
+    ),
+    Row(
+        "cancel local",
+        UPDATE,
+        400,
+        business("Only cloud runs can be cancelled via this endpoint"),
+        "conflict",
+        "desktop",
+    ),
+    Row(
+        "cancel lost",
+        UPDATE,
+        503,
+        business("Could not reach the run's workflow; try again"),
+        "unavailable",
+        "Nothing was cancelled",
+        retryable=True,
+    ),
+    Row("ended", COMMAND, 409, business("Task run workflow has ended"), "conflict", "posthog-resume-task-run-cloud"),
     Row("parse", CREATE, 400, drf("invalid_request", "parse_error", "JSON parse error"), "validation", "Change the"),
     Row("choice", CREATE, 400, invalid("invalid_choice", '"x" is not valid.', "environment"), "validation", "Change"),
     Row(

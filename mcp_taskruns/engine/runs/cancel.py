@@ -20,6 +20,12 @@ from mcp_taskruns.errors import CallError, ProviderError
 
 NOT_FOUND = 404
 
+ACCEPTED = 202
+"""The status code of providers that cancel in the background."""
+
+SETTLE_SECONDS = (1.0, 2.0)
+"""How long to sleep before each further read of a run that is canceled in the background."""
+
 
 def find_cancel(tool: Tool, arguments: Mapping[str, Any]) -> RunCancel | None:
     """Return how this call of the tool cancels a run, or None if it does not."""
@@ -78,6 +84,8 @@ class _Cancellation:
             return await self._after_deletion(before, response.value)
         runs = runs_in_response(self._lifecycle, operation.name, response.value, self._run_id)
         after = runs[0] if runs else await self._read_after(was_known=True) or self._unknown
+        if response.status == ACCEPTED:
+            after = await self._settle(after)
         return self._result(before, after, was_accepted=True, response=response.value)
 
     async def _explain(self, failure: CallError, before: Reading) -> CallResult:
@@ -127,6 +135,14 @@ class _Cancellation:
     @property
     def _is_confirmed(self) -> bool:
         return bool(self._cancel.confirm_argument and self._arguments.get(self._cancel.confirm_argument))
+
+    async def _settle(self, after: Reading) -> Reading:
+        """Read the run until it has ended, but only for a few seconds."""
+        for seconds in SETTLE_SECONDS:
+            if not after.status.is_terminal:
+                await anyio.sleep(seconds)
+                after = await self._read_after(was_known=True) or after
+        return after
 
     async def _read_after(self, *, was_known: bool = False) -> Reading | None:
         """Return the run after the request, with an unknown status if it cannot be read; None if it does not exist."""
