@@ -1,7 +1,7 @@
 """One HTTP request to a provider and its response, over an httpx transport."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -32,6 +32,7 @@ SILENCE_SECONDS = 75.0
 """An event stream that sends nothing for so long is dead: providers send a keep-alive every 20 to 25 s."""
 
 _HEADERS = [("User-Agent", f"mcp-taskruns/{__version__}"), ("Accept-Encoding", ACCEPT_ENCODING)]
+"""Headers of every request that does not have its own."""
 
 
 class OpenResponse:
@@ -127,7 +128,7 @@ class Exchange:
         message = httpx.Request(
             request.method,
             request.url,
-            headers=[*_HEADERS, *request.headers],
+            headers=_with_defaults(request.headers),
             content=request.content,
             extensions={"timeout": self._timeouts_of(request), NEW_CONNECTION: not request.safe_to_retry},
         )
@@ -162,3 +163,8 @@ class Exchange:
                     await response.aclose()
                     raise UnsupportedChallenge(str(exc)) from exc
                 await response.aclose()
+
+
+def _with_defaults(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    names = {name.lower() for name, _ in headers}
+    return [*(default for default in _HEADERS if default[0].lower() not in names), *headers]

@@ -137,6 +137,23 @@ async def test_timeouts_and_connection_are_chosen_by_the_request() -> None:
     assert [one["new_connection"] for one in extensions] == [False, True, False]
 
 
+@pytest.mark.parametrize("name", ["User-Agent", "user-agent", "Accept-Encoding", "ACCEPT-ENCODING"])
+async def test_declared_header_replaces_the_default(name: str) -> None:
+    sent: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(204)
+
+    exchange = exchange_with(respond)
+    await fetch(exchange)
+    await fetch(exchange, replace(REQUEST, headers=((name, "identity"),)))
+    default, declared = (request.headers for request in sent)
+    assert default["User-Agent"].startswith("mcp-taskruns/")
+    assert declared.get_list(name) == ["identity"]
+    assert len(declared.raw) == len(default.raw)
+
+
 async def test_error_response_is_not_an_event_stream() -> None:
     exchange = exchange_with(returning(b"typecodedetailattr", "text/event-stream", 406))
     async with exchange.send(REQUEST) as response:

@@ -148,7 +148,7 @@ SENT = [
         "POST",
         "https://headers.example/things/i?dry=true",
         JSON | {"X-Trace": "a b; c=d", "X-Count": "3", "Cookie": "session=s%201%3Bx; theme=dark"},
-        {"note": "n"},
+        "n",
     ),
     Sent(
         "headers.yaml",
@@ -166,7 +166,7 @@ SENT = [
         "https://headers.example/things/i",
         ACCEPT | {"X-Kept": "k"},
     ),
-    # Input parameters of the body: one named `body` is all of it, others are its members.
+    # Input parameters of the body: a single one is all of it, several are its members.
     Sent(
         "bodies.yaml",
         "whole",
@@ -210,7 +210,7 @@ SENT = [
         "POST",
         "https://bodies.example/things",
         JSON,
-        {"payload": {"a": 1}},
+        {"a": 1},
     ),
     Sent(
         "bodies.yaml",
@@ -513,7 +513,7 @@ SENT = [
         "POST",
         "https://collisions.example/things/p?id=q",
         JSON | {"id": "h", "Cookie": "id=c"},
-        {"id": True},
+        True,
     ),
     Sent(
         "collisions.yaml",

@@ -15,6 +15,7 @@ from mcp_taskruns.errors import InvalidArguments
 
 CONTENT_TYPES: Mapping[BodyKind, str] = {
     "json": "application/json",
+    "json_text": "application/json",
     "text": "text/plain; charset=utf-8",
     "xml": "application/xml",
     "form": "application/x-www-form-urlencoded",
@@ -79,7 +80,9 @@ def encode_body(value: Any, kind: BodyKind, name: str = "the body") -> tuple[str
     """
     if kind == "multipart":
         return encode_multipart(list(_parts(value)))
-    if kind == "json":
+    if kind == "json_text" and _is_json(value):
+        content = value.encode()
+    elif kind in {"json", "json_text"}:
         content = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     elif kind == "binary":
         content = _decode_base64(value, name)
@@ -88,6 +91,21 @@ def encode_body(value: Any, kind: BodyKind, name: str = "the body") -> tuple[str
     else:
         content = to_text(value).encode()
     return CONTENT_TYPES[kind], content
+
+
+def _is_json(value: Any) -> bool:
+    """Return whether a value is a text that is valid JSON (RFC 8259)."""
+    if not isinstance(value, str):
+        return False
+    try:
+        json.loads(value, parse_constant=_refuse_constant)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:

@@ -285,7 +285,7 @@ def _encode_content(
     """Return the content type and the body; no body if all arguments that it refers to are absent."""
     body, kind = operation.body, operation.body_kind
     value = ABSENT if body is None else _fill(body, arguments, environment, kind)
-    if value is ABSENT or (isinstance(body, dict) and not value):
+    if value is ABSENT or (isinstance(body, dict) and body and not value):
         return "", None
     if kind == "multipart" and not has_parts(value):
         return "", None

@@ -8,9 +8,8 @@ from jsonschema import Draft202012Validator, SchemaError
 from mcp_taskruns.core.checks.codes import Finding, Place, suggest
 from mcp_taskruns.core.checks.meta_schema import is_surely_valid
 from mcp_taskruns.core.checks.model import File, Site, Use
-from mcp_taskruns.core.format.inputs import BODY
 from mcp_taskruns.core.format.tool_schemas import TYPES
-from mcp_taskruns.core.model.operation import Location
+from mcp_taskruns.core.model.operation import ArgumentReference, Location
 
 _KNOWN_TYPES = TYPES | {"null", "file"}
 """The types of JSON Schema, and `file`, which OpenAPI 2.0 has for form fields."""
@@ -73,13 +72,13 @@ def check_bodies(file: File) -> Iterator[Finding]:
         if site is None:
             continue
         for parameter in use.tool.operation.parameters:
-            if (parameter.location, parameter.name) != (Location.BODY, BODY) or parameter.argument is None:
+            if parameter.argument is None or use.tool.operation.body != ArgumentReference(parameter.argument):
                 continue
             schema = use.tool.input_schema["properties"][parameter.argument]
             if schema.get("type", "object") == "object" and _CONTENT_KEYWORDS.isdisjoint(schema):
-                declared = [place for place, item in site.inputs() if item.name == BODY]
-                place = declared[0] if declared else (*use.place, "with", BODY)
-                fix = f"Describe it in the overlay: set `schema` with properties on the parameter {BODY}."
+                declared = [place for place, item in site.inputs() if item.name == parameter.name]
+                place = declared[0] if declared else (*use.place, "with", parameter.name)
+                fix = f"Describe it in the overlay: set `schema` with properties on the parameter {parameter.name}."
                 yield Finding("missing-body-schema", place, f"{use.name}: the body is an object without a schema", fix)
 
 

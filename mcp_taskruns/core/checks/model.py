@@ -46,6 +46,8 @@ class Site(DeclaredOperation):
         yield from strings_in((*self.consumed_place, "authentication"), self.consumed.authentication)
         yield from strings_in((*self.consumed_place, "baseUri"), self.consumed.base_uri)
         yield self.path_place, self.path
+        for place, headers in ((self.consumed_place, self.consumed.headers), (self.place, self.operation.headers)):
+            yield from strings_in((*place, "headers"), headers)
         for place, declared in self.inputs():
             yield from strings_in((*place, "value"), declared.value)
         yield from strings_in((*self.place, "body"), self.operation.body)

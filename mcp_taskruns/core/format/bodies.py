@@ -1,12 +1,12 @@
 """The body of an operation: its kind and its template."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.authentication import Unsupported
-from mcp_taskruns.core.format.inputs import BODY, FORM_LOCATIONS
+from mcp_taskruns.core.format.inputs import FORM_LOCATIONS
 from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
@@ -28,18 +28,21 @@ BODY_KINDS: Mapping[str, BodyKind] = {
 }
 
 
-def parse_body(body: Any, parser: TemplateParser) -> tuple[BodyKind, Any]:
-    """Return the kind and the tree of a body template; a body without a template consists of its parameters.
+def parse_body(body: Any, parser: TemplateParser) -> tuple[BodyKind | None, Any]:
+    """Return the kind and the tree of a body template.
 
+    A body without a template consists of its parameters: its tree is None, and its kind too unless it is declared.
     Raises Unsupported and InvalidTemplate.
     """
-    if body is None:
-        return "json", None
+    if body is None or body == {}:
+        return None, None
     if isinstance(body, str):
         return _parse_text(body, parser)
+    if is_json_without_data(body):
+        return "json", None
     if not isinstance(body, Mapping) or set(body) != {"type", "data"}:
         return "json", parser.tree(body)  # some APIs have members `data` and `type` of their own
-    kind = BODY_KINDS.get(re.sub(r"[-_ ]", "", str(body["type"]).lower()))
+    kind = BODY_KINDS.get(_normalize(body["type"]))
     if kind is None:
         raise Unsupported(f"has a body of the unsupported type {body['type']}")
     data = body["data"]
@@ -53,6 +56,20 @@ def parse_body(body: Any, parser: TemplateParser) -> tuple[BodyKind, Any]:
     if kind == "multipart" and not isinstance(data, list | Mapping):
         raise Unsupported("has a multipart body without fields")
     return kind, parser.tree(data)
+
+
+def is_json_without_data(body: Any) -> bool:
+    """Return whether a body is `{type: json}`, which the caller passes as a whole."""
+    return (
+        isinstance(body, Mapping)
+        and {"type"} <= body.keys() <= {"type", "data"}
+        and _normalize(body["type"]) == "json"
+        and body.get("data") is None
+    )
+
+
+def _normalize(kind: Any) -> str:
+    return re.sub(r"[-_ ]", "", str(kind).lower())
 
 
 def _parse_text(body: str, parser: TemplateParser) -> tuple[BodyKind, Any]:
@@ -69,21 +86,54 @@ def _parse_text(body: str, parser: TemplateParser) -> tuple[BodyKind, Any]:
     return "json", tree
 
 
-def body_from_parameters(parameters: list[Parameter], kind: BodyKind) -> Any:
-    """Return the body that consists of parameters: one named `body` alone is all of a JSON body, others are members."""
+def body_from_parameters(parameters: Iterable[Parameter], *, is_whole: bool) -> Any:
+    """Return the body that consists of parameters: the only one if that is the whole body, else an object of them."""
     fields = {
         parameter.name: ArgumentReference(parameter.argument) if parameter.argument else parameter.constant
         for parameter in parameters
-        if parameter.location is Location.BODY
     }
-    return fields[BODY] if set(fields) == {BODY} and kind == "json" else fields or None
+    return next(iter(fields.values()), None) if is_whole else fields or None
+
+
+def put_into_body(body: Any, steps: Sequence[str], value: ArgumentReference) -> Any:
+    """Return a body template with a value at the place that a `mapping` names. Raises Unsupported."""
+    if not steps:
+        return value
+    if body is not None and not isinstance(body, Mapping):
+        raise Unsupported(f"maps an argument to the member {steps[0]!r} of a body that is not an object")
+    members = dict(body or {})
+    members[steps[0]] = put_into_body(members.get(steps[0]), steps[1:], value)
+    return members
+
+
+def body_steps(mapping: str | None) -> list[str] | None:
+    """Return the steps in the body of a mapping such as `body.filter.status`; None for other mappings.
+
+    Raises Unsupported for a mapping that is not a path of names.
+    """
+    if mapping is None or not re.match(r"(\$\.)?body(?![\w-])", mapping):
+        return None
+    _, *steps = mapping.removeprefix("$.").split(".")
+    if not all(steps) or "[" in mapping:
+        raise Unsupported(f"has the mapping {mapping!r}, which is not a path of names")
+    return steps
 
 
 def body_kind_of(parameters: Iterable[spec.InputParameter]) -> BodyKind:
-    """Return the kind of a body without a template: a form if its parameters are form fields, else JSON."""
+    """Return the kind of a body without a declared one: a form if its parameters are form fields, else JSON.
+
+    JSON may be passed as text in a single parameter that is declared as a string.
+    """
+    parameters = list(parameters)
     fields = [one for one in parameters if (one.location or "").lower() in FORM_LOCATIONS]
     has_file = any("file" in ((one.type,) if isinstance(one.type, str) else one.type or ()) for one in fields)
-    return ("multipart" if has_file else "form") if fields else "json"
+    if fields:
+        return "multipart" if has_file else "form"
+    in_body = {one.name: one for one in parameters if (one.location or "").lower() == Location.BODY}
+    types = [
+        kind for one in in_body.values() for kind in ((one.type,) if isinstance(one.type, str) else one.type or ())
+    ]
+    return "json_text" if len(in_body) == 1 and "string" in types else "json"
 
 
 def body_argument(name: str, kind: BodyKind) -> spec.InputParameter:

@@ -20,7 +20,7 @@ from mcp_taskruns.core.format.operations import CompiledOperation, compile_opera
 from mcp_taskruns.core.format.pairing import Caller, pair_operations
 from mcp_taskruns.core.format.policies import Policies, policy_arguments
 from mcp_taskruns.core.format.runs import add_lifecycles, compile_wait_tools, run_arguments
-from mcp_taskruns.core.format.templates import TemplateParser
+from mcp_taskruns.core.format.templates import TemplateParser, without_fragment
 from mcp_taskruns.core.format.tool_schemas import input_schema
 from mcp_taskruns.core.model.operation import BaseUri, Location, Operation
 from mcp_taskruns.core.model.tool import Hints, Tool
@@ -132,7 +132,7 @@ def _compile_capability(capability: spec.Capability, surface: Surface) -> Iterat
     ]
     called = pair_operations([operation for _, operation in routes], operations)
     for (path, operation), meant in zip(routes, called, strict=True):
-        route = (operation.method, path, capability.source)
+        route = (operation.method, without_fragment(path), capability.source)
         yield replace(compile_tool(capability, operation, meant), route=route)
 
 

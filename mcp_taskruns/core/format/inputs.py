@@ -1,12 +1,13 @@
 """The inputs of an operation: where each is sent, and which of them the caller passes."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.authentication import CONNECTION_HEADERS
 from mcp_taskruns.core.format.policies import Policies
+from mcp_taskruns.core.format.templates import without_fragment
 from mcp_taskruns.core.model.operation import ArgumentReference, Location, Parameter, Template, Variable
 
 SERVER_HEADERS = CONNECTION_HEADERS | {"authorization", "content-type", "accept"}
@@ -36,14 +37,23 @@ class DeclaredOperation:
 
     @property
     def path(self) -> str:
-        """The path as written: that of the operation, else that of the resource."""
-        return self.resource.path if self.operation.path is None else self.operation.path
+        """The path as written, without its fragment: that of the operation, else that of the resource."""
+        return without_fragment(self.resource.path if self.operation.path is None else self.operation.path)
 
     def declared_inputs(self) -> Iterator[spec.InputParameter]:
         """Yield all declared inputs, the outermost first."""
+        yield from header_inputs(self.consumed.headers)
         yield from self.consumed.input_parameters
         yield from self.resource.input_parameters
+        yield from header_inputs(self.operation.headers)
         yield from self.operation.input_parameters
+
+
+def header_inputs(headers: Mapping[str, Any]) -> Iterator[spec.InputParameter]:
+    """Yield the inputs that the `headers` of a capability file declare; one without a value is not sent."""
+    for name, value in headers.items():
+        if value is not None:
+            yield spec.InputParameter(name=name, location=Location.HEADER, value=value)
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,7 @@ def _position(name: str, placeholders: list[str]) -> int:
     return placeholders.index(name) if name in placeholders else len(placeholders)
 
 
-def location_of(parameter: spec.InputParameter, placeholders: list[str]) -> str:
+def location_of(parameter: spec.InputParameter, placeholders: Collection[str]) -> str:
     """Return the location of a parameter; without one it is in the path if that has its name, else in the query."""
     written = (parameter.location or ("path" if parameter.name in placeholders else "query")).lower()
     return Location.BODY if written in FORM_LOCATIONS else written

@@ -105,46 +105,47 @@ def make_unique(groups: Sequence[Sequence[Tool]], sources: Sequence[str]) -> lis
     whose name another file has gets the namespace of its provider: `acme-users-list`. If that does not distinguish it,
     it gets a digest of its file's name. Within a file the later of two tools is numbered.
     """
-    taken: dict[str, Tool] = {}
+    holders: dict[str, Set[str]] = {}  # the names that are taken, each with the namespaces of the file that has it
     renamed: list[list[Tool]] = []
     for group, source in zip(groups, sources, strict=True):
         digest = hashlib.sha256(file_of(source).encode()).hexdigest()[:6]
-        others = dict(taken)
-        reserved = others.keys() | {tool.name for tool in group}
-        names = [_name_beside(tool, others, reserved, digest) for tool in group]
-        renamed.append([_with_unique_name(tool, *name, taken) for tool, name in zip(group, names, strict=True)])
+        namespaces = {tool.operation.namespace for tool in group}
+        reserved = holders.keys() | {tool.name for tool in group}
+        names = [_name_beside(tool, holders, reserved, digest) for tool in group]
+        unique = _number(names, set(holders))
+        renamed.append([_with_name(tool, name) for tool, name in zip(group, unique, strict=True)])
+        holders |= dict.fromkeys(unique, namespaces)
     return renamed
 
 
-def _name_beside(tool: Tool, others: Mapping[str, Tool], reserved: Set[str], digest: str) -> tuple[str, str]:
+def _name_beside(tool: Tool, holders: Mapping[str, Set[str]], reserved: Set[str], digest: str) -> tuple[str, str]:
     """Return the name of a tool and its suffix; if another file has the name, one that distinguishes the two."""
-    other = others.get(tool.name)
-    if other is None:
+    other_namespaces = holders.get(tool.name)
+    if other_namespaces is None:
         return tool.name, ""
     namespace = without_prefix(tool.prefix, slug(tool.operation.namespace))
     name = legal_name(f"{tool.prefix}-{namespace}-{without_prefix(tool.prefix, tool.name)}")
-    is_distinct = namespace and tool.operation.namespace != other.operation.namespace and name not in reserved
+    is_distinct = namespace and tool.operation.namespace not in other_namespaces and name not in reserved
     return (name, "") if is_distinct else (tool.name, f"-{digest}")
 
 
-def _with_unique_name(tool: Tool, wanted: str, suffix: str, taken: dict[str, Tool]) -> Tool:
-    name, number = _with_suffix(wanted, suffix), 1
-    while name in taken:
-        number += 1
-        name = _with_suffix(wanted, f"{suffix}-{number}")
-    taken[name] = tool
+def _with_name(tool: Tool, name: str) -> Tool:
     return tool if name == tool.name else replace(tool, name=name)
 
 
 def number_duplicates(names: Sequence[str]) -> list[str]:
     """Return the names, with a number at the later of two equal ones."""
-    taken: set[str] = set()
+    return _number([(name, "") for name in names], set())
+
+
+def _number(names: Sequence[tuple[str, str]], taken: set[str]) -> list[str]:
+    """Return the names with their suffixes, and with a number where a name is taken; add them to `taken`."""
     unique: list[str] = []
-    for name in names:
-        number, candidate = 1, name
+    for name, suffix in names:
+        number, candidate = 1, _with_suffix(name, suffix)
         while candidate in taken:
             number += 1
-            candidate = _with_suffix(name, f"-{number}")
+            candidate = _with_suffix(name, f"{suffix}-{number}")
         taken.add(candidate)
         unique.append(candidate)
     return unique

@@ -3,14 +3,24 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.authentication import TOKEN, Unsupported, parse_authentication
-from mcp_taskruns.core.format.bodies import body_argument, body_from_parameters, body_kind_of, parse_body
+from mcp_taskruns.core.format.bodies import (
+    body_argument,
+    body_from_parameters,
+    body_kind_of,
+    body_steps,
+    is_json_without_data,
+    parse_body,
+    put_into_body,
+)
 from mcp_taskruns.core.format.inputs import (
+    BODY,
     ENVIRONMENT,
     Argument,
     DeclaredOperation,
@@ -33,6 +43,7 @@ from mcp_taskruns.core.model.operation import (
     Operation,
     Template,
     Variable,
+    variables_in,
 )
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -45,7 +56,7 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 _Parsed = TypeVar("_Parsed")
 
 _NO_PATH: Template = ()
-_NO_BODY: tuple[BodyKind, Any] = ("json", None)
+_NO_BODY: tuple[BodyKind | None, Any] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,10 @@ class _OperationCompiler:
         self._parser = TemplateParser(capability, environment)
         self._problems: list[str] = []
         self._refinements = {item.name: item for item in tool.input_parameters}
+        self._mapped = dict(self._mapped_arguments())
+        self._in_body = {
+            item.name: item for item in declared.declared_inputs() if location_of(item, ()) == Location.BODY
+        }
 
     def compile(self) -> CompiledOperation:
         path = self._parse(self._parser.path, self._declared.path, _NO_PATH)
@@ -94,7 +109,8 @@ class _OperationCompiler:
         )
         inputs = Inputs(self._given_values())
         for declaration, location in located:
-            inputs.add(declaration, location, self._constant(declaration.value, inputs.with_))
+            if not self._is_replaced(declaration, location):
+                inputs.add(declaration, location, self._constant(declaration.value, inputs.with_))
         body, kind = self._body(inputs, path)
         operation = self._operation(path, inputs, body, kind)
         arguments = [refine_argument(argument, self._refinements) for argument in inputs.arguments.values()]
@@ -129,18 +145,49 @@ class _OperationCompiler:
         """Return the body and its kind, and add the arguments to which body and constants refer."""
         operation = self._declared.operation
         kind, template = self._parse(lambda body: parse_body(body, self._parser), operation.body, _NO_BODY)
-        used = set(references_of(template))
+        used = {*references_of(template), *self._mapped}
         template = _substitute(template, inputs.values() | dict(inputs.with_))
         inputs.add_undeclared(operation.method.upper(), path, used.union(references_of(template)))
-        if operation.body is None:
-            kind = body_kind_of(self._declared.declared_inputs())
-            template = body_from_parameters(inputs.parameters, kind)
+        kind = kind or body_kind_of(self._declared.declared_inputs())
+        if template is None:
+            template = self._body_of_parameters(inputs, kind)
+        for name, steps in self._mapped.items():
+            put = partial(put_into_body, template, value=ArgumentReference(name))
+            template = self._parse(put, steps, template)
         is_required = operation.body is not None and kind in {"text", "xml", "binary"}
         for name in references_of(template):
             inputs.add_argument(name, body_argument(name, kind), Location.BODY, is_required)
         for name in chain.from_iterable(references_of(parameter.constant) for parameter in inputs.parameters):
             inputs.add_argument(name, spec.InputParameter(name=name), Location.QUERY, False)
         return template, kind
+
+    def _body_of_parameters(self, inputs: Inputs, kind: BodyKind) -> Any:
+        """Return the body of an operation without a template.
+
+        A single body parameter of any name is the whole body, except for constants, fields of a form, and parameters
+        beside arguments that are mapped into the body.
+        """
+        in_body = [parameter for parameter in inputs.parameters if parameter.location is Location.BODY]
+        names = {parameter.name for parameter in in_body} | self._in_body.keys()
+        if not names and is_json_without_data(self._declared.operation.body) and not self._mapped:
+            return ArgumentReference(BODY)
+        is_member = self._mapped or any(item.value is not None for item in self._in_body.values())
+        is_member = is_member or any(one.argument is None and _is_scalar(one.constant) for one in in_body)
+        is_whole = len(names) == 1 and kind not in {"form", "multipart"} and (names == {BODY} or not is_member)
+        return body_from_parameters(in_body, is_whole=is_whole)
+
+    def _mapped_arguments(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the arguments that the tool's `inputParameters` map into the body, with their places in it."""
+        for item in self._tool.input_parameters:
+            steps = self._parse(body_steps, item.mapping, None)
+            if steps is not None:
+                yield item.name, steps
+
+    def _is_replaced(self, declaration: spec.InputParameter, location: Location) -> bool:
+        """Whether arguments that are mapped into the body replace the whole body as an argument."""
+        is_only = self._in_body.keys() == {declaration.name}
+        is_used = declaration.value is not None or declaration.name in self._tool.with_
+        return location is Location.BODY and bool(self._mapped) and is_only and not is_used
 
     def _operation(self, path: Template, inputs: Inputs, body: Any, kind: BodyKind) -> Operation:
         consumed, declared, policies = self._declared.consumed, self._declared.operation, self._declared.policies
@@ -177,13 +224,19 @@ class _OperationCompiler:
         )
 
     def _base_uri(self) -> BaseUri:
-        """Return the address in the file, and the environment variables that replace it."""
+        """Return the address in the file, and the environment variables that replace it.
+
+        A variable that fills a placeholder of the address does not replace it.
+        """
         consumed = self._declared.consumed
         adapters = [one for one in self._capability.capability.consumes if one.type == "http" and not one.import_]
-        name = f"{self._prefix}-{consumed.namespace}" if len(adapters) > 1 else self._prefix
-        variables = (base_uri_variable(name), *consumed.base_uri_env)
+        longer = f"{self._prefix}-{consumed.namespace}"
+        names = [longer] if len(adapters) > 1 else [self._prefix, longer]
         written = (consumed.base_uri or "").strip()
         template = self._parse(self._parser.constant, written, None) if written else None
+        used = {name for variable in variables_in(template) for name in variable.names}
+        own = next((one for one in map(base_uri_variable, names) if one not in used), None)
+        variables = tuple(one for one in (own, *consumed.base_uri_env) if one and one not in used)
         literal = "".join(part if isinstance(part, str) else "x" for part in template or ())
         is_address = template and (isinstance(template[0], Variable) or _URL.match(literal))
         return BaseUri(template if is_address and "{" not in literal else None, variables)
@@ -200,6 +253,10 @@ def _returns_run(runs: keywords.RunsKeywords | None, operation: str) -> bool:
     if runs is None or operation in runs.cancel:
         return False
     return operation in {runs.read.operation, *runs.start, *runs.runs_in}
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, dict | list)
 
 
 def _find_problems(declared: DeclaredOperation, path: Template, located: list[LocatedInput]) -> Iterator[str]:

@@ -44,6 +44,8 @@ class OperationOverlay(StrictModel, OperationKeywords):
     method: str | None = None
     path: str | None = None
     description: Text | None = None
+    headers: dict[str, Any] = Field({})
+    """Constant headers, possibly with placeholders."""
     input_parameters: _Parameters = Field({}, alias="inputParameters")
     body: Any = None
     output_raw_format: str | None = Field(None, alias="outputRawFormat")
@@ -58,6 +60,8 @@ class ConsumedOverlay(StrictModel, ConsumedKeywords):
     base_uri: str | None = Field(None, alias="baseUri")
     description: Text | None = None
     authentication: dict[str, Any] | str | None = None
+    headers: dict[str, Any] = Field({})
+    """Constant headers of all requests, possibly with placeholders."""
     input_parameters: _Parameters = Field({}, alias="inputParameters")
     operations: Annotated[dict[str, OperationOverlay], without_nulls] = Field({})
 

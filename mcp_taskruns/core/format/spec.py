@@ -34,6 +34,15 @@ def _parse_authentication(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
+def _parse_headers(value: Any) -> Any:
+    """Return headers as a mapping; some files have a list of items with `name` and `value`."""
+    if not isinstance(value, list):
+        return value
+    if not all(isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in value):
+        raise ValueError("must have a name in each item")
+    return {item["name"]: item.get("value") for item in value}
+
+
 def _drop_empty_tags(value: Any) -> Any:
     return [tag for tag in value if tag is not None] if isinstance(value, list) else value
 
@@ -44,6 +53,10 @@ _BindKeys = Annotated[
 ]
 _Authentication = Annotated[
     dict[str, Any] | None, BeforeValidator(_parse_authentication, json_schema_input_type=dict[str, Any] | str | None)
+]
+_Headers = Annotated[
+    dict[str, Any],
+    BeforeValidator(_parse_headers, json_schema_input_type=dict[str, Any] | list[dict[str, Any]]),
 ]
 _Tags = Annotated[
     tuple[Text, ...],
@@ -68,6 +81,8 @@ class InputParameter(Part, ParameterKeywords):
     required: bool | None = None
     value: Any = None
     """A constant value, possibly with placeholders; the caller cannot pass another one."""
+    mapping: str | None = None
+    """For a parameter of a tool, its place in the body: `body.filter.status`."""
 
 
 class OutputParameter(Part):
@@ -91,6 +106,8 @@ class ConsumedOperation(Part, OperationKeywords):
     method: str = "GET"
     path: str | None = None
     description: Text | None = None
+    headers: _Headers = {}
+    """Constant headers, possibly with placeholders."""
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
     body: Any = None
     output_raw_format: str | None = Field(None, alias="outputRawFormat")
@@ -115,6 +132,8 @@ class Consumed(Part, ConsumedKeywords):
     base_uri: str | None = Field(None, alias="baseUri")
     description: Text | None = None
     authentication: _Authentication = None
+    headers: _Headers = {}
+    """Constant headers of all requests, possibly with placeholders."""
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")
     resources: tuple[ConsumedResource, ...] = ()
     import_: str | None = Field(None, alias="import")

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterator
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any
 
 from mcp_taskruns.core.format import spec
@@ -166,6 +166,18 @@ class TemplateParser:
         if not isinstance(part, ArgumentReference) or part.name in arguments or self._argument(written):
             return part
         return Variable((part.name.rpartition(".")[2] or part.name,))
+
+
+def without_fragment(path: str) -> str:
+    """Return a path without its fragment, which is never sent: RFC 9110 section 7.1."""
+    if "#" not in path:
+        return path
+    end = 0
+    for literal, placeholder in zip_longest(literals_between_placeholders(path), PATH_PLACEHOLDER.finditer(path)):
+        if "#" in literal:
+            return path[: end + literal.index("#")]
+        end = placeholder.end() if placeholder else len(path)
+    return path
 
 
 def literals_between_placeholders(text: str) -> list[str]:

@@ -46,7 +46,7 @@ def _property(argument: Argument) -> dict[str, Any]:
 def _type_schema(written: str | tuple[str, ...] | None) -> dict[str, Any]:
     """Return the schema of a type; types that JSON Schema does not have are ignored."""
     if isinstance(written, tuple):
-        known = [name for name in written if name in TYPES]
+        known = list(dict.fromkeys(name for name in written if name in TYPES))
         return {"type": known if len(known) > 1 else known[0]} if known else {}
     return {"type": written} if written in TYPES else {}
 

@@ -80,8 +80,9 @@ class BaseUri:
     variables: tuple[str, ...]
 
 
-BodyKind = Literal["json", "text", "xml", "form", "multipart", "binary"]
-"""How a body is encoded. In `text` and `xml`, values are escaped for the text around them."""
+BodyKind = Literal["json", "json_text", "text", "xml", "form", "multipart", "binary"]
+"""How a body is encoded. In `text` and `xml`, values are escaped for the text around them; `json_text` is JSON of which
+a text that is JSON already is sent unchanged."""
 
 
 @dataclass(frozen=True)

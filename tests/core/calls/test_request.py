@@ -338,8 +338,11 @@ def test_absent_headers_and_cookies_are_not_sent() -> None:
             b'{"t":"n=5 ok=true ."}',
         ),
         ({"body": {"type": "json", "data": {"k": "{{env.THING_KEY}}"}}}, {}, b'{"k":"key-123456"}'),
-        ({"body": {"type": "json"}}, {}, b'{"type":"json"}'),
-        ({"body": {"type": "json", "data": None}}, {}, None),
+        ({"body": {"type": "json"}}, {}, None),
+        ({"body": {"type": "JSON"}}, {"body": {"a": 1}}, b'{"a":1}'),
+        ({"body": {"type": "json", "data": None}}, {"body": []}, b"[]"),
+        ({"body": {"type": "json", "data": {}}}, {}, b"{}"),
+        ({"body": {"type": "json", "data": "{}"}}, {}, b"{}"),
     ],
 )
 def test_body_is_built_from_inputs_or_template(operation: Json, arguments: Json, content: bytes | None) -> None:
@@ -351,7 +354,7 @@ def test_body_is_built_from_inputs_or_template(operation: Json, arguments: Json,
 def test_body_inputs_are_distinguished_by_argument_names() -> None:
     tool = tool_of(inputs({"name": "id", "in": "body"}, method="POST"), path="/{id}")
     request = request_of(tool, {"id": "p", "id_body": "b"})
-    assert (request.url, request.content) == ("https://api.example/p", b'{"id":"b"}')
+    assert (request.url, request.content) == ("https://api.example/p", b'"b"')
 
 
 @pytest.mark.parametrize(

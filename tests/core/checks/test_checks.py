@@ -824,7 +824,10 @@ def with_credentials(*binds: Json, **authentication: Any) -> Json:
         ),
         pytest.param(valid(inputs(BODY | {"type": "array"}, method="POST")), id="body of type array"),
         pytest.param(valid(inputs(BODY | {"value": {}}, method="POST")), id="constant body"),
-        pytest.param(valid(inputs(BODY | {"name": "filter"}, method="POST")), id="body parameter with another name"),
+        pytest.param(
+            valid(inputs(BODY | {"name": "filter"}, {"name": "limit", "in": "body"}, method="POST")),
+            id="body parameters with other names",
+        ),
         pytest.param(
             valid(
                 {"method": "POST", "body": {"type": "json", "data": {"a": "{{a}}"}}}, tool={"with": {"a": "tools.a"}}
