@@ -28,6 +28,9 @@ MAX_URL_CHARS = 65_536
 
 CONNECT_SECONDS = 10.0
 
+MAX_RETRY_MS = 30_000
+"""The longest delay before a new connection that an event stream can ask for, in milliseconds."""
+
 SILENCE_SECONDS = 75.0
 """An event stream that sends nothing for so long is dead: providers send a keep-alive every 20 to 25 s."""
 
@@ -86,7 +89,7 @@ class OpenResponse:
                 async for event in events:
                     event_id = EventId.parse(event.id)
                     last_id = event_id.value if event_id.is_own else last_id
-                    retry_s = None if event.retry is None else event.retry / 1000
+                    retry_s = None if event.retry is None else min(event.retry, MAX_RETRY_MS) / 1000
                     yield Event(event.data, event.event, last_id, event_id.is_own, retry_s, event_id.is_truncated)
 
 

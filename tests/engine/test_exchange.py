@@ -179,10 +179,29 @@ async def test_events_inherit_the_last_id() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"2500", 2.5),
+        (b"0", 0.0),
+        (b"30000", 30.0),
+        (b"30001", 30.0),
+        (b"9" * 4_000, 30.0),
+        (b"-5", None),
+        (b"soon", None),
+        (b"1e3", None),
+        (b"9" * 5_000, None),
+    ],
+)
+async def test_time_to_reconnect_is_at_most_30_seconds(value: bytes, seconds: float | None) -> None:
+    text = b"retry: " + value + b"\ndata: a\n\n"
+    async with exchange_with(returning(text, "text/event-stream")).send(REQUEST) as response:
+        assert [event async for event in response.events()] == [Event("a", retry_s=seconds)]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (b'{"error":"no such run"}', "acme sent text that has no events: \"{'error':'no such run'}\""),
-        (b"data: \xff\n\n", "acme sent text that is not UTF-8"),
     ],
 )
 async def test_invalid_event_stream_is_an_error_that_is_not_retryable(text: bytes, message: str) -> None:

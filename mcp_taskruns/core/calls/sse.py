@@ -5,6 +5,7 @@ whether an event brought an id or inherited the last one, and whether the text i
 `EventSplitter` handles them on the bytes, before the parser, and writes its findings into each event's id (`EventId`).
 """
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ MAX_UNKNOWN_BYTES = 64_000
 MAX_QUOTED_BYTES = 100
 
 _BOM = b"\xef\xbb\xbf"
+_REPLACEMENT = "\ufffd".encode()
 _FIELDS = (b"data", b"event", b"id", b"retry")
 
 
@@ -84,8 +86,8 @@ class EventId:
 class EventSplitter:
     """Splits a stream of bytes into events, each ready to be parsed on its own; comments are dropped.
 
-    Follows the grammar of https://html.spec.whatwg.org/multipage/server-sent-events.html. Raises InvalidEventStream for
-    text that is not UTF-8, a line that does not end, and text without a field of an event.
+    Follows the grammar of https://html.spec.whatwg.org/multipage/server-sent-events.html: U+FFFD replaces bytes that
+    are not UTF-8. Raises InvalidEventStream for a line that does not end, and for text without a field of an event.
     """
 
     def __init__(self) -> None:
@@ -142,13 +144,15 @@ class EventSplitter:
         if not text:
             self._event.is_truncated = True  # the event had no room left for the line
         elif not text.startswith(b":"):
-            self._add_line(_complete_utf8(text, is_truncated=line.is_truncated), is_truncated=line.is_truncated)
+            self._add_line(text, is_truncated=line.is_truncated)
         return None
 
     def _add_line(self, line: bytes, *, is_truncated: bool) -> None:
         if line.partition(b":")[0] in _FIELDS:
             self._has_fields = True
-            self._event.add(line, is_truncated=is_truncated)
+            text = _to_utf8(line, is_truncated=is_truncated)
+            room = max(MAX_EVENT_BYTES - self._event.size, len(line))
+            self._event.add(_truncate(text, room), is_truncated=is_truncated or len(text) > room)
         elif not self._has_fields:
             if len(self._unknown) < MAX_QUOTED_BYTES:
                 self._unknown += line[:MAX_QUOTED_BYTES] + b" "
@@ -191,10 +195,12 @@ class _EventLines:
         self.size += len(line)
         self.is_truncated |= is_truncated
         name, _, value = line.partition(b":")
-        if name != b"id":
+        value = value.removeprefix(b" ")
+        if name == b"id":
+            if not (b"\0" in value or _REPLACEMENT in value):  # it could not be sent back
+                self._id = value
+        elif name != b"retry" or value.isdigit():  # the standard ignores other times
             self._lines.append(line)
-        elif b"\0" not in value:  # the standard ignores such an id
-            self._id = value.removeprefix(b" ")
 
     def to_bytes(self) -> bytes | None:
         """Return the event with its id as `EventId.parse` reads it; None for an event without lines."""
@@ -204,12 +210,16 @@ class _EventLines:
         return b"\n".join([b"id:" + flags + b":" + (self._id or b""), *self._lines, b"", b""])
 
 
-def _complete_utf8(line: bytes, *, is_truncated: bool) -> bytes:
-    """Return the line if it is UTF-8; of a truncated line drop the character that was divided."""
+def _to_utf8(line: bytes, *, is_truncated: bool) -> bytes:
+    """Return the line with U+FFFD instead of invalid bytes; of a truncated line drop the character that was divided."""
     try:
         line.decode()
-    except UnicodeDecodeError as exc:
-        if not (is_truncated and exc.reason == "unexpected end of data"):
-            raise InvalidEventStream("text that is not UTF-8") from exc
-        return line[: exc.start]
+    except UnicodeDecodeError:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return decoder.decode(line, final=not is_truncated).encode()
     return line
+
+
+def _truncate(text: bytes, room: int) -> bytes:
+    """Return at most `room` bytes of UTF-8 text, and only whole characters."""
+    return text if len(text) <= room else text[:room].decode("utf-8", "ignore").encode()

@@ -238,31 +238,57 @@ def test_line_that_ends_at_the_limit_is_accepted() -> None:
     assert str(failure_of(b":" + b"x" * 100 + b"\n\ndata: a\n\n")) == "a line that does not end"
 
 
+# https://encoding.spec.whatwg.org/#utf-8-decoder: one U+FFFD for each maximal invalid sequence
 @pytest.mark.parametrize(
-    "line",
+    ("line", "read"),
     [
-        pytest.param(b"data: \xff", id="no letter"),
-        pytest.param(b"data: caf\xe9", id="Latin 1"),
-        pytest.param(b"data: \xc3", id="half a letter"),
-        pytest.param(b"data: \xed\xa0\x80", id="half a surrogate pair"),
-        pytest.param(b"data: \xc0\xaf", id="an overlong slash"),
-        pytest.param(b"event: \xfe", id="not in the data"),
-        pytest.param("data: a".encode("utf-16"), id="UTF-16"),
+        pytest.param(b"data: \xff", "data: \ufffd", id="no letter"),
+        pytest.param(b"data: caf\xe9 x", "data: caf\ufffd x", id="Latin 1"),
+        pytest.param(b"data: \xc3", "data: \ufffd", id="half a letter"),
+        pytest.param(b"data: \xed\xa0\x80", "data: \ufffd\ufffd\ufffd", id="half a surrogate pair"),
+        pytest.param(b"data: \xc0\xaf", "data: \ufffd\ufffd", id="an overlong slash"),
+        pytest.param(b"event: \xfe", "event: \ufffd", id="not in the data"),
     ],
 )
-@pytest.mark.parametrize("begin", [b"", b"data: a\n\n"])
-def test_invalid_utf8_is_an_error_after_the_events_before_it(begin: bytes, line: bytes) -> None:
-    reader = EventSplitter()
-    assert list(reader.feed(begin)) == ([event(b"data: a")] if begin else [])
-    with pytest.raises(InvalidEventStream) as caught:
-        list(reader.feed(line + b"\n\n"))
-    assert str(caught.value) == "text that is not UTF-8"
+def test_invalid_utf8_is_replaced(line: bytes, read: str) -> None:
+    stream = b"id: 1\n" + line + b"\n\ndata: next\n\n"
+    expected = [event(b"id: 1", read.encode()), event(b"data: next")]
+    assert events_in(stream) == events_in(*byte_by_byte(stream)) == expected
+
+
+@pytest.mark.parametrize("line", [b"id: \xff", b"id: 1\xff", b"id:\xed\xa0\x80"])
+def test_id_that_is_not_utf8_is_ignored(line: bytes) -> None:
+    assert events_in(line + b"\ndata: a\n\n") == [event(b"data: a")]
+
+
+def test_text_in_utf16_is_not_an_event_stream() -> None:
+    assert "text that has no events" in str(failure_of("data: a\n\n".encode("utf-16")))
+
+
+@pytest.mark.parametrize(
+    "value", [b"-5", b"abc", b"", b"1.5", b"1e3", b"+5", b"5 ", b" 5", b"1_000", "\u0665".encode()]
+)
+def test_invalid_time_to_reconnect_is_ignored(value: bytes) -> None:
+    # https://html.spec.whatwg.org/multipage/server-sent-events.html: only ASCII digits
+    assert events_in(b"retry: " + value + b"\n\n") == []
+    assert events_in(b"retry: " + value + b"\ndata: a\n\n") == [event(b"data: a")]
 
 
 @pytest.mark.usefixtures("small")
 def test_truncated_event_is_valid_utf8() -> None:
-    assert "not UTF-8" in str(failure_of(b"data: \xff" + b"x" * 60 + b"\n\n"))
     assert events_in(b"data: " + b"x" * 60 + b"\xff\n\n") == [event(b"data: " + b"x" * 34, is_truncated=True)]
+    assert events_in(b"data: " + b"x" * 33 + "\u00e9".encode() + b"\n\n") == [
+        event(b"data: " + b"x" * 33, is_truncated=True)
+    ]
+
+
+@pytest.mark.usefixtures("small")
+def test_replaced_bytes_do_not_exceed_the_bound_of_an_event() -> None:
+    # 38 invalid bytes would become 108 bytes.
+    (read,) = events_in(b"data: " + b"\xff" * 30 + b"\ndata: \xff\n\n")
+    assert EventId.parse(read.partition(b"\n")[0].removeprefix(b"id:").decode()).is_truncated
+    assert len(read) < 60
+    assert read.decode().count("\ufffd") <= 12
 
 
 @pytest.mark.parametrize(

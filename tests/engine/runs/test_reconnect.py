@@ -147,6 +147,19 @@ async def test_terminal_event_with_changed_data_is_not_repeated() -> None:
     assert call.lines == ["trn-a: succeeded", "trn-b: succeeded"]
 
 
+@pytest.mark.parametrize(("field", "longest"), [("-5", 1.0), ("soon", 1.0), ("99999999999", 30.0)])
+@pytest.mark.usefixtures("longest_backoff")
+async def test_unreasonable_retry_field_does_not_delay_the_reconnection(field: str, longest: float) -> None:
+    async with (
+        scripted_provider(send_and_drop(f"retry: {field}\n\n" + log_event(1)), send_and_end(log_event(2))) as posthog,
+        calling(posthog.environment, POSTHOG, IDS) as call,
+    ):
+        await pass_time(longest - 0.5)
+        assert len(posthog.streams) == 1
+        await pass_time(1)
+    assert numbers_of(call.ids) == [1, 2]
+
+
 async def test_reconnects_after_the_retry_field_of_the_stream() -> None:
     async with (
         scripted_provider(
