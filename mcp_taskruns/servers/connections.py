@@ -76,6 +76,11 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def on_response_complete(self) -> None:
+        """Drop what was received of a body that the app did not want."""
+        self.cycle.body.clear()
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the time."""
         for timer in (self._timer, self._reading_timer):

@@ -121,9 +121,11 @@ class Sessions:
             await send(message)
 
         call = anyio.CancelScope()
+        # Nothing can be resumed: events have no ids. For a client that tries it, the SDK would send no response at all.
+        headers = [(name, value) for name, value in scope["headers"] if name != b"last-event-id"]
         session.requests += 1
         try:
-            await self._app({**scope, _CALL: call}, receive, watch)
+            await self._app({**scope, "headers": headers, _CALL: call}, receive, watch)
         finally:
             session.requests -= 1
             session.used_at = anyio.current_time()

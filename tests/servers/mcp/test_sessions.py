@@ -88,6 +88,15 @@ async def test_ended_session_is_not_found() -> None:
         assert (await caller.send(LIST, session)).status_code == 404
 
 
+async def test_stream_that_cannot_be_resumed_is_opened_again() -> None:
+    async with listening(build_http_app(open_gateway({}), Settings())) as origin, connect(origin) as client:
+        session = await Caller(client).open()
+        headers = ACCEPT | {"Mcp-Session-Id": session, "Last-Event-ID": "7"}
+        async with client.stream("GET", "/mcp", headers=headers) as response:
+            assert response.status_code == 200
+            assert response.headers["content-type"].startswith("text/event-stream")
+
+
 async def test_one_token_has_at_most_100_sessions() -> None:
     app = build_http_app(open_gateway({}), Settings(tokens=(TOKEN, OTHER)))
     async with listening(app) as origin, connect(origin) as client:
