@@ -10,6 +10,7 @@ import anyio
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems, find_unusable_values
 from mcp_taskruns.core.calls.pages import Page, format_page, read_page
+from mcp_taskruns.core.calls.property_names import to_real_names
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
@@ -125,7 +126,7 @@ class Gateway:
         return tool, self.check_arguments(tool, arguments)
 
     def check_arguments(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments without nulls and without headers that the server sets itself.
+        """Return the arguments under their real names, without nulls and without headers that the server sets itself.
 
         Raises InvalidArguments for arguments that the input schema does not allow.
         """
@@ -137,10 +138,12 @@ class Gateway:
             is_valid = compile_validator(tool.input_schema)
             self._checks[tool.name] = (tool, is_valid)
         problems = find_unusable_values(checked)
+        if tool.safe_names and not problems:
+            checked = to_real_names(checked, tool.input_schema, tool.safe_names)
         if not (problems or is_valid(checked)):
             problems = explain_problems(tool.input_schema, checked)
         if problems:
-            names = ", ".join(tool.input_schema["properties"]) or "none"
+            names = ", ".join(tool.safe_names.get(name, name) for name in tool.input_schema["properties"]) or "none"
             raise InvalidArguments(
                 "; ".join(problems), hint=f"The arguments of {tool.name} are: {names}. Nothing was sent."
             )

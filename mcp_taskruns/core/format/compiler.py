@@ -6,6 +6,7 @@ from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mcp_taskruns.core.calls.property_names import safe_names
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.inputs import Argument, DeclaredOperation
 from mcp_taskruns.core.format.names import (
@@ -165,6 +166,7 @@ def compile_tool(capability: spec.Capability, tool: Caller, meant: Sequence[Decl
         server_arguments |= policy_arguments(declared.operation)
     description = tool.description or (declared.operation.description if declared else None) or tool.name
     name = tool.rename or tool.name
+    schema = input_schema(compiled.arguments, server_arguments)
     return Tool(
         name=legal_name(prefixed_name(prefix, name)),
         declared_name=tool.name,
@@ -172,7 +174,8 @@ def compile_tool(capability: spec.Capability, tool: Caller, meant: Sequence[Decl
         title=tool.label or title_of(name),
         description=description,
         hints=_hints(tool.hints, compiled.operation.method),
-        input_schema=input_schema(compiled.arguments, server_arguments),
+        input_schema=schema,
+        safe_names=safe_names(schema),
         operation=compiled.operation,
         dropped_arguments=compiled.dropped,
         server_arguments=frozenset(server_arguments) - {argument.name for argument in compiled.arguments},

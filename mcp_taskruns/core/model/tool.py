@@ -49,6 +49,8 @@ class Tool:
     """Whether the tool reads a run until it has reached a terminal status."""
     server_arguments: frozenset[str] = frozenset()
     """Arguments that the server handles itself, such as `wait_seconds`."""
+    safe_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """For names in the input schema that model vendors refuse, the names to list instead."""
     output_schema: Mapping[str, Any] | None = field(default=None, hash=False)
     route: tuple[str, str, str] | None = None
     """Method, path and capability file of the tool's route on the REST side."""

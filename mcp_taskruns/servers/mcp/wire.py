@@ -7,6 +7,7 @@ The SDK validates what it sends, and would do so twice for its own types. It rem
 import base64
 from typing import Any
 
+from mcp_taskruns.core.calls.property_names import listed_schema
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump
@@ -24,7 +25,7 @@ def tool_to_wire(tool: Tool) -> dict[str, Any]:
         "name": tool.name,
         "title": tool.title,
         "description": tool.description,
-        "inputSchema": tool.input_schema,
+        "inputSchema": listed_schema(tool.input_schema, tool.safe_names),
         **({} if tool.output_schema is None else {"outputSchema": tool.output_schema}),
         "annotations": {
             "readOnlyHint": hints.read_only,
