@@ -357,7 +357,8 @@ async def test_render_cancel_of_a_terminal_run_sends_no_delete(
     run_id: str, status: str, message: str, simulator: Simulator, caller: Caller
 ) -> None:
     result = await caller.call("render-cancel-task-run", taskRunId=run_id)
-    assert (result.value["cancelled"], result.value["status"], result.value["next"]) == (False, status, message)
+    assert (result.value["cancelled"], result.value["status"]) == (False, status)
+    assert result.value["next"].startswith(message)
     assert sent(simulator) == [f"GET {RENDER_RUNS}/{run_id}"]
 
 

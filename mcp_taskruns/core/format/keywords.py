@@ -217,6 +217,8 @@ class RunFieldsKeywords(StrictModel):
     """The error of a run that failed: one or more paths, whose texts are joined."""
     started_at: JsonPath = ""
     """An ISO 8601 timestamp; older runs are polled less often."""
+    attempts: JsonPath = ""
+    """The attempts of a run that the provider retries: a number, or a list that is counted."""
     ended_at: JsonPath = ""
     """The ISO 8601 timestamp of the terminal status."""
 

@@ -213,7 +213,7 @@ class _RunsCompiler:
     def _fields(self, fields: keywords.RunFieldsKeywords, place: str) -> RunFields | None:
         if not (fields.id and fields.status):
             return None
-        names = ("stage", "progress", "result", "started_at", "ended_at")
+        names = ("stage", "progress", "result", "started_at", "ended_at", "attempts")
         paths = {name: self._path(text, f"{place}.{name}") for name in names if (text := getattr(fields, name))}
         return RunFields(
             id=self._path(fields.id, f"{place}.id"),

@@ -18,13 +18,14 @@ class Reading:
     Attributes:
         run_id: the id of the run.
         status: the normalised status.
-        native_status: the provider's own status.
+        native_status: the provider's own status, exactly; empty if it reports none.
         stage: the provider's name of the current step; may be empty.
         progress: a ratio from 0 to 1, if the provider reports it.
         result: the result of a run that succeeded.
         error: the error of a run that failed or was cancelled.
         started: when the run started, as an ISO 8601 timestamp; may be empty.
         ended: when the run reached its terminal status, as an ISO 8601 timestamp; may be empty.
+        attempts: how often the provider has tried the run, if more than once.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class Reading:
     error: Any = None
     started: str = ""
     ended: str = ""
+    attempts: int | None = None
 
 
 def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatus], run_id: str) -> Reading | None:
@@ -56,6 +58,7 @@ def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatu
         result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
         error=_find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
         started=_to_text(value_at(value, fields.started_at)),
+        attempts=_to_attempts(value_at(value, fields.attempts)),
         ended=_to_text(value_at(value, fields.ended_at)) if status.is_terminal else "",
     )
 
@@ -64,6 +67,12 @@ def _to_ratio(value: Any) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool) or isnan(value):
         return None
     return min(max(float(value), 0.0), 1.0)
+
+
+def _to_attempts(value: Any) -> int | None:
+    """Return the number of attempts, or of the items of a list of them; None if there is only one."""
+    count = len(value) if isinstance(value, list) else value
+    return count if isinstance(count, int) and count > 1 else None
 
 
 def _to_text(value: Any) -> str:

@@ -29,7 +29,7 @@ def status_line(readings: Sequence[Reading]) -> str:
 
 
 def _both_statuses(reading: Reading) -> str:
-    if reading.native_status == reading.status:
+    if reading.native_status in ("", reading.status):
         return str(reading.status)
     return f"{reading.status} ({quote_name(reading.native_status)})"
 
@@ -70,8 +70,9 @@ def _run_fields(run_id: str, reading: Reading | None) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "status": str(status),
-        "native_status": reading.native_status if reading else None,
+        "native_status": (reading.native_status or None) if reading else None,
         "terminal": status.is_terminal,
+        **({"attempts": reading.attempts} if reading and reading.attempts is not None else {}),
         "result": reading.result if reading else None,
         "error": reading.error if reading else None,
     }
@@ -221,6 +222,7 @@ WAIT_SCHEMA: Mapping[str, Any] = {
         "timed_out": {"type": "boolean"},
         "elapsed_seconds": {"type": "number"},
         "polls": {"type": "integer"},
+        "attempts": {"type": "integer"},
         "result": {},
         "error": {},
         "reason": {"type": "string"},

@@ -41,7 +41,7 @@ async def read_run(
         )
     except ProviderError as exc:
         if exc.kind == "not_found" and was_known and lifecycle.gone_after_cancel:
-            return Reading(run_id, RunStatus.CANCELED, "not found", error=GONE)
+            return Reading(run_id, RunStatus.CANCELED, "", error=GONE)
         raise
     runs = runs_in_response(lifecycle, read.operation.name, result.value, run_id)
     if not runs:

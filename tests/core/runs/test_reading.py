@@ -403,6 +403,18 @@ def test_fields_that_are_not_text_are_empty(name: str) -> None:
     assert parse_reading({"status": "on", "id": "r", name: 5}, SHAPE, STATES, "") == Reading("r", RUNNING, "on")
 
 
+@pytest.mark.parametrize(
+    ("value", "attempts"),
+    [(3, 3), ([{}, {}], 2), (1, None), ([{}], None), ([], None), ("3", None), (True, None), (None, None)],
+)
+def test_attempts_are_a_number_or_the_length_of_a_list(value: Any, attempts: int | None) -> None:
+    run = {"id": "r", "state": "x", "tries": value}
+    fields = RunFields(id=("id",), status=("state",), attempts=("tries",))
+    reading = parse_reading(run, fields, {"x": SUCCEEDED}, "")
+    assert reading is not None
+    assert reading.attempts == attempts
+
+
 @pytest.mark.parametrize(("native", "ended"), [("ok", "t"), ("bad", "t"), ("off", "t"), ("on", ""), ("new", "")])
 def test_only_a_run_with_a_terminal_status_has_an_end(native: str, ended: str) -> None:
     reading = parse_reading({"status": native, "id": "r", "over": "t"}, SHAPE, STATES, "")

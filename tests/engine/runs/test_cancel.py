@@ -179,7 +179,7 @@ async def test_runway_task_that_is_not_found_after_the_delete_is_canceled(
         "cancelled": True,
         "status_before": "queued",
         "status": "canceled",
-        "native_status": "not found",
+        "native_status": None,
         "terminal": True,
         "next": "The run was cancelled.",
     }

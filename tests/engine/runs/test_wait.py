@@ -310,7 +310,7 @@ async def test_terminal_status_on_the_stream_ends_the_wait_within_a_second_and_t
     [
         ("square", 3, {"status": "succeeded", "native_status": "completed", "result": [49], "error": None}),
         ("fail", 2, {"status": "failed", "result": None, "error": "ValueError: no such customer"}),
-        ("flaky", 6, {"status": "succeeded", "result": ["third time lucky"]}),
+        ("flaky", 6, {"status": "succeeded", "result": ["third time lucky"], "attempts": 3}),
     ],
 )
 async def test_wait_returns_within_a_second_of_the_end_of_a_render_run(
@@ -404,9 +404,10 @@ async def test_runway_task_deleted_during_the_wait_is_canceled(
         await call.finish(5)
     assert (call.value["status"], call.value["native_status"], call.value["terminal"]) == (
         "canceled",
-        "not found",
+        None,
         True,
     )
+    assert call.outcome.notes[0] == f"Run {RUNWAY_FRESH}: canceled."
     assert call.value["error"] == "the provider no longer knows this run: it was canceled or deleted"
     assert len(sent(simulator)) == 3
 
