@@ -6,11 +6,11 @@ The SDK's own transport reads in a thread that signals cannot interrupt, and cos
 import asyncio
 import logging
 import os
+import select
 import stat
 import sys
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -19,14 +19,16 @@ import anyio
 from mcp import types
 from mcp.shared.message import SessionMessage
 
+from mcp_taskruns.servers.mcp.backlog import Backlog, Item
+
 MAX_MESSAGE_BYTES = 64_000_000
 """The size above which a line is discarded."""
 
-MAX_WAITING = 64
-"""The number of messages that are read ahead; then the client has to wait."""
-
 FLUSH_SECONDS = 0.5
 """The timeout for the client to read the last messages."""
+
+CHECK_SECONDS = 0.3
+"""How often a client that does not read is examined."""
 
 _CHUNK = 256 * 1024
 
@@ -53,11 +55,13 @@ class Reader(_Stream):
     """Messages from the lines of an input; a line that is not a JSON-RPC message is yielded as an exception."""
 
     def __init__(self) -> None:
+        self.has_ended = False
+        self._backlog = Backlog()
         self._partial = bytearray()
         self._discarding = False
-        self._waiting: deque[bytes] = deque()
-        self._arrived = asyncio.Event()
-        self._ended = False
+        self._changed = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._transport: asyncio.ReadTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,11 +69,14 @@ class Reader(_Stream):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._waiting.extend(line for line in self._split(data) if line.strip())
-        if self._waiting:
-            self._arrived.set()
-        if self._transport is not None and len(self._waiting) > MAX_WAITING:
-            self._transport.pause_reading()
+        for line in self._split(data):
+            if line.strip():
+                self._backlog.add(_parse(line), len(line))
+        self._changed.set()
+        if self._backlog.is_full:
+            self._has_room.clear()
+            if self._transport is not None:
+                self._transport.pause_reading()
 
     def _split(self, data: bytes) -> list[bytes]:
         """Return the lines that are complete with this data, and keep the rest."""
@@ -90,32 +97,54 @@ class Reader(_Stream):
             lines.append(b"too long")  # not JSON, so it gets an error response
         return lines
 
+    async def wait_for_room(self) -> None:
+        """Wait until more may be read."""
+        await self._has_room.wait()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.end()
 
     def end(self) -> None:
         """End the stream after the messages that were read; the last line needs no line break."""
         if self._partial.strip():
-            self._waiting.append(bytes(self._partial))
+            self._backlog.add(_parse(bytes(self._partial)), 0)
             self._partial.clear()
-        self._ended = True
-        self._arrived.set()
+        self.has_ended = True
+        self._changed.set()
+
+    def stop(self) -> None:
+        """End the stream at once, because nobody reads the responses."""
+        self._partial.clear()
+        self._backlog.clear()
+        self.end()
+
+    def hold_requests(self, *, is_blocked: bool) -> None:
+        """Yield no requests while the client does not read."""
+        self._backlog.is_blocked = is_blocked
+        self._changed.set()
+
+    def finish_request(self, request_id: types.RequestId | None) -> None:
+        """Take note that a request has its response."""
+        self._backlog.finish(request_id)
+        self._changed.set()
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> SessionMessage | Exception:
-        while not self._waiting:
-            if self._ended:
+    async def __anext__(self) -> Item:
+        await asyncio.sleep(0)  # a quick response to the last request may show that the client does not read
+        while (item := self._backlog.next()) is None:
+            if self.has_ended and not self._backlog.waits_for_client:
                 raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-        line = self._waiting.popleft()
-        if self._transport is not None and not self._waiting:
-            self._transport.resume_reading()
-        return _parse(line)
+            self._changed.clear()
+            await self._changed.wait()
+        if not (self._backlog.is_full or self._has_room.is_set()):
+            self._has_room.set()
+            if self._transport is not None:
+                self._transport.resume_reading()
+        return item
 
-    async def receive(self) -> SessionMessage | Exception:
+    async def receive(self) -> Item:
         """Return the next message. Raises anyio.EndOfStream."""
         try:
             return await anext(self)
@@ -127,7 +156,7 @@ class Reader(_Stream):
             self._transport.close()
 
 
-def _parse(line: bytes) -> SessionMessage | Exception:
+def _parse(line: bytes) -> Item:
     try:
         return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError as exc:
@@ -135,10 +164,15 @@ def _parse(line: bytes) -> SessionMessage | Exception:
 
 
 class Writer(_Stream):
-    """Messages as the lines of an output. `on_closed` is called when the client has closed it."""
+    """Messages as the lines of an output. When the client has closed it, the reader of the same client ends."""
 
-    def __init__(self, on_closed: Callable[[], None]) -> None:
-        self._on_closed = on_closed
+    def __init__(self, reader: Reader) -> None:
+        self.blocked = asyncio.Event()
+        """Set while the client does not read."""
+        self.drains = 0
+        """How often the client has read again."""
+        self._reader = reader
+        self._turn = asyncio.Lock()
         self._writable = asyncio.Event()
         self._writable.set()
         self._closed = asyncio.Event()
@@ -155,31 +189,56 @@ class Writer(_Stream):
 
     def pause_writing(self) -> None:
         self._writable.clear()
+        self.blocked.set()
+        self._reader.hold_requests(is_blocked=True)
 
     def resume_writing(self) -> None:
+        self.drains += 1
+        self.blocked.clear()
         self._writable.set()
+        self._reader.hold_requests(is_blocked=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._closed.set()
         self._writable.set()
-        self._on_closed()
+        self._reader.stop()
 
     async def send(self, item: SessionMessage) -> None:
-        """Write a message, and wait while the client does not read. Raises anyio.BrokenResourceError once closed."""
-        line = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        """Write a message after those of earlier callers, once the client reads.
+
+        Raises anyio.BrokenResourceError when the client has closed the output.
+        """
+        message = item.message
+        try:
+            # The SDK's response to each open request when it shuts down: clients that have disconnected can fail on it.
+            if isinstance(message, types.JSONRPCError) and message.error.code == types.CONNECTION_CLOSED:
+                return
+            async with self._turn:
+                await self._writable.wait()
+                self._write(message)
+        finally:
+            if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
+                self._reader.finish_request(message.id)
+
+    async def send_parse_error(self, _: Exception) -> None:
+        """Write the error response for a line that is not a JSON-RPC message."""
+        error = types.ErrorData(code=types.PARSE_ERROR, message="Parse error: the line is not a JSON-RPC message")
+        self._write(types.JSONRPCError(jsonrpc="2.0", id=None, error=error))  # without waiting: the SDK reads nothing
+
+    def _write(self, message: types.JSONRPCMessage) -> None:
+        line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
         if self._file_fd >= 0:
             os.write(self._file_fd, line)
             return
         if self._transport is None or self._transport.is_closing():
             raise anyio.BrokenResourceError
         self._transport.write(line)
-        await self._writable.wait()
 
-    async def send_parse_error(self, _: Exception) -> None:
-        """Write the error response for a line that is not a JSON-RPC message."""
-        error = types.ErrorData(code=types.PARSE_ERROR, message="Parse error: the line is not a JSON-RPC message")
-        await self.send(SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=None, error=error)))
+    def abort(self) -> None:
+        """Close the output without what the client has not read."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def aclose(self) -> None:
         if self._transport is not None:
@@ -187,8 +246,7 @@ class Writer(_Stream):
             # Give the client time to read what was written, but do not wait for one that has stopped reading.
             with anyio.move_on_after(FLUSH_SECONDS, shield=True):
                 await self._closed.wait()
-            if self._transport is not None:
-                self._transport.abort()
+            self.abort()
 
 
 @asynccontextmanager
@@ -206,7 +264,7 @@ async def open_stdio() -> AsyncIterator[tuple[Reader, Writer]]:
 async def _open_pipes(read_fd: int, write_fd: int) -> AsyncIterator[tuple[Reader, Writer]]:
     loop = asyncio.get_running_loop()
     reader = Reader()
-    writer = Writer(on_closed=reader.end)
+    writer = Writer(reader)
     try:
         if _is_waitable(write_fd):
             await loop.connect_write_pipe(lambda: writer, os.fdopen(os.dup(write_fd), "wb", buffering=0))
@@ -217,6 +275,7 @@ async def _open_pipes(read_fd: int, write_fd: int) -> AsyncIterator[tuple[Reader
                 await loop.connect_read_pipe(lambda: reader, os.fdopen(os.dup(read_fd), "rb", buffering=0))
             else:
                 tasks.start_soon(_read_file, read_fd, reader)
+            tasks.start_soon(_abandon_client, read_fd, reader, writer)
             yield reader, writer
             tasks.cancel_scope.cancel()
     finally:
@@ -234,7 +293,27 @@ async def _read_file(fd: int, reader: Reader) -> None:
     while data := os.read(fd, _CHUNK):
         reader.data_received(data)
         await asyncio.sleep(0)
+        await reader.wait_for_room()
     reader.end()
+
+
+async def _abandon_client(read_fd: int, reader: Reader, writer: Writer) -> None:
+    """Close the output to a client that has closed the input and does not read."""
+    while True:
+        await writer.blocked.wait()
+        drains = writer.drains
+        await asyncio.sleep(CHECK_SECONDS)
+        has_stopped = writer.blocked.is_set() and writer.drains == drains
+        if has_stopped and (reader.has_ended or _is_closed(read_fd)):
+            writer.abort()
+            return
+
+
+def _is_closed(fd: int) -> bool:
+    """Whether the other end of a pipe is closed. While nothing is read from it, the event loop does not notice."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
 
 
 @contextmanager
