@@ -14,7 +14,12 @@ from mcp_taskruns.core.calls.request import HttpRequest
 from mcp_taskruns.core.calls.sse import Event, EventId
 from mcp_taskruns.engine.decoding import ACCEPT_ENCODING, DecodingTransport, is_event_stream, whole_body
 from mcp_taskruns.engine.transport import NEW_CONNECTION, PROXY, AiohttpTransport
-from mcp_taskruns.engine.transport_errors import UnsupportedChallenge, translated_errors
+from mcp_taskruns.engine.transport_errors import (
+    MAX_HEADER_BYTES,
+    HeadersTooLarge,
+    UnsupportedChallenge,
+    translated_errors,
+)
 from mcp_taskruns.errors import InvalidArguments, UpstreamError
 
 MAX_PARSED_BYTES = 8_000_000
@@ -117,6 +122,9 @@ class Exchange:
         """
         with translated_errors(request):
             response = await self._send(request)
+            if _header_bytes(response) > MAX_HEADER_BYTES:
+                await response.aclose()
+                raise HeadersTooLarge(request.provider)
         try:
             yield OpenResponse(response, request)
         finally:
@@ -171,3 +179,8 @@ class Exchange:
 def _with_defaults(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     names = {name.lower() for name, _ in headers}
     return [*(default for default in _HEADERS if default[0].lower() not in names), *headers]
+
+
+def _header_bytes(response: httpx.Response) -> int:
+    """Return the size of the header fields as they are sent, each with a colon, a space and the end of its line."""
+    return sum(len(name) + len(value) + 4 for name, value in response.headers.raw)

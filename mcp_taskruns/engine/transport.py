@@ -6,6 +6,7 @@ take the place of this transport; no other module imports aiohttp.
 
 import ssl
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from io import BytesIO
 from urllib.request import getproxies, proxy_bypass
 
@@ -14,8 +15,16 @@ import anyio
 import httpx
 import truststore
 import yarl
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from mcp_taskruns.core.calls.addresses import LOOPBACK
+from mcp_taskruns.engine.transport_errors import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_FIELDS,
+    HeadersTooLarge,
+    InvalidHttp,
+    ProxyLoginRequired,
+)
 
 NEW_CONNECTION = "new_connection"
 """A request extension: true sends the request over a connection of its own.
@@ -38,8 +47,6 @@ _HEADERS_OF_AIOHTTP = frozenset({b"host", b"content-length", b"transfer-encoding
 
 _TRANSLATIONS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     # The first row that matches: an exception of aiohttp, and what httpx calls it.
-    (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
-    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
     (aiohttp.ServerFingerprintMismatch, httpx.ConnectError),
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
@@ -72,6 +79,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADER_FIELDS,
             middlewares=(_translate_errors,),
         )
 
@@ -158,10 +168,28 @@ async def _translate_errors(request: aiohttp.ClientRequest, send: aiohttp.Client
     """
     try:
         return await send(request)
+    except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as exc:
+        raise _proxy_error(exc, _host_of(str(request.proxy))) from exc
     except (aiohttp.ClientError, OSError) as exc:
         raise _translated(exc) from exc
 
 
+def _proxy_error(exc: aiohttp.ClientError, proxy: str) -> httpx.ProxyError:
+    """Return the exception for a proxy that cannot be used. It names its host: its URL may contain a password."""
+    is_login = isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+    return ProxyLoginRequired(proxy) if is_login else httpx.ProxyError(proxy)
+
+
 def _translated(exc: Exception) -> httpx.TransportError:
+    if isinstance(exc, aiohttp.ClientResponseError) and isinstance(exc.__cause__, HttpProcessingError):
+        return _invalid_response(exc.__cause__)
     translation = next((theirs for ours, theirs in _TRANSLATIONS if isinstance(exc, ours)), httpx.ReadError)
     return translation(str(exc))
+
+
+def _invalid_response(exc: HttpProcessingError) -> httpx.TransportError:
+    """Return the exception for bytes that aiohttp's parser did not accept; the reason is the cause of its exception."""
+    reason = exc.__cause__ or exc
+    if isinstance(reason, LineTooLong) or "Too many headers" in str(reason):
+        return HeadersTooLarge(str(reason))
+    return InvalidHttp(str(reason))

@@ -182,15 +182,75 @@ async def test_silence_in_the_middle_of_a_body_times_out(impatient: Exchange) ->
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
         b"HTTP/1.1 200",
-        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n",
     ],
-    ids=["nothing", "half a body", "half a chunk", "half a status line", "not HTTP"],
+    ids=["nothing", "half a body", "half a chunk", "half a status line", "only an interim response"],
 )
 async def test_incomplete_response_is_an_error(data: bytes, exchange: Exchange) -> None:
     async with responding(sends(data)) as url:
         error = await failure(exchange, get(url))
     assert error.message == "the connection to acme was lost before its response was complete"
     assert (error.kind, error.retryable) == ("unavailable", True)
+
+
+@pytest.mark.parametrize("data", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 1000 OK\r\n\r\n", b"<html>\r\n\r\n"])
+async def test_response_that_is_not_http_is_an_error(data: bytes, exchange: Exchange) -> None:
+    async with responding(sends(data)) as url:
+        error = await failure(exchange, get(url))
+    assert error.message.startswith("acme sent something else than an HTTP response")
+    assert (error.kind, error.retryable) == ("unavailable", True)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 7\r\n", "Transfer-Encoding: chunked\r\n", ""])
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+async def test_content_after_a_response_without_content_is_not_a_lost_connection(status: str, framing: str) -> None:
+    exchange = Exchange(PATIENCE)
+    async with responding(sends(f'HTTP/1.1 {status}\r\n{framing}\r\n{{"a":1}}'.encode())) as url:
+        error = await failure(exchange, post(url))
+    await exchange.aclose()
+    assert error.message == (
+        "acme sent something else than an HTTP response, or content after a response that has none, for example with "
+        "status 204"
+    )
+    assert "may have been carried out" in error.hint
+    assert (error.kind, error.retryable, error.outcome_unknown) == ("unavailable", False, True)
+
+
+async def test_interim_responses_before_the_final_one_are_skipped(exchange: Exchange) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+    async with responding(sends(interim + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")) as url:
+        response = await fetch(exchange, get(url))
+    assert (response.status, response.body) == (200, b"{}")
+    assert "link" not in response.headers
+
+
+def header_fields(count: int, size: int) -> str:
+    """Return header fields of this size together with the ends of their lines."""
+    names = (f"X-Field-{number:05}: " for number in range(count))
+    return "".join(f"{name}{'a' * (size - len(name) - 2)}\r\n" for name in names)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 65_000), (2, 32_000), (65, 1_000), (650, 100), (950, 60)])
+async def test_headers_of_64_kb_are_accepted(count: int, size: int, exchange: Exchange) -> None:
+    async with responding(returns(b"{}", header_fields(count, size))) as url:
+        response = await fetch(exchange, get(url))
+    assert response.body == b"{}"
+    assert sum(name.startswith("x-field-") for name in response.headers) == count
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 66_000), (2, 33_000), (67, 1_000), (670, 100), (1, 1_000_000), (5_000, 100), (100, 60_000)]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_larger_headers_are_an_error_that_is_not_retryable(
+    method: str, count: int, size: int, exchange: Exchange
+) -> None:
+    async with responding(returns(b"{}", header_fields(count, size))) as url:
+        error = await failure(exchange, get(url) if method == "GET" else post(url))
+    assert error.message == "acme sent a response whose headers have more than 65,536 bytes or 1,000 fields"
+    assert (error.kind, error.retryable) == ("unavailable", False)
+    assert ("may have been carried out" in error.hint) is (method == "POST")
+    assert "try again" not in error.hint
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
@@ -335,6 +395,36 @@ async def test_unreachable_proxy(proxy: str, no_proxy: str, message: str, monkey
     error = await failure(exchange, get("http://nobody.invalid/v1"))
     await exchange.aclose()
     assert (error.message, error.kind) == (message, "unavailable")
+
+
+PROXY_LOGIN = "407 Proxy Authentication Required"
+
+
+async def test_proxy_that_requires_a_login_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "")
+    async with responding(returns(b"<html>", 'Proxy-Authenticate: Basic realm="x"\r\n', PROXY_LOGIN)) as proxy:
+        address = proxy.removeprefix("http://")
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:s3cret@{address}")
+        exchange = Exchange(PATIENCE)
+        response = await fetch(exchange, get("http://provider.invalid/v1"))
+        await exchange.aclose()
+    assert (response.status, response.host, response.proxy) == (407, "provider.invalid", address)
+
+
+async def test_proxy_that_requires_a_login_for_a_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "")
+    async with responding(returns(b"", "", PROXY_LOGIN)) as proxy:
+        address = proxy.removeprefix("http://")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cret@{address}")
+        exchange = Exchange(PATIENCE)
+        error = await failure(exchange, post("https://provider.invalid/v1"))
+        await exchange.aclose()
+    assert error.message == (
+        f"acme could not be reached: the proxy {address} returned 407, it requires a user and a password"
+    )
+    assert (error.kind, error.retryable) == ("config", False)
+    assert error.hint.startswith("Nothing was sent. Check HTTPS_PROXY and ALL_PROXY")
+    assert "s3cret" not in error.to_line()
 
 
 async def test_socks_proxy_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
