@@ -37,6 +37,7 @@ REPORT_SECONDS = 60.0
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_BEFORE_RESPONSE = {h11.IDLE, h11.SEND_RESPONSE}
 _SECONDS = {h11.IDLE: HEAD_SECONDS, h11.SEND_BODY: DRAIN_SECONDS}
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,16 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse invalid input once: uvicorn would let an app that runs already respond too, which is an error."""
+        if self.conn.our_state in _BEFORE_RESPONSE:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
     def on_response_complete(self) -> None:
         """Drop what was received of a body that the app did not want."""
         self.cycle.body.clear()
@@ -113,7 +124,7 @@ class Connection(H11Protocol):
 
     def _time_out(self) -> None:
         has_begun = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
-        if has_begun and self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+        if has_begun and self.conn.our_state in _BEFORE_RESPONSE:
             self.transport.write(_TIMEOUT)
         self.transport.close()
 

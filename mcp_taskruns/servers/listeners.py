@@ -32,6 +32,8 @@ _TCP_OPTIONS = {
     "TCP_USER_TIMEOUT": DEAD_SECONDS * 1000,
 }
 
+_uvicorn_logger = logging.getLogger("uvicorn.error")
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -82,7 +84,7 @@ class HttpServers:
 
     async def serve(self, notify: Callable[[str], None]) -> None:
         """Serve until `stop` is called; `notify` gets a line with the URL of each server."""
-        with AcceptErrors.logged():
+        with AcceptErrors.logged(), _without_warnings():
             async with anyio.create_task_group() as tasks:
                 for listener, server in zip(self._listeners, self._servers, strict=True):
                     notify(listener.announcement.format(listener.url))
@@ -90,10 +92,20 @@ class HttpServers:
 
     def stop(self) -> None:
         """Stop all servers after at most `SHUTDOWN_SECONDS`."""
-        # uvicorn logs an error for every connection that is still open then.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        _uvicorn_logger.setLevel(logging.CRITICAL)  # it logs an error for every connection that is still open then
         for server in self._servers:
             server.should_exit = True
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Log only errors of uvicorn in the block: anybody can cause its warnings, with each invalid request one or two."""
+    level = _uvicorn_logger.level
+    _uvicorn_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _uvicorn_logger.setLevel(level)
 
 
 def _configure(app: ASGIApp, connections: int) -> uvicorn.Config:

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import re
 import socket
 import subprocess
@@ -47,10 +46,7 @@ async def serving(app: ASGIApp) -> AsyncIterator[int]:
             try:
                 yield port
             finally:
-                logger = logging.getLogger("uvicorn.error")
-                level = logger.level
                 servers.stop()
-                logger.setLevel(level)
 
 
 class Peer:
@@ -296,6 +292,51 @@ def test_many_connections_leave_the_server_usable_and_the_log_short(descriptors:
             child.terminate()
             _, log = child.communicate()
     assert len(log.splitlines()) <= 1, log[:2000]
+
+
+INVALID = [
+    b"\xff\xfe\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n",
+    b"GET /%ff%00%0a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab",
+]
+
+
+@pytest.mark.parametrize("build", [build_http_app, build_rest_app])
+@pytest.mark.parametrize("tokens", [(), (TOKEN,)])
+async def test_invalid_requests_write_nothing_to_the_log(
+    build: Any, tokens: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(build(open_gateway({}), Settings(tokens=tokens))) as port:
+        for request in INVALID:
+            async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                await stream.send(request)
+                await stream.send_eof()
+                with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    assert b" 500 " not in await stream.receive(), request
+    assert caplog.records == []
+
+
+@pytest.mark.driven_clock
+async def test_invalid_body_of_a_refused_request_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    app = build_rest_app(open_gateway({}), Settings(tokens=(TOKEN,)))
+    async with serving(app) as port, peer_of(port) as peer:
+        await peer.send(b"POST /v1/things HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        await settle()
+        assert b"HTTP/1.1 401 " in peer.received
+        await peer.send(b"not a chunk\r\n")
+        await settle()
+        assert peer.is_closed
+    assert caplog.records == []
 
 
 async def test_full_descriptors_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

@@ -93,22 +93,18 @@ async def test_servers_start_and_stop_together() -> None:
 
 
 async def test_open_response_is_closed_at_shutdown(caplog: pytest.LogCaptureFixture) -> None:
-    level = logging.getLogger("uvicorn.error").level
-    try:
-        with listen("127.0.0.1", 0) as opened, anyio.fail_after(PATIENCE):
-            listener, announced = Listener(opened, forever, "{}"), Announced(1)
-            servers = HttpServers([listener])
-            async with httpx.AsyncClient() as client, anyio.create_task_group() as tasks:
-                tasks.start_soon(servers.serve, announced)
-                await announced.all.wait()
-                async with client.stream("GET", listener.url) as response:
-                    parts = response.aiter_text()
-                    assert await anext(parts) == "begun"
-                    servers.stop()
-                    with pytest.raises(httpx.HTTPError):
-                        await anext(parts)
-    finally:
-        logging.getLogger("uvicorn.error").setLevel(level)
+    with listen("127.0.0.1", 0) as opened, anyio.fail_after(PATIENCE):
+        listener, announced = Listener(opened, forever, "{}"), Announced(1)
+        servers = HttpServers([listener])
+        async with httpx.AsyncClient() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(servers.serve, announced)
+            await announced.all.wait()
+            async with client.stream("GET", listener.url) as response:
+                parts = response.aiter_text()
+                assert await anext(parts) == "begun"
+                servers.stop()
+                with pytest.raises(httpx.HTTPError):
+                    await anext(parts)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
