@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,12 +18,13 @@ import pytest
 from anyio.abc import ByteStream
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcp_taskruns.servers import bodies
+from mcp_taskruns.servers import bodies, connections
 from mcp_taskruns.servers.bodies import BodyBudget
 from mcp_taskruns.servers.connections import AcceptErrors
 from mcp_taskruns.servers.guard import guard
-from mcp_taskruns.servers.listeners import HttpServers, Listener, listen
+from mcp_taskruns.servers.listeners import DEAD_SECONDS, HttpServers, Listener, listen
 from mcp_taskruns.servers.mcp.http import build_http_app
+from mcp_taskruns.servers.mcp.sessions import IDLE_SECONDS, MAX_CLIENT_SESSIONS, MAX_SESSIONS
 from mcp_taskruns.servers.rest.app import build_rest_app
 from mcp_taskruns.settings import Settings
 from tests.clients import listening, open_gateway
@@ -249,6 +251,22 @@ async def test_bodies_have_a_limit_together() -> None:
             await third.send(HEAD.format(900).encode() + b"x" * 900)
             await settle()
             assert b"HTTP/1.1 404 " in third.received
+
+
+def test_documentation_has_the_limits() -> None:
+    limits = {
+        "connections of clients": f"{connections.MAX_CONNECTIONS:,}, and half of",
+        "head of a request": f"{connections.HEAD_SECONDS:g} s",
+        "body of a request": f"{bodies.BODY_SECONDS:g} s",
+        "bodies of all active requests": f"{bodies.MAX_ALL_BODIES_BYTES // 1_000_000} MB",
+        "client that reads nothing of a waiting response": f"{connections.WRITE_SECONDS:g} s",
+        "client that acknowledges nothing, on Linux": f"{DEAD_SECONDS} s",
+        "open sessions of the 2025 protocols": f"{MAX_SESSIONS:,}, and {MAX_CLIENT_SESSIONS} for",
+        "session without a request": f"{IDLE_SECONDS // 60:g} min",
+    }
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    for name, limit in limits.items():
+        assert f"| {name} | {limit}" in page
 
 
 def test_limit_of_all_bodies_is_256_mb() -> None:

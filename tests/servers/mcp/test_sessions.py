@@ -180,7 +180,9 @@ async def follow_and_vanish(simulator: Simulator, vanish: Callable[[], Awaitable
         await request.disconnected.wait()
 
 
-async def test_call_ends_when_its_response_is_closed(simulator: Simulator, environment: dict[str, str]) -> None:
+async def test_call_ends_when_its_response_is_closed(
+    simulator: Simulator, environment: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     app = build_http_app(open_gateway(environment), Settings())
     async with listening(app) as origin, connect(origin) as client, anyio.create_task_group() as tasks:
         caller = Caller(client)
@@ -197,6 +199,7 @@ async def test_call_ends_when_its_response_is_closed(simulator: Simulator, envir
         tasks.start_soon(follow)
         await follow_and_vanish(simulator, close)
         assert (await caller.send(LIST, session)).status_code == 200
+    assert caplog.records == []
 
 
 CLIENT = """
