@@ -10,22 +10,22 @@ import anyio
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems, find_unusable_values
 from mcp_taskruns.core.calls.pages import Page, format_page, read_page
+from mcp_taskruns.core.calls.parts import parse_result_path
 from mcp_taskruns.core.calls.property_names import to_real_names
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.calls.uploads import extract_files
-from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.model.tool import ALL_PAGES, UNTIL, WAIT_SECONDS, Tool
+from mcp_taskruns.core.model.tool import ALL_PAGES, RESULT_PATH, UNTIL, WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.logs import format_log
 from mcp_taskruns.core.runs.reading import runs_in_response
 from mcp_taskruns.core.runs.results import status_line
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.paginate import read_pages
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
-from mcp_taskruns.engine.results import finish_result
+from mcp_taskruns.engine.results import advice_of, finish_result, select_part
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
 from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
 from mcp_taskruns.engine.runs.start import start_run
@@ -78,7 +78,7 @@ class Gateway:
         """
         tool, checked = self.prepare(name, arguments)
         with self.in_flight():
-            return finish_result(self.client, tool, await self._run(tool, checked, report))
+            return finish_result(self.client, tool, await self._run_or_select(tool, checked, report))
 
     @asynccontextmanager
     async def open_tool(
@@ -90,13 +90,14 @@ class Gateway:
         """
         checked = self.check_arguments(tool, arguments)
         with self.in_flight():
-            result = await self._run_in_steps(tool, checked, report)
+            result = await self._run_in_steps(tool, checked, report, limit=sys.maxsize)
             if result is not None:
-                yield self.client.redact_result(result)
+                yield self.client.redact_result(self._select(tool, checked, result))
                 return
             async with self._open(tool, checked, report) as opened:
                 if isinstance(opened, CallResult):
-                    yield self.client.redact_result(self._present(tool, checked, opened, limit=sys.maxsize))
+                    result = self._present(tool, checked, opened, limit=sys.maxsize)
+                    yield self.client.redact_result(self._select(tool, checked, result))
                     return
                 async with aclosing(stream_events(self.client, tool, checked, opened)) as events:
                     yield events
@@ -147,6 +148,8 @@ class Gateway:
             raise InvalidArguments(
                 "; ".join(problems), hint=f"The arguments of {tool.name} are: {names}. Nothing was sent."
             )
+        if self._selects(tool, checked):
+            parse_result_path(checked[RESULT_PATH])
         return checked
 
     def check_start(self, tool: Tool, lifecycle: Lifecycle) -> None:
@@ -179,19 +182,34 @@ class Gateway:
         """Close the connections to the providers."""
         await self.client.aclose()
 
-    async def _run(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> CallResult:
+    async def _run_or_select(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> CallResult:
+        """Run a call; with `result_path` return only that part of the complete result."""
+        if not self._selects(tool, arguments):
+            return await self._run(tool, arguments, report, limit=self._settings.max_result_chars)
+        return self._select(tool, arguments, await self._run(tool, arguments, report, limit=sys.maxsize))
+
+    def _selects(self, tool: Tool, arguments: Mapping[str, Any]) -> bool:
+        return RESULT_PATH in tool.server_arguments and RESULT_PATH in arguments
+
+    def _select(self, tool: Tool, arguments: Mapping[str, Any], result: CallResult) -> CallResult:
+        return select_part(self.client, result, arguments[RESULT_PATH]) if self._selects(tool, arguments) else result
+
+    async def _run(self, tool: Tool, arguments: Mapping[str, Any], report: Report, *, limit: int) -> CallResult:
+        """Run a call. Lists and logs are truncated to `limit` characters."""
         if tool.operation.is_stream:
             return await follow(self.client, tool, arguments, report, seconds=self._seconds(tool, arguments))
-        result = await self._run_in_steps(tool, arguments, report)
+        result = await self._run_in_steps(tool, arguments, report, limit=limit)
         if result is not None:
             return result
         async with self._open(tool, arguments, report) as opened:
             if isinstance(opened, CallResult):
-                return self._present(tool, arguments, opened, limit=self._settings.max_result_chars)
+                return self._present(tool, arguments, opened, limit=limit)
             seconds = self._seconds(tool, arguments)
             return await follow_stream(self.client, tool, arguments, opened, report, seconds=seconds)
 
-    async def _run_in_steps(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> CallResult | None:
+    async def _run_in_steps(
+        self, tool: Tool, arguments: Mapping[str, Any], report: Report, *, limit: int
+    ) -> CallResult | None:
         """Run a call that takes more than one request; None for any other."""
         lifecycle, operation = tool.runs, tool.operation
         if lifecycle is not None:
@@ -211,9 +229,9 @@ class Gateway:
             async with reporting(report) as reporter:
                 seconds = self._seconds(tool, arguments)
                 result, page = await read_pages(
-                    self.client, operation, operation.paging, arguments, reporter, seconds=seconds
+                    self.client, tool, operation.paging, arguments, reporter, seconds=seconds
                 )
-            result = self._show(operation, arguments, result, page, limit=self._settings.max_result_chars)
+            result = self._show(tool, arguments, result, page, limit=limit)
             return self._with_status_line(tool, result)
         return None
 
@@ -241,7 +259,7 @@ class Gateway:
         operation = tool.operation
         if not operation.returns_file:
             page = None if operation.paging is None else read_page(operation.paging, arguments, result)
-            result = self._show(operation, arguments, result, page, limit=limit)
+            result = self._show(tool, arguments, result, page, limit=limit)
         return self._with_status_line(tool, result)
 
     def _with_status_line(self, tool: Tool, result: CallResult) -> CallResult:
@@ -251,11 +269,12 @@ class Gateway:
         return replace(result, notes=(line, *result.notes)) if line else result
 
     def _show(
-        self, operation: Operation, arguments: Mapping[str, Any], result: CallResult, page: Page | None, *, limit: int
+        self, tool: Tool, arguments: Mapping[str, Any], result: CallResult, page: Page | None, *, limit: int
     ) -> CallResult:
-        if operation.log is not None:
-            return format_log(result, operation.log, arguments, limit, page)
-        return format_page(result, page, limit)
+        log = tool.operation.log
+        if log is not None:
+            return format_log(result, log, arguments, limit, page)
+        return format_page(result, page, limit, advice_of(tool, result.value))
 
     async def _wait(self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report) -> CallResult:
         ids = arguments[lifecycle.read.run_id_argument]

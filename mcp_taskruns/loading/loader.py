@@ -7,6 +7,7 @@ from pathlib import Path
 from mcp_taskruns.core.format.compiler import NO_BASE_URIS, ToolNames, compile_tools
 from mcp_taskruns.core.format.overlay import apply_overlay
 from mcp_taskruns.core.format.spec import Capability, parse_capability
+from mcp_taskruns.core.format.tool_schemas import with_result_path
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.files import capability_files, overlay_of
@@ -57,6 +58,7 @@ def load(
     rest_tools: tuple[Tool, ...] = ()
     if rest:
         rest_tools = compile_tools(list(capabilities.values()), surface="rest", base_uris=base_uris, refuse=reject)
+    tools, rest_tools = (tuple(map(with_result_path, group)) for group in (tools, rest_tools))
     return Loaded(tools, rest_tools, tuple(problems), capabilities)
 
 

@@ -87,7 +87,10 @@ async def test_invalid_arguments_are_rejected_before_a_request_is_sent(
 ) -> None:
     with pytest.raises(InvalidArguments, match="taskRunId: is required") as exc_info:
         await call(open_gateway(environment), "render-retrieve-task-run", {})
-    assert exc_info.value.hint == "The arguments of render-retrieve-task-run are: taskRunId. Nothing was sent."
+    assert (
+        exc_info.value.hint
+        == "The arguments of render-retrieve-task-run are: taskRunId, result_path. Nothing was sent."
+    )
     assert simulator.requests == []
 
 

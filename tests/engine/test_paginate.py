@@ -289,6 +289,7 @@ async def test_all_pages_stops_after_50_pages(
     await start_render_runs(environment, 60)
     outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=1)
     assert len(sent(simulator)) == 50
+    assert "Reading stopped after 50 pages, the most that one call reads." in outcome.notes
     everything = await all_ids(gateway, RENDER_LIST)
     assert ids_of(outcome) == everything[:50]
     next_pages = await follow_notes(gateway, RENDER_LIST, {"cursor": outcome.value[-1]["cursor"], "limit": 100})
@@ -302,6 +303,7 @@ async def test_all_pages_stops_when_the_result_is_full(simulator: Simulator, env
         outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=5)
     pages, shown = len(sent(simulator)), len(ids_of(outcome))
     assert pages < 13, "all pages were read"
+    assert "Reading stopped because the result is full." in outcome.notes
     assert 5 * (pages - 2) < shown <= 5 * pages
     assert f"pass cursor {json.dumps(outcome.value[-1]['cursor'])}," in page_note(outcome)
 
@@ -315,6 +317,7 @@ async def test_all_pages_stops_at_the_timeout(simulator: Simulator, environment:
     # The pages arrive at 4, 8 and 12 seconds; after 12 there is no time for another.
     assert len(sent(simulator)) == 3
     assert len(ids_of(call.outcome)) == 6
+    assert "Reading stopped after the 10 s of this call." in call.outcome.notes
     assert "for the next page pass cursor" in page_note(call.outcome)
 
 
@@ -418,17 +421,131 @@ async def test_failed_first_page_is_an_error(simulator: Simulator, gateway: Gate
     assert len(simulator.requests) == 1
 
 
+NOT_AGAIN = "the next page contains only items that were already listed, so this is the end of the list."
+
+
 async def test_repeated_cursor_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
     queue_faults(simulator, "render", [render_page(1, 2)] * 10)
     outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=2)
     assert [path.partition("?")[2] for path in sent(simulator)] == ["limit=2", "cursor=c2&limit=2"]
-    assert len(ids_of(outcome)) == 2  # the repeated page adds no item
+    assert ids_of(outcome) == ["trn-1", "trn-2"]  # the repeated page adds no item
+    assert page_note(outcome) == f"2 items: {NOT_AGAIN}"
 
 
-async def test_cyclic_cursors_are_followed_for_at_most_50_pages(simulator: Simulator, gateway: Gateway) -> None:
-    queue_faults(simulator, "render", [render_page(1), render_page(2)] * 40)
-    await result_of(gateway, RENDER_LIST, all_pages=True, limit=1)
-    assert len(sent(simulator)) <= 50
+@pytest.mark.parametrize("length", [2, 3, 7])
+async def test_cycle_of_cursors_ends_the_list(length: int, simulator: Simulator, gateway: Gateway) -> None:
+    cycle = [render_page(2 * n, 2 * n + 1) for n in range(length)]
+    queue_faults(simulator, "render", cycle * 10)
+    call = await finished(gateway, RENDER_LIST, {"all_pages": True, "limit": 2})
+    assert ids_of(call.outcome) == [f"trn-{n}" for n in range(2 * length)]
+    assert len(sent(simulator)) <= length + 1
+    assert page_note(call.outcome) == f"{2 * length} items: {NOT_AGAIN}"
+    assert call.lines[-1] == f"page {length}, items so far: {2 * length}"
+
+
+async def test_cycle_of_cursors_that_repeats_changed_runs_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
+    page = [{"taskRun": {"id": f"trn-{n}", "status": "succeeded"}, "cursor": f"c{n}"} for n in (1, 2)]
+    queue_faults(simulator, "render", [render_page(1, 2), render_page(3, 4), *[json_response(page)] * 10])
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=2)
+    assert ids_of(outcome) == ["trn-1", "trn-2", "trn-3", "trn-4"]
+    assert len(sent(simulator)) == 3
+
+
+def render_items(*pairs: tuple[int, str]) -> Fault:
+    """Return a page of Render with a run and a cursor for each pair."""
+    return json_response([{"taskRun": {"id": f"trn-{n}", "status": "running"}, "cursor": text} for n, text in pairs])
+
+
+@pytest.mark.parametrize("tool", [RENDER_LIST, RENDER_TASKS])
+async def test_cursor_that_was_passed_ends_the_list_after_its_items(
+    tool: str, simulator: Simulator, gateway: Gateway
+) -> None:
+    queue_faults(simulator, "render", [render_items((1, "a"), (2, "x")), *[render_items((3, "b"), (4, "x"))] * 10])
+    outcome = await result_of(gateway, tool, all_pages=True, limit=2)
+    assert ids_of(outcome) == ["trn-1", "trn-2", "trn-3", "trn-4"]
+    assert len(sent(simulator)) == 2
+    assert page_note(outcome) == (
+        "4 items: the cursor of the last item is the one that was passed, so this is the end of the list."
+    )
+
+
+async def test_cursor_of_an_earlier_page_with_other_items_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
+    pages = [render_items((n, text)) for n, text in enumerate(["a", "b", "c", "a", "b", "c"], 1)]
+    queue_faults(simulator, "render", pages)
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=1)
+    assert ids_of(outcome) == ["trn-1", "trn-2", "trn-3", "trn-4"]
+    assert len(sent(simulator)) == 4
+    assert page_note(outcome) == (
+        "4 items: the next cursor leads back to an earlier page, so this is the end of the list."
+    )
+
+
+async def test_page_above_its_limit_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
+    # Render's local server ignores limit and cursor.
+    queue_faults(simulator, "render", [render_page(1, 2, 3)] * 10)
+    outcome = await result_of(gateway, RENDER_LIST, all_pages=True, limit=2)
+    assert ids_of(outcome) == ["trn-1", "trn-2", "trn-3"]
+    assert len(sent(simulator)) == 1
+    assert page_note(outcome) == "3 items: the provider ignores limit, so this is the end of the list."
+
+
+async def test_provider_that_ignores_the_offset_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
+    page = {"count": 9, "next": True, "results": [{"id": "run-1", "status": "queued"}, {"id": "run-2"}]}
+    queue_faults(simulator, "posthog", [json_response(page)] * 10)
+    outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=2)
+    assert ids_of(outcome) == ["run-1", "run-2"]
+    assert len(sent(simulator)) == 2
+    assert page_note(outcome) == (
+        "Items 1 to 2 of 9: the next page contains only items that were already listed, so the other items cannot be "
+        "read."
+    )
+
+
+async def test_runs_that_moved_to_the_next_page_are_listed_once(simulator: Simulator, gateway: Gateway) -> None:
+    # A run was created between the requests.
+    moved = [{"id": "run-2", "status": "completed"}, {"id": "run-3", "status": "queued"}]
+    pages = [posthog_page(4, True, 1, 2), json_response({"count": 4, "next": None, "results": moved})]
+    queue_faults(simulator, "posthog", pages)
+    call = await finished(gateway, POSTHOG_LIST, {"task_id": TASK, "all_pages": True, "limit": 2})
+    assert ids_of(call.outcome) == ["run-1", "run-2", "run-3"]
+    assert call.lines[-1] == "page 2, items so far: 3 of 4"
+
+
+async def test_link_that_leads_back_ends_the_list(simulator: Simulator, gateway: Gateway) -> None:
+    page = {"count": 2, "next": "https://us.posthog.com/x/?limit=2&offset=0", "results": [{"id": "1"}, {"id": "2"}]}
+    queue_faults(simulator, "posthog", [json_response(page)] * 10)
+    outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=2)
+    assert len(sent(simulator)) == 1
+    assert page_note(outcome) == (
+        "Items 1 to 2 of 2: the link to the next page leads back, so this is the end of the list."
+    )
+
+
+def log_page(more: str, *numbers: int) -> Fault:
+    """Return a page of a session log of PostHog."""
+    headers = {"Content-Type": "application/json", "X-Has-More": more}
+    return Fault(200, headers, json.dumps([{"n": number} for number in numbers]))
+
+
+async def test_repeated_page_of_a_log_ends_it(simulator: Simulator, gateway: Gateway) -> None:
+    queue_faults(simulator, "posthog", [log_page("true", 1, 1), log_page("true", 1, 2), *[log_page("true", 1, 1)] * 10])
+    outcome = await result_of(gateway, SESSION_LOG, **RUN_WITH_LOG, all_pages=True, limit=2, raw=True)
+    assert entries_of(outcome) == [{"n": 1}, {"n": 1}, {"n": 1}, {"n": 2}]  # entries of a log may be equal
+    assert len(sent(simulator)) == 3
+    assert page_note(outcome).startswith("Items 1 to 4: the next page contains only items that were already listed")
+
+
+async def test_short_page_is_followed_by_another_if_x_has_more_is_true(simulator: Simulator, gateway: Gateway) -> None:
+    # A page of PostHog's session log has at most 2 MiB, so it may be shorter than its limit.
+    queue_faults(simulator, "posthog", [log_page("true", 1), log_page("true", 2, 3), log_page("false", 4)])
+    outcome = await result_of(gateway, SESSION_LOG, **RUN_WITH_LOG, all_pages=True, limit=100, raw=True)
+    assert entries_of(outcome) == [{"n": n} for n in (1, 2, 3, 4)]
+    assert [re.search(r"offset=(\d+)", path) and path.rpartition("offset=")[2] for path in sent(simulator)] == [
+        None,
+        "1",
+        "3",
+    ]
+    assert page_note(outcome) == "Items 1 to 4: this is the end of the list."
 
 
 @pytest.mark.parametrize("before", [[], [posthog_page(9, True, 1, 2)]])
@@ -496,7 +613,10 @@ async def test_truncated_log_contains_its_last_entries(environment: dict[str, st
     lines = outcome.text.split("\n")
     assert 1 < len(lines) < len(log)
     assert lines == log[-len(lines) :]
-    assert outcome.notes == (f"The last {len(lines)} of {len(log)} entries.",)
+    earlier = len("\n".join(log)) - len(outcome.text)
+    assert outcome.notes == (
+        f'The last {len(lines)} of {len(log)} entries. For earlier ones call again with result_path "[:{earlier}]".',
+    )
 
 
 @pytest.mark.parametrize("since", ["2026-02-30T09:00:00Z", "2026-01-31T25:00:00Z", "yesterday", "2026-01-31"])

@@ -212,7 +212,7 @@ def test_plain_scalars_follow_yaml_1_2(tmp_path: Path, scalar: str, value: Any) 
 def test_parameter_may_be_named_on(tmp_path: Path) -> None:
     written(tmp_path, THING.replace("name: limit", "name: on"))
     (tool,) = load_tools([tmp_path])
-    assert list(tool.input_schema["properties"]) == ["on"]
+    assert list(tool.input_schema["properties"]) == ["on", "result_path"]
 
 
 def test_aliases_and_merge_keys_are_expanded(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,9 +10,10 @@ from mcp_taskruns.core.calls.charsets import to_utf8
 from mcp_taskruns.core.calls.errors import message_from_text, provider_error, quote_message, unknown_outcome_hint
 from mcp_taskruns.core.calls.foreign import foreign_error, missing_run
 from mcp_taskruns.core.calls.outputs import map_output
+from mcp_taskruns.core.calls.parts import Part
 from mcp_taskruns.core.calls.received import JSON_LINES, HttpResponse, is_json, is_text
 from mcp_taskruns.core.calls.redaction import redact_paths
-from mcp_taskruns.core.calls.truncation import truncate
+from mcp_taskruns.core.calls.truncation import Gap, describe_gaps, truncate
 from mcp_taskruns.core.model.json import dump, dump_finite, has_huge_integer, parse, parse_or_text
 from mcp_taskruns.core.model.json_path import matches, value_at
 from mcp_taskruns.core.model.operation import Operation
@@ -44,6 +45,7 @@ class CallResult:
         notes: sentences for the reader that are not part of the response.
         structured: the response as an object, for tools with an output schema.
         headers: the headers of the response, with names in lower case.
+        part: the part of the response that `text` and `value` are; None for all of it.
     """
 
     status: int
@@ -54,6 +56,7 @@ class CallResult:
     notes: tuple[str, ...] = ()
     structured: dict[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    part: Part | None = None
 
     def with_notes(self, *notes: str) -> "CallResult":
         """Return the result with these notes before its own; empty notes are dropped."""
@@ -102,20 +105,28 @@ def _content_result(response: HttpResponse, operation: Operation, *, reveal: boo
     return _text_result(response)
 
 
-def truncate_result(result: CallResult, limit: int, advice: str = "") -> CallResult:
-    """Truncate the text of a result to `limit` characters, JSON by whole items, and add a note of what was kept.
+Advise = Callable[[Sequence[Gap]], str]
+"""Return a sentence about how to get what was left out; empty if there is no way."""
 
-    `advice` is a sentence about how to get the rest.
-    """
+
+def no_advice(_: Sequence[Gap]) -> str:
+    """Advise nothing."""
+    return ""
+
+
+def truncate_result(result: CallResult, limit: int, advise: Advise = no_advice) -> CallResult:
+    """Truncate the text of a result to `limit` characters, JSON by whole items, and add a note of what was kept."""
     size = len(result.text)
     if size <= limit:
         return result
     if result.media_type == "application/json":
-        value, notes = truncate(result.value, limit, size)
-        text, kept = dump(value), "; ".join(notes)
+        value, gaps = truncate(result.value, limit, size)
+        text = dump(value)
     else:
-        value, text, kept = result.value, result.text[:limit], f"the text: {limit:,} of {size:,} characters"
-    note = f"Truncated to about {limit:,} characters; kept: {kept}. {advice}".strip()
+        value, text, gaps = result.value, result.text[:limit], [Gap((), limit, size, "characters")]
+    if result.part is not None:
+        gaps = [result.part.gap(gap) for gap in gaps]
+    note = f"Truncated to about {limit:,} characters; kept: {describe_gaps(gaps)}. {advise(gaps)}".strip()
     return replace(result, text=text, value=value).with_notes(note)
 
 

@@ -1,13 +1,14 @@
 """Input and output schemas of tools."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mcp_taskruns.core.format.inputs import Argument
 from mcp_taskruns.core.model.json_path import EACH, Path
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.model.tool import UNTIL, WAIT_SECONDS, Tool
+from mcp_taskruns.core.model.tool import RESULT_PATH, UNTIL, WAIT_SECONDS, Tool
 
 MAX_RUNS = 50
 """How many runs one call can wait for."""
@@ -83,8 +84,26 @@ def output_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
         _declare_text(schema, (*place, *lifecycle.fields.status))
     if not schema["properties"]:
         return None
-    schema["properties"]["text"] = {"type": "string"}
+    schema["properties"] |= {"text": {"type": "string"}, "truncated": {"type": "string"}}
     return schema
+
+
+def with_result_path(tool: Tool) -> Tool:
+    """Return a tool that only reads with the argument that selects a part of its result.
+
+    Waiting and following are not repeated for a part. An argument of the provider hides one with the same name.
+    """
+    properties = tool.input_schema["properties"]
+    if not tool.hints.read_only or tool.is_wait_tool or tool.operation.is_stream or RESULT_PATH in properties:
+        return tool
+    schema = {**tool.input_schema, "properties": {**properties, RESULT_PATH: _RESULT_PATH_SCHEMA}}
+    return replace(tool, input_schema=schema, server_arguments=tool.server_arguments | {RESULT_PATH})
+
+
+_RESULT_PATH_SCHEMA = {
+    "type": "string",
+    "description": "Return only this part of the result, e.g. data.items[500:] or text[40000:60000].",
+}
 
 
 def _declare_text(schema: dict[str, Any], path: Path) -> None:

@@ -10,6 +10,7 @@ from mcp_taskruns.core.model.run import Lifecycle
 WAIT_SECONDS = "wait_seconds"
 UNTIL = "until"
 ALL_PAGES = "all_pages"
+RESULT_PATH = "result_path"
 LAST, SINCE, TYPES, RAW = "last", "since", "types", "raw"
 
 DEFAULT_LAST = 100

@@ -11,7 +11,7 @@ from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import value_at
 from mcp_taskruns.core.model.operation import LogFormat
 from mcp_taskruns.core.model.timestamps import parse_timestamp
-from mcp_taskruns.core.model.tool import DEFAULT_LAST, LAST, RAW, SINCE, TYPES
+from mcp_taskruns.core.model.tool import DEFAULT_LAST, LAST, RAW, RESULT_PATH, SINCE, TYPES
 from mcp_taskruns.core.runs.events import describe_event
 
 MAX_TYPES = 20
@@ -37,6 +37,7 @@ def format_log(
     lines = [dump(entry) if arguments.get(RAW) else describe_entry(entry, log) for entry in last]
     shown = _fitting_lines(lines, limit) if page else _fitting_lines(lines[::-1], limit)[::-1]
     note = describe_page(page, len(shown)) if page else _describe_selection(len(shown), len(matching), entries, log)
+    note += _advise_to_read_on(lines, shown, len(matching), is_page=page is not None)
     if not any(shown):
         return replace(result, text=note, media_type="text/plain")  # some model APIs refuse empty text
     media_type = "application/jsonl" if arguments.get(RAW) else "text/plain"
@@ -77,6 +78,26 @@ def _fitting_lines(lines: Sequence[str], limit: int) -> list[str]:
             break
         kept.append(line)
     return kept or [f"{line[: limit + len(line)]}…" for line in lines[:1]]
+
+
+def _advise_to_read_on(lines: Sequence[str], shown: Sequence[str], matching: int, *, is_page: bool) -> str:
+    """Return how to get what no other page has: entries before those that are shown, or the rest of a long one.
+
+    `result_path` takes characters of the text of all `lines`.
+    """
+    if not shown:
+        return ""
+    line, piece = (lines[0], shown[0]) if is_page else (lines[-1], shown[-1])
+    start = 0 if is_page else sum(len(line) + 1 for line in lines[:-1])
+    if piece != line:
+        rest = f"[{start + len(piece) - 1}:{start + len(line)}]"
+        return f' The entry is truncated: for its rest call again with {RESULT_PATH} "{rest}".'
+    if is_page or matching == len(shown):
+        return ""
+    if len(shown) == len(lines):
+        return f" For earlier ones pass {LAST} {matching}."
+    end = sum(len(line) + 1 for line in lines[: -len(shown)])
+    return f' For earlier ones call again with {RESULT_PATH} "[:{end}]".'
 
 
 def _describe_selection(shown: int, matching: int, entries: Sequence[Any], log: LogFormat) -> str:

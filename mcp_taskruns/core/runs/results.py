@@ -228,6 +228,7 @@ WAIT_SCHEMA: Mapping[str, Any] = {
         "reason": {"type": "string"},
         "runs": {"type": "array", "items": {"type": "object"}},
         "next": {"type": "string"},
+        "truncated": {"type": "string"},
     },
     "required": ["provider", "terminal", "timed_out", "elapsed_seconds", "polls", "next"],
 }

@@ -128,13 +128,9 @@ def test_shipped_lists_have_the_paging_of_their_providers() -> None:
             '1 item; the page is full, so there may be more: for the next page pass cursor "c1", or all_pages true for '
             "as many as fit.",
         ),
-        # A page with more items than requested is full.
-        (
-            {"limit": 2},
-            3,
-            '3 items; the page is full, so there may be more: for the next page pass cursor "c3", or all_pages true '
-            "for as many as fit.",
-        ),
+        # Render's local server ignores limit and cursor, and returns the whole list.
+        ({"limit": 2}, 3, "3 items: the provider ignores limit, so this is the end of the list."),
+        ({}, 21, "21 items: the provider ignores limit, so this is the end of the list."),
         # The last page may be full, and the next one empty.
         ({"cursor": "c20", "limit": 20}, 0, "There are no items."),
     ],
@@ -217,6 +213,32 @@ def test_offset_paging_continues_after_last_item(arguments: Json, value: Json, n
             "for as many as fit.",
         ),
         ({}, 2, session_headers("false", "many", "-1"), "Items 1 to 2: this is the end of the list."),
+        ({}, 2, session_headers("false", "9" * 5000, "9" * 5000), "Items 1 to 2: this is the end of the list."),
+        # Without X-Has-More the total decides.
+        ({"limit": 2}, 2, {"X-Matching-Count": "2"}, "Items 1 to 2 of 2: this is the end of the list."),
+        ({"limit": 2, "offset": 4}, 2, {"X-Matching-Count": "6"}, "Items 5 to 6 of 6: this is the end of the list."),
+        (
+            {},
+            3,
+            {"X-Matching-Count": "40"},
+            "Items 1 to 3 of 40; there are more: for the next page pass offset 3, or all_pages true for as many as "
+            "fit.",
+        ),
+        # PostHog caps a page at 2 MiB, so that it may be shorter than its limit: X-Has-More decides, not the total.
+        (
+            {"limit": 100},
+            3,
+            session_headers("true", "3", "9"),
+            "Items 1 to 3 (without filters 9); there are more: for the next page pass offset 3, or all_pages true for "
+            "as many as fit.",
+        ),
+        # A server that ignores the offset returns items beyond the total.
+        (
+            {"limit": 2, "offset": 2},
+            2,
+            session_headers("false", "2", "2"),
+            "Items 3 to 4: the provider ignores offset, so this is the end of the list.",
+        ),
     ],
 )
 def test_offset_paging_reads_has_more_from_headers(
@@ -417,3 +439,66 @@ def test_joining_one_page_changes_nothing() -> None:
     result = result_of(RENDER_RUNS, render_runs(2))
     page = read(RENDER_RUNS, {}, result)
     assert join_pages(result, [page], result) == (result, page)
+
+
+def link(query: str) -> Json:
+    return {"count": 9, "next": f"https://us.posthog.com/api/runs/{query}", "results": [{"id": "1"}, {"id": "2"}]}
+
+
+@pytest.mark.parametrize(
+    ("query", "leads_back"),
+    [
+        ("?limit=2&offset=4", False),
+        ("?offset=3", False),
+        ("?offset=2", True),
+        ("?offset=0&limit=2", True),
+        ("?limit=2", False),
+        ("", False),
+        ("?offset=abc", False),
+        ("?offset=" + "9" * 10_000, False),
+        ("?offset=4#offset=0", False),
+    ],
+)
+def test_link_to_an_earlier_page_is_not_followed(query: str, leads_back: bool) -> None:
+    page = page_of(POSTHOG_RUNS, {"offset": 2, "limit": 2}, link(query))
+    assert page.has_more is not leads_back
+    assert page.next_arguments(2) == ({} if leads_back else {"offset": 4})
+
+
+def test_link_with_the_cursor_that_was_passed_is_not_followed() -> None:
+    paging = Paging(
+        items=("items",),
+        page_size_argument="limit",
+        default_page_size=2,
+        max_page_size=2,
+        cursor_argument="after",
+        next_cursor=("id",),
+        has_more=("next",),
+        total=("count",),
+    )
+
+    def read_next(query: str, **arguments: Any) -> Page | None:
+        value = {"items": [{"id": "a"}, {"id": "b"}], "next": f"/list?{query}", "count": 2}
+        return read_page(paging, arguments, CallResult(200, dump(value), value))
+
+    for query, arguments, has_more in (("after=b", {"after": "x"}, True), ("after=x", {"after": "x"}, False)):
+        page = read_next(query, **arguments)
+        assert page is not None
+        assert page.has_more is has_more
+
+
+@pytest.mark.parametrize(("cursor", "before", "has_more"), [(None, None, False), ("a", None, True), ("a", 2, False)])
+def test_total_ends_a_list_with_cursors_where_the_position_is_known(
+    cursor: str | None, before: int | None, has_more: bool
+) -> None:
+    paging = replace(paging_of(RENDER_RUNS), items=("items",), total=("count",))
+    value = {"items": render_runs(2), "count": 2 + (before or 0)}
+    page = read_page(paging, {"limit": 2, "cursor": cursor}, CallResult(200, dump(value), value), before)
+    assert page is not None
+    assert page.has_more is has_more
+
+
+@pytest.mark.parametrize("cursor", ["c" * 5_000, {"a": 1}, ["c"], 0, False])
+def test_cursor_that_cannot_be_passed_is_not_suggested(cursor: Any) -> None:
+    value = [{"taskRun": {"id": "1"}, "cursor": cursor}]
+    assert page_of(RENDER_RUNS, {"limit": 1}, value).next_arguments(1) == {}

@@ -345,13 +345,13 @@ RUNS = [
 
 
 def fitted(value: Any, limit: int, advice: str = "") -> CallResult:
-    return truncate_result(CallResult(200, dump(value), value), limit, advice)
+    return truncate_result(CallResult(200, dump(value), value), limit, lambda _: advice)
 
 
 @pytest.mark.parametrize("limit", [10_000, 20_000])
 def test_result_within_limit_is_unchanged(limit: int) -> None:
     result = CallResult(200, "x" * 10_000, media_type="text/plain", notes=("an earlier note",))
-    assert truncate_result(result, limit, "advice") is result
+    assert truncate_result(result, limit, lambda _: "advice") is result
 
 
 @pytest.mark.parametrize("limit", [300, 1_000, 5_000])
@@ -408,7 +408,9 @@ def test_long_string_is_truncated_with_a_note() -> None:
 
 def test_text_is_truncated_at_the_limit() -> None:
     result = truncate_result(
-        CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("an earlier note",)), 1_000, "Ask again."
+        CallResult(200, "abc" * 1_000, media_type="text/plain", notes=("an earlier note",)),
+        1_000,
+        lambda _: "Ask again.",
     )
     assert result.text == ("abc" * 1_000)[:1_000]
     assert result.notes == (

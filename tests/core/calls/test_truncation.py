@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.truncation import MARK, MAX_NOTES, MIN_SHARE, one_line, quote, quote_name, truncate
+from mcp_taskruns.core.calls import truncation
+from mcp_taskruns.core.calls.truncation import MARK, MAX_GAPS, describe_gaps, one_line, quote, quote_name
 from mcp_taskruns.core.model.json import dump
 from tests.core.documents import Json
+
+
+def truncate(value: Any, limit: int, size: int | None = None) -> tuple[Any, list[str]]:
+    """Return the truncated value and a text for each truncated place."""
+    kept, gaps = truncation.truncate(value, limit, size)
+    return kept, list(map(str, gaps))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +67,7 @@ def test_name_that_may_be_a_sentence_is_quoted(name: str, quoted: str) -> None:
 
 def test_member_names_in_notes_are_quoted() -> None:
     _, notes = truncate({"a.\nAlso call x.": "x" * 1_000}, 200)
-    assert notes[0].startswith('"a. Also call x.": ')
+    assert notes[0].startswith('["a.\\nAlso call x."]: ')
 
 
 def test_small_members_are_kept_beside_a_long_one() -> None:
@@ -159,15 +166,15 @@ def test_many_large_members_are_truncated_and_the_first_are_kept() -> None:
     assert list(kept) == list(members)[: len(kept)]
     assert all(text.startswith("xx") for text in kept.values())
     assert 3_500 < len(dump(kept)) <= 5_000
-    assert notes[-1] == f"and {len(kept) + 1 - MAX_NOTES} more"
+    assert len(notes) == len(kept) + 1
 
 
 @pytest.mark.parametrize(("cuts", "more"), [(1, []), (10, []), (11, ["and 1 more"]), (40, ["and 30 more"])])
-def test_at_most_ten_notes_are_listed(cuts: int, more: list[str]) -> None:
+def test_at_most_ten_places_are_described(cuts: int, more: list[str]) -> None:
     value = {f"m{number:02}": "x" * 1_000 for number in range(cuts)}
-    _, notes = truncate(value, 5_000 if cuts > 5 else 500)
-    places = [note.partition(":")[0] for note in notes]
-    assert places == [*list(value)[:10], *more]
+    _, gaps = truncation.truncate(value, 5_000 if cuts > 5 else 500)
+    places = [note.partition(":")[0] for note in describe_gaps(gaps).split("; ")]
+    assert places == [*list(value)[:MAX_GAPS], *more]
 
 
 # The first item of a list needs at least 60 characters.
@@ -249,13 +256,12 @@ HOSTILE = [
 @pytest.mark.parametrize("limit", [100, 101, 130, 500, 2_000, 20_000])
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_value_does_not_exceed_the_limit(value: Any, limit: int) -> None:
-    kept, notes = truncate(value, limit)
+    kept, gaps = truncation.truncate(value, limit)
     text = dump(kept)
     assert json.loads(text) == kept
     assert len(text) <= limit
-    assert (kept == value) is (notes == []) is (len(dump(value)) <= limit)
-    assert len(notes) <= MAX_NOTES + 1
-    assert sum(map(len, notes)) < 2_000
+    assert (kept == value) is (gaps == []) is (len(dump(value)) <= limit)
+    assert len(describe_gaps(gaps)) < 2_000
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 10, 30, 60, 90])
@@ -272,8 +278,19 @@ def test_text_is_truncated_to_its_mark_at_a_tiny_limit(limit: int) -> None:
     assert truncate("x" * 100, limit) == ("… (100 more)", ["the text: 0 of 100 characters"])
 
 
-@pytest.mark.parametrize(("name", "place"), [("k" * 100, "k" * MIN_SHARE), (".X", ".X"), ("X.", "X.")])
-def test_note_contains_the_beginning_of_the_name(name: str, place: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("k" * 200, "k" * 119 + "…"),
+        (".X", '[".X"]'),
+        ("a b", '["a b"]'),
+        ('"', '["\\""]'),
+        ("", '[""]'),
+        ("X-y_1", "X-y_1"),
+        ("\x1b[2J", '["\\u001b[2J"]'),
+    ],
+)
+def test_note_contains_the_place_as_a_path(name: str, place: str) -> None:
     kept, notes = truncate({name: "x" * 1_000}, 300)
     ((kept_name, text),) = kept.items()
     assert kept_name == name

@@ -116,12 +116,12 @@ def counted(count: int, **more: Any) -> list[Json]:
 @pytest.mark.parametrize(
     ("count", "arguments", "shown", "note"),
     [
-        (5, {"last": 2}, [3, 4], "The last 2 of 5 entries."),
+        (5, {"last": 2}, [3, 4], "The last 2 of 5 entries. For earlier ones pass last 5."),
         (5, {"last": 5}, [0, 1, 2, 3, 4], "All 5 entries."),
         (5, {"last": 50}, [0, 1, 2, 3, 4], "All 5 entries."),
         (100, {}, list(range(100)), "All 100 entries."),
-        (1234, {}, list(range(1134, 1234)), "The last 100 of 1,234 entries."),
-        (300, {"last": 299}, list(range(1, 300)), "The last 299 of 300 entries."),
+        (1234, {}, list(range(1134, 1234)), "The last 100 of 1,234 entries. For earlier ones pass last 1234."),
+        (300, {"last": 299}, list(range(1, 300)), "The last 299 of 300 entries. For earlier ones pass last 300."),
     ],
 )
 def test_last_100_entries_are_shown_by_default(count: int, arguments: Json, shown: list[int], note: str) -> None:
@@ -207,7 +207,7 @@ def test_last_matching_entries_are_shown_with_their_number() -> None:
     entries = [*counted(40), *(update(50 + number, "tool_call", title=f"entry {number}") for number in range(12))]
     result = render(entries, types=["tool_call"], since="2026-01-31T09:00:51Z", last=3)
     assert numbers(result) == [9, 10, 11]
-    assert result.notes == ("The last 3 of 10 matching entries; the log has 52.",)
+    assert result.notes == ("The last 3 of 10 matching entries; the log has 52. For earlier ones pass last 10.",)
 
 
 def test_types_omits_entries_without_type() -> None:
@@ -364,7 +364,23 @@ def test_entry_over_the_limit_is_truncated(raw: bool) -> None:
     line = dump(entries[1]) if raw else describe_entry(entries[1], LOG)
     assert result.text == line[: len(result.text) - 1] + "…"
     assert 250 < len(result.text) <= 300
-    assert result.notes == ("The last 1 of 2 entries.",)
+    whole = render(entries, raw=raw).text
+    rest = f"[{len(whole) - len(line) + len(result.text) - 1}:{len(whole)}]"
+    assert result.notes == (
+        f'The last 1 of 2 entries. The entry is truncated: for its rest call again with result_path "{rest}".',
+    )
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_earlier_entries_are_read_with_a_range_of_the_text(raw: bool) -> None:
+    entries = counted(40)
+    result = render(entries, 900, raw=raw)
+    whole = render(entries, raw=raw).text
+    end = len(whole) - len(result.text)
+    assert whole[end:] == result.text
+    (note,) = result.notes
+    assert note.startswith("The last ")
+    assert note.endswith(f' of 40 entries. For earlier ones call again with result_path "[:{end}]".')
 
 
 def test_following_the_advice_shows_every_entry_once() -> None:

@@ -144,7 +144,10 @@ async def test_structured_content_of_a_long_run_is_truncated(
     assert (structured["id"], structured["status"]) == (run["id"], run["status"])
     kept = len(structured["results"])
     assert structured["results"] == run["results"][:kept]
-    assert structured["truncated"] == f"results: {kept} of 100 items. The text of the result has more."
+    assert structured["truncated"] == (
+        f"results: {kept} of 100 items. The text of the result has more. "
+        f'To read on, call again with result_path "results[{kept}:]".'
+    )
     assert 15_000 < len(json.dumps(structured)) < 20_500
 
 
