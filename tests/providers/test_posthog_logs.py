@@ -107,7 +107,7 @@ async def test_posthog_log_is_formatted_as_readable_lines(simulator: Simulator, 
     # PostHog responds with 406 to Accept: application/jsonl
     assert sent_requests(simulator) == [SentRequest("GET", run_path(POSTHOG_COMPLETED, "logs/"), POSTHOG_READING)]
     assert entry_kinds(result.text) == ["agent message", "console", "turn complete"]
-    assert result.notes == ["The last 3 of 30 entries."]
+    assert result.notes == ["The last 3 of 30 entries. For earlier ones pass last 30."]
 
 
 async def test_posthog_log_filters_by_type_and_time(caller: Caller) -> None:
@@ -139,7 +139,10 @@ async def test_posthog_large_log_is_truncated_to_its_last_entries(
     assert numbers == list(range(2000 - len(numbers), 2000))
     assert 100 <= len(numbers) <= limit
     assert len(result.text) <= 50_000
-    assert result.notes == [f"The last {len(numbers)} of 2,003 entries."]
+    (note,) = result.notes
+    assert note.startswith(f"The last {len(numbers)} of 2,003 entries. For earlier ones ")
+    assert ("pass last 2003." in note) is (limit == 100)
+    assert ("call again with result_path" in note) is (limit == 2000)
 
 
 async def test_posthog_log_includes_the_run_resumed_from(environment: dict[str, str], caller: Caller) -> None:

@@ -364,7 +364,7 @@ def test_runs_add_a_wait_tool() -> None:
     assert (wait.declared_name, wait.prefix, wait.title) == ("wait-for-run", "thing", "Thing: wait for run")
     assert wait.operation == read.operation
     assert wait.output_schema == WAIT_SCHEMA
-    description = {name: {"type": "string"} for name in ("id", "status", "text")}
+    description = {name: {"type": "string"} for name in ("id", "status", "text", "truncated")}
     assert read.output_schema == {"type": "object", "properties": description}
     hints = wait.hints
     assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (True, False, True, True)
@@ -690,7 +690,7 @@ TEXT = {"type": "string"}
 
 def response(**properties: Any) -> Json:
     """The schema of an response with these members, or with what there is in place of one."""
-    return {"type": "object", "properties": {**properties, "text": TEXT}}
+    return {"type": "object", "properties": {**properties, "text": TEXT, "truncated": TEXT}}
 
 
 RUN = {"id": TEXT, "status": TEXT}
