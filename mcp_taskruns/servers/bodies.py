@@ -15,8 +15,6 @@ MAX_ALL_BODIES_BYTES = 256_000_000
 BODY_SECONDS = 60.0
 """The timeout for receiving a body."""
 
-_CLOSE = {"Connection": "close"}
-
 
 class BodyBudget:
     """The bytes that bodies may take together; the servers of a process share one."""
@@ -89,7 +87,7 @@ class _Body:
             return _too_large()
         if not self._budget.take(len(content)):
             hint = "Retry when other requests have ended."
-            return Refusal(503, "too many large requests are active", hint, {"Retry-After": "5", **_CLOSE})
+            return Refusal(503, "too many large requests are active", hint, {"Retry-After": "5"})
         self.size += len(content)
         self.is_incomplete = message.get("more_body", False)
         self._content += content
@@ -109,8 +107,9 @@ class _Body:
 
 
 def _too_large() -> Refusal:
-    return Refusal(413, f"the body is larger than {MAX_BODY_BYTES:,} bytes", "Send less, or a file in parts.", _CLOSE)
+    return Refusal(413, f"the body is larger than {MAX_BODY_BYTES:,} bytes", "Send less, or a file in parts.")
 
 
 def _too_slow() -> Refusal:
-    return Refusal(408, f"the body was not received within {BODY_SECONDS:g} s", "Send the request again.", _CLOSE)
+    message = f"the body was not received within {BODY_SECONDS:g} s"
+    return Refusal(408, message, "Send the request again.", {"Connection": "close"})
