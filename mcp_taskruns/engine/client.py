@@ -272,7 +272,10 @@ class _Call:
         while True:
             try:
                 await self._rate_limiter.take_token(
-                    self._operation.request_kind, deadline=deadline, notify=self._notify
+                    self._operation.request_kind,
+                    deadline=deadline,
+                    notify=self._notify,
+                    is_stream=self._operation.is_stream,
                 )
             except UpstreamError as exc:
                 raise attempts.give_up(exc) from exc.__cause__
@@ -322,7 +325,7 @@ class _Call:
             result = read_response(redacted, operation, reveal=settings.reveal_secrets)
         except ProviderError as exc:
             if exc.kind == "rate_limited" and exc.retry_after_s:
-                self._rate_limiter.hold(operation.request_kind, exc.retry_after_s)
+                self._rate_limiter.hold(operation.request_kind, exc.retry_after_s, is_stream=operation.is_stream)
             if exc.status is not None and exc.status < 300:  # the provider accepted the request
                 raise self._with_unknown_outcome(exc) from exc.__cause__
             raise

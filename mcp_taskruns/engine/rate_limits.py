@@ -50,6 +50,7 @@ class RateLimiter:
         buckets = [_Bucket(rate) for rate in limits.rates] if has_rates else []
         self._buckets = {kind: [one for one in buckets if kind in one.rate.kinds] for kind in RequestKind}
         self._held_until = dict.fromkeys(RequestKind, 0.0)
+        self._streams_held_until = 0.0
         self._queues = self._make_queues(buckets)
         self._queue_moved = anyio.Event()
 
@@ -89,21 +90,21 @@ class RateLimiter:
                 retryable=True,
             )
 
-    async def take_token(self, kind: RequestKind, *, deadline: float, notify: Notify) -> None:
-        """Wait until the rate limits allow one more request.
+    async def take_token(self, kind: RequestKind, *, deadline: float, notify: Notify, is_stream: bool = False) -> None:
+        """Wait until the rate limits allow one more request. `is_stream`: it opens an event stream.
 
         Raises UpstreamError when it would be sent too late for a response before the deadline.
         """
         now = anyio.current_time()
         queue = self._queues[kind]
-        if self._allowed_at(kind, now, len(queue)) <= now:
+        if self._allowed_at(kind, now, len(queue), is_stream=is_stream) <= now:
             self._take(kind, now)
             return
         place = object()
         queue.append(place)
         notify_at = now
         try:
-            while (allowed_at := self._allowed_at(kind, now, queue.index(place))) > now:
+            while (allowed_at := self._allowed_at(kind, now, queue.index(place), is_stream=is_stream)) > now:
                 if allowed_at > deadline - MIN_RESPONSE_SECONDS:
                     raise self._rate_limited(allowed_at - now)
                 if now >= notify_at:
@@ -118,9 +119,9 @@ class RateLimiter:
             self._queue_moved.set()  # later requests may now be allowed sooner
             self._queue_moved = anyio.Event()
 
-    def _allowed_at(self, kind: RequestKind, now: float, ahead: int) -> float:
+    def _allowed_at(self, kind: RequestKind, now: float, ahead: int, *, is_stream: bool) -> float:
         free_at = (bucket.free_at(now, ahead) for bucket in self._buckets[kind])
-        return max(self._held_until[kind], *free_at, now)
+        return max(self._held_until[kind], self._streams_held_until if is_stream else now, *free_at, now)
 
     def _take(self, kind: RequestKind, now: float) -> None:
         for bucket in self._buckets[kind]:
@@ -135,10 +136,16 @@ class RateLimiter:
             retry_after_s=round(seconds, 1),
         )
 
-    def hold(self, kind: RequestKind, seconds: float) -> None:
-        """Send no requests of this kind for a while: the provider returned 429."""
+    def hold(self, kind: RequestKind, seconds: float, *, is_stream: bool = False) -> None:
+        """Send no requests of this kind for a while: the provider returned 429.
+
+        After one for an event stream, only streams are held up: providers often limit how many are open.
+        """
         until = anyio.current_time() + min(seconds, MAX_HOLD_SECONDS)
-        self._held_until[kind] = max(self._held_until[kind], until)
+        if is_stream:
+            self._streams_held_until = max(self._streams_held_until, until)
+        else:
+            self._held_until[kind] = max(self._held_until[kind], until)
 
 
 class _Bucket:

@@ -256,6 +256,33 @@ async def test_429_of_a_write_delays_only_writes_to_that_provider(
     assert other.lines[0] == "waiting for render's rate limit: sending in 20 s"
 
 
+async def test_429_of_a_stream_delays_streams_and_not_reads(
+    simulator: TimedSimulator, environment: dict[str, str]
+) -> None:
+    stream = ("render-stream-realtime-events-sse", {"taskRunIds": [RENDER_COMPLETED]})
+    simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "too many streams"))
+    async with concurrent_calls(environment) as callers, calling(callers.gateway, *stream) as rejected:
+        await pass_time(1)
+        await assert_all_succeed(callers.start(*READS["render"]))
+        assert anyio.current_time() == 1
+        async with calling(callers.gateway, *stream) as other:
+            await rejected.finish(30)
+            await other.finish(30)
+    events = "GET /render/v1/task-runs/events"
+    assert simulator.arrival_times(events) == [0, 20, 20]
+    assert other.lines[0] == "waiting for render's rate limit: sending in 19 s"
+
+
+async def test_429_of_a_read_delays_streams_too(simulator: TimedSimulator, environment: dict[str, str]) -> None:
+    stream = ("render-stream-realtime-events-sse", {"taskRunIds": [RENDER_COMPLETED]})
+    simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "slow down"))
+    async with concurrent_calls(environment) as callers, calling(callers.gateway, *READS["render"]):
+        await pass_time(1)
+        async with calling(callers.gateway, *stream) as following:
+            await following.finish(30)
+    assert simulator.arrival_times("GET /render/v1/task-runs/events") == [20]
+
+
 async def test_429_of_a_read_delays_other_reads_by_at_most_a_minute(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:

@@ -6,43 +6,54 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 
 EPOCH_SECONDS = 1e9
-"""A rate limit reset above this number is a time in seconds since 1970, below it a delay in seconds."""
+"""A larger number is a time in seconds since 1970, a smaller one a delay in seconds."""
+
+EPOCH_MILLISECONDS = 1e12
+"""A larger number is a time since 1970 in milliseconds, or in a smaller unit."""
+
+RESET_HEADERS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
+"""When a rate limit allows requests again; read for 429 without `Retry-After`."""
 
 
 def retry_after(headers: Mapping[str, str], status: int, now: float) -> float | None:
     """Return the delay in seconds that the provider requests before the next request.
 
     `now` is in seconds since 1970. Reads `Retry-After` (RFC 9110 section 10.2.3), `retry-after-ms` and, for 429, the
-    reset time of the rate limit.
+    reset time of the rate limit. Providers send delays and times, in seconds and milliseconds.
     """
     milliseconds = _parse_number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return max(milliseconds / 1000, 0.0)
-    seconds = _parse_retry_after(headers.get("retry-after"), now)
-    if seconds is None and status == 429:
-        seconds = _parse_reset(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset"), now)
+    names = ("retry-after", *(RESET_HEADERS if status == 429 else ()))
+    delays = (_parse_delay(headers.get(name), now) for name in names)
+    seconds = next((delay for delay in delays if delay is not None), None)
     return None if seconds is None else max(round(seconds, 3), 0.0)
 
 
-def _parse_retry_after(header: str | None, now: float) -> float | None:
-    seconds = _parse_number(header)
-    if seconds is not None or not header:
-        return seconds
+def _parse_delay(header: str | None, now: float) -> float | None:
+    """Return the delay until the time that a header names, or the delay that it is."""
+    number = _parse_number(header)
+    if number is None:
+        time = _parse_date(header or "")
+        return None if time is None else time - now
+    while number > EPOCH_MILLISECONDS:
+        number /= 1000
+    return number - now if number > EPOCH_SECONDS else number
+
+
+def _parse_date(text: str) -> float | None:
+    """Return the seconds since 1970 of an HTTP date (RFC 9110 section 5.6.7)."""
     try:
-        moment = parsedate_to_datetime(header)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
 
 
-def _parse_reset(header: str | None, now: float) -> float | None:
-    seconds = _parse_number(header)
-    return seconds - now if seconds is not None and seconds > EPOCH_SECONDS else seconds
-
-
 def _parse_number(text: str | None) -> float | None:
+    """Return the number in a header, of several values the last."""
     try:
-        number = float(text or "")
+        number = float((text or "").rpartition(",")[2])
     except ValueError:
         return None
     return number if isfinite(number) else None

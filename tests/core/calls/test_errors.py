@@ -342,6 +342,17 @@ def after(status: int = 503, **headers: str) -> float | None:
         ("1.5", 1.5),
         ("0.12345", 0.123),
         ("-3", 0.0),
+        # Several values, as some proxies add their own
+        ("13, 7", 7.0),
+        ("13,", None),
+        # A time instead of a delay, in seconds, milliseconds or smaller units
+        (str(int(NOW) + 20), 20.0),
+        (str(NOW + 20.5), 20.5),
+        (str(int(NOW) - 20), 0.0),
+        (str(int(NOW + 20) * 1_000), 20.0),
+        (str(int(NOW + 20) * 1_000 + 250), 20.25),
+        (str(int(NOW + 20) * 1_000_000), 20.0),
+        (str(int(NOW - 20) * 1_000), 0.0),
         # RFC 9110 section 5.6.7: all three date formats must be accepted
         ("Wed, 21 Oct 2026 07:28:00 GMT", 20.0),
         ("Wednesday, 21-Oct-26 07:28:00 GMT", 20.0),
@@ -395,7 +406,7 @@ def test_retry_after_ms_takes_precedence_if_valid(ms: str, seconds: float) -> No
     assert after(retry_after_ms=ms, retry_after="7") == seconds
 
 
-@pytest.mark.parametrize("name", ["ratelimit_reset", "x_ratelimit_reset"])
+@pytest.mark.parametrize("name", ["ratelimit_reset", "x_ratelimit_reset", "x_rate_limit_reset"])
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
@@ -404,6 +415,9 @@ def test_retry_after_ms_takes_precedence_if_valid(ms: str, seconds: float) -> No
         (str(int(NOW) + 12), 12.0),
         (str(int(NOW) - 12), 0.0),
         (str(NOW + 0.5), 0.5),
+        (str(int(NOW) * 1_000 + 12_000), 12.0),
+        (str(int(NOW) * 1_000 - 12_000), 0.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 20.0),
         ("0", 0.0),
         ("-5", 0.0),
         ("1000000000", 1_000_000_000.0),
