@@ -3,6 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
+LAST_ZERO_YEAR = 1970
+"""Times up to this year are the zero of a clock: year 1 in Go and .NET, 1970 elsewhere."""
+
 
 def parse_timestamp(text: Any) -> datetime | None:
     """Return the time that an ISO 8601 text names, or None for any other value.
@@ -14,3 +17,9 @@ def parse_timestamp(text: Any) -> datetime | None:
     except (AttributeError, TypeError, ValueError):
         return None
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+
+
+def is_zero_time(text: Any) -> bool:
+    """Return whether an ISO 8601 text is the zero time that providers send for an unknown time."""
+    timestamp = parse_timestamp(text)
+    return timestamp is not None and timestamp.year <= LAST_ZERO_YEAR

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.model.timestamps import parse_timestamp
+from mcp_taskruns.core.model.timestamps import is_zero_time, parse_timestamp
 from mcp_taskruns.core.runs.reading import Reading
 
 MAX_INTERVAL_S = 30.0
@@ -20,6 +20,8 @@ def poll_interval_s(lifecycle: Lifecycle, age_s: float) -> float:
 
 
 def run_age_s(reading: Reading, now: datetime) -> float:
-    """Return the seconds since the run started; 0 if the provider does not report when."""
+    """Return the seconds since the run started; 0 if that is unknown or in the future."""
     started = parse_timestamp(reading.started)
-    return 0.0 if started is None else max((now - started).total_seconds(), 0.0)
+    if started is None or is_zero_time(reading.started):
+        return 0.0
+    return max((now - started).total_seconds(), 0.0)

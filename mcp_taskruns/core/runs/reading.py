@@ -9,6 +9,7 @@ from mcp_taskruns.core.calls.truncation import one_line, quote, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Path, matches, value_at, values_at
 from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
+from mcp_taskruns.core.model.timestamps import is_zero_time
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatu
         progress=_to_ratio(value_at(value, fields.progress)),
         result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
         error=_find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
-        started=_to_text(value_at(value, fields.started_at)),
+        started=_to_time(value_at(value, fields.started_at)),
         attempts=_to_attempts(value_at(value, fields.attempts)),
-        ended=_to_text(value_at(value, fields.ended_at)) if status.is_terminal else "",
+        ended=_to_time(value_at(value, fields.ended_at)) if status.is_terminal else "",
     )
 
 
@@ -77,6 +78,10 @@ def _to_attempts(value: Any) -> int | None:
 
 def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _to_time(value: Any) -> str:
+    return "" if is_zero_time(value) else _to_text(value)
 
 
 def _find_error(value: Any, paths: Sequence[Path]) -> Any:

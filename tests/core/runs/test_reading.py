@@ -627,6 +627,13 @@ def test_poll_interval_is_at_least_poll_seconds() -> None:
         ("2026-01-31T09:00:00", 90),
         ("2026-01-31", 32_490),
         ("2026-01-31T09:02:00Z", 0),  # clocks that differ
+        ("2126-01-31T09:00:00Z", 0),
+        # The zero times of Go and .NET, and of Unix
+        ("0001-01-01T00:00:00Z", 0),
+        ("0001-01-01T00:00:00", 0),
+        ("0001-01-01T00:00:00+14:00", 0),
+        ("1970-01-01T00:00:00.000Z", 0),
+        ("1969-12-31T19:00:00-05:00", 0),
         ("", 0),
         ("yesterday", 0),
         ("1769850000", 0),
@@ -637,6 +644,16 @@ def test_run_age_is_computed_from_the_start_time(started: str, age: float) -> No
     now = datetime(2026, 1, 31, 9, 1, 30, tzinfo=UTC)
     assert run_age_s(reading, now) == age
     assert run_age_s(reading, now.astimezone(timezone(timedelta(hours=-5)))) == age
+
+
+@pytest.mark.parametrize("zero", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00", "1970-01-01T00:00:00+00:00"])
+def test_zero_time_of_a_provider_is_unknown(zero: str) -> None:
+    fields = replace(SHAPE, started_at=("started",), ended_at=("ended",))
+    value = {"id": "r", "started": zero, "ended": zero}
+    for native in STATES:
+        reading = parse_reading({**value, "status": native}, fields, STATES, "r")
+        assert reading is not None
+        assert (reading.started, reading.ended) == ("", "")
 
 
 @pytest.mark.parametrize(
