@@ -81,7 +81,7 @@ class _Body:
         self._content = bytearray()
 
     def add(self, message: Message) -> Refusal | None:
-        """Keep the content of a message, or return why there is no room for it."""
+        """Keep the content of a message, or return why it is refused."""
         content = message.get("body", b"")
         if self.size + len(content) > MAX_BODY_BYTES:
             return _too_large()

@@ -38,7 +38,7 @@ _SESSION_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def hide_session_ids() -> None:
-    """Keep session ids out of the log: whoever has one and a token can use the session."""
+    """Keep session ids out of the log: without tokens, an id is all that a session needs."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_hide_session_id)
 
