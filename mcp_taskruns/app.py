@@ -10,6 +10,7 @@ import anyio
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.reload import watch
+from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.catalog import Catalog, build_catalog
 from mcp_taskruns.loading.files import capability_folders
 from mcp_taskruns.loading.loader import Loaded, load
@@ -131,10 +132,10 @@ async def watch_if_requested(
         yield
         return
 
-    def build() -> tuple[Catalog, list[str]]:
+    def build() -> tuple[Catalog, Sequence[CapabilityError]]:
         nonlocal loaded
         loaded = _load(settings, loaded)
-        return _build_catalog(loaded, settings), [str(problem) for problem in loaded.problems]
+        return _build_catalog(loaded, settings), loaded.problems
 
     folders = capability_folders(settings.capabilities)
     known = [str(problem) for problem in loaded.problems]

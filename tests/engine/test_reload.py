@@ -1,5 +1,6 @@
 """Reloading: capability files and overlays that change while the server runs."""
 
+import errno
 import json
 import logging
 import re
@@ -10,12 +11,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
 import pytest
+import watchfiles
 from mcp.client import Client
 from mcp.client.session import IncomingMessage
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -94,6 +98,9 @@ class WatchedFolder:
     @property
     def tools(self) -> list[str]:
         return list(self.gateway.tools)
+
+    def serves(self, tool: str) -> bool:
+        return tool in self.gateway.tools
 
     def write(self, name: str, text: str) -> None:
         """Write a file and rename it, as editors do, so that it is never seen incomplete."""
@@ -238,6 +245,140 @@ async def test_removed_overlays_folder_is_no_longer_applied(folder: Path) -> Non
         assert watched.tools == ["refined-list-things"]
         shutil.rmtree(folder / "overlays")
         await watched.wait_until(lambda: watched.tools == ["acme-list-things"])
+
+
+@pytest.fixture
+def _only_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not compare files, so that only what the system reports is noticed."""
+    monkeypatch.setattr(reload, "RESCAN_SECONDS", inf)
+    monkeypatch.setattr(reload, "CHECK_MS", 100)
+
+
+def _fill(folder: Path, tool: str) -> Path:
+    folder.mkdir()
+    (folder / "acme.yaml").write_text(capability(tool=tool))
+    return folder
+
+
+def _remove_and_create(folder: Path) -> None:
+    shutil.rmtree(folder)
+    _fill(folder, "second")
+
+
+def _swap(folder: Path) -> None:
+    new = _fill(folder.with_name("new"), "second")
+    folder.rename(folder.with_name("old"))
+    new.rename(folder)
+
+
+def _retarget(folder: Path) -> None:
+    if not folder.is_symlink():
+        folder.rename(folder.with_name("target-1"))
+        folder.symlink_to("target-1")
+    _fill(folder.with_name("target-2"), "second")
+    new = folder.with_name("link")
+    new.symlink_to("target-2")
+    new.replace(folder)
+
+
+@pytest.mark.usefixtures("_only_reports")
+@pytest.mark.parametrize("replace", [_remove_and_create, _swap, _retarget])
+async def test_replaced_folder_is_watched(folder: Path, replace: Callable[[Path], None]) -> None:
+    async with watching(folder) as watched:
+        replace(folder)
+        await watched.wait_until(lambda: watched.tools == ["acme-second"])
+        watched.write("acme.yaml", capability(tool="third"))
+        await watched.wait_until(lambda: watched.tools == ["acme-third"])
+
+
+@pytest.mark.usefixtures("_only_reports")
+async def test_replaced_overlays_folder_is_watched(folder: Path, tmp_path: Path) -> None:
+    (folder / "overlays").mkdir()
+    (folder / "overlays" / "acme.yaml").write_text("overlay: 2\nprefix: first\n")
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    (prepared / "acme.yaml").write_text("overlay: 2\nprefix: second\n")
+    async with watching(folder) as watched:
+        (folder / "overlays").rename(tmp_path / "old")
+        prepared.rename(folder / "overlays")
+        await watched.wait_until(lambda: watched.tools == ["second-list-things"])
+        watched.write("overlays/acme.yaml", "overlay: 2\nprefix: third\n")
+        await watched.wait_until(lambda: watched.tools == ["third-list-things"])
+
+
+@pytest.mark.usefixtures("_only_reports")
+async def test_folder_that_is_missing_for_a_while_is_watched_again(folder: Path, tmp_path: Path) -> None:
+    async with watching(folder) as watched:
+        shutil.move(folder, tmp_path / "away")
+        assert await watched.next_announcements() == [f"{folder}: no such file or folder {STILL_SERVED}"]
+        assert watched.tools == ["acme-list-things"]
+        _fill(folder, "second")
+        await watched.wait_until(lambda: watched.tools == ["acme-second"])
+        watched.write("acme.yaml", capability(tool="third"))
+        await watched.wait_until(lambda: watched.tools == ["acme-third"])
+
+
+async def test_file_that_is_given_by_its_path_may_be_replaced(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    one = other / "one.yaml"
+    one.write_text(capability("One"))
+    async with watching(folder, capabilities=[str(folder), str(one)]) as watched:
+        for tool in ("one-second", "one-third"):
+            new = other / "new"
+            new.write_text(capability("One", tool=tool.removeprefix("one-")))
+            shutil.move(new, one)
+            await watched.wait_until(partial(watched.serves, tool))
+
+
+async def test_changes_that_the_system_does_not_report_are_served(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload, "RESCAN_SECONDS", 0.1)
+    monkeypatch.setattr(reload, "CHECK_MS", 100)
+    target = tmp_path / "target.yaml"
+    (folder / "acme.yaml").rename(target)
+    (folder / "acme.yaml").symlink_to(target)
+    async with watching(folder) as watched:
+        target.write_text(capability(tool="second"))
+        await watched.wait_until(lambda: watched.tools == ["acme-second"])
+
+
+async def test_file_that_was_unreadable_for_a_while_is_served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "RESCAN_SECONDS", 0.1)
+    monkeypatch.setattr(reload, "CHECK_MS", 100)
+    read_bytes, is_readable = Path.read_bytes, False
+
+    def read(path: Path) -> bytes:
+        if path.name == "acme.yaml" and not is_readable:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path)
+
+    async with watching(folder) as watched:
+        monkeypatch.setattr(Path, "read_bytes", read)
+        watched.write("acme.yaml", capability(tool="second"))
+        assert await watched.next_announcements() == [f"acme.yaml: Input/output error {STILL_SERVED}"]
+        assert watched.tools == ["acme-list-things"]
+        is_readable = True
+        await watched.wait_until(lambda: watched.tools == ["acme-second"])
+
+
+async def test_files_are_compared_if_folders_cannot_be_watched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reload, "RESCAN_SECONDS", 0.1)
+    monkeypatch.setattr(reload, "CHECK_MS", 100)
+
+    def fail(*paths: Path, **options: Any) -> Any:
+        if paths:
+            raise OSError(errno.ENOSPC, "OS file watch limit reached")
+        return watchfiles.awatch(**options)
+
+    monkeypatch.setattr(reload, "awatch", fail)
+    async with watching(folder) as watched:
+        watched.write("acme.yaml", capability(tool="second"))
+        await watched.wait_until(lambda: watched.tools == ["acme-second"])
+    assert caplog.text.count("OS file watch limit reached") == 1
 
 
 async def test_other_files_and_comments_are_not_announced(folder: Path) -> None:
