@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import anyio
 
+from mcp_taskruns.core.calls.credentials import weak_credentials
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.reload import watch
@@ -83,11 +84,17 @@ def _disable(tool: Tool) -> Tool:
     return replace(tool, operation=replace(tool.operation, unsupported=reason), runs=None)
 
 
+def notes_for_operator(gateway: Gateway, settings: Settings) -> list[str]:
+    """Return what the operator should know about the routes and the credentials."""
+    weak = dict.fromkeys(weak_credentials(gateway.catalog.operations, settings.environment))
+    return [*gateway.catalog.notes, *weak]
+
+
 async def serve(settings: Settings, notify: Notify) -> None:
     """Serve until the client disconnects (stdio), or until SIGINT or SIGTERM."""
     async with simulate_if_requested(settings) as effective:
         gateway, loaded = load_gateway(effective, notify)
-        for note in gateway.catalog.notes:
+        for note in notes_for_operator(gateway, effective):
             notify(note)
         configure_logging(effective.log_level, gateway.redactor)
         async with watch_if_requested(gateway, effective, loaded, notify):

@@ -188,6 +188,8 @@ def _call(settings: Settings, parsed: dict[str, Any]) -> int:
 async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -> int:
     async with app.simulate_if_requested(settings) as effective:
         gateway = app.build_gateway(effective, _echo_error)
+        for note in app.notes_for_operator(gateway, effective):
+            _echo_error(note)
         configure_logging(effective.log_level, gateway.redactor)
         try:
             result = await gateway.call(name, arguments, _print_progress)

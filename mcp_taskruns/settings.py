@@ -1,9 +1,12 @@
 """The settings of a process: command-line options, then environment variables, then defaults, read once."""
 
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
+from io import StringIO
 from math import inf
 from typing import Any, Literal
 
@@ -17,6 +20,9 @@ MIN_TOKEN = 16
 """The minimum length of a bearer token in characters; shorter ones can be guessed."""
 
 MAX_PORT = 65_535
+
+MAX_ENV_FILE_BYTES = 1_000_000
+"""The size above which an environment file is rejected."""
 
 _SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_|PORT_)")
 """Variables that Kubernetes and Docker set for a service named mcp-taskruns."""
@@ -157,16 +163,26 @@ def _reject_unknown_variables(environment: Mapping[str, str]) -> None:
 
 def _read_env_file(path: str) -> dict[str, str]:
     values: dict[str, str] = {}
+    for binding in parse_stream(StringIO(_read_text(path))):
+        if binding.error:
+            text = binding.original.string
+            line = binding.original.line + text[: -len(text.lstrip())].count("\n")
+            raise SettingsError(f"--env-file {path}: line {line} is not in the form NAME=value")
+        if binding.key and binding.value:
+            values[binding.key] = binding.value
+    return values
+
+
+def _read_text(path: str) -> str:
+    """Return the text of a regular file. Others are not opened: reading a pipe or a device may take for ever."""
     try:
-        with open(path, encoding="utf-8") as file:
-            for binding in parse_stream(file):
-                if binding.error:
-                    text = binding.original.string
-                    line = binding.original.line + text[: -len(text.lstrip())].count("\n")
-                    raise SettingsError(f"--env-file {path}: line {line} is not in the form NAME=value")
-                if binding.key and binding.value:
-                    values[binding.key] = binding.value
-            return values
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise SettingsError(f"--env-file {path}: this is not a regular file; write the variables to a file")
+        with open(path, "rb") as file:
+            data = file.read(MAX_ENV_FILE_BYTES + 1)
+        if len(data) > MAX_ENV_FILE_BYTES:
+            raise SettingsError(f"--env-file {path}: the file is larger than {MAX_ENV_FILE_BYTES:,} bytes")
+        return data.decode()
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "the file is not valid UTF-8"
         raise SettingsError(f"--env-file {path}: {reason}") from exc

@@ -81,6 +81,16 @@ def test_call_redacts_secrets_unless_reveal_secrets_is_set(flags: list[str], tok
     assert re.fullmatch(token, json.loads(done.stdout)["token"])
 
 
+@pytest.mark.parametrize("command", [["call", "render-list-tasks"], ["serve"]])
+def test_weak_credential_is_reported_by_its_variable(command: list[str]) -> None:
+    unused = {"RENDER_BASE_URL": "http://127.0.0.1:9/v1"}
+    done = mcp_taskruns(*command, RENDER_API_KEY="production", POSTHOG_API_KEY="test", **unused)
+    lines = done.stderr.splitlines()
+    assert "RENDER_API_KEY is short or a common word: wherever it occurs in results, `[secret]` replaces it." in lines
+    assert "POSTHOG_API_KEY has fewer than 6 characters, so it is not redacted in results and log lines." in lines
+    assert "production" not in done.stderr
+
+
 def test_call_writes_binary_content_unchanged() -> None:
     ids = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
     run_json = mcp_taskruns("call", "posthog-retrieve-task-run", json.dumps(ids), "--simulate").stdout

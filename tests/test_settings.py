@@ -1,3 +1,6 @@
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +317,46 @@ def test_unreadable_env_file_is_reported(tmp_path: Path) -> None:
     assert read_error({"env_file": gone}) == f"--env-file {gone}: No such file or directory"
     latin = env_file(tmp_path, b"A=gr\xf6\xdfe")
     assert read_error({"env_file": latin}) == f"--env-file {latin}: the file is not valid UTF-8"
-    assert read_error({"env_file": str(tmp_path)}) == f"--env-file {tmp_path}: Is a directory"
+
+
+def _make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def _link_to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [_make_directory, _make_pipe, _make_socket, _link_to_device])
+def test_env_file_that_is_not_a_regular_file_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    make(Path("keys.env"))
+    message = "--env-file keys.env: this is not a regular file; write the variables to a file"
+    assert read_error({"env_file": "keys.env"}) == message
+
+
+def test_env_file_may_be_a_link_to_a_regular_file(tmp_path: Path) -> None:
+    link = tmp_path / "link.env"
+    link.symlink_to(env_file(tmp_path, "A=file\n"))
+    assert read({"env_file": str(link)}).environment["A"] == "file"
+
+
+def test_env_file_above_the_size_limit_is_rejected(tmp_path: Path) -> None:
+    path = env_file(tmp_path, "A=" + "x" * 999_998)
+    assert len(read({"env_file": path}).environment["A"]) == 999_998
+    path = env_file(tmp_path, "A=" + "x" * 999_999)
+    assert read_error({"env_file": path}) == f"--env-file {path}: the file is larger than 1,000,000 bytes"
 
 
 def test_tokens_are_a_list() -> None:

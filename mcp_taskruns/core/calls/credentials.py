@@ -3,12 +3,14 @@
 import base64
 from collections.abc import Iterable, Iterator, Mapping
 
+from mcp_taskruns.core.calls.redaction import MIN_SECRET, REPLACEMENT
 from mcp_taskruns.core.model.operation import (
     Authentication,
     ConstantTemplate,
     Location,
     Operation,
     Variable,
+    variables_in,
 )
 from mcp_taskruns.errors import Kind, NotConfigured
 
@@ -20,6 +22,12 @@ BASE_URI_PART = "a part of the provider's base URL"
 
 CONSTANT = "a value that this call needs"
 
+
+SHORT = 12
+"""A credential with fewer characters is short: providers issue longer ones."""
+
+LONGEST_WORD = 20
+"""A credential of at most so many characters may be a word, if it has only letters."""
 
 Credentials = list[tuple[Location, str, str]]
 """Where each credential is sent, its name and its value."""
@@ -91,3 +99,24 @@ def require_variable(variable: Variable, environment: Mapping[str, str], purpose
             hint=f"Correct {names} in the server's environment; check it for a line break.",
         )
     return value
+
+
+def weak_credentials(operations: Iterable[Operation], environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence about each credential that cannot be redacted reliably; it names the variable, not the value."""
+    users = {variable for operation in operations for variable in _user_of(operation)}
+    variables = dict.fromkeys(variable for operation in operations for variable in operation.credentials())
+    for variable in variables:
+        name = next((name for name in variable.names if environment.get(name)), "")
+        value = environment.get(name, "").strip()
+        is_redacted = len(value) >= MIN_SECRET
+        if value and not is_redacted and variable not in users:
+            yield f"{name} has fewer than {MIN_SECRET} characters, so it is not redacted in results and log lines."
+        elif is_redacted and (len(value) < SHORT or (value.isalpha() and len(value) <= LONGEST_WORD)):
+            yield f"{name} is short or a common word: wherever it occurs in results, `{REPLACEMENT}` replaces it."
+
+
+def _user_of(operation: Operation) -> Iterator[Variable]:
+    """Yield the variable of a user name, which is no secret."""
+    authentication = operation.authentication
+    if authentication is not None and authentication.kind in {"basic", "digest"}:
+        yield from variables_in(authentication.parts[:1])
