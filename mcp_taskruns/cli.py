@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import Field
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, TypeVar
+from io import TextIOWrapper
+from typing import Any, TextIO, TypeVar
 
 import anyio
 
 from mcp_taskruns import __version__, app
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.progress import Progress
@@ -23,6 +25,7 @@ from mcp_taskruns.logs import configure_logging
 from mcp_taskruns.servers.mcp.wire import tool_to_wire
 from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, split_list
 from mcp_taskruns.signals import cancel_on_signal
+from mcp_taskruns.terminal import escape_controls
 
 COMMANDS = {
     "serve": "Serve the tools over MCP (default)",
@@ -47,6 +50,7 @@ _LIST_METAVARS = {
 T = TypeVar("T")
 
 echo = partial(print, flush=True)
+"""Prints the demo, which colours its text itself."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +60,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "serve")
     parsed = vars(build_parser().parse_args(given))
     command = parsed.pop("command")
+    if isinstance(sys.stdout, TextIOWrapper):
+        # For encodings that lack a character of a provider's text. Standard error does so by default.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         settings = read_settings(parsed, os.environ)
         return _RUN[command](settings, parsed)
@@ -145,7 +152,13 @@ def _serve(settings: Settings, _: dict[str, Any]) -> int:
 
 
 def _echo_error(line: str) -> None:
-    echo(line, file=sys.stderr)
+    _show(line, sys.stderr)
+
+
+def _show(text: str, stream: TextIO | None = None) -> None:
+    """Print text, by default to standard output. On a terminal, control characters are escaped."""
+    stream = stream or sys.stdout
+    echo(escape_controls(text) if stream.isatty() else text, file=stream)
 
 
 def _run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -162,11 +175,11 @@ def _run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 def _tools(settings: Settings, parsed: dict[str, Any]) -> int:
     tools = list(app.build_gateway(settings, _echo_error).tools.values())
     if parsed["json"]:
-        echo(json.dumps({"tools": [tool_to_wire(tool) for tool in tools]}, indent=2, ensure_ascii=False))
+        _show(json.dumps({"tools": [tool_to_wire(tool) for tool in tools]}, indent=2, ensure_ascii=False))
         return 0
     width = max((len(tool.name) for tool in tools), default=0)
     for tool in tools:
-        echo(f"{tool.name:<{width}}  {_describe_hints(tool):<11}  {tool.title}")
+        _show(f"{tool.name:<{width}}  {_describe_hints(tool):<11}  {tool.title}")
     _echo_error(f"{len(tools)} tool" if len(tools) == 1 else f"{len(tools)} tools")
     return 0
 
@@ -215,12 +228,13 @@ def _print_result(result: CallResult) -> None:
     for note in result.notes:
         _echo_error(note)
     if result.data is not None and sys.stdout.isatty():
-        _echo_error(f"The result is {len(result.data):,} bytes of {result.media_type}; redirect it to a file with >")
+        kind = quote_name(result.media_type)
+        _echo_error(f"The result is {len(result.data):,} bytes of {kind}; redirect it to a file with >")
     elif result.data is not None:
         sys.stdout.buffer.write(result.data)
         sys.stdout.buffer.flush()
     else:
-        echo(result.text)
+        _show(result.text)
 
 
 def _check(settings: Settings, parsed: dict[str, Any]) -> int:
@@ -234,11 +248,11 @@ def _check(settings: Settings, parsed: dict[str, Any]) -> int:
         environment=variables if parsed["env"] else None,
     )
     if parsed["json"]:
-        echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        _show(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         for finding in result.findings:
-            echo(finding.to_line())
-        echo(result.summary())
+            _show(finding.to_line())
+        _show(result.summary())
     return int(bool(result.findings if settings.strict else result.count("error")))
 
 
@@ -261,7 +275,7 @@ async def _run_simulator(speed: float, port: int) -> None:
     with cancel_on_signal():
         async with app.run_simulator(speed, port) as (_, environment):
             for name, value in environment.items():
-                echo(f"export {name}={value}")
+                _show(f"export {name}={value}")
             _echo_error("Simulated providers are running (press Ctrl-C to stop).")
             await anyio.sleep_forever()
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -249,7 +251,7 @@ def folder_of(folder: Path, **texts: str) -> str:
 
 
 @contextmanager
-def things() -> Iterator[tuple[str, list[str]]]:
+def things(body: bytes = b'{"is": "here"}', media_type: str = "application/json") -> Iterator[tuple[str, list[str]]]:
     """Run a provider on a loopback port; yield its base URI and the paths that were requested."""
     requested: list[str] = []
 
@@ -257,10 +259,10 @@ def things() -> Iterator[tuple[str, list[str]]]:
         def do_GET(self) -> None:
             requested.append(self.path)
             self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", "14")
+            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(b'{"is": "here"}')
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Print nothing."""
@@ -273,6 +275,70 @@ def things() -> Iterator[tuple[str, list[str]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202eb\u2066\r\nc\td\u00e9\u2028"
+ESCAPED = "a\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u007f\\u202eb\\u2066\\u000d\nc\td\u00e9\\u2028"
+
+
+def on_a_terminal(*arguments: str) -> tuple[str, str]:
+    """Run a command with standard output and standard error as terminals; return what it prints to each."""
+    terminals = [os.openpty() for _ in range(2)]
+    try:
+        command = [sys.executable, "-m", "mcp_taskruns", *arguments]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=terminals[0][1], stderr=terminals[1][1]
+        ) as child:
+            child.wait(PATIENCE)
+        texts = [os.read(master, 100_000).decode() if _is_readable(master) else "" for master, _ in terminals]
+    finally:
+        for pair in terminals:
+            for fd in pair:
+                os.close(fd)
+    # The terminal writes a line break as a carriage return and a line feed.
+    return texts[0].replace("\r\n", "\n"), texts[1].replace("\r\n", "\n")
+
+
+def _is_readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "printed"),
+    [
+        (HOSTILE.encode(), "text/plain; charset=utf-8", ESCAPED),
+        (
+            json.dumps({"a": HOSTILE}, ensure_ascii=False).encode(),
+            "application/json",
+            '{"a":"' + ESCAPED.replace("\\u000d\n", "\\r\\n").replace("\t", "\\t") + '"}',
+        ),
+    ],
+    ids=["text", "JSON"],
+)
+def test_call_escapes_control_characters_on_a_terminal_only(
+    body: bytes, media_type: str, printed: str, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, good=GOOD)
+    with things(body, media_type) as (url, _):
+        call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder, "--base-uri", f"goods={url}"]
+        out, err = on_a_terminal(*call)
+        piped = subprocess.run(
+            [sys.executable, "-m", "mcp_taskruns", *call], capture_output=True, timeout=PATIENCE, check=True
+        ).stdout
+    assert (out, err) == (f"{printed}\n", "")
+    if media_type == "application/json":
+        assert json.loads(out) == json.loads(piped) == {"a": HOSTILE}
+        assert "\u202e" in piped.decode()
+    else:
+        assert piped == HOSTILE.encode() + b"\n"
+
+
+def test_characters_that_the_output_cannot_encode_are_escaped(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, good=GOOD)
+    with things("café".encode(), "text/plain; charset=utf-8") as (url, _):
+        call = ["call", "good-read-thing", '{"id": "7"}', "--capabilities", folder, "--base-uri", f"goods={url}"]
+        done = mcp_taskruns(*call, PYTHONIOENCODING="ascii")
+    assert (done.stdout, done.stderr) == ("caf\\xe9\n", "")
 
 
 def test_tools_lists_valid_files_and_reports_an_invalid_one(tmp_path: Path, capsys: Captured) -> None:

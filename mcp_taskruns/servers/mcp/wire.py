@@ -10,6 +10,7 @@ from typing import Any
 from mcp_taskruns.core.calls.property_names import listed_schema
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CallError
@@ -55,9 +56,8 @@ def _text(text: str) -> dict[str, Any]:
 
 def _binary(tool_name: str, data: bytes, media_type: str) -> dict[str, Any]:
     if len(data) > MAX_BINARY_BYTES:
-        return _text(
-            f"The content is too large: {len(data):,} bytes of {media_type}; the limit is {MAX_BINARY_BYTES:,}."
-        )
+        kind = quote_name(media_type)
+        return _text(f"The content is too large: {len(data):,} bytes of {kind}; the limit is {MAX_BINARY_BYTES:,}.")
     encoded = base64.b64encode(data).decode()
     kind = media_type.partition("/")[0]
     if kind in {"image", "audio"}:

@@ -115,7 +115,6 @@ OTHER_SHAPES = {
     "id that is a number": json_response({"id": 5, "status": "completed"}),
     "status that is an object": json_response({"id": RENDER_COMPLETED, "status": {"name": "completed"}}),
     "text": Fault(200, {"Content-Type": "text/plain"}, "completed"),
-    "no content": Fault(204, {}, ""),
 }
 
 
