@@ -45,6 +45,9 @@ async def read_pages(
     stopped = ""
     while (page := read_page(paging, arguments, last, _count(pages) if requested[0] is None else None)) is not None:
         new_items = listed.add(page.items)
+        if pages and page.has_more and not page.items:
+            pages[-1] = pages[-1].end("the next page is empty")
+            break
         if pages and page.items and not new_items:
             pages[-1] = pages[-1].end("the next page contains only items that were already listed")
             break

@@ -70,6 +70,7 @@ def _structured_content(client: Client, tool: Tool, result: CallResult, limit: i
     size = len(result.text)
     if size > limit:
         content, gaps = truncate(content, limit, size)
+        gaps = [result.part.gap(gap) for gap in gaps] if result.part else gaps
         more = "The text of the result has more. " if limit < client.settings.max_result_chars else ""
         advice = f"{more}{advice_of(tool, result.value)(gaps)}".strip()
         content = {**content, "truncated": f"{describe_gaps(gaps)}. {advice}".strip()}

@@ -556,6 +556,8 @@ async def test_empty_page_ends_the_list_despite_a_next_page(
     outcome = await result_of(gateway, POSTHOG_LIST, task_id=TASK, all_pages=True, limit=2)
     assert len(simulator.requests) == len(before) + 1
     assert len(ids_of(outcome)) == 2 * len(before)
+    if before:
+        assert page_note(outcome) == "Items 1 to 2 of 9: the next page is empty, so the other items cannot be read."
 
 
 async def test_items_without_a_cursor_end_the_list(simulator: Simulator, gateway: Gateway) -> None:

@@ -191,6 +191,26 @@ async def test_structured_content_names_the_call_that_reads_on(simulator: Simula
     assert f'call {INNGEST_GET} with runId "{INNGEST_COMPLETED}"' in (waited.structured or {})["truncated"]
 
 
+async def test_structured_content_of_a_part_names_places_in_the_whole_result(
+    simulator: Simulator, gateway: Gateway
+) -> None:
+    simulator.fail_next("inngest", inngest_run({"items": LIST}))
+    result = await result_of(gateway, INNGEST_GET, runId=INNGEST_COMPLETED, result_path="data.output")
+    structured = result.structured or {}
+    kept = len(structured["items"])
+    assert 0 < kept < len(LIST)
+    assert f'result_path "data.output.items[{kept}:]"' in structured["truncated"]
+
+
+async def test_wait_for_more_runs_than_fit_advises_fewer_ids(environment: dict[str, str], simulator: Simulator) -> None:
+    ids = [f"trn-{number}" for number in range(20)]
+    for run_id in ids:
+        simulator.fail_next("render", render_run(run_id))
+    async with opened(environment, max_result_chars=1_000) as small:
+        result = await result_of(small, RENDER_WAIT, taskRunId=ids)
+    assert any(note.endswith("For the other runs call again with fewer ids.") for note in result.notes)
+
+
 async def test_list_of_a_provider_that_ignores_paging_is_read_in_a_few_calls(
     simulator: Simulator, gateway: Gateway
 ) -> None:
@@ -258,7 +278,8 @@ async def test_place_that_a_result_lacks_is_an_error_with_the_members(simulator:
         await call.finish(5)
     assert isinstance(call.failure, InvalidArguments)
     assert call.failure.to_line() == (
-        "result_path: the result has no member 'output'. The result: it has id, taskId, status, results, error."
+        "result_path: the result has no member output. The members of the result are: id, taskId, status, results, "
+        "error."
     )
 
 

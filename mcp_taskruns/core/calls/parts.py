@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mcp_taskruns.core.calls.truncation import Gap, format_steps, one_line
+from mcp_taskruns.core.calls.truncation import Gap, format_steps, one_line, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Path
 from mcp_taskruns.core.model.tool import RESULT_PATH
@@ -23,6 +23,12 @@ _STEP = re.compile(
 
 MAX_PATH = 200
 """Characters of a path that is suggested."""
+
+MAX_WRITTEN = 2_000
+"""Characters of a path that a call passes."""
+
+MAX_SHOWN = 100
+"""Characters of a path that an error quotes."""
 
 MAX_NAMES = 10
 """Members that are listed when a path names one that does not exist."""
@@ -74,21 +80,32 @@ def parse_result_path(written: str) -> ResultPath:
     steps: list[str | int] = []
     position = 0
     while position < len(text):
-        match = _STEP.match(text, position)
+        match = _STEP.match(text, position) if len(text) <= MAX_WRITTEN else None
         if match is None or (match["name"] and position and text[position] != "."):
-            problem = f"{one_line(written, 100)!r} is not a path such as data.items[500:] or text[40000:60000]"
-            raise _invalid(problem, "Nothing was sent.")
+            raise _no_path(written)
         position = match.end()
-        if match["name"] or match["single"] is not None:
-            steps.append(match["name"] or match["single"])
-        elif match["index"]:
-            steps.append(int(match["index"]))
-        elif match["quoted"]:
-            steps.append(json.loads(match["quoted"], strict=False))
-        else:
+        if match.lastgroup in {"first", "end", None}:
             first, end = (int(number) if number else None for number in (match["first"], match["end"]))
             return ResultPath(tuple(steps), slice(first, end))
+        steps.append(_read_step(match))
     return ResultPath(tuple(steps), None)
+
+
+def _read_step(match: re.Match[str]) -> str | int:
+    if match["index"]:
+        return int(match["index"])
+    if match["quoted"] is None:
+        return match["name"] or match["single"]
+    try:
+        name: str = json.loads(match["quoted"], strict=False)
+    except ValueError as exc:
+        raise _no_path(match.string) from exc
+    return name
+
+
+def _no_path(written: str) -> InvalidArguments:
+    shown = one_line(written, MAX_SHOWN)
+    return _invalid(f"{shown!r} is not a path such as data.items[500:] or text[40000:60000]", "Nothing was sent.")
 
 
 def advise_to_read_on(gaps: Sequence[Gap]) -> str:
@@ -133,14 +150,14 @@ _UNITS: Mapping[type, str] = {str: "characters", list: "items", dict: "members"}
 
 
 def _member(value: Any, name: str, place: Path) -> Any:
-    if isinstance(value, dict) and name in value:
-        return value[name]
-    if isinstance(value, dict):
-        names = ", ".join(one_line(known, 40) for known in list(value)[:MAX_NAMES])
+    where = _name(place)
+    if not isinstance(value, dict):
+        raise _invalid(f"{where} is {_kind(value)}, which has no member {quote_name(name)}")
+    if name not in value:
+        names = ", ".join(map(quote_name, list(value)[:MAX_NAMES])) or "none"
         more = f" and {len(value) - MAX_NAMES:,} more" if len(value) > MAX_NAMES else ""
-        has = f"it has {names}{more}" if value else "it is empty"
-        raise _invalid(f"{_name(place)} has no member {one_line(name, 40)!r}", f"{_name(place).capitalize()}: {has}.")
-    raise _invalid(f"{_name(place)} is {_kind(value)}, which has no member {one_line(name, 40)!r}")
+        raise _invalid(f"{where} has no member {quote_name(name)}", f"The members of {where} are: {names}{more}.")
+    return value[name]
 
 
 def _item(value: Any, index: int, place: Path) -> tuple[int, Any]:
@@ -152,7 +169,7 @@ def _item(value: Any, index: int, place: Path) -> tuple[int, Any]:
 
 
 def _name(place: Path) -> str:
-    return one_line(format_steps(place), 100) or "the result"
+    return one_line(format_steps(place), MAX_SHOWN) or "the result"
 
 
 def _kind(value: Any) -> str:

@@ -20,9 +20,10 @@ def advise_to_read_run(lifecycle: Lifecycle, operation: str, value: Any, gaps: S
     read = lifecycle.read
     is_wait = isinstance(value, dict) and {"timed_out", "polls"} <= value.keys()
     for gap in gaps:
-        found = (
-            _find_in_wait(lifecycle, value, gap.path) if is_wait else _find_run(lifecycle, operation, value, gap.path)
-        )
+        if is_wait:
+            found = _find_in_wait(lifecycle, value, gap.path)
+        else:
+            found = _find_run(lifecycle, operation, value, gap.path)
         if found is None:
             continue
         run_id, path = found
@@ -30,7 +31,8 @@ def advise_to_read_run(lifecycle: Lifecycle, operation: str, value: Any, gaps: S
         if len(rest) <= MAX_PATH:
             arguments = f"{read.run_id_argument} {dump(run_id)} and {RESULT_PATH} {dump(rest)}"
             return f"To read on, call {read.tool} with {arguments}."
-    return ""
+    are_runs_left_out = is_wait and any(gap.path == ("runs",) for gap in gaps)
+    return "For the other runs call again with fewer ids." if are_runs_left_out else ""
 
 
 def _find_in_wait(lifecycle: Lifecycle, value: Any, path: Path) -> tuple[str, Path] | None:
