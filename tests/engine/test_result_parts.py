@@ -3,13 +3,17 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.truncation import Gap
 from mcp_taskruns.engine.gateway import Gateway
+from mcp_taskruns.engine.results import advice_of
 from mcp_taskruns.errors import InvalidArguments
+from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from tests.calls import (
@@ -308,3 +312,11 @@ async def test_empty_range_of_a_text_is_described(simulator: Simulator, gateway:
     simulator.fail_next("render", render_run(results=["abc"]))
     result = await result_of(gateway, RENDER_GET, taskRunId=RENDER_COMPLETED, result_path="results[0][9:]")
     assert result.text == "results[0]: characters 3 to 3 of 3"
+
+
+def test_tool_without_parts_advises_other_values_of_its_paging_arguments() -> None:
+    listed = next(tool for tool in load_tools([]) if tool.name == RENDER_LIST)
+    tool = replace(listed, server_arguments=frozenset(), runs=None)
+    gaps = [Gap((), 5, 10, "items")]
+    assert advice_of(tool, [])(gaps) == "For the rest call again with other values of cursor, limit."
+    assert advice_of(replace(tool, input_schema={"properties": {}}), [])(gaps) == ""
