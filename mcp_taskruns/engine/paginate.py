@@ -37,41 +37,28 @@ async def read_pages(
         arguments = {**arguments, paging.page_size_argument: paging.max_page_size}
     end = anyio.current_time() + seconds
     room = client.settings.max_result_chars
-    pages: list[Page] = []
-    listed = _ListedItems(tool, paging)
-    requested = [arguments.get(paging.cursor_argument or paging.offset_argument)]
+    pages = _Pages(tool, paging, arguments)
     first = last = await client.fetch(tool.operation, arguments, notify=reporter.note)
     notes = dict.fromkeys(first.notes)
     stopped = ""
-    while (page := read_page(paging, arguments, last, _count(pages) if requested[0] is None else None)) is not None:
-        new_items = listed.add(page.items)
-        if pages and page.has_more and not page.items:
-            pages[-1] = pages[-1].end("the next page is empty")
-            break
-        if pages and page.items and not new_items:
-            pages[-1] = pages[-1].end("the next page contains only items that were already listed")
-            break
-        following = page.next_arguments(len(page.items)) if page.items and page.has_more else {}
-        if any(value in requested for value in following.values()):
-            page, following = page.end(f"the next {paging.cursor_argument} leads back to an earlier page"), {}
-        pages.append(replace(page, items=new_items))
+    while (page := read_page(paging, arguments, last, pages.known_count)) is not None:
+        following = pages.add(page)
         room -= len(last.text)
         await _report(pages, reporter)
-        stopped = _reason_to_stop(len(pages), room, end, seconds)
+        stopped = _reason_to_stop(len(pages.pages), room, end, seconds)
         if not following or stopped:
             break
         arguments = {**arguments, **following}
-        requested += following.values()
         try:
             last = await client.fetch(tool.operation, arguments, notify=reporter.note)
             notes |= dict.fromkeys(last.notes)
         except CallError as exc:
             stopped = f"The next page could not be read: {exc.message.removesuffix('.')}."
             break
-    if not pages:
+    if not pages.pages:
         return first, None
-    whole, page = join_pages(first, pages, last)
-    stopped = stopped if page.next_arguments(len(page.items)) and page.has_more else ""
+    whole, page = join_pages(first, pages.pages, last)
+    stopped = stopped if page.has_more and page.next_arguments(len(page.items)) else ""
     return replace(whole, notes=tuple(filter(None, (stopped, *notes)))), page
 
 
@@ -86,20 +73,46 @@ def _reason_to_stop(pages: int, room: int, end: float, seconds: float) -> str:
     return ""
 
 
-class _ListedItems:
-    """The items of the pages so far, by which repeated ones are recognised.
+class _Pages:
+    """The pages of a list so far, each item once.
 
     Runs are recognised by their ids, and items with cursors by their JSON. Other items may be equal, for example the
     entries of a log: of these only a whole page is recognised.
     """
 
-    def __init__(self, tool: Tool, paging: Paging) -> None:
+    def __init__(self, tool: Tool, paging: Paging, arguments: Mapping[str, Any]) -> None:
+        self.pages: list[Page] = []
         self._id_path = _run_id_path(tool, paging)
         self._has_distinct_items = bool(self._id_path or paging.cursor_argument)
         self._keys: set[str] = set()
+        self._requested = [arguments.get(paging.cursor_argument or paging.offset_argument)]
 
-    def add(self, items: Sequence[Any]) -> list[Any]:
-        """Return the items of the next page that are new."""
+    @property
+    def count(self) -> int:
+        """The number of items."""
+        return sum(len(page.items) for page in self.pages)
+
+    @property
+    def known_count(self) -> int | None:
+        """The number of items before the next page; None if the list was not read from its beginning."""
+        return self.count if self._requested[0] is None else None
+
+    def add(self, page: Page) -> dict[str, Any]:
+        """Add the new items of the next page; return the arguments of the one after it, none at the end of the list."""
+        new_items = self._new_items(page.items)
+        if self.pages and not new_items and (page.items or page.has_more):
+            repeated = "the next page contains only items that were already listed"
+            self.pages[-1] = self.pages[-1].end(repeated if page.items else "the next page is empty")
+            return {}
+        following = page.next_arguments(len(page.items)) if page.items and page.has_more else {}
+        if any(value in self._requested for value in following.values()):
+            page = page.end(f"the next {page.paging.cursor_argument} leads back to an earlier page")
+            following = {}
+        self.pages.append(replace(page, items=new_items))
+        self._requested += following.values()
+        return following
+
+    def _new_items(self, items: Sequence[Any]) -> list[Any]:
         if self._has_distinct_items:
             keys = [self._key(item) for item in items]
             new_items = [item for item, key in zip(items, keys, strict=True) if key not in self._keys]
@@ -123,12 +136,7 @@ def _run_id_path(tool: Tool, paging: Paging) -> Path | None:
     return (*place[len(to_item) :], *tool.runs.fields.id)
 
 
-async def _report(pages: list[Page], reporter: ProgressReporter) -> None:
-    count = _count(pages)
-    total = pages[-1].total
+async def _report(pages: _Pages, reporter: ProgressReporter) -> None:
+    count, total = len(pages.pages), pages.pages[-1].total
     of_total = "" if total is None else f" of {total:,}"
-    await reporter.report(f"page {len(pages)}, items so far: {count:,}{of_total}", len(pages))
-
-
-def _count(pages: Sequence[Page]) -> int:
-    return sum(len(page.items) for page in pages)
+    await reporter.report(f"page {count}, items so far: {pages.count:,}{of_total}", count)
