@@ -128,6 +128,8 @@ RENDER = [
         after=12,
         headers=(("ratelimit-reset", "1767225612"),),
     ),
+    # Every path without /v1, also of the local server
+    Row("no /v1", LIST, 404, "404 page not found", "config", "RENDER_BASE_URL must end with /v1", media_type=TEXT),
     Row("500", RUN, 500, message("internal server error"), "unavailable", "may have been carried out"),
     Row("500 read", LIST, 500, message("internal server error"), "unavailable", "try again later", retryable=True),
     Row(

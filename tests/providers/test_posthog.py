@@ -354,7 +354,6 @@ async def test_posthog_update_run_with_status_cancelled_cancels_the_run(simulato
         SentRequest("GET", run, POSTHOG_READING),
         SentRequest("POST", run_path(POSTHOG_RUNNING, "cancel/"), POSTHOG_READING),
         SentRequest("GET", run, POSTHOG_READING),
-        SentRequest("GET", run, POSTHOG_READING),
     ]
     assert (result.value["cancelled"], result.value["status_before"], result.value["status"]) == (
         True,

@@ -603,4 +603,4 @@ def test_inngest_error_in_the_body_of_a_200(tool: str, message: str, kind: str) 
     with pytest.raises(ProviderError) as caught:
         read_response(HttpResponse(200, {"content-type": "application/json"}, body), TOOLS[tool].operation)
     assert (caught.value.kind, caught.value.status) == (kind, 500)
-    assert caught.value.message == f'the provider returned 500: "{message}"'
+    assert caught.value.message == f'the provider returned HTTP 200 with an error body (status 500): "{message}"'

@@ -30,5 +30,9 @@ def is_http_url(uri: str) -> bool:
 
 def is_private_url(uri: str) -> bool:
     """Return whether a request to the URI is encrypted or does not leave this machine."""
-    parts = urlsplit(uri)
-    return parts.scheme == "https" or parts.hostname in LOOPBACK
+    return urlsplit(uri).scheme == "https" or is_loopback_url(uri)
+
+
+def is_loopback_url(uri: str) -> bool:
+    """Return whether a request to the URI does not leave this machine."""
+    return urlsplit(uri).hostname in LOOPBACK

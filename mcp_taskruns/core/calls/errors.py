@@ -130,11 +130,13 @@ def provider_error(
     operation: Operation,
     received_at: float,
     assessment: Assessment | None = None,
+    http_status: int | None = None,
 ) -> ProviderError:
     """Return the exception for an error response.
 
     `value` is the body as JSON or None, `text` the body as text. `received_at` is in seconds since 1970. With an
-    `assessment`, `text` is a message of ours; without one, the status code decides.
+    `assessment`, `text` is a message of ours; without one, the status code decides. `http_status` is the status code of
+    the response if `status` is that in its body.
     """
     message = error_message(value) or text
     shown = message if assessment else quote_message(message)
@@ -146,8 +148,11 @@ def provider_error(
             variables = {**_quoted_members(value), "credential": credentials, **groups}
             assessment = _apply_rule(rule, assessment, variables)
             break
+    returned = f"the provider returned {status}"
+    if http_status is not None:
+        returned = f"the provider returned HTTP {http_status} with an error body (status {status})"
     return ProviderError(
-        f"the provider returned {status}: {shown}" if shown else f"the provider returned {status}",
+        f"{returned}: {shown}" if shown else returned,
         kind=assessment.kind,
         status=status,
         retryable=assessment.retryable,

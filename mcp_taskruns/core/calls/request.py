@@ -6,7 +6,13 @@ from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
-from mcp_taskruns.core.calls.addresses import BASE_URI_PATTERN, VISIBLE_ASCII, is_http_url, is_private_url
+from mcp_taskruns.core.calls.addresses import (
+    BASE_URI_PATTERN,
+    VISIBLE_ASCII,
+    is_http_url,
+    is_loopback_url,
+    is_private_url,
+)
 from mcp_taskruns.core.calls.bodies import encode_body, escape_value, has_parts, to_text
 from mcp_taskruns.core.calls.credentials import (
     BASE_URI_PART,
@@ -19,6 +25,7 @@ from mcp_taskruns.core.calls.credentials import (
 )
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
+    BaseUri,
     BodyKind,
     Location,
     Operation,
@@ -110,7 +117,7 @@ def build_request(operation: Operation, arguments: Mapping[str, Any], environmen
 
 def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> HttpRequest:
     base_uri = _base_uri(operation, environment)
-    digest, credentials = resolve_credentials(operation.authentication, environment)
+    digest, credentials = _credentials(operation, base_uri, environment)
     values = _parameter_values(operation, arguments, environment)
     path = _encode_path(operation.path, values, environment)
     content_type, content = _encode_content(operation, arguments, environment)
@@ -169,9 +176,34 @@ def path_arguments(operation: Operation, arguments: Mapping[str, Any]) -> dict[s
     return {name: value for name, value in arguments.items() if name in names}
 
 
+def _base_uri_by_rule(base: BaseUri, environment: Mapping[str, str]) -> str | None:
+    for rule in base.rules:
+        value = environment.get(rule.variable, "").strip()
+        if value and rule.matches.fullmatch(value):
+            return rule.template.replace("{value}", value.removesuffix("/"))
+    return None
+
+
+def _credentials(
+    operation: Operation, base_uri: str, environment: Mapping[str, str]
+) -> tuple[tuple[str, str] | None, Credentials]:
+    """Return the credentials of a request.
+
+    A development server on this machine, as the variables of the provider's SDK declare it, needs none.
+    """
+    try:
+        return resolve_credentials(operation.authentication, environment)
+    except NotConfigured:
+        names = [name for variable in operation.credentials() for name in variable.names]
+        is_local = is_loopback_url(base_uri) and _base_uri_by_rule(operation.base, environment) is not None
+        if is_local and read_variable(names, environment) is None:
+            return None, []
+        raise
+
+
 def _base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
     base = operation.base
-    uri = read_variable(base.variables, environment)
+    uri = read_variable(base.variables, environment) or _base_uri_by_rule(base, environment)
     if uri is None and base.default is not None:
         uri = fill_constant(base.default, environment, BASE_URI_PART)
     flag = f"`--base-uri {operation.namespace}=URL`"

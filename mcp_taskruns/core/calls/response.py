@@ -147,7 +147,15 @@ def _require_json(response: HttpResponse, operation: Operation) -> Any:
 def _error(response: HttpResponse, value: Any, operation: Operation, status: int | None = None) -> ProviderError:
     """Return the exception for an error response. `status` replaces the status code of the response."""
     text = message_from_text(response.body, response.media_type)
-    return provider_error(status or response.status, response.headers, value, text, operation, response.received_at)
+    return provider_error(
+        status or response.status,
+        response.headers,
+        value,
+        text,
+        operation,
+        response.received_at,
+        http_status=None if status in (None, response.status) else response.status,
+    )
 
 
 def _json_result(response: HttpResponse, value: Any, operation: Operation, *, reveal: bool) -> CallResult:

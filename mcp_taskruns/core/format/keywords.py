@@ -133,6 +133,8 @@ class OperationKeywords(BaseModel):
     """Whether two calls have the effect of one; default: for GET, HEAD and OPTIONS."""
     timeout_seconds: float | None = Field(None, gt=0)
     """How long a response may take, in seconds, if longer than the default."""
+    authentication: dict[str, Any] | None = None
+    """How the operation authenticates, if otherwise than the provider's other operations."""
     redact: Names = ()
     """Paths to secrets in the response."""
     paging: PagingKeywords | None = None
@@ -300,11 +302,24 @@ class RunsKeywords(StrictModel):
     """Paths to secrets, from the run."""
 
 
+class BaseUriRuleKeywords(StrictModel):
+    """A variable of the provider's own SDK that determines the base URI. On loopback no credential is needed then."""
+
+    env: str
+    """The environment variable."""
+    matches: str = ".+"
+    """A regular expression that the whole value has to match; other values are ignored."""
+    base_uri: str = "{value}"
+    """The base URI; `{value}` is replaced by the value without a slash at its end."""
+
+
 class ConsumedKeywords(BaseModel):
     """Keywords of a provider."""
 
     base_uri_env: Names = ()
     """Environment variables that set the base URI; the first that is set counts."""
+    base_uri_rules: tuple[BaseUriRuleKeywords, ...] = ()
+    """Variables that determine the base URI if none of `base_uri_env` is set; the first rule that applies counts."""
     accept: str | None = None
     """The Accept header of all operations."""
     error_body: ErrorBodyKeywords | None = None

@@ -1,7 +1,7 @@
 """Compilation of an operation, as a tool calls it: what is sent, and which of it the caller passes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -38,6 +38,7 @@ from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     Authentication,
     BaseUri,
+    BaseUriRule,
     BodyKind,
     Location,
     Operation,
@@ -57,6 +58,13 @@ _Parsed = TypeVar("_Parsed")
 
 _NO_PATH: Template = ()
 _NO_BODY: tuple[BodyKind | None, Any] = (None, None)
+
+
+def _parse_base_uri_rules(rules: Sequence[keywords.BaseUriRuleKeywords]) -> tuple[BaseUriRule, ...]:
+    try:
+        return tuple(BaseUriRule(rule.env, re.compile(rule.matches), rule.base_uri) for rule in rules)
+    except re.error as exc:
+        raise ValueError(f"an invalid pattern in `base_uri_rules`: {exc}") from exc
 
 
 @dataclass(frozen=True)
@@ -239,13 +247,15 @@ class _OperationCompiler:
         variables = tuple(one for one in (own, *consumed.base_uri_env) if one and one not in used)
         literal = "".join(part if isinstance(part, str) else "x" for part in template or ())
         is_address = template and (isinstance(template[0], Variable) or _URL.match(literal))
-        return BaseUri(template if is_address and "{" not in literal else None, variables)
+        default = template if is_address and "{" not in literal else None
+        return BaseUri(default, variables, self._parse(_parse_base_uri_rules, consumed.base_uri_rules, ()))
 
     def _authentication(self) -> Authentication | None:
         def parse(declared: Mapping[str, Any]) -> Authentication | None:
             return parse_authentication(declared, lambda text: self._parser.credential(str(text)))
 
-        return self._parse(parse, self._declared.consumed.authentication or {}, None)
+        own = self._declared.operation.authentication
+        return self._parse(parse, own or self._declared.consumed.authentication or {}, None)
 
 
 def _returns_run(runs: keywords.RunsKeywords | None, operation: str) -> bool:

@@ -73,11 +73,24 @@ class Authentication:
 
 
 @dataclass(frozen=True)
+class BaseUriRule:
+    """An environment variable whose value determines the provider's address in the way of the provider's own SDK."""
+
+    variable: str
+    matches: re.Pattern[str]
+    """The rule applies to values that match as a whole."""
+    template: str
+    """The address; `{value}` is the value without a slash at its end."""
+
+
+@dataclass(frozen=True)
 class BaseUri:
-    """The provider's address: the first of `variables` that is set in the environment, else `default`."""
+    """The provider's address: the first of `variables` that is set in the environment, or by a rule, or `default`."""
 
     default: ConstantTemplate | None
     variables: tuple[str, ...]
+    rules: tuple[BaseUriRule, ...] = ()
+    """The first one that applies counts."""
 
 
 BodyKind = Literal["json", "json_text", "text", "xml", "form", "multipart", "binary"]

@@ -40,10 +40,10 @@ class RunFields:
     result: Path | None = None
     error: tuple[Path, ...] = ()
     """Several paths, whose texts are joined."""
-    attempts: Path | None = None
-    """Path to the number or the list of attempts."""
     started_at: Path | None = None
     ended_at: Path | None = None
+    attempts: Path | None = None
+    """Path to the number or the list of attempts."""
 
 
 @dataclass(frozen=True)

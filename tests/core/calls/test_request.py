@@ -1005,3 +1005,62 @@ def test_path_with_dot_segments_is_refused() -> None:
     operation = replace(tool_of(path="/{id}").operation, path=("/a/../", ArgumentReference("id")))
     with pytest.raises(InvalidArguments, match=r"^id: must not form the path segment `.` or `..` together$"):
         build_request(operation, {"id": "x"}, {})
+
+
+RULES = [
+    {"env": "LOCAL_URL", "matches": "https?://.+", "base_uri": "{value}/v1"},
+    {"env": "LOCAL_URL", "base_uri": "https://{value}/v1"},
+    {"env": "USE_LOCAL", "matches": "1|true", "base_uri": "http://localhost:8120/v1"},
+]
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({"USE_LOCAL": "1"}, "http://localhost:8120/v1/things"),
+        ({"USE_LOCAL": "true"}, "http://localhost:8120/v1/things"),
+        ({"USE_LOCAL": "yes"}, "https://api.example/things"),
+        ({"USE_LOCAL": ""}, "https://api.example/things"),
+        ({"LOCAL_URL": "http://127.0.0.1:1/", "USE_LOCAL": "1"}, "http://127.0.0.1:1/v1/things"),
+        ({"LOCAL_URL": "host.example"}, "https://host.example/v1/things"),
+        ({"LOCAL_URL": "http://localhost:1", "THING_BASE_URL": "https://own.example"}, "https://own.example/things"),
+    ],
+)
+def test_base_uri_rules_apply_unless_another_variable_is_set(environment: Mapping[str, str], url: str) -> None:
+    tool = tool_of(baseUri="https://api.example", path="/things", base_uri_rules=RULES)
+    assert request_of(tool, {}, environment).url == url
+
+
+@pytest.mark.parametrize(
+    ("environment", "authorization"),
+    [
+        ({"USE_LOCAL": "1"}, None),
+        ({"USE_LOCAL": "1", "THING_BASE_URL": "http://127.0.0.1:1"}, None),
+        ({"USE_LOCAL": "1", **KEY}, "Bearer key-123456"),
+    ],
+)
+def test_local_server_of_an_sdk_needs_no_credential(environment: Mapping[str, str], authorization: str | None) -> None:
+    tool = tool_of(baseUri="https://api.example", authentication=BEARER, base_uri_rules=RULES)
+    assert dict(request_of(tool, {}, environment).headers).get("Authorization") == authorization
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"THING_BASE_URL": "http://127.0.0.1:1"},
+        {"USE_LOCAL": "0", "THING_BASE_URL": "http://127.0.0.1:1"},
+        {"USE_LOCAL": "1", "THING_BASE_URL": "https://own.example"},
+        {"LOCAL_URL": "host.example"},
+        {"USE_LOCAL": "1", "THING_KEY": "two\nlines"},
+    ],
+)
+def test_any_other_server_needs_a_credential(environment: Mapping[str, str]) -> None:
+    tool = tool_of(baseUri="https://api.example", authentication=BEARER, base_uri_rules=RULES)
+    with pytest.raises(NotConfigured):
+        request_of(tool, {}, environment)
+
+
+def test_operation_can_have_an_authentication_of_its_own() -> None:
+    own = {"type": "apikey", "key": "X-Key", "value": "other"}
+    tool = tool_of({"authentication": own}, authentication=BEARER)
+    assert dict(request_of(tool, {}, KEY).headers)["X-Key"] == "other"

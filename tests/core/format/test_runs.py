@@ -322,7 +322,7 @@ def test_reference_to_something_that_does_not_exist_is_rejected_with_its_place(
     assert str(caught.value) == f"thing.yaml: capability.consumes.runs.{message}"
 
 
-STATUSES = "must be 'queued', 'running', 'paused', 'succeeded', 'failed' or 'canceled'"
+STATUSES = "must be 'not started', 'queued', 'running', 'paused', 'succeeded', 'failed' or 'canceled'"
 
 
 @pytest.mark.parametrize(

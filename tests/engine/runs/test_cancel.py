@@ -136,7 +136,6 @@ async def test_posthog_run_that_is_canceled_in_the_background_is_read_until_it_h
         READS["posthog"],
         f"POST {POSTHOG_RUNS}/{POSTHOG_RUNNING}/cancel/",
         READS["posthog"],
-        READS["posthog"],
     ]
 
 
