@@ -8,6 +8,7 @@ TaskRunsError
     ├── InvalidArguments   the arguments are invalid; nothing was sent
     ├── NotConfigured      a credential or an address is missing; nothing was sent
     ├── ProviderError      the provider returned an error response
+    │   └── NotVisibleYet  the provider does not show a start that it has just accepted
     └── UpstreamError      no complete response arrived
 """
 
@@ -156,6 +157,10 @@ class NotConfigured(CallError):
 
 class ProviderError(CallError):
     """The provider returned an error response."""
+
+
+class NotVisibleYet(ProviderError):
+    """The provider's response is older than a start of a run that this process made a moment ago."""
 
 
 class UpstreamError(CallError):

@@ -25,6 +25,7 @@ from mcp_taskruns.core.model.limits import Limits
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.engine.progress import Notify, ignore
 from mcp_taskruns.engine.rate_limits import RateLimiter, Slot
+from mcp_taskruns.engine.recent_starts import RecentStarts
 from mcp_taskruns.engine.retries import MAX_RETRIES, Attempts, Key
 from mcp_taskruns.errors import CallError, ProviderError, UpstreamError
 from mcp_taskruns.settings import Settings
@@ -87,6 +88,7 @@ class Client:
         self.redactor = Redactor(settings.tokens)
         self._transport = transport
         self._exchange: Exchange | None = None
+        self.recent_starts = RecentStarts()
         self._rate_limiters: dict[str, RateLimiter] = {}
         self.add_operations(operations)
 
@@ -349,4 +351,5 @@ def no_stream(request: HttpRequest, status: int) -> UpstreamError:
     return UpstreamError(
         f"{request.provider} returned {status} without an event stream",
         hint="Nothing was changed. Read the run's status with another tool.",
+        status=status,
     )

@@ -29,7 +29,7 @@ from mcp_taskruns.engine.results import advice_of, finish_result, select_part
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
 from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
 from mcp_taskruns.engine.runs.start import start_run
-from mcp_taskruns.engine.runs.wait import progress_total, wait_for_runs
+from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
 from mcp_taskruns.engine.upload import upload_files
 from mcp_taskruns.errors import InvalidArguments, UnknownTool, UpstreamError
 from mcp_taskruns.loading.catalog import Catalog
@@ -226,8 +226,8 @@ class Gateway:
                 self.check_arguments(tool, arguments)  # the sizes of the files
                 return await upload_files(self.client, operation, operation.upload, arguments, files, report)
         if operation.paging is not None and ALL_PAGES in tool.server_arguments and arguments.get(ALL_PAGES):
-            async with reporting(report) as reporter:
-                seconds = self._seconds(tool, arguments)
+            seconds = self._seconds(tool, arguments)
+            async with reporting(report, seconds) as reporter:
                 result, page = await read_pages(
                     self.client, tool, operation.paging, arguments, reporter, seconds=seconds
                 )
@@ -241,15 +241,16 @@ class Gateway:
     ) -> AsyncIterator[CallResult | EventStream]:
         """Call the tool's operation once. A slow operation sends heartbeats until its response arrives."""
         operation = tool.operation
+        timeout = operation.timeout_s or self._settings.timeout
         if operation.returns_file:
-            yield await self.client.fetch(operation, arguments, notify=ProgressReporter(report).note)
+            yield await self.client.fetch(operation, arguments, notify=ProgressReporter(report, timeout).note)
             return
         if operation.timeout_s is None:
-            async with self.client.open(operation, arguments, notify=ProgressReporter(report).note) as opened:
+            async with self.client.open(operation, arguments, notify=ProgressReporter(report, timeout).note) as opened:
                 yield opened
             return
         async with (
-            reporting(report) as reporter,
+            reporting(report, timeout) as reporter,
             self.client.open(operation, arguments, notify=reporter.note) as opened,
         ):
             yield opened
@@ -280,14 +281,15 @@ class Gateway:
         ids = arguments[lifecycle.read.run_id_argument]
         several = isinstance(ids, list)
         run_ids = list(dict.fromkeys(ids)) if several else [ids]
-        async with reporting(report, progress_total(lifecycle, len(run_ids))) as reporter:
+        seconds = self._seconds(tool, arguments)
+        async with reporting_wait(report, lifecycle, seconds, runs=len(run_ids)) as reporter:
             return await wait_for_runs(
                 self.client,
                 lifecycle,
                 path_arguments(tool.operation, arguments),
                 run_ids,
                 reporter,
-                seconds=self._seconds(tool, arguments),
+                seconds=seconds,
                 until=arguments.get(UNTIL, "all"),
                 several=several,
             )

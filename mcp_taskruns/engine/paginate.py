@@ -139,4 +139,4 @@ def _run_id_path(tool: Tool, paging: Paging) -> Path | None:
 async def _report(pages: _Pages, reporter: ProgressReporter) -> None:
     count, total = len(pages.pages), pages.pages[-1].total
     of_total = "" if total is None else f" of {total:,}"
-    await reporter.report(f"page {count}, items so far: {pages.count:,}{of_total}", count)
+    await reporter.report(f"page {count}, items so far: {pages.count:,}{of_total}")

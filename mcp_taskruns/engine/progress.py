@@ -37,8 +37,11 @@ EVENTS_PER_SECOND = 100
 POOL_SECONDS = 0.1
 LAST_SECONDS = 1.0
 
-STEP = 0.001
-"""The increase of `progress` in a notification that counts nothing: MCP requires that the value grows."""
+STEP = 0.01
+"""The smallest increase of `progress`: MCP requires that the value grows with each notification."""
+
+ALMOST_ALL = 0.99
+"""The part of its total that the elapsed time does not exceed, so that the last notification can."""
 
 
 async def ignore(_: str) -> None:
@@ -61,11 +64,20 @@ def delay_text(seconds: float) -> str:
 class ProgressReporter:
     """Sends the progress notifications of one call in order, with a growing `progress`; made by `reporting`.
 
-    A client that does not read its notifications delays the next one, and with it the code that reports.
+    The progress of a call is the seconds it has taken, of `total` seconds if there is a limit. With `is_timed=False`
+    it is the value that the caller reports, of that total. A client that does not read its notifications delays the
+    next one, and with it the code that reports.
+
+    Attributes:
+        status: what the call waits for, as last read: part of every heartbeat. May be empty.
     """
 
-    def __init__(self, report: Report, total: float | None = None, *, is_stream: bool = False) -> None:
+    def __init__(
+        self, report: Report, total: float | None = None, *, is_timed: bool = True, is_stream: bool = False
+    ) -> None:
+        self.status = ""
         self._report = report
+        self._is_timed = is_timed
         self._is_stream = is_stream
         self._total = total
         self._lock = anyio.Lock()
@@ -77,9 +89,10 @@ class ProgressReporter:
         self._pooled = 0
         self._pool_filled = anyio.Event()
 
-    async def report(self, line: str, value: float) -> None:
-        """Report an event, after which the progress of the call is `value`."""
-        self._line, self._value, self._changed_at = line, value, anyio.current_time()
+    async def report(self, line: str, value: float | None = None) -> None:
+        """Report an event; `value` is the progress of the call after it, if that is not its time."""
+        self._line, self._changed_at = line, anyio.current_time()
+        self._value = self._value if value is None else value
         if self._take_token():
             await self._send_pool(1)
         else:
@@ -88,7 +101,7 @@ class ProgressReporter:
 
     async def note(self, line: str) -> None:
         """Report a line without progress."""
-        await self.report(line, self._value)
+        await self.report(line)
 
     async def run_heartbeat(self) -> None:
         """Send heartbeats and pooled notifications until cancelled."""
@@ -104,8 +117,12 @@ class ProgressReporter:
 
     def _heartbeat_line(self) -> str:
         now = anyio.current_time()
+        unchanged = f"no change for {now - self._changed_at:.0f} s"
+        if self.status:
+            last = "" if self._line in ("", self.status) else f"; last: {self._line}"
+            return f"{self.status}; {unchanged}{last}"
         if self._line:
-            return f"no change for {now - self._changed_at:.0f} s; last: {self._line}"
+            return f"{unchanged}; last: {self._line}"
         elapsed = f"{now - self._started_at:.0f} s"
         return f"no events for {elapsed}" if self._is_stream else elapsed
 
@@ -130,9 +147,14 @@ class ProgressReporter:
 
     async def _send(self, line: str) -> None:
         async with self._lock:
-            progress = self._next_progress(self._value)
+            progress = self._next_progress(self._elapsed() if self._is_timed else self._value)
             await self._report(Progress(progress, self._total, one_line(line)))
             self._last_sent = anyio.current_time()
+
+    def _elapsed(self) -> float:
+        """Return the seconds that the call has taken, and at most almost all of its total."""
+        seconds = round(anyio.current_time() - self._started_at, 2)
+        return seconds if self._total is None else min(seconds, self._total * ALMOST_ALL)
 
     def _next_progress(self, value: float) -> float:
         """Return `value`, or a little more than the last where it has not grown; less than an unreached total."""
@@ -146,10 +168,10 @@ class ProgressReporter:
 
 @asynccontextmanager
 async def reporting(
-    report: Report, total: float | None = None, *, is_stream: bool = False
+    report: Report, total: float | None = None, *, is_timed: bool = True, is_stream: bool = False
 ) -> AsyncIterator[ProgressReporter]:
-    """Report the progress of a block, with heartbeats while it reports nothing; `total` where it is known."""
-    reporter = ProgressReporter(report, total, is_stream=is_stream)
+    """Report the progress of a block, with heartbeats while it reports nothing; see `ProgressReporter`."""
+    reporter = ProgressReporter(report, total, is_timed=is_timed, is_stream=is_stream)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(reporter.run_heartbeat)
@@ -157,5 +179,7 @@ async def reporting(
             await reporter.finish()
             tasks.cancel_scope.cancel()
     except ExceptionGroup as group:  # callers expect the exception of the block itself
-        failure = group.exceptions[0]
+        failure: Exception = group
+        while isinstance(failure, ExceptionGroup):  # that of a task group in the block is inside
+            failure = failure.exceptions[0]
         raise failure from failure.__cause__

@@ -24,7 +24,7 @@ async def upload_files(
 
     Raises CallError when a file could not be sent: then the provider has none of them.
     """
-    async with reporting(report, len(files) + 1) as reporter:
+    async with reporting(report, len(files) + 1, is_timed=False) as reporter:
         result = await client.fetch(operation, arguments, notify=reporter.note)
         await reporter.report("prepared", 1)
         forms = upload_forms(upload, result)

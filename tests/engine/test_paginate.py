@@ -257,7 +257,6 @@ async def test_all_pages_starts_at_the_offset_of_the_caller(simulator: Simulator
 async def test_each_page_is_reported_as_progress(environment: dict[str, str], gateway: Gateway) -> None:
     call = await finished(gateway, POSTHOG_LIST, {"task_id": TASK, "all_pages": True, "limit": 3})
     assert call.lines == ["page 1, items so far: 3 of 4", "page 2, items so far: 4 of 4"]
-    assert [progress.progress for progress in call.progress] == [1, 2]
     call = await finished(gateway, RENDER_LIST, {"all_pages": True, "limit": 3})
     assert call.lines == ["page 1, items so far: 3", "page 2, items so far: 4"]
 

@@ -6,7 +6,7 @@ import re
 import anyio
 import pytest
 
-from mcp_taskruns.engine.progress import Progress, ProgressReporter, reporting
+from mcp_taskruns.engine.progress import ALMOST_ALL, Progress, ProgressReporter, reporting
 from tests.clock import pass_time
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
@@ -49,14 +49,49 @@ async def test_each_event_is_a_notification_up_to_100_events_per_second() -> Non
         for number in range(1, 501):
             await reporter.report(f"event {number}", number)
             await pass_time(0.01)
-    assert [(progress.progress, progress.message) for progress in client.received] == [
-        (number, f"event {number}") for number in range(1, 501)
+    assert client.lines == [f"event {number}" for number in range(1, 501)]
+    client.assert_increasing()
+
+
+async def test_progress_is_the_seconds_of_the_call_with_their_limit_as_total() -> None:
+    client = Listener()
+    async with reporting(client.report, 45) as reporter:
+        for number in range(4):
+            await pass_time(5)
+            await reporter.report(f"event {number}")
+    assert [progress.progress for progress in client.received] == [5, 10, 15, 20]
+    assert {progress.total for progress in client.received} == {45}
+
+
+async def test_progress_does_not_reach_its_total_when_the_time_is_used() -> None:
+    client = Listener()
+    async with reporting(client.report, 10) as reporter:
+        for number in range(30):
+            await reporter.report(f"event {number}")
+            await pass_time(1)
+    client.assert_increasing()
+    assert 10 * ALMOST_ALL <= client.received[-1].progress < 10
+
+
+async def test_heartbeat_contains_the_status_as_last_read() -> None:
+    client = Listener()
+    async with reporting(client.report) as reporter:
+        await reporter.report("started run-1: queued")
+        reporter.status = "run-1: running"
+        await pass_time(10)
+        await reporter.report("run-1: running")
+        await pass_time(10)
+    assert client.lines == [
+        "started run-1: queued",
+        "run-1: running; no change for 9 s; last: started run-1: queued",
+        "run-1: running",
+        "run-1: running; no change for 9 s",
     ]
 
 
 async def test_faster_events_are_pooled_into_notifications_with_a_count() -> None:
     client = Listener()
-    async with reporting(client.report) as reporter:
+    async with reporting(client.report, is_timed=False) as reporter:
         await report_events(reporter, 1, 1_000)
     assert client.lines[:100] == [f"event {number}" for number in range(1, 101)]
     assert 1 <= len(client.lines[100:]) < 10
@@ -155,7 +190,7 @@ async def test_no_heartbeat_while_events_arrive() -> None:
 
 async def test_progress_increases_and_reaches_its_total_only_with_the_last_event() -> None:
     client = Listener()
-    async with reporting(client.report, 2) as reporter:
+    async with reporting(client.report, 2, is_timed=False) as reporter:
         await reporter.report("no run has ended", 0)
         await pass_time(3_600)
         await reporter.report("one run has ended", 1)
@@ -190,7 +225,7 @@ async def test_slow_client_blocks_the_caller_of_report() -> None:
         await client_reads.wait()
         await client.report(progress)
 
-    async with reporting(slow) as reporter, anyio.create_task_group() as tasks:
+    async with reporting(slow, is_timed=False) as reporter, anyio.create_task_group() as tasks:
 
         async def report_all() -> None:
             nonlocal reported

@@ -238,8 +238,6 @@ class RunStreamKeywords(StrictModel):
     """Fields whose path differs from that in `fields` of `runs`; an empty path: the event does not have it."""
     new_events_arguments: dict[str, Any] = {}
     """Arguments that skip the events before the connection."""
-    ends_not_streamed: tuple[RunStatusName, ...] = ()
-    """A run that has one of these statuses when the stream is opened never appears on it."""
 
 
 class RunStartKeywords(StrictModel):

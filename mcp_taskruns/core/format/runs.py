@@ -177,7 +177,6 @@ class _RunsCompiler:
             fields=self._fields(runs.fields.model_copy(update=changed), "stream.fields") or fields,
             when=self._condition(stream.when, "stream.when"),
             new_events_arguments=stream.new_events_arguments,
-            ends_not_streamed=frozenset(map(RunStatus, stream.ends_not_streamed)),
         )
 
     def _start(self, operation: str, start: keywords.RunStartKeywords, read: RunCall) -> RunStart:

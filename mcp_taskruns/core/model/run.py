@@ -59,8 +59,6 @@ class RunStream:
     """Only events that match this condition hold a run."""
     new_events_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Arguments that skip the events before the connection."""
-    ends_not_streamed: frozenset[RunStatus] = frozenset()
-    """A run that has one of these statuses when the stream is opened never appears on it."""
 
 
 @dataclass(frozen=True)

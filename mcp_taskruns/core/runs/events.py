@@ -1,6 +1,7 @@
 """The events of a stream: a line for people for each, and the result of following it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mcp_taskruns.core.calls.response import CallResult
@@ -38,6 +39,14 @@ EndReason = Literal["closed", "terminal", "wait_over", "event_limit", "error"]
 """Why following a stream ended."""
 
 
+@dataclass(frozen=True)
+class CollectedEvent:
+    """A collected event: a line for people, and the id of the run whose end it reports without proof, or empty."""
+
+    line: str
+    ended_run_id: str
+
+
 class EventCollector:
     """Collects the events of a stream for the result of a call.
 
@@ -62,6 +71,7 @@ class EventCollector:
         self._max_event_chars = max(self._chars_left // shares, MIN_EVENT_CHARS)
         self._events: list[dict[str, Any]] = []
         self._last_id = ""
+        self._ended_runs: set[str] = set()
         self._unlisted_runs: set[str] = set()
         self._lifecycle = lifecycle
         self._watch = watch
@@ -72,40 +82,50 @@ class EventCollector:
         """Whether no more events should be added."""
         return self.count >= self._max_events or self._chars > MAX_STREAM_CHARS
 
-    def add(self, event: Event) -> str | None:
-        """Add an event and return its line for people, or None if it repeats the terminal status of a run."""
+    def add(self, event: Event) -> "CollectedEvent | None":
+        """Add an event and return what it reports, or None if it repeats the end of a run.
+
+        A stream of several runs may repeat the end of a run on each new connection.
+        """
         data = parse_or_text(event.data)
         reading = self._read_run(data)
-        if reading is not None and not self._update_watch(reading):
+        if reading is None:
+            line, ended_run_id = describe_event(event.event, data, self._event_format), ""
+        elif self._is_repeated(reading):
             return None
-        line = describe_event(event.event, data, self._event_format) if reading is None else describe_run(reading)
+        else:
+            line, ended_run_id = self._take_run(reading)
         self.count += 1
         self._chars += len(event.data)
         self.error = line if event.event == "error" else ""
         if not self._list(event, data) and reading is not None:
             self._unlisted_runs.add(reading.run_id)
-        return line
+        return CollectedEvent(line, ended_run_id)
 
     def _read_run(self, data: Any) -> Reading | None:
         if self._lifecycle is None or self._watch is None:
             return None
         return run_in_event(self._lifecycle, data, self._watch.only_run_id)
 
-    def _update_watch(self, reading: Reading) -> bool:
-        """Update the watch and return whether the event is new.
-
-        A stream of several runs may repeat the terminal status of a run on each new connection.
-        """
-        watch, is_many = self._watch, self._takes_many_runs
-        if watch is None or (is_many and reading.status.is_terminal and watch.has_ended(reading.run_id)):
-            return False
-        watch.update(reading, may_resume=not is_many)
-        return True
-
-    @property
-    def _takes_many_runs(self) -> bool:
+    def _is_repeated(self, reading: Reading) -> bool:
         stream = self._lifecycle.stream if self._lifecycle else None
-        return stream is not None and stream.takes_many_runs
+        watch, run_id = self._watch, reading.run_id
+        is_known = watch is not None and watch.has_ended(run_id) and run_id in self._ended_runs
+        return is_known and reading.status.is_terminal and stream is not None and stream.takes_many_runs
+
+    def _take_run(self, reading: Reading) -> tuple[str, str]:
+        """Return the line of a run in an event, and the id of the run if the event reports that it has ended."""
+        line = describe_run(reading)
+        assert self._watch is not None
+        if not reading.status.is_terminal:
+            self._watch.note_event(reading)
+            return line, ""
+        # Not "the run has failed": it may be the failure of an attempt.
+        line = f"{line} (event)"
+        if self._watch.has_ended(reading.run_id):
+            self._ended_runs.add(reading.run_id)
+            return line, ""
+        return line, reading.run_id
 
     def _list(self, event: Event, data: Any) -> bool:
         """List the event if there is space. Nothing is listed after a gap, so that a later call can continue there."""
@@ -126,24 +146,32 @@ class EventCollector:
         return True
 
     def result(
-        self, ended: EndReason, arguments: Mapping[str, Any], *, reason: str = "", resume: str = ""
+        self,
+        ended: EndReason,
+        arguments: Mapping[str, Any],
+        *,
+        reason: str = "",
+        resume: str = "",
+        is_settled: bool = True,
     ) -> CallResult:
         """Return the result of the call: the listed events, why there are no more, and how to continue.
 
         `arguments` are the arguments of the call, `reason` is the message of an error. `resume` is the name of the
-        argument that takes the id of the last event, if the tool has one.
+        argument that takes the id of the last event, if the tool has one. `is_settled`: no more events are expected of
+        runs that have ended.
         """
         watch = self._watch
-        is_complete = self._is_complete(ended)
+        is_complete = is_settled and self._is_complete(ended)
         value: dict[str, Any] = {
             "ended": ended,
-            **({"reason": reason} if reason else {}),
+            **({"reason": reason} if reason and ended == "error" else {}),
             "runs": watch.statuses() if watch else {},
             "resume": {} if is_complete else self._resume_arguments(arguments, resume),
             "events": self._events,
         }
         readings = [reading for reading in watch.readings.values() if reading] if watch else []
-        return CallResult.from_value(value, status_line(readings), " ".join(self._notes(ended, is_complete)))
+        notes = " ".join(self._notes(ended, reason, is_complete))
+        return CallResult.from_value(value, status_line(readings), notes)
 
     def _is_complete(self, ended: EndReason) -> bool:
         """Return whether all events are listed and no more will follow."""
@@ -151,11 +179,15 @@ class EventCollector:
         is_done = self._watch is None or self._watch.is_done
         return all_listed and (ended == "terminal" or (ended == "closed" and is_done))
 
-    def _notes(self, ended: EndReason, is_complete: bool) -> Iterator[str]:
+    def _notes(self, ended: EndReason, reason: str, is_complete: bool) -> Iterator[str]:
         if ended == "closed" and self._watch is not None and not self._watch.is_done:
             yield "The provider closed the stream before all followed runs had ended."
         else:
             yield _END_NOTES[ended]
+        if reason and ended == "terminal":
+            yield f"The stream failed before, so events may be missing: {reason.removesuffix('.')}."
+        for run_id, failure in self._watch.failures.items() if self._watch else ():
+            yield f"The last read of {run_id} failed: {failure.message.removesuffix('.')}."
         if any("truncated" in event for event in self._events):
             yield "Events marked as truncated were too long to be listed in full."
         if len(self._events) < self.count:

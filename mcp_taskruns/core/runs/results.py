@@ -8,6 +8,7 @@ from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.runs.reading import Reading, error_text
 from mcp_taskruns.core.runs.watch import Watch
+from mcp_taskruns.errors import CallError
 
 MAX_LISTED_RUNS = 10
 """Runs whose status is listed one by one in a line."""
@@ -41,32 +42,37 @@ def wait_result(
     elapsed_s: float,
     polls: int,
     several: bool = False,
-    reason: str = "",
-    timed_out: bool | None = None,
+    interruption: CallError | None = None,
 ) -> dict[str, Any]:
     """Return the result of waiting, which matches `WAIT_SCHEMA`.
 
-    The fields of a single run are at the top level, those of several runs in `runs`. `reason` is the error that
-    interrupted the wait; `timed_out` is by default whether the wait is neither done nor interrupted.
+    The fields of a single run are at the top level, those of several runs in `runs`. `interruption` is the error that
+    ended the wait for all runs.
     """
-    if timed_out is None:
-        timed_out = not watch.is_done and not reason
-    runs = [_run_fields(run_id, reading) for run_id, reading in watch.readings.items()]
-    wait = {"timed_out": timed_out, "elapsed_seconds": round(elapsed_s, 1), "polls": polls}
+    runs = [_run_fields(watch, run_id) for run_id in watch.readings]
+    wait = {
+        "timed_out": not (watch.is_over or interruption),
+        "elapsed_seconds": round(elapsed_s, 1),
+        "polls": polls,
+    }
     if several:
         result: dict[str, Any] = {"runs": runs, "terminal": watch.is_done, **wait}
     else:
         result = {**runs[0], **wait}
         result |= {name: result.pop(name) for name in ("result", "error")}  # long fields last
-    if reason:
-        result |= {"reason": reason, "next": f"Waiting was interrupted: call {lifecycle.wait_tool} again later."}
+        result |= {"reason": result.pop("reason")} if "reason" in result else {}
+    if interruption is not None:
+        result["reason"] = interruption.message
+        result["next"] = f"{interruption.hint} Then call {lifecycle.wait_tool} again.".lstrip()
     else:
         result["next"] = " ".join(_next_steps(lifecycle, watch))
     return {"provider": lifecycle.provider, **result}
 
 
-def _run_fields(run_id: str, reading: Reading | None) -> dict[str, Any]:
+def _run_fields(watch: Watch, run_id: str) -> dict[str, Any]:
+    reading = watch.readings[run_id]
     status = reading.status if reading else RunStatus.UNKNOWN
+    failure = watch.failures.get(run_id)
     return {
         "run_id": run_id,
         "status": str(status),
@@ -75,14 +81,18 @@ def _run_fields(run_id: str, reading: Reading | None) -> dict[str, Any]:
         **({"attempts": reading.attempts} if reading and reading.attempts is not None else {}),
         "result": reading.result if reading else None,
         "error": reading.error if reading else None,
+        **({} if failure is None else {"reason": failure.message}),
     }
 
 
 def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     """Yield sentences about what to call next."""
-    pending = watch.pending
-    if not pending:
+    if not watch.active:
         yield _after_all([reading.status for reading in watch.readings.values() if reading], _retry_advice(lifecycle))
+        return
+    yield from _failed_reads(lifecycle, watch)
+    pending = [run_id for run_id in watch.active if run_id not in watch.failures]
+    if not pending:
         return
     readings = [reading for run_id in pending if (reading := watch.readings[run_id])]
     unknown = sorted({reading.native_status for reading in readings if reading.status is RunStatus.UNKNOWN})
@@ -93,12 +103,26 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
         yield f"It is not known whether {names} is a terminal status: read the run with {lifecycle.read.tool}."
     elif hints:
         yield from hints
-    elif not any(watch.readings.values()):
+    elif not readings:
         yield f"No status is known yet: call {lifecycle.wait_tool} again."
     elif len(watch.readings) == 1:
         yield f"The run continues, and nothing was cancelled: call {lifecycle.wait_tool} again to keep waiting."
     else:
         yield f"Call {lifecycle.wait_tool} again for the runs that continue: {dump(pending)}."
+
+
+def _failed_reads(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
+    """Yield what to do about runs whose last read failed."""
+    failed = [run_id for run_id in watch.active if run_id in watch.failures]
+    hints = list(dict.fromkeys(watch.failures[run_id].hint for run_id in failed))
+    if not failed:
+        return
+    if len(watch.readings) > 1:
+        yield f"The last read of these runs failed, see their reason: {dump(failed)}."
+    elif watch.is_known:
+        yield "The last read of the run failed, so its status may have changed."
+    yield from filter(None, hints)
+    yield f"To wait again, call {lifecycle.wait_tool}."
 
 
 def _after_all(statuses: Sequence[RunStatus], retry_advice: str) -> str:

@@ -15,7 +15,7 @@ from mcp_taskruns.core.runs.reading import Reading, runs_in_response
 from mcp_taskruns.core.runs.results import DELETED, cancel_result, status_line
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
-from mcp_taskruns.engine.runs.read import read_run
+from mcp_taskruns.engine.runs.read import GONE_READS, read_run
 from mcp_taskruns.errors import CallError, ProviderError
 
 NOT_FOUND = 404
@@ -83,7 +83,7 @@ class _Cancellation:
         if before.status.is_terminal:
             return await self._after_deletion(before, response.value)
         runs = runs_in_response(self._lifecycle, operation.name, response.value, self._run_id)
-        after = runs[0] if runs else await self._read_after(was_known=True) or self._unknown
+        after = runs[0] if runs else await self._read_after(gone_after=1) or self._unknown
         if response.status == ACCEPTED:
             after = await self._settle(after)
         return self._result(before, after, was_accepted=True, response=response.value)
@@ -94,7 +94,7 @@ class _Cancellation:
             if failure.outcome_unknown and await self._read_after() is None:
                 return self._result(before, before, was_accepted=True, was_lost=True)
             raise self._with_advice(failure, before) from failure.__cause__
-        after = await self._read_after(was_known=True) or self._unknown
+        after = await self._read_after(gone_after=GONE_READS) or self._unknown
         if not after.status.is_terminal:
             raise self._with_advice(failure, after) from failure.__cause__
         was_cancelled = failure.outcome_unknown and after.status is RunStatus.CANCELED
@@ -141,15 +141,15 @@ class _Cancellation:
         for seconds in SETTLE_SECONDS:
             if not after.status.is_terminal:
                 await anyio.sleep(seconds)
-                after = await self._read_after(was_known=True) or after
+                after = await self._read_after(gone_after=1) or after
         return after
 
-    async def _read_after(self, *, was_known: bool = False) -> Reading | None:
+    async def _read_after(self, *, gone_after: int = 0) -> Reading | None:
         """Return the run after the request, with an unknown status if it cannot be read; None if it does not exist."""
         await anyio.sleep_until(self._read_again_at)
         try:
             return await read_run(
-                self._client, self._lifecycle, self._read_arguments, self._run_id, was_known=was_known
+                self._client, self._lifecycle, self._read_arguments, self._run_id, gone_after=gone_after
             )
         except CallError as exc:
             return None if exc.kind == "not_found" else self._unknown

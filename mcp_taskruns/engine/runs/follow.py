@@ -1,7 +1,7 @@
 """Follow an event stream: report each event as progress, and return all of them."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -11,12 +11,11 @@ from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.events import EndReason, EventCollector
-from mcp_taskruns.core.runs.reading import Reading
-from mcp_taskruns.core.runs.watch import Watch
+from mcp_taskruns.core.runs.watch import Watch, describe_watch
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
-from mcp_taskruns.engine.runs.read import read_runs
-from mcp_taskruns.engine.runs.reconnect import Reconnected, reconnecting_events
+from mcp_taskruns.engine.runs.poll import RunPoller
+from mcp_taskruns.engine.runs.reconnect import NO_CONTENT, Reconnected, reconnecting_events
 from mcp_taskruns.errors import CallError
 
 SETTLE_SECONDS = 2.0
@@ -34,151 +33,153 @@ async def follow(
 ) -> CallResult:
     """Call a tool whose operation returns an event stream, and follow it for at most `seconds`.
 
-    A response that is not an event stream is the result. Raises CallError when the stream cannot be opened.
+    A response that is not an event stream is the result. Raises CallError when the stream cannot be opened, or when
+    none of the runs that it is about can be read.
     """
-    runs = _FollowedRuns(client, tool, arguments)
     async with (
-        reporting(report, runs.total, is_stream=True) as reporter,
+        reporting(report, seconds, is_stream=True) as reporter,
         client.open(tool.operation, arguments, notify=reporter.note) as opened,
     ):
-        if isinstance(opened, CallResult):
-            return opened
-        return await _Follow(client, tool, arguments, runs, reporter).run(opened, seconds)
+        follower = _Follower(client, tool, arguments, reporter)
+        if not isinstance(opened, CallResult):
+            return await follower.run(opened, seconds)
+        if opened.status == NO_CONTENT and follower.poller is not None:
+            return await follower.run(None, seconds)  # the stream is over, so only the runs are left to read
+        return opened
 
 
 async def follow_stream(
     client: Client, tool: Tool, arguments: Mapping[str, Any], stream: EventStream, report: Report, *, seconds: float
 ) -> CallResult:
     """Follow a stream that a tool returned unexpectedly, for at most `seconds`."""
-    runs = _FollowedRuns(client, tool, arguments)
-    async with reporting(report, runs.total, is_stream=True) as reporter:
-        return await _Follow(client, tool, arguments, runs, reporter).run(stream, seconds)
+    async with reporting(report, seconds, is_stream=True) as reporter:
+        return await _Follower(client, tool, arguments, reporter).run(stream, seconds)
 
 
-class _Follow:
-    """One call that follows a stream."""
+def _followed_runs(tool: Tool, arguments: Mapping[str, Any]) -> tuple[Lifecycle | None, Watch | None]:
+    """Return the runs whose events the tool's stream sends, as far as the overlay describes them."""
+    stream = tool.runs.stream if tool.runs else None
+    if stream is None or stream.operation.name != tool.operation.name:
+        return None, None
+    ids = arguments[stream.run_ids_argument]
+    return tool.runs, Watch(ids if stream.takes_many_runs else [ids])
 
-    def __init__(
-        self,
-        client: Client,
-        tool: Tool,
-        arguments: Mapping[str, Any],
-        runs: "_FollowedRuns",
-        reporter: ProgressReporter,
-    ) -> None:
+
+class _Follower:
+    """One call that follows a stream.
+
+    Attributes:
+        poller: reads the followed runs, because the stream does not prove that one has ended; None if the overlay does
+            not describe the runs of the stream.
+    """
+
+    def __init__(self, client: Client, tool: Tool, arguments: Mapping[str, Any], reporter: ProgressReporter) -> None:
         settings = client.settings
+        lifecycle, watch = _followed_runs(tool, arguments)
+        self.poller: RunPoller | None = None
+        if lifecycle is not None and watch is not None:
+            self.poller = RunPoller(client, lifecycle, arguments, watch, reporter.note)
         self._client = client
         self._tool = tool
         self._arguments = arguments
-        self._runs = runs
         self._reporter = reporter
         self._collector = EventCollector(
-            settings.stream_events, settings.max_result_chars, runs.lifecycle, runs.watch, tool.operation.events
+            settings.stream_events, settings.max_result_chars, lifecycle, watch, tool.operation.events
         )
+        self._failure: CallError | None = None
+        self._scope = anyio.CancelScope()
+        self._end = 0.0
 
-    async def run(self, stream: EventStream, seconds: float) -> CallResult:
-        ended: EndReason = "closed"
+    async def run(self, stream: EventStream | None, seconds: float) -> CallResult:
+        """Follow the stream; None if it is over."""
+        self._end = self._scope.deadline = anyio.current_time() + seconds
         reason = ""
-        with anyio.move_on_after(seconds) as scope:
-            try:
-                await self._receive(stream, scope)
-                if self._collector.is_full:
-                    ended = "event_limit"
-                elif self._collector.error:
-                    ended, reason = "error", self._collector.error
-            except CallError as exc:
-                ended, reason = "error", exc.message
-        if scope.cancelled_caught:
-            ended = "wait_over"
-        await self._runs.complete()
-        if ended != "error" and self._runs.are_over:
-            ended = "terminal"
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                if self.poller is not None:
+                    tasks.start_soon(self._keep_reading, self.poller)
+                try:
+                    await self._receive(stream)
+                    reason = self._collector.error
+                except CallError as exc:
+                    reason = exc.message
+                tasks.cancel_scope.cancel()
+        is_settled = not self._scope.cancelled_caught or self._scope.deadline < self._end
+        if self._failure is not None and not self._collector.count:
+            raise self._failure
+        await self._read_last()
         properties = self._tool.input_schema["properties"]
         resume = next((name for name in properties if name.lower() == "last-event-id"), "")
-        return self._collector.result(ended, self._arguments, reason=reason, resume=resume)
+        return self._collector.result(
+            self._end_reason(reason), self._arguments, reason=reason, resume=resume, is_settled=is_settled
+        )
 
-    async def _receive(self, stream: EventStream, scope: anyio.CancelScope) -> None:
-        """Receive events until the stream ends or a limit is reached."""
-        await self._runs.read(scope)
-        if self._runs.are_over:
+    def _end_reason(self, reason: str) -> EndReason:
+        if self._collector.is_full:
+            return "event_limit"
+        if self.poller is not None and self.poller.watch.is_done:
+            return "terminal"
+        if reason:
+            return "error"
+        return "wait_over" if self._scope.cancelled_caught else "closed"
+
+    async def _receive(self, stream: EventStream | None) -> None:
+        """Receive events until the stream ends or a limit is reached. Raises CallError when the stream fails."""
+        if stream is None:
             return
-        end = scope.deadline
-        events = reconnecting_events(self._client, self._tool.operation, self._arguments, stream)
+        is_over = None if self.poller is None else self._is_over
+        events = reconnecting_events(self._client, self._tool.operation, self._arguments, stream, is_over=is_over)
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Reconnected):
-                    await self._runs.read(scope)
+                    self._read_soon()
                     continue
                 await self._take(event)
                 if self._collector.is_full:
                     return
-                settled_at = anyio.current_time() + SETTLE_SECONDS
-                scope.deadline = min(end, settled_at) if self._runs.are_over else end
+                self._settle(SETTLE_SECONDS)
 
     async def _take(self, event: Event) -> None:
-        line = self._collector.add(event)
-        if line is not None:
-            progress = self._collector.count if self._runs.total is None else self._runs.ended
-            await self._reporter.report(self._client.redactor.redact_text(line), progress)
-
-
-class _FollowedRuns:
-    """The runs whose events a stream sends, as far as the overlay describes them."""
-
-    def __init__(self, client: Client, tool: Tool, arguments: Mapping[str, Any]) -> None:
-        self.lifecycle: Lifecycle | None = None
-        self.watch: Watch | None = None
-        self.total: float | None = None
-        self._client = client
-        self._arguments = arguments
-        self._readings: list[Reading] = []
-        stream = tool.runs.stream if tool.runs else None
-        if stream is not None and stream.operation.name == tool.operation.name:
-            ids = arguments[stream.run_ids_argument]
-            self.lifecycle = tool.runs
-            self.watch = Watch(ids if stream.takes_many_runs else [ids])
-            self.total = len(self.watch.readings) if stream.takes_many_runs else None
-
-    @property
-    def ended(self) -> int:
-        """The number of runs that have ended."""
-        return self.watch.ended_count if self.watch else 0
-
-    @property
-    def are_over(self) -> bool:
-        """Whether all runs have ended and the stream has reported it."""
-        return self.watch is not None and self.watch.is_done
-
-    async def read(self, scope: anyio.CancelScope) -> None:
-        """Read the runs if the stream does not report every terminal status; its own reports are left to it."""
-        if self.lifecycle is None or self.watch is None or self.lifecycle.stream is None:
+        taken = self._collector.add(event)
+        if taken is None:
             return
-        unreported = self.lifecycle.stream.ends_not_streamed
-        if not unreported:
-            return
-        try:
-            self._readings = await read_runs(self._client, self.lifecycle, self._arguments, self.watch.pending)
-        except CallError as exc:
-            if not exc.retryable:
-                raise
-            return  # the stream goes on; the final read shows what it does not report
-        for reading in self._readings:
-            if reading.status in unreported or not reading.status.is_terminal:
-                self.watch.update(reading)
-        if all(reading.status.is_terminal for reading in self._readings):
-            scope.deadline = min(scope.deadline, anyio.current_time() + REPLAY_SECONDS)
+        if taken.ended_run_id and self.poller is not None:
+            self.poller.read_soon([taken.ended_run_id])
+        await self._reporter.report(self._client.redactor.redact_text(taken.line))
 
-    async def complete(self) -> None:
-        """Read the runs of which the stream has reported nothing."""
-        if self.lifecycle is None or self.watch is None:
-            return
-        for reading in self._readings:
-            if reading.status.is_terminal:
-                self.watch.update(reading)
-        unknown = [run_id for run_id, reading in self.watch.readings.items() if reading is None]
-        with anyio.move_on_after(READ_SECONDS), suppress(CallError):
-            for reading in await read_runs(self._client, self.lifecycle, self._arguments, unknown):
-                self.watch.update(reading)
+    async def _keep_reading(self, poller: RunPoller) -> None:
+        """Read the runs at intervals until all have ended, which ends the call when the stream falls silent."""
+        watch = poller.watch
+        await poller.read(watch.pending)
+        self._settle(SETTLE_SECONDS if self._collector.count else REPLAY_SECONDS)
+        while not poller.is_over:
+            self._reporter.status = describe_watch(watch)
+            await poller.poll()
+            self._settle(SETTLE_SECONDS)
+        failure = poller.blocking or next(iter(watch.failures.values()), None)
+        if failure is not None and not failure.retryable and not watch.is_known:
+            self._failure = failure  # the runs do not exist, so the stream will never end
+            self._scope.cancel()
+
+    def _settle(self, seconds: float) -> None:
+        """Limit the silence of the stream, if all runs have ended."""
+        if self.poller is not None and self.poller.watch.is_done:
+            self._scope.deadline = min(self._end, anyio.current_time() + seconds)
+
+    async def _is_over(self) -> bool:
+        """Read the runs after the provider has closed the stream, and return whether there is nothing to follow."""
+        assert self.poller is not None
+        await self.poller.read(self.poller.watch.pending)
+        return self.poller.is_over
+
+    def _read_soon(self) -> None:
+        if self.poller is not None:
+            self.poller.read_soon(self.poller.watch.pending)
+
+    async def _read_last(self) -> None:
+        if self.poller is not None and not self.poller.is_over:
+            with anyio.move_on_after(READ_SECONDS):
+                await self.poller.read(self.poller.watch.pending)
 
 
 async def stream_events(

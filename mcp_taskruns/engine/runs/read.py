@@ -1,6 +1,6 @@
 """Read the status of runs with their provider's own operation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,23 @@ from mcp_taskruns.core.model.run import Lifecycle, RunStatus
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import Notify, ignore
+from mcp_taskruns.engine.recent_starts import HINT
 from mcp_taskruns.engine.retries import MAX_RETRIES
-from mcp_taskruns.errors import CallError, ProviderError
+from mcp_taskruns.errors import CallError, Kind, NotVisibleYet, ProviderError
 
 MAX_CONCURRENT_READS = 8
 """Runs that one call reads at a time: the others of the process need connections too."""
 
 GONE = "the provider no longer knows this run: it was canceled or deleted"
+
+GONE_READS = 2
+"""Reads in a row that have to find a run missing before it counts as gone, if no request of ours explains it."""
+
+GONE_SECONDS = 3.0
+"""The time between these reads."""
+
+BLOCKING: frozenset[Kind] = frozenset({"auth", "config"})
+"""Kinds of failures that concern every run of a provider."""
 
 
 async def read_run(
@@ -25,32 +35,74 @@ async def read_run(
     arguments: Mapping[str, Any],
     run_id: str,
     *,
-    was_known: bool = False,
+    gone_after: int = 0,
     notify: Notify = ignore,
     max_retries: int = MAX_RETRIES,
 ) -> Reading:
     """Read one run; `arguments` are the other arguments of the provider's operation.
 
-    If the provider forgets canceled runs, a run that `was_known` and is not found now counts as canceled. Raises
-    CallError, also for a response without a run.
+    If the provider forgets canceled runs, a run that `gone_after` reads in a row do not find counts as canceled; 0: it
+    never does. Raises CallError, also for a response without a run; NotVisibleYet if this process started the run a
+    moment ago.
     """
-    read = lifecycle.read
+    read = _Read(client, lifecycle, arguments, run_id, notify, max_retries)
     try:
-        result = await client.fetch(
-            read.operation, {**arguments, read.run_id_argument: run_id}, notify=notify, max_retries=max_retries
-        )
+        reading = await read.send()
     except ProviderError as exc:
-        if exc.kind == "not_found" and was_known and lifecycle.gone_after_cancel:
-            return Reading(run_id, RunStatus.CANCELED, "", error=GONE)
-        raise
-    runs = runs_in_response(lifecycle, read.operation.name, result.value, run_id)
-    if not runs:
-        raise ProviderError(
-            f"the response of {lifecycle.provider} contains no run status",
-            hint=f"Call {read.tool} to see the response.",
-            status=result.status,
+        if exc.kind != "not_found" or exc.is_foreign:
+            raise
+        if client.recent_starts.is_recent(lifecycle.provider, run_id):
+            raise NotVisibleYet(exc.message, kind=exc.kind, status=exc.status, hint=HINT, retryable=True) from exc
+        if not (gone_after and lifecycle.gone_after_cancel):
+            raise
+        return await read.confirm_gone(gone_after - 1)
+    client.recent_starts.check(lifecycle.provider, reading)
+    return reading
+
+
+class _Read:
+    """A read of one run, that can be sent more than once."""
+
+    def __init__(
+        self,
+        client: Client,
+        lifecycle: Lifecycle,
+        arguments: Mapping[str, Any],
+        run_id: str,
+        notify: Notify,
+        max_retries: int,
+    ) -> None:
+        self._client = client
+        self._lifecycle = lifecycle
+        self._arguments = {**arguments, lifecycle.read.run_id_argument: run_id}
+        self._run_id = run_id
+        self._notify = notify
+        self._max_retries = max_retries
+
+    async def send(self) -> Reading:
+        lifecycle, read = self._lifecycle, self._lifecycle.read
+        result = await self._client.fetch(
+            read.operation, self._arguments, notify=self._notify, max_retries=self._max_retries
         )
-    return replace(runs[0], run_id=run_id)  # the caller's spelling: some providers ignore case
+        runs = runs_in_response(lifecycle, read.operation.name, result.value, self._run_id)
+        if not runs:
+            raise ProviderError(
+                f"the response of {lifecycle.provider} contains no run status",
+                hint=f"Call {read.tool} to see the response.",
+                status=result.status,
+            )
+        return replace(runs[0], run_id=self._run_id)  # the caller's spelling: some providers ignore case
+
+    async def confirm_gone(self, reads: int) -> Reading:
+        """Read a run that was not found so many times more: one such response may come from a replica or a proxy."""
+        for _ in range(reads):
+            await anyio.sleep(GONE_SECONDS)
+            try:
+                return await self.send()
+            except ProviderError as exc:
+                if exc.kind != "not_found" or exc.is_foreign:
+                    raise
+        return Reading(self._run_id, RunStatus.CANCELED, "", error=GONE)
 
 
 async def read_runs(
@@ -59,47 +111,61 @@ async def read_runs(
     arguments: Mapping[str, Any],
     run_ids: Iterable[str],
     *,
-    were_known: bool = False,
-) -> list[Reading]:
+    known: Container[str] = (),
+    notify: Notify = ignore,
+) -> dict[str, Reading | CallError]:
     """Read several runs at a time, each once: callers that poll have retries of their own.
 
-    Raises the first CallError.
+    Returns the reading of each run, or why it could not be read. `known` are the runs that could be read before. Raises
+    a CallError that concerns all runs, such as that of a wrong credential.
     """
-    reads = _ConcurrentReads(client, lifecycle, arguments, were_known=were_known)
+    reads = _ConcurrentReads(client, lifecycle, arguments, known, notify)
     return await reads.run(list(run_ids))
 
 
 class _ConcurrentReads:
-    """Reads runs concurrently, until the first failure."""
+    """Reads runs concurrently, until a failure that concerns them all."""
 
-    def __init__(self, client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], *, were_known: bool) -> None:
+    def __init__(
+        self,
+        client: Client,
+        lifecycle: Lifecycle,
+        arguments: Mapping[str, Any],
+        known: Container[str],
+        notify: Notify,
+    ) -> None:
         self._client = client
         self._lifecycle = lifecycle
         self._arguments = arguments
-        self._were_known = were_known
+        self._known = known
+        self._notify = notify
         self._slots = anyio.Semaphore(MAX_CONCURRENT_READS)
         self._tasks = anyio.create_task_group()
-        self._readings: list[Reading] = []
-        self._failures: list[tuple[str, CallError]] = []
+        self._outcomes: dict[str, Reading | CallError] = {}
+        self._blocking: CallError | None = None
 
-    async def run(self, run_ids: list[str]) -> list[Reading]:
+    async def run(self, run_ids: list[str]) -> dict[str, Reading | CallError]:
         async with self._tasks:
             for run_id in run_ids:
                 self._tasks.start_soon(self._read, run_id)
-        if self._failures:
-            run_id, failure = self._failures[0]
-            message = failure.message if len(run_ids) == 1 else f"{run_id}: {failure.message}"
-            raise failure.replace(message=message) from failure.__cause__
-        return self._readings
+        if self._blocking is not None:
+            raise self._blocking
+        return self._outcomes
 
     async def _read(self, run_id: str) -> None:
         async with self._slots:
             try:
-                reading = await read_run(
-                    self._client, self._lifecycle, self._arguments, run_id, was_known=self._were_known, max_retries=0
+                self._outcomes[run_id] = await read_run(
+                    self._client,
+                    self._lifecycle,
+                    self._arguments,
+                    run_id,
+                    gone_after=GONE_READS if run_id in self._known else 0,
+                    notify=self._notify,
+                    max_retries=0,
                 )
             except CallError as exc:
-                self._failures.append((run_id, exc))
-                self._tasks.cancel_scope.cancel()
-            else:
-                self._readings.append(reading)
+                self._outcomes[run_id] = exc
+                if exc.kind in BLOCKING:
+                    self._blocking = exc
+                    self._tasks.cancel_scope.cancel()

@@ -1,6 +1,6 @@
 """Receive the events of a stream over as many connections as it takes."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -27,6 +27,10 @@ STABLE_SECONDS = 10.0
 """A connection that lasted so long did not fail, even without an event."""
 
 
+NO_CONTENT = 204
+"""The status code of a stream that is over: a client must not reconnect. HTML standard, server-sent events."""
+
+
 class Reconnected:
     """Takes the place of an event when a new connection is open."""
 
@@ -37,11 +41,14 @@ async def reconnecting_events(
     arguments: Mapping[str, Any],
     first: EventStream,
     last_event_id: str = "",
+    *,
+    is_over: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncGenerator[Event | Reconnected, None]:
     """Return the events of a stream, each once and without keep-alives, until the provider ends the stream.
 
     `first` is the first connection, opened after the event `last_event_id`. A lost connection is re-established after
     the last event, if the operation only reads; then a `Reconnected` follows. Raises CallError when that fails.
+    `is_over` is called when the provider closes the stream, and returns whether that was its end; by default it was.
     """
     replay = Replay(MAX_REMEMBERED)
     connection = _Connection(client, operation, arguments, first, last_event_id)
@@ -54,10 +61,13 @@ async def reconnecting_events(
                         if not event.is_keep_alive and not replay.is_known(event):
                             connection.has_brought_event()
                             yield event
-                return
+                if is_over is None or await is_over():
+                    return
+                failure = None
             except CallError as exc:
                 failure = exc
-            await connection.reopen(failure)
+            if not await connection.reopen(failure):
+                return
             replay.reconnect()
             yield Reconnected()
 
@@ -79,7 +89,7 @@ class _Connection:
         self._arguments = arguments
         self._last_event_id = last_event_id
         self._retry_s: float | None = None
-        self._failures = 0
+        self._failures = self._early_ends = 0
         self._opened_at = anyio.current_time()
         self._resources = AsyncExitStack()
 
@@ -98,25 +108,34 @@ class _Connection:
 
     def has_brought_event(self) -> None:
         """Forget earlier failures."""
-        self._failures = 0
+        self._failures = self._early_ends = 0
 
-    async def reopen(self, failure: CallError) -> None:
-        """Open a new connection, after as many attempts as it takes. Raises CallError when they are used up."""
+    async def reopen(self, failure: CallError | None) -> bool:
+        """Open a new connection, after as many attempts as it takes; `failure` is None after a complete stream.
+
+        Returns false if the stream is over. Raises CallError when the attempts are used up.
+        """
         if anyio.current_time() - self._opened_at >= STABLE_SECONDS:
-            self._failures = 0
+            self._failures = self._early_ends = 0
         await self.stream.aclose()
         while True:
-            self._failures += 1
-            self._check(failure)
+            if failure is None:
+                self._early_ends += 1
+            else:
+                self._failures += 1
+                self._check(failure)
             await self._resources.aclose()
-            delay = backoff(self._failures, MAX_BACKOFF_SECONDS) if self._retry_s is None else self._retry_s
-            await anyio.sleep(failure.retry_after_s or delay)
+            attempts = self._failures + self._early_ends
+            delay = backoff(attempts, MAX_BACKOFF_SECONDS) if self._retry_s is None else self._retry_s
+            await anyio.sleep((failure and failure.retry_after_s) or delay)
             try:
                 await self._open()
             except CallError as exc:
+                if exc.status == NO_CONTENT:
+                    return False
                 failure = exc
             else:
-                return
+                return True
 
     async def _open(self) -> None:
         opening = self._client.open_stream(

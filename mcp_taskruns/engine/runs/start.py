@@ -19,7 +19,7 @@ from mcp_taskruns.core.runs.results import status_line, wait_result
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
-from mcp_taskruns.engine.runs.wait import progress_total, wait_for_runs
+from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
 from mcp_taskruns.errors import CallError
 
 
@@ -53,7 +53,8 @@ async def start_run(
 
     Raises CallError when the run was not started. A failure after that is part of the result.
     """
-    async with reporting(report, progress_total(lifecycle)) as reporter:
+    progress = reporting(report) if seconds is None else reporting_wait(report, lifecycle, seconds)
+    async with progress as reporter:
         started = await launch(client, tool, lifecycle, arguments, reporter, is_complete=seconds is not None)
         if seconds is None:
             return with_notes(started)
@@ -87,10 +88,13 @@ async def launch(
     # A call that names a run starts that run, even if the response shows others.
     readings = [reading for reading in readings if reading.run_id.lower() == run_id.lower()]
     started = Started(result, run_id, readings, value_at(arguments, start.idempotency_key_argument))
+    if run_id:
+        is_new = lifecycle.read.run_id_argument not in arguments
+        client.recent_starts.add(lifecycle.provider, run_id, is_new=is_new)
     if is_complete and started.run_id:
         has_status = started.reading is not None and started.reading.status is not RunStatus.NOT_STARTED
         run = describe_run(started.reading) if started.reading and has_status else started.run_id
-        await reporter.report(f"started {run}", 0)
+        await reporter.report(f"started {run}")
         is_started = await _start_created_run(client, start, arguments, result.value, started.run_id, reporter)
         started = replace(started, is_started=is_started)
     return started
@@ -174,7 +178,7 @@ async def _wait(
         )
     except CallError as exc:
         # The run was started, so this is not an error of the call, although nothing is known about the run.
+        watch = Watch([run_id])
+        watch.fail(run_id, exc, is_final=True)
         elapsed = anyio.current_time() - started_at
-        return CallResult.from_value(
-            wait_result(lifecycle, Watch([run_id]), elapsed_s=elapsed, polls=0, reason=exc.message)
-        )
+        return CallResult.from_value(wait_result(lifecycle, watch, elapsed_s=elapsed, polls=0))

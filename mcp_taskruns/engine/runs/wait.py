@@ -1,9 +1,7 @@
-"""Wait for runs: read their status first, then follow their event stream or poll."""
+"""Wait for runs: read their status at intervals, and at once when their event stream reports something."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
-from datetime import UTC, datetime
-from math import inf
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import anyio
@@ -14,26 +12,26 @@ from mcp_taskruns.core.model.json import parse_or_text
 from mcp_taskruns.core.model.operation import EventFormat
 from mcp_taskruns.core.model.run import Lifecycle, RunStream
 from mcp_taskruns.core.runs.events import describe_event
-from mcp_taskruns.core.runs.polling import poll_interval_s, run_age_s
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
 from mcp_taskruns.core.runs.results import status_line, wait_result
-from mcp_taskruns.core.runs.watch import Until, Watch
+from mcp_taskruns.core.runs.watch import Until, Watch, describe_watch
 from mcp_taskruns.engine.client import Client
-from mcp_taskruns.engine.progress import ProgressReporter
-from mcp_taskruns.engine.runs.read import read_runs
+from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
+from mcp_taskruns.engine.runs.poll import RunPoller
 from mcp_taskruns.errors import CallError, UpstreamError
-
-MAX_FAILURES = 5
-"""Failed reads in a row after which a wait gives up."""
-
-MAX_STREAMS = 3
-"""Event streams in a row without an event after which polling takes over."""
 
 LAST_SECONDS = 5.0
 """How long a final read may take beyond the time of the call, and how long a stream may take to open."""
 
-ALMOST_DONE = 0.99
-"""The progress of a run that reports 100 % and has no terminal status."""
+MAX_BRIEF_STREAMS = 3
+"""Event streams in a row that ended early, after which only reads are left."""
+
+BRIEF_SECONDS = 10.0
+"""A stream that lasts less has ended early."""
+
+PERCENT = 100
+ALMOST_DONE = 99
+"""The progress, in percent, of a run that reports 100 % and has no terminal status."""
 
 
 async def wait_for_runs(
@@ -53,43 +51,43 @@ async def wait_for_runs(
 
     `arguments` are the arguments of the read operation besides the run id; `known` are readings that need not be made
     again. A wait for runs that no call has started ends at once, unless `is_started`: this call has started them, which
-    the provider may not show yet. Raises CallError when no run could be read; a failure after that ends the wait with
-    what is known.
+    the provider may not show yet. Raises CallError when no run could be read; a failure after that is part of the
+    result.
     """
-    watch = Watch(run_ids, until)
+    watch = Watch(run_ids, until, is_started=is_started)
     for reading in known:
         watch.update(reading)
-    wait = _Wait(client, lifecycle, arguments, watch, reporter, is_started=is_started)
+    wait = _Wait(client, lifecycle, arguments, watch, reporter)
     started_at = anyio.current_time()
-    reason = ""
-    try:
-        await wait.run(seconds)
-    except CallError as exc:
-        if not any(watch.readings.values()):
-            raise
-        reason = exc.message
+    await wait.run(seconds)
+    blocking = wait.poller.blocking
+    failure = blocking or next(iter(watch.failures.values()), None)
+    if failure is not None and not watch.is_known:
+        raise failure
     elapsed = anyio.current_time() - started_at
-    value = wait_result(
-        lifecycle,
-        watch,
-        elapsed_s=elapsed,
-        polls=wait.polls,
-        several=several,
-        reason=reason,
-        timed_out=not (watch.is_done or reason or wait.awaits_start),
-    )
+    polls = wait.poller.polls
+    value = wait_result(lifecycle, watch, elapsed_s=elapsed, polls=polls, several=several, interruption=blocking)
     return CallResult.from_value(value, status_line([reading for reading in watch.readings.values() if reading]))
 
 
-def progress_total(lifecycle: Lifecycle, runs: int = 1) -> float | None:
-    """Return the `total` of a wait's progress: the number of runs, 1 for a run that reports a ratio, else None."""
-    if runs > 1:
-        return runs
-    return None if lifecycle.fields.progress is None else 1
+def reporting_wait(
+    report: Report, lifecycle: Lifecycle, seconds: float, *, runs: int = 1
+) -> AbstractAsyncContextManager[ProgressReporter]:
+    """Report the progress of a wait: in percent for one run that reports a ratio, else in seconds of its time."""
+    if _has_ratio(lifecycle, runs):
+        return reporting(report, PERCENT, is_timed=False)
+    return reporting(report, max(seconds, LAST_SECONDS))
+
+
+def _has_ratio(lifecycle: Lifecycle, runs: int) -> bool:
+    return runs == 1 and lifecycle.fields.progress is not None
 
 
 class _Wait:
-    """One wait: what is known about its runs, and how to learn more."""
+    """One wait: what is known about its runs, and how to learn more.
+
+    Only reads prove a terminal status. The event stream reports progress, and brings a read forward.
+    """
 
     def __init__(
         self,
@@ -98,163 +96,105 @@ class _Wait:
         arguments: Mapping[str, Any],
         watch: Watch,
         reporter: ProgressReporter,
-        *,
-        is_started: bool,
     ) -> None:
-        self.polls = 0
-        self._is_started = is_started
-        self._watch = watch
-        self._reporter = reporter
+        self.poller = RunPoller(client, lifecycle, arguments, watch, reporter.note)
         self._client = client
         self._lifecycle = lifecycle
         self._arguments = arguments
-        self._stream = lifecycle.stream
-        self._reported = 0
-        self._failures = 0
-        self._empty_streams = self._brief_streams = 0
-        self._failure: CallError | None = None
-        self._not_before = self._last_read = -inf
+        self._watch = watch
+        self._reporter = reporter
 
     async def run(self, seconds: float) -> None:
         """Return when the wait is over or the time has passed."""
         end = anyio.current_time() + seconds
-        if not all(self._watch.readings.values()):
-            await self._read_first(seconds)
-        while not self._watch.is_done and not self.awaits_start and anyio.current_time() < end:
+        await self._read_first(seconds)
+        if not self.poller.is_over and anyio.current_time() < end:
             with anyio.move_on_at(end):
-                await self._learn_more()
-        await self._read_last()
-        if self._failure is not None and not any(self._watch.readings.values()):
-            raise self._failure
+                await self._watch_closely()
+        if not self.poller.is_over and self.poller.may_read_again:
+            with anyio.move_on_after(LAST_SECONDS):
+                await self._report(await self.poller.read(self._watch.pending))
 
-    @property
-    def awaits_start(self) -> bool:
-        """Whether waiting has no effect, because no call has started the runs."""
-        return self._watch.awaits_start and not self._is_started
+    async def _watch_closely(self) -> None:
+        """Read the runs at intervals, and follow their stream, until the wait is over."""
+        async with anyio.create_task_group() as tasks:
+            if self._lifecycle.stream is not None:
+                tasks.start_soon(self._follow, self._lifecycle.stream)
+            while not self.poller.is_over:
+                await self._report(await self.poller.poll())
+            tasks.cancel_scope.cancel()
 
     async def _read_first(self, seconds: float) -> None:
+        unknown = [run_id for run_id, reading in self._watch.readings.items() if reading is None]
         with anyio.move_on_after(max(seconds, LAST_SECONDS)) as scope:
-            await self._read()
+            await self._report(await self.poller.read(unknown))
         if scope.cancelled_caught:
-            self._failure = UpstreamError(
+            timeout = UpstreamError(
                 f"{self._lifecycle.provider} did not return the run's status in time",
                 kind="timeout",
                 hint="Nothing was changed. Try again.",
                 retryable=True,
             )
-
-    async def _read_last(self) -> None:
-        """Read once more, unless the provider would return the same again: some streams report nothing but ends."""
-        next_read = max(self._last_read + self._lifecycle.poll_seconds, self._not_before)
-        if not self._watch.is_done and anyio.current_time() >= next_read:
-            with anyio.move_on_after(LAST_SECONDS):
-                await self._read()
-
-    async def _learn_more(self) -> None:
-        stream = self._stream
-        if stream is None:
-            await self._sleep(self._interval())
-            await self._read()
-            return
-        await anyio.sleep_until(self._not_before)
-        opened_at = anyio.current_time()
-        await self._follow(stream)
-        if not self._watch.is_done and anyio.current_time() >= self._not_before:
-            await self._read()  # shows why the stream ended
-        if not self._watch.is_done:
-            # A stream that closes at once is no better than polling.
-            was_long = anyio.current_time() - opened_at >= self._lifecycle.poll_seconds
-            self._brief_streams = 0 if was_long else self._brief_streams + 1
-            await self._sleep(min(2.0 ** max(self._brief_streams - 1, 0), self._interval()))
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep before the next request to the provider, at least as long as the provider asks for."""
-        await anyio.sleep_until(max(anyio.current_time() + seconds, self._not_before))
-
-    def _interval(self) -> float:
-        """Return the seconds between two reads, by the age of the youngest run."""
-        now = datetime.now(UTC)
-        ages = [run_age_s(reading, now) for run_id in self._watch.pending if (reading := self._watch.readings[run_id])]
-        return poll_interval_s(self._lifecycle, min(ages, default=0.0))
-
-    async def _read(self) -> None:
-        """Read the pending runs. A read that fails for a passing reason is repeated later, a few times."""
-        self.polls += 1
-        are_known = all(self._watch.readings.values())
-        try:
-            readings = await read_runs(
-                self._client, self._lifecycle, self._arguments, self._watch.pending, were_known=are_known
-            )
-        except CallError as exc:
-            self._failures += 1
-            has_responded = are_known or exc.status is not None
-            if not (exc.retryable and has_responded) or self._failures > MAX_FAILURES:
-                raise
-            self._failure = exc
-            self._postpone(exc)
-            await self._report(f"{exc.message}; reading again")
-            return
-        self._failures = 0
-        self._last_read = anyio.current_time()
-        for reading in readings:
-            await self._take(reading)
+            for run_id in unknown:
+                self._watch.fail(run_id, timeout)
 
     async def _follow(self, stream: RunStream) -> None:
-        """Follow an event stream until the wait is over or the stream ends; if streams fail, polling takes over."""
+        """Follow the event stream over as many connections as it takes, unless they are refused or end early."""
+        brief_streams = 0
+        while brief_streams < MAX_BRIEF_STREAMS and self._watch.pending:
+            opened_at = anyio.current_time()
+            retry_after = None
+            try:
+                await self._receive(stream)
+            except CallError as exc:
+                if not exc.retryable:
+                    return
+                retry_after = exc.retry_after_s
+            was_brief = anyio.current_time() - opened_at < BRIEF_SECONDS
+            brief_streams = brief_streams + 1 if was_brief else 0
+            await anyio.sleep(retry_after or 2.0**brief_streams)
+
+    async def _receive(self, stream: RunStream) -> None:
+        """Receive the events of one connection. Raises CallError when it cannot be opened, or is lost."""
         pending = self._watch.pending
         arguments = {
             **self._arguments,
             **stream.new_events_arguments,
             stream.run_ids_argument: pending if stream.takes_many_runs else pending[0],
         }
-        self._empty_streams += 1
-        try:
-            opening = self._client.open_stream(stream.operation, arguments, seconds=LAST_SECONDS)
-            async with opening as opened:
-                # A run that ended before the stream was open may not appear on it.
-                await self._read()
+        async with self._client.open_stream(stream.operation, arguments, seconds=LAST_SECONDS) as opened:
+            self.poller.read_soon(pending)  # a run that ended before the stream was open may not appear on it
+            try:
                 async with aclosing(aiter(opened)) as events:
-                    while not self._watch.is_done and (event := await anext(events, None)) is not None:
+                    async for event in events:
                         if not event.is_keep_alive:
                             await self._take_event(event, stream.operation.events)
-        except CallError as exc:
-            if not exc.retryable:
-                self._stream = None
-            self._postpone(exc)
-        if self._empty_streams > MAX_STREAMS:
-            self._stream = None
-
-    def _postpone(self, failure: CallError) -> None:
-        self._not_before = max(self._not_before, anyio.current_time() + (failure.retry_after_s or 0.0))
+            finally:
+                self.poller.read_soon(pending)  # shows why the stream ended
 
     async def _take_event(self, event: Event, event_format: EventFormat) -> None:
         if event.is_truncated:
-            await self._read()  # a part of the event does not show the run's status
+            self.poller.read_soon(self._watch.pending)  # a part of the event does not show the run's status
             return
         data = parse_or_text(event.data)
         reading = run_in_event(self._lifecycle, data, self._watch.only_run_id)
-        if reading is not None:
-            await self._take(reading)
-        else:
-            await self._report(describe_event(event.event, data, event_format))
-        if event.event != "error":
-            self._empty_streams = 0
+        if reading is None:
+            await self._report([describe_event(event.event, data, event_format)])
+        elif reading.status.is_terminal:
+            self.poller.read_soon([reading.run_id])
+        elif self._watch.note_event(reading):
+            await self._report([describe_run(reading)])
 
-    async def _take(self, reading: Reading) -> None:
-        if self._watch.update(reading):
-            await self._report(describe_run(reading))
+    async def _report(self, lines: Iterable[str]) -> None:
+        self._reporter.status = describe_watch(self._watch)
+        for line in lines:
+            await self._reporter.report(line, self._percent())
 
-    async def _report(self, line: str) -> None:
-        self._reported += 1
-        await self._reporter.report(line, self._progress())
-
-    def _progress(self) -> float:
-        """Return the runs that have ended, for one run its ratio, else the number of lines so far."""
-        if len(self._watch.readings) > 1:
-            return self._watch.ended_count
+    def _percent(self) -> float | None:
+        """Return the progress of a run that reports a ratio; None for other waits, whose progress is their time."""
+        if not _has_ratio(self._lifecycle, len(self._watch.readings)):
+            return None
         (reading,) = self._watch.readings.values()
-        if self._lifecycle.fields.progress is None:
-            return self._reported
         if reading is None:
             return 0.0
-        return 1.0 if reading.status.is_terminal else min(reading.progress or 0.0, ALMOST_DONE)
+        return PERCENT if reading.status.is_terminal else min((reading.progress or 0.0) * PERCENT, ALMOST_DONE)

@@ -26,9 +26,9 @@ from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress, reporting
 from mcp_taskruns.engine.results import finish_result
 from mcp_taskruns.engine.runs.cancel import cancel_run
-from mcp_taskruns.engine.runs.read import read_run
+from mcp_taskruns.engine.runs.read import GONE_READS, read_run
 from mcp_taskruns.engine.runs.start import Started, launch, with_notes
-from mcp_taskruns.errors import CallError
+from mcp_taskruns.errors import CallError, NotVisibleYet
 from mcp_taskruns.servers.mcp.task_ids import TaskHandle, decode_task_id, encode_task_id
 from mcp_taskruns.servers.mcp.wire import result_to_wire
 
@@ -118,7 +118,10 @@ class Tasks:
 
     async def _get(self, _: TaskParams, handle: TaskHandle) -> dict[str, Any]:
         client = self._gateway.client
-        reading = await read_run(client, handle.lifecycle, handle.others, handle.run_id, was_known=True)
+        try:
+            reading = await read_run(client, handle.lifecycle, handle.others, handle.run_id, gone_after=GONE_READS)
+        except NotVisibleYet as exc:
+            return self._fields(handle, "working", exc.message)
         status = STATUSES.get(reading.status, "working")
         fields = self._fields(handle, status, status_line([reading]))
         return {**fields, "result": self._result(handle, reading)} if status == "completed" else fields

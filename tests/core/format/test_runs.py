@@ -37,7 +37,6 @@ RUNS: Json = {
         "when": {"$.type": "run", "$.kind": ["a", "b"]},
         "fields": {"id": "$.run_id", "started_at": ""},
         "new_events_arguments": {"start": "latest"},
-        "ends_not_streamed": ["canceled"],
     },
     "start": {
         "make": {
@@ -132,17 +131,16 @@ def test_lifecycle_is_compiled_from_all_keywords() -> None:
     operations = {name: tools[f"thing-{name}"].operation for name, *_ in OPERATIONS}
     read = RunCall("thing-get", operations["get"], "runId")
     begin = RunCall("thing-begin", operations["begin"], "runId")
-    shape = RunFields(("id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), ("at",))
+    shape = RunFields(
+        ("id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), started_at=("at",)
+    )
     stream = RunStream(
         operation=operations["follow"],
         run_ids_argument="ids",
         takes_many_runs=True,
-        fields=RunFields(
-            ("run_id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), None
-        ),
+        fields=RunFields(("run_id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",))),
         when=((("type",), ("run",)), (("kind",), ("a", "b"))),
         new_events_arguments={"start": "latest"},
-        ends_not_streamed=frozenset({RunStatus.CANCELED}),
     )
     halt = replace(
         operations["begin"],
@@ -338,7 +336,6 @@ STATUSES = "must be 'not started', 'queued', 'running', 'paused', 'succeeded', '
         ("max_age_seconds", -1, "max_age_seconds: must be greater than or equal to 0"),
         ("statuses", {"cancelled": "off"}, f"statuses.cancelled: {STATUSES}"),
         ("statuses", {"unknown": "odd"}, f"statuses.unknown: {STATUSES}"),
-        ("stream.ends_not_streamed", ["canceled", "lost"], f"stream.ends_not_streamed[1]: {STATUSES}"),
         ("poll_second", 3, "unknown key `poll_second`; did you mean `poll_seconds`?"),
         ("read.run_id_argumnt", "x", "read: unknown key `run_id_argumnt`; did you mean `run_id_argument`?"),
         ("start.begin.wen", {}, "start.begin: unknown key `wen`"),
@@ -663,11 +660,6 @@ def test_only_render_has_an_idempotency_key_and_unstreamed_ends() -> None:
         if start.idempotency_key_argument
     }
     assert keys == {"render-run-task": ("body", "idempotencyKey")}
-    streams = {prefix: shipped(prefix).stream for prefix in ("render", "posthog")}
-    assert {prefix: stream.ends_not_streamed for prefix, stream in streams.items() if stream} == {
-        "render": {RunStatus.CANCELED},
-        "posthog": set(),
-    }
 
 
 @pytest.mark.parametrize("names", ["prefixed", "spec"])

@@ -11,10 +11,18 @@ from mcp_taskruns.core.calls.truncation import MAX_LINE
 from mcp_taskruns.core.model.json import dump, parse
 from mcp_taskruns.core.model.run import Lifecycle, RunStatus
 from mcp_taskruns.core.runs import events
-from mcp_taskruns.core.runs.events import ENVELOPE, MIN_EVENT_CHARS, EndReason, EventCollector, describe_event
+from mcp_taskruns.core.runs.events import (
+    ENVELOPE,
+    MIN_EVENT_CHARS,
+    CollectedEvent,
+    EndReason,
+    EventCollector,
+    describe_event,
+)
 from mcp_taskruns.core.runs.reading import Reading
 from mcp_taskruns.core.runs.replay import Replay
 from mcp_taskruns.core.runs.watch import Watch
+from mcp_taskruns.errors import CallError
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
 
@@ -290,7 +298,19 @@ def test_number_of_remembered_events_is_bounded(kind: str) -> None:
 
 def collect(*events: Event, max_events: int = 100, max_chars: int = 10_000) -> tuple[EventCollector, list[str | None]]:
     collector = EventCollector(max_events, max_chars)
-    return collector, [collector.add(event) for event in events]
+    return collector, [line_of(collector, event) for event in events]
+
+
+def line_of(collector: EventCollector, event: Event) -> str | None:
+    collected = collector.add(event)
+    return None if collected is None else collected.line
+
+
+def add_ended(collector: EventCollector, watch: Watch, *run_ids: str) -> None:
+    """Add the event of the end of each run, after the run was read."""
+    for run_id in run_ids:
+        watch.update(Reading(run_id, RunStatus.SUCCEEDED, "completed"))
+        collector.add(end_of(run_id))
 
 
 def watched(
@@ -530,56 +550,64 @@ def test_event_with_invalid_json_is_listed_as_text() -> None:
 def test_result_has_the_statuses_of_the_runs() -> None:
     run_id = "0196b7a2-9e21-7c44-b0f3-5d7a8c2e1b22"
     collector, watch = watched("posthog", run_id)
-    lines = [
-        collector.add(Event(json.dumps(STATE_EVENT), id="1-0")),
-        collector.add(Event(json.dumps(log_entry("_posthog/console", {"message": "hi"})), id="2-0")),
-        collector.add(Event(json.dumps(STATE_EVENT | {"status": "completed", "output": {"a": 1}}), id="3-0")),
-    ]
-    assert lines == [f"{run_id}: running, build", "console: hi", f"{run_id}: succeeded, build"]
     end = Reading(run_id, RunStatus.SUCCEEDED, "completed", "build", result={"a": 1})
+    lines = [
+        line_of(collector, Event(json.dumps(STATE_EVENT), id="1-0")),
+        line_of(collector, Event(json.dumps(log_entry("_posthog/console", {"message": "hi"})), id="2-0")),
+    ]
+    watch.update(end)
+    lines.append(line_of(collector, Event(json.dumps(STATE_EVENT | {"status": "completed"}), id="3-0")))
+    assert lines == [f"{run_id}: running, build", "console: hi", f"{run_id}: succeeded, build (event)"]
     assert watch.readings == {run_id: end}
     result = collector.result("terminal", {"id": run_id})
     assert (result.value["runs"], result.value["resume"]) == ({run_id: "succeeded"}, {})
     assert result.notes == (f"Run {run_id}: succeeded (completed).", "All followed runs have ended.")
 
 
-def test_repeated_terminal_status_is_ignored() -> None:
-    collector, _ = watched("render", "a", "b")
-    lines = [collector.add(event) for event in (end_of("a"), end_of("b", "failed"), end_of("a"), end_of("b", "failed"))]
-    assert lines == ["a: succeeded", "b: failed", None, None]
+def test_terminal_status_in_an_event_is_not_believed_but_reported_for_a_read() -> None:
+    collector, watch = watched("render", "a", "b")
+    collected = [collector.add(end_of("a", status)) for status in ("failed", "failed", "completed")]
+    assert collected == [
+        CollectedEvent("a: failed (event)", "a"),
+        CollectedEvent("a: failed (event)", "a"),
+        CollectedEvent("a: succeeded (event)", "a"),
+    ]
+    assert (watch.statuses(), watch.pending) == ({}, ["a", "b"])
+
+
+def test_repeated_event_of_a_run_that_has_ended_is_ignored() -> None:
+    collector, watch = watched("render", "a", "b")
+    add_ended(collector, watch, "a", "b")
+    assert [collector.add(end_of("a")), collector.add(end_of("b"))] == [None, None]
     assert collector.count == 2
     assert [event["data"]["id"] for event in collector.result("terminal", {}).value["events"]] == ["a", "b"]
 
 
-def test_run_resumes_after_a_terminal_status_on_its_own_stream() -> None:
-    collector, watch = watched("posthog", "a")
-    for status in ("completed", "in_progress"):
-        collector.add(Event(json.dumps(STATE_EVENT | {"status": status})))
-    assert (watch.statuses(), watch.is_done) == ({"a": "running"}, False)
-
-
-def test_terminal_status_known_before_the_stream_is_ignored() -> None:
+def test_event_of_a_run_that_was_read_as_ended_is_listed_once() -> None:
     collector, watch = watched("render", "a")
     watch.update(Reading("a", RunStatus.SUCCEEDED, "completed"))
+    assert collector.add(end_of("a")) == CollectedEvent("a: succeeded (event)", "")
     assert collector.add(end_of("a")) is None
 
 
 def test_other_status_after_a_terminal_status_is_listed() -> None:
     collector, watch = watched("render", "a")
-    assert [collector.add(end_of("a")), collector.add(end_of("a", "running"))] == ["a: succeeded", "a: running"]
+    add_ended(collector, watch, "a")
+    assert line_of(collector, end_of("a", "running")) == "a: running"
     assert watch.statuses() == {"a": "succeeded"}
 
 
 def test_events_of_other_runs_are_listed_but_not_watched() -> None:
     collector, watch = watched("render", "a", "b")
-    assert [collector.add(end_of("c")), collector.add(end_of("c"))] == ["c: succeeded", "c: succeeded"]
+    line = "c: succeeded (event)"
+    assert [line_of(collector, end_of("c")), line_of(collector, end_of("c"))] == [line, line]
     assert watch.statuses() == {}
 
 
 def test_event_without_run_id_belongs_to_the_only_run() -> None:
     data = json.dumps({"type": "task_run_state", "status": "queued"})
     collector, watch = watched("posthog", "a")
-    assert (collector.add(Event(data)), watch.statuses()) == ("a: queued", {"a": "queued"})
+    assert (line_of(collector, Event(data)), watch.statuses()) == ("a: queued", {"a": "queued"})
     collector, watch = watched("posthog", "a", "b")
     collector.add(Event(data))
     assert watch.statuses() == {}
@@ -587,21 +615,21 @@ def test_event_without_run_id_belongs_to_the_only_run() -> None:
 
 def test_events_are_described_by_their_data_without_a_watch() -> None:
     collector = EventCollector(100, 10_000, LIFECYCLES["render"], None, FORMAT)
-    assert collector.add(end_of("a")) == "a: completed"
+    assert line_of(collector, end_of("a")) == "a: completed"
     assert collector.result("closed", {}).value["runs"] == {}
 
 
 @pytest.mark.parametrize("event", [Event('{"error":"x"}', event="error"), Event("{"), Event('{"id":"a"}')])
 def test_event_without_run_is_described_by_its_data(event: Event) -> None:
     collector, watch = watched("render", "a")
-    assert collector.add(event) == describe_event(event.event, parse(event.data) if event.data != "{" else "{")
+    assert line_of(collector, event) == describe_event(event.event, parse(event.data) if event.data != "{" else "{")
     assert watch.statuses() == {}
 
 
 @pytest.mark.parametrize("ended", ["closed", "wait_over", "event_limit", "error"])
 def test_resume_contains_the_pending_runs(ended: EndReason) -> None:
-    collector, _ = watched("render", "a", "b", "c")
-    collector.add(end_of("b"))
+    collector, watch = watched("render", "a", "b", "c")
+    add_ended(collector, watch, "b")
     result = collector.result(ended, {"taskRunIds": ["a", "b", "c"], "Accept": "x"})
     assert result.value["resume"] == {"taskRunIds": ["a", "c"], "Accept": "x"}
     assert result.value["runs"] == {"b": "succeeded"}
@@ -610,8 +638,8 @@ def test_resume_contains_the_pending_runs(ended: EndReason) -> None:
 
 
 def test_stream_closed_before_all_runs_ended_has_a_note() -> None:
-    collector, _ = watched("render", "a", "b")
-    collector.add(end_of("b"))
+    collector, watch = watched("render", "a", "b")
+    add_ended(collector, watch, "b")
     notes = collector.result("closed", {"taskRunIds": ["a", "b"]}).notes
     assert notes[1] == f"The provider closed the stream before all followed runs had ended.{TO_CONTINUE}"
 
@@ -622,15 +650,16 @@ def test_resume_of_the_stream_of_one_run_has_the_same_arguments() -> None:
 
 
 def test_stream_closed_after_all_runs_ended_has_no_resume() -> None:
-    collector, _ = watched("render", "a")
-    collector.add(end_of("a"))
+    collector, watch = watched("render", "a")
+    add_ended(collector, watch, "a")
     assert collector.result("closed", {"taskRunIds": ["a"]}).value["resume"] == {}
 
 
 def test_resume_contains_runs_with_unlisted_events() -> None:
-    collector, _ = watched("render", "a", "b", "c", "d", max_chars=ENVELOPE + 200)
+    collector, watch = watched("render", "a", "b", "c", "d", max_chars=ENVELOPE + 200)
     results = {"results": ["x" * 60]}
     for run_id in "dcba":
+        watch.update(Reading(run_id, RunStatus.SUCCEEDED, "completed"))
         collector.add(Event(dump({"id": run_id, "status": "completed", **results}), "task.completed", "0", has_id=True))
     result = collector.result("terminal", {"taskRunIds": ["a", "b", "c", "d"]})
     assert [event["data"]["id"] for event in result.value["events"]] == ["d"]
@@ -662,3 +691,26 @@ def test_each_run_has_its_share_of_the_characters() -> None:
     listed = collector.result("terminal", {}).value["events"]
     assert [event["data"]["id"] for event in listed] == run_ids
     assert all(event["truncated"] and event["data"]["results"] for event in listed)
+
+
+def test_terminal_status_wins_over_a_failed_stream() -> None:
+    collector, watch = watched("posthog", "a")
+    watch.update(Reading("a", RunStatus.SUCCEEDED, "completed"))
+    result = collector.result("terminal", {"id": "a"}, reason="the connection was lost.", resume="after")
+    assert (result.value["ended"], result.value["resume"], "reason" in result.value) == ("terminal", {}, False)
+    assert result.notes[-1].endswith("The stream failed before, so events may be missing: the connection was lost.")
+
+
+def test_stream_that_still_sends_events_of_an_ended_run_can_be_resumed() -> None:
+    collector, watch = watched("posthog", "a")
+    collector.add(Event("x", id="7-0"))
+    watch.update(Reading("a", RunStatus.SUCCEEDED, "completed"))
+    result = collector.result("terminal", {"id": "a"}, resume="after", is_settled=False)
+    assert result.value["resume"] == {"id": "a", "after": "7-0"}
+
+
+def test_run_that_cannot_be_read_has_a_note() -> None:
+    collector, watch = watched("render", "a", "b")
+    watch.fail("b", CallError("the provider returned 404."), is_final=True)
+    note = "The last read of b failed: the provider returned 404."
+    assert note in collector.result("wait_over", {}).notes[-1]

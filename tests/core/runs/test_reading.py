@@ -26,7 +26,8 @@ from mcp_taskruns.core.runs.reading import (
     runs_in_response,
 )
 from mcp_taskruns.core.runs.results import MAX_LISTED_RUNS, WAIT_SCHEMA, cancel_result, status_line, wait_result
-from mcp_taskruns.core.runs.watch import Until, Watch
+from mcp_taskruns.core.runs.watch import MAX_FAILED_FIRST_READS, MAX_FAILED_READS, Until, Watch, describe_watch
+from mcp_taskruns.errors import CallError
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
 
@@ -541,21 +542,69 @@ def test_terminal_status_is_kept(end: RunStatus, later: RunStatus) -> None:
     assert watch.readings == {"a": ended}
 
 
-@pytest.mark.parametrize("later", [SUCCEEDED, FAILED, CANCELED])
-def test_terminal_status_is_not_replaced_by_another_although_the_run_may_resume(later: RunStatus) -> None:
+@pytest.mark.parametrize("status", RunStatus)
+def test_event_does_not_prove_a_terminal_status(status: RunStatus) -> None:
+    watch = Watch(["a"])
+    reading = Reading("a", status, "native")
+    assert watch.note_event(reading) is not status.is_terminal
+    assert watch.readings == {"a": None if status.is_terminal else reading}
+    assert not watch.note_event(Reading("b", status, "native"))
+
+
+def test_event_does_not_change_a_terminal_status() -> None:
     watch = Watch(["a"])
     ended = Reading("a", FAILED, "failed")
-    assert watch.update(ended)
-    assert not watch.update(Reading("a", later, "later"), may_resume=True)
+    watch.update(ended)
+    assert not watch.note_event(Reading("a", RUNNING, "running"))
     assert watch.readings == {"a": ended}
 
 
-def test_run_that_may_resume_replaces_its_terminal_status() -> None:
+LOST = CallError("lost", retryable=True)
+
+
+@pytest.mark.parametrize(("was_read", "limit"), [(False, MAX_FAILED_FIRST_READS), (True, MAX_FAILED_READS)])
+def test_run_is_given_up_after_too_many_failed_reads(was_read: bool, limit: int) -> None:
+    watch = Watch(["a", "b"])
+    if was_read:
+        watch.update(Reading("a", RUNNING, "running"))
+    for number in range(limit):
+        watch.fail("a", LOST)
+        assert (watch.failed_reads("a"), watch.pending, watch.is_over) == (number + 1, ["a", "b"], False)
+    watch.fail("a", LOST)
+    assert (watch.pending, watch.active, watch.failures) == (["b"], ["a", "b"], {"a": LOST})
+    watch.update(Reading("b", SUCCEEDED, "completed"))
+    assert (watch.is_over, watch.is_done, watch.ended_count) == (True, False, 1)
+
+
+def test_successful_read_ends_a_row_of_failed_reads() -> None:
     watch = Watch(["a"])
-    watch.update(Reading("a", FAILED, "failed"))
-    resumed = Reading("a", RUNNING, "in_progress")
-    assert watch.update(resumed, may_resume=True)
-    assert watch.readings == {"a": resumed}
+    watch.update(Reading("a", RUNNING, "running"))
+    for _ in range(3 * MAX_FAILED_READS):
+        watch.fail("a", LOST)
+        watch.update(Reading("a", RUNNING, "running"))
+    assert (watch.pending, watch.failures, watch.failed_reads("a")) == (["a"], {}, 0)
+
+
+def test_final_failure_gives_a_run_up_at_once() -> None:
+    watch = Watch(["a"])
+    watch.fail("a", CallError("not found"), is_final=True)
+    assert (watch.pending, watch.is_over, watch.is_done, watch.is_known) == ([], True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("run_ids", "readings", "line"),
+    [
+        (["a"], [], ""),
+        (["a"], [Reading("a", RUNNING, "running", "build")], "a: running, build"),
+        (["a", "b"], [], "0 of 2 runs have ended"),
+        (["a", "b"], [Reading("a", FAILED, "failed")], "1 of 2 runs have ended"),
+    ],
+)
+def test_watch_is_described_in_one_line(run_ids: list[str], readings: list[Reading], line: str) -> None:
+    watch = Watch(run_ids)
+    for reading in readings:
+        watch.update(reading)
+    assert describe_watch(watch) == line
 
 
 def test_readings_of_other_runs_are_ignored() -> None:
@@ -845,7 +894,7 @@ FAILED_NEXT = (
                 "status": "not started",
                 "native_status": "not_started",
                 "terminal": False,
-                "timed_out": True,
+                "timed_out": False,
                 "result": None,
                 "error": None,
                 "next": "The run has not been started: start a cloud run with posthog-start-task-run; the desktop "
@@ -1007,14 +1056,67 @@ def test_array_of_one_id_returns_a_list() -> None:
     assert (value["runs"], value["next"]) == ([A_RUN], "The run has succeeded: no further call is needed.")
 
 
-def test_interrupted_wait_has_a_reason() -> None:
-    watch = Watch(["a"])
-    watch.update(Reading("a", RUNNING, "running"))
-    value = wait_result(RENDER, watch, elapsed_s=1.0, polls=1, reason="the provider returned 503")
+def failed_wait(
+    *readings: Reading, interruption: CallError | None = None, **failures: CallError | list[CallError]
+) -> Json:
+    """Return the result of waiting for the runs that were read, or that could not be read."""
+    watch = Watch(dict.fromkeys([*(reading.run_id for reading in readings), *failures]))
+    for reading in readings:
+        watch.update(reading)
+    for run_id, several in failures.items():
+        for failure in several if isinstance(several, list) else [several]:
+            watch.fail(run_id, failure)
+    value = wait_result(
+        RENDER, watch, elapsed_s=1.0, polls=1, several=len(watch.readings) > 1, interruption=interruption
+    )
     assert list(Draft202012Validator(dict(WAIT_SCHEMA)).iter_errors(value)) == []
+    return value
+
+
+UNAVAILABLE = CallError("the provider returned 503", hint="Nothing was changed.", retryable=True)
+WAIT_AGAIN = "To wait again, call render-wait-for-run."
+
+
+def test_wait_interrupted_by_a_wrong_credential_has_its_hint() -> None:
+    denied = CallError("the provider returned 401", kind="auth", hint="Check RENDER_API_KEY.")
+    value = failed_wait(Reading("a", RUNNING, "running"), interruption=denied)
+    assert (value["terminal"], value["timed_out"], value["status"]) == (False, False, "running")
+    assert value["reason"] == "the provider returned 401"
+    assert value["next"] == "Check RENDER_API_KEY. Then call render-wait-for-run again."
+
+
+def test_wait_interrupted_by_failed_reads_has_a_reason_and_the_call_to_make() -> None:
+    value = failed_wait(Reading("a", RUNNING, "running"), a=[UNAVAILABLE] * (MAX_FAILED_READS + 1))
     assert (value["terminal"], value["timed_out"], value["status"]) == (False, False, "running")
     assert value["reason"] == "the provider returned 503"
-    assert value["next"] == "Waiting was interrupted: call render-wait-for-run again later."
+    changed = "The last read of the run failed, so its status may have changed."
+    assert value["next"] == f"{changed} Nothing was changed. {WAIT_AGAIN}"
+
+
+def test_wait_that_timed_out_after_a_failed_read_does_not_claim_that_the_run_continues() -> None:
+    value = failed_wait(Reading("a", RUNNING, "running"), a=UNAVAILABLE)
+    assert (value["timed_out"], value["reason"]) == (True, "the provider returned 503")
+    assert "continues" not in value["next"]
+
+
+def test_run_that_was_never_read_has_a_reason() -> None:
+    value = failed_wait(a=CallError("the provider returned 404", hint="Check the ids."))
+    assert (value["status"], value["reason"]) == ("unknown", "the provider returned 404")
+    assert value["next"] == f"Check the ids. {WAIT_AGAIN}"
+
+
+def test_each_of_several_runs_has_its_own_reason() -> None:
+    value = failed_wait(A_DONE, B_QUEUED, c=UNAVAILABLE, d=CallError("gone"))
+    assert [run.get("reason") for run in value["runs"]] == [None, None, "the provider returned 503", "gone"]
+    reasons = 'The last read of these runs failed, see their reason: ["c","d"].'
+    continues = 'Call render-wait-for-run again for the runs that continue: ["b"].'
+    assert value["next"] == f"{reasons} Nothing was changed. {WAIT_AGAIN} {continues}"
+
+
+def test_run_without_native_status_has_null() -> None:
+    value = wait_for(RENDER, ["a"], Reading("a", CANCELED, "", error="gone"))
+    assert (value["status"], value["native_status"], value["error"]) == ("canceled", None, "gone")
+    assert status_line([Reading("a", CANCELED, "")]) == "Run a: canceled."
 
 
 def test_unknown_native_status_asks_to_read_the_run() -> None:

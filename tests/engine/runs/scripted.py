@@ -26,8 +26,9 @@ RENDER = "render-stream-realtime-events-sse"
 class Connection:
     """A connection to the provider. A stream that its script does not end is dropped when the script returns."""
 
-    def __init__(self, stream: anyio.abc.SocketStream, head: str) -> None:
+    def __init__(self, stream: anyio.abc.SocketStream, head: str, statuses: dict[str, str] | None = None) -> None:
         self.head = head
+        self._statuses = {} if statuses is None else statuses
         self.opened_at = anyio.current_time()
         self.was_closed = anyio.Event()
         self._stream = stream
@@ -47,11 +48,22 @@ class Connection:
         await self.send(body)
 
     async def send(self, body: str | bytes) -> None:
+        """Send a part of the stream. The runs in it have the status in it, also when they are read."""
         data = body.encode() if isinstance(body, str) else body
+        for line in re.findall(rb"^data: (\{.*\})$", data, re.MULTILINE):
+            with suppress(ValueError):
+                run = json.loads(line)
+                run_id = run.get("run_id") or run.get("id")
+                if run_id in self._statuses and "status" in run:
+                    self._statuses[run_id] = run["status"]
         if data:
             await self._stream.send(b"%x\r\n%s\r\n" % (len(data), data))
 
-    async def end(self) -> None:
+    async def end(self, *, has_run_ended: bool = True) -> None:
+        """End the stream, as a provider does when the runs have ended."""
+        if has_run_ended:
+            active = [run_id for run_id, status in self._statuses.items() if status in ("in_progress", "running")]
+            self._statuses.update(dict.fromkeys(active, "completed"))
         await self._stream.send(b"0\r\n\r\n")
 
     async def wait_until_closed(self) -> None:
@@ -71,6 +83,8 @@ class Provider:
         self.streams: list[Connection] = []
         self.reads: list[str] = []
         self.statuses = {RUN: "in_progress", **statuses}
+        self.responses: list[tuple[str, str, str]] = []
+        """Status, body and headers of the next responses to reads."""
         self._scripts = list(scripts)
         self._opened = anyio.Event()
         self.origin = ""
@@ -98,7 +112,7 @@ class Provider:
                 received = b""
                 while b"\r\n\r\n" not in received:
                     received += await stream.receive()
-                await self._respond(Connection(stream, received.decode()))
+                await self._respond(Connection(stream, received.decode(), self.statuses))
 
     async def _respond(self, connection: Connection) -> None:
         path = connection.head.split(" ", 2)[1]
@@ -111,7 +125,9 @@ class Provider:
             return
         run_id = path.rstrip("/").rpartition("/")[2]
         self.reads.append(run_id)
-        if run_id in self.statuses:
+        if self.responses:
+            await connection.respond(*self.responses.pop(0))
+        elif run_id in self.statuses:
             await connection.respond("200 OK", json.dumps({"id": run_id, "status": self.statuses[run_id]}))
         else:
             await connection.respond("404 Not Found", '{"message":"task run not found"}')
@@ -171,6 +187,13 @@ class Call:
     @property
     def ids(self) -> list[str]:
         return [event["id"] for event in self.value["events"]]
+
+    def assert_progress_is_time(self, total: float) -> None:
+        """Assert that each progress is greater than the one before, in seconds of this total."""
+        values = [progress.progress for progress in self.progress]
+        assert values == sorted(set(values))
+        assert {progress.total for progress in self.progress} == {total}
+        assert all(0 <= value <= total for value in values)
 
     @property
     def lines(self) -> list[str]:
@@ -235,12 +258,14 @@ def numbers_of(ids: Iterable[str]) -> list[int]:
     return [int(text.partition("-")[0]) for text in ids]
 
 
-def send_and_end(body: str | bytes, headers: str = "Content-Type: text/event-stream\r\n") -> Script:
+def send_and_end(
+    body: str | bytes, headers: str = "Content-Type: text/event-stream\r\n", *, has_run_ended: bool = True
+) -> Script:
     """Return a script that sends this and ends the stream."""
 
     async def script(connection: Connection) -> None:
         await connection.open(body, headers)
-        await connection.end()
+        await connection.end(has_run_ended=has_run_ended)
 
     return script
 

@@ -6,6 +6,7 @@ import anyio
 import pytest
 from mcp.types import CallToolResult, TextContent
 
+from mcp_taskruns.engine.runs.read import GONE_READS, GONE_SECONDS
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from tests.calls import (
@@ -420,8 +421,9 @@ async def test_run_that_is_canceled_after_a_lost_response_was_cancelled(
     name = provider.partition(" ")[0]
     lose_cancellation(simulator, provider, lost)
     gone = json_response({"error": "not found"}, 404)
-    simulator.fail_next(name, gone if name == "runway" else json_response(run_json(name, NATIVE_CANCELED[name])))
-    call = await finished(environment, *RUNNING[provider], 4 + ALL_TRIES_S)
+    for _ in range(GONE_READS):
+        simulator.fail_next(name, gone if name == "runway" else json_response(run_json(name, NATIVE_CANCELED[name])))
+    call = await finished(environment, *RUNNING[provider], 4 + ALL_TRIES_S + GONE_SECONDS)
     assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (True, "canceled", True)
     assert call.value["status_before"] in {"running", "queued"}
     assert call.value["next"] == "The run was cancelled; the provider's response was lost."

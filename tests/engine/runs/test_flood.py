@@ -69,7 +69,7 @@ async def test_memory_stays_flat_at_full_speed() -> None:
         with anyio.fail_after(PATIENCE):
             await call.run(POSTHOG, {**IDS, "wait_seconds": 500})
         await call.gateway.aclose()
-    assert call.value["ended"] == "closed"
+    assert call.value["ended"] == "terminal"
     assert "of 25,000 events" in call.outcome.notes[-1]
     assert count_events(call.lines) == 25_000
     # 20,000 events are 4 MB as text and more than 20 MB as objects; up to 2 MB are in the buffers of the sockets.

@@ -10,6 +10,7 @@ import anyio
 import pytest
 from mcp.client import Client
 
+from mcp_taskruns.engine.runs.reconnect import MAX_RECONNECTS
 from mcp_taskruns.errors import ProviderError, UpstreamError
 from mcp_taskruns.servers.mcp.server import build_server
 from tests.clients import open_gateway
@@ -45,12 +46,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 async def test_each_event_is_one_notification_and_one_entry_of_the_result() -> None:
     async with scripted_provider(send_and_end(log_events(3) + status_event("completed", 4))) as posthog:
         call = await follow(posthog.environment)
-    assert [(progress.progress, progress.total, progress.message) for progress in call.progress] == [
-        (1, None, "console: line 1"),
-        (2, None, "console: line 2"),
-        (3, None, "console: line 3"),
-        (4, None, f"{RUN}: succeeded"),
-    ]
+    assert call.lines == ["console: line 1", "console: line 2", "console: line 3", f"{RUN}: succeeded (event)"]
+    call.assert_progress_is_time(45)
     assert call.value == {
         "ended": "terminal",
         "runs": {RUN: "succeeded"},
@@ -76,25 +73,106 @@ async def test_each_event_is_one_notification_and_one_entry_of_the_result() -> N
     assert len(posthog.streams) == 1
 
 
-async def test_closed_stream_of_an_active_run_returns_the_arguments_to_resume() -> None:
-    async with scripted_provider(send_and_end(log_events(2))) as posthog:
-        call = await follow(posthog.environment)
-    assert call.value["ended"] == "closed"
+async def test_stream_of_an_active_run_that_ends_is_opened_again_after_the_last_id_until_the_time_is_used() -> None:
+    async with (
+        scripted_provider(send_and_end(log_events(2), has_run_ended=False)) as posthog,
+        calling(posthog.environment, POSTHOG, IDS) as call,
+    ):
+        await call.wait_for_progress(2)
+        await pass_time(50)
+    assert call.value["ended"] == "wait_over"
     assert call.value["runs"] == {RUN: "running"}
     assert call.value["resume"] == {**IDS, "Last-Event-ID": "2-0"}
+    assert numbers_of(call.ids) == [1, 2]
+    assert len(posthog.streams) > MAX_RECONNECTS
+    assert {stream.last_event_id for stream in posthog.streams[1:]} == {"2-0"}
+
+
+async def test_rotated_stream_continues_on_a_new_connection() -> None:
+    rotated = 'event: end\ndata: {"type": "rotated"}\n\n'  # newest source of PostHog, every 15 minutes
+    scripts = [
+        send_and_end("retry: 0\n\n" + log_events(2) + rotated, has_run_ended=False),
+        send_and_end(log_event(3) + status_event("completed", 4)),
+    ]
+    async with scripted_provider(*scripts) as posthog:
+        call = await follow(posthog.environment)
+    assert posthog.streams[1].last_event_id == "2-0"
+    assert [event.get("id") for event in call.value["events"] if event["event"] == "message"] == [
+        f"{number}-0" for number in (1, 2, 3, 4)
+    ]
+    assert (call.value["ended"], call.value["resume"]) == ("terminal", {})
+
+
+async def test_stream_with_no_content_is_over() -> None:
+    scripts = [send_and_end("retry: 0\n\n" + log_event(1), has_run_ended=False), reject("204 No Content", "")]
+    async with scripted_provider(*scripts) as posthog:
+        call = await follow(posthog.environment)
+    assert (call.value["ended"], call.value["runs"], len(posthog.streams)) == ("closed", {RUN: "running"}, 2)
+
+
+async def test_first_response_without_content_leaves_the_status_of_the_run() -> None:
+    async with scripted_provider(reject("204 No Content", "")) as posthog:
+        posthog.statuses[RUN] = "completed"
+        call = await follow(posthog.environment)
+    assert call.value == {"ended": "terminal", "runs": {RUN: "succeeded"}, "resume": {}, "events": []}
+
+
+async def test_failed_attempt_on_the_stream_is_not_the_end_of_the_run() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.open(terminal_event("trn-a", "failed", attempts=1))
+        render.statuses["trn-a"] = "pending"  # render's local server, a GET after the event
+        await attempt_read.wait()
+        await connection.send(terminal_event("trn-a", "completed", attempts=2))
+        await connection.end()
+
+    attempt_read = anyio.Event()
+    async with (
+        scripted_provider(script, trn_a="running") as render,
+        calling(render.environment, RENDER, {"taskRunIds": ["trn-a"]}) as call,
+    ):
+        await call.wait_for_progress(1)
+        await pass_time(2)
+        assert not call.finished.is_set()
+        attempt_read.set()
+    assert (call.value["ended"], call.value["runs"]) == ("terminal", {"trn-a": "succeeded"})
+    assert call.lines == ["trn-a: failed (event)", "trn-a: succeeded (event)"]
+
+
+async def test_end_that_the_stream_never_reports_is_read_at_the_polling_interval() -> None:
+    async with (
+        scripted_provider(send_and_hold(""), trn_a="running") as render,
+        calling(render.environment, RENDER, {"taskRunIds": ["trn-a"]}) as call,
+    ):
+        await pass_time(2)
+        render.statuses["trn-a"] = "completed"
+        await pass_time(8)
+        assert call.finished.is_set()
+    assert (call.value["ended"], call.value["runs"]) == ("terminal", {"trn-a": "succeeded"})
 
 
 # What a stream may contain
 
 
-async def test_error_event_of_posthog_ends_the_call_with_its_message() -> None:
-    error = 'event: error\ndata: {"error": "Stream timeout"}\n\n'
-    async with scripted_provider(send_and_end(log_event(1) + error)) as posthog:
+ERROR_EVENT = 'event: error\ndata: {"error": "Stream timeout"}\n\n'
+
+
+async def test_stream_of_an_active_run_that_reports_an_error_is_opened_again() -> None:
+    scripts = [
+        send_and_end("retry: 0\n\n" + log_event(1) + ERROR_EVENT, has_run_ended=False),
+        send_and_end(log_event(2)),
+    ]
+    async with scripted_provider(*scripts) as posthog:
         call = await follow(posthog.environment)
-    assert (call.value["ended"], call.value["reason"]) == ("error", "error: Stream timeout")
-    assert [event.get("id") for event in call.value["events"]][:1] == ["1-0"]
-    assert call.lines == ["console: line 1", "error: Stream timeout"]
-    assert call.value["resume"] == {**IDS, "Last-Event-ID": "1-0"}
+    assert posthog.streams[1].last_event_id == "1-0"
+    assert call.lines == ["console: line 1", "error: Stream timeout", "console: line 2"]
+    assert call.value["ended"] == "terminal"
+
+
+async def test_terminal_status_of_the_run_wins_over_an_error_event() -> None:
+    async with scripted_provider(send_and_end(log_event(1) + ERROR_EVENT)) as posthog:
+        call = await follow(posthog.environment)
+    assert (call.value["ended"], call.value["resume"]) == ("terminal", {})
+    assert "error: Stream timeout" in call.outcome.notes[-1]
 
 
 async def test_keep_alives_are_not_events() -> None:
@@ -136,12 +214,12 @@ async def test_compressed_stream_is_reported_event_by_event() -> None:
         await call.wait_for_progress(1)
         first_received.set()
     assert numbers_of(call.ids) == [1, 2]
-    assert call.value["ended"] == "closed"
+    assert call.value["ended"] == "terminal"
 
 
 async def test_text_that_is_not_an_event_stream_ends_the_call_with_a_reason() -> None:
     body = b"<!DOCTYPE html>\n" + b"<p>Bad gateway</p>\n" * 10_000
-    async with scripted_provider(send_and_end(body + log_event(9).encode())) as posthog:
+    async with scripted_provider(send_and_end(body + log_event(9).encode(), has_run_ended=False)) as posthog:
         call = await follow(posthog.environment)
     assert call.value["ended"] == "error"
     assert call.value["reason"].startswith('posthog sent text that has no events: "<!DOCTYPE html>')
@@ -156,7 +234,7 @@ async def test_event_that_is_not_utf_8_is_decoded_with_replacement() -> None:
         call = await follow(posthog.environment)
     assert numbers_of(call.ids) == [1, 2, 3, 4]
     assert call.lines[2].endswith("caf\ufffd")
-    assert call.value["ended"] == "closed"
+    assert call.value["ended"] == "terminal"
 
 
 async def test_html_page_between_events_is_ignored() -> None:
@@ -290,7 +368,7 @@ async def test_calls_that_end_at_the_event_limit_resume_without_gap() -> None:
             ends.append(call.value["ended"])
             arguments = call.value["resume"]
     assert listed == list(range(1, 11))
-    assert ends == ["event_limit", "event_limit", "closed"]
+    assert ends == ["event_limit", "event_limit", "terminal"]
 
 
 async def test_full_result_lists_the_first_events_and_resumes_after_the_last_listed() -> None:
@@ -310,7 +388,7 @@ async def test_full_result_lists_the_first_events_and_resumes_after_the_last_lis
                 )
             listed += numbers_of(call.ids)
             arguments = call.value["resume"]
-            assert arguments["Last-Event-ID"] == f"{listed[-1]}-0"
+            assert len(listed) == 100 or arguments["Last-Event-ID"] == f"{listed[-1]}-0"
     assert listed == list(range(1, 101))
     assert calls < 12
 
@@ -360,10 +438,10 @@ async def test_silent_stream_sends_a_heartbeat_at_least_every_10_seconds() -> No
         await pass_time(2)
     amounts = [progress.progress for progress in call.progress]
     assert all(earlier < later for earlier, later in itertools.pairwise(amounts))
-    assert amounts[0] == 1
-    assert amounts[-1] < 2
+    call.assert_progress_is_time(100)
+    assert amounts[-1] == pytest.approx(99, abs=1)
     assert max(later - earlier for earlier, later in itertools.pairwise(call.progress_times)) <= 10
-    assert call.lines[1] == "no change for 9 s; last: console: line 1"
+    assert call.lines[1] == f"{RUN}: running; no change for 9 s; last: console: line 1"
 
 
 async def test_stream_without_events_sends_heartbeats() -> None:
@@ -373,7 +451,8 @@ async def test_stream_without_events_sends_heartbeats() -> None:
         calling(posthog.environment, POSTHOG, IDS) as call,
     ):
         await pass_time(50)
-    seconds = [int(line.removeprefix("no events for ").removesuffix(" s")) for line in call.lines]
+    prefix = f"{RUN}: running; no change for "
+    seconds = [int(line.removeprefix(prefix).removesuffix(" s")) for line in call.lines]
     assert len(seconds) >= 4
     assert all(9 <= later - earlier <= 10 for earlier, later in itertools.pairwise([0, *seconds]))
     assert call.value["events"] == []
@@ -460,4 +539,5 @@ async def test_secret_in_the_reason_is_redacted() -> None:
     error = 'event: error\ndata: {"error": "bad key phx_simulated"}\n\n'
     async with scripted_provider(send_and_end(error)) as posthog:
         call = await follow(posthog.environment)
-    assert call.value["reason"] == "error: bad key [secret]"
+    assert "error: bad key [secret]" in call.outcome.notes[-1]
+    assert "phx_simulated" not in str(call.outcome)

@@ -127,10 +127,7 @@ async def test_terminal_events_that_render_sends_on_each_connection_are_not_repe
     ):
         await call.wait_for_progress(1)
         await pass_time(2.5)
-    assert [(progress.progress, progress.total, progress.message) for progress in call.progress] == [
-        (1, 2, "trn-a: succeeded"),
-        (2, 2, "trn-b: failed"),
-    ]
+    assert call.lines == ["trn-a: succeeded (event)", "trn-b: failed (event)"]
     assert [event["data"]["id"] for event in call.value["events"]] == ["trn-a", "trn-b"]
     assert (call.value["ended"], call.value["runs"]) == ("terminal", {"trn-a": "succeeded", "trn-b": "failed"})
     assert call.value["resume"] == {}
@@ -138,13 +135,18 @@ async def test_terminal_events_that_render_sends_on_each_connection_are_not_repe
 
 async def test_terminal_event_with_changed_data_is_not_repeated() -> None:
     scripts = [
-        send_and_drop("retry: 0\n\n" + terminal_event("trn-a", attempts=1)),
-        send_and_end(terminal_event("trn-a", attempts=2) + terminal_event("trn-b")),
+        send_and_drop("retry: 2000\n\n" + terminal_event("trn-a", attempts=1)),
+        send_and_drop("retry: 2000\n\n" + terminal_event("trn-a", attempts=2)),
+        send_and_end(terminal_event("trn-a", attempts=3) + terminal_event("trn-b")),
     ]
-    async with scripted_provider(*scripts, trn_a="running", trn_b="running") as render:
-        call = await follow(render.environment, RENDER, {"taskRunIds": ["trn-a", "trn-b"]})
-    assert [event["data"]["id"] for event in call.value["events"]] == ["trn-a", "trn-b"]
-    assert call.lines == ["trn-a: succeeded", "trn-b: succeeded"]
+    async with (
+        scripted_provider(*scripts, trn_a="running", trn_b="running") as render,
+        calling(render.environment, RENDER, {"taskRunIds": ["trn-a", "trn-b"]}) as call,
+    ):
+        await call.wait_for_progress(1)
+        await pass_time(5)
+    # The first event may report an attempt; the second comes after a read of the run that has ended.
+    assert [event["data"].get("attempts") for event in call.value["events"]] == [1, 2, None]
 
 
 @pytest.mark.parametrize(("field", "longest"), [("-5", 1.0), ("soon", 1.0), ("99999999999", 30.0)])
@@ -272,7 +274,7 @@ async def test_reconnects_after_a_restart_of_the_provider(simulator: Simulator) 
             await pass_time(4)
             await update_run(environment, status="completed")
     assert call.value["ended"] == "terminal"
-    assert call.lines[-1] == f"{RUN}: succeeded, build"
+    assert call.lines[-1] == f"{RUN}: succeeded, build (event)"
     assert len(set(call.ids)) == len(call.ids) == len(call.progress)
 
 
@@ -294,7 +296,7 @@ async def test_ten_dropped_connections_lose_and_repeat_no_event(simulator: Simul
     assert call.ids == complete.ids
     assert call.value["events"] == complete.value["events"]
     assert call.lines == complete.lines
-    assert [progress.progress for progress in call.progress] == list(range(1, len(call.ids) + 1))
+    call.assert_progress_is_time(45)
 
 
 async def test_100_streams_dropped_at_once_all_reconnect() -> None:
@@ -318,13 +320,14 @@ async def test_100_streams_dropped_at_once_all_reconnect() -> None:
         calls = [Call(gateway) for _ in range(100)]
         tasks = await stack.enter_async_context(anyio.create_task_group())
         for call in calls:
-            tasks.start_soon(call.run, POSTHOG, IDS)
+            tasks.start_soon(call.run, POSTHOG, {**IDS, "wait_seconds": 120})
         for call in calls:
             await call.wait_for_progress(1)
-        for _ in range(10):  # the sockets are real and may need several steps of the clock on a busy machine
+        # The sockets are real, and 500 requests in a minute are more than the rate limit of PostHog.
+        for _ in range(30):
             await pass_time(3)
         assert sum(call.finished.is_set() for call in calls) == 100
-    assert [(call.value["ended"], numbers_of(call.ids)) for call in calls] == [("closed", [1, 2])] * 100
+    assert [(call.value["ended"], numbers_of(call.ids)) for call in calls] == [("terminal", [1, 2])] * 100
 
 
 async def test_does_not_reconnect_a_stream_that_is_requested_with_post(tmp_path: Path) -> None:
@@ -386,7 +389,7 @@ async def test_reconnects_a_truncated_compressed_stream() -> None:
 
 
 async def test_reconnect_without_an_event_stream_keeps_the_received_events() -> None:
-    page = send_and_end("<html><title>Sign in</title></html>", "Content-Type: text/html\r\n")
+    page = send_and_end("<html><title>Sign in</title></html>", "Content-Type: text/html\r\n", has_run_ended=False)
     async with scripted_provider(send_and_drop("retry: 0\n\n" + log_events(2)), page) as posthog:
         call = await follow(posthog.environment)
     assert (call.value["ended"], call.value["reason"]) == ("error", "posthog returned 200 without an event stream")

@@ -304,9 +304,19 @@ async def test_invalid_task_id_is_not_found(change: str, simulator: Simulator, e
 async def test_task_of_an_unknown_run_is_not_found(simulator: Simulator, environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
+    async with open_client("memory", "auto", environment, extensions=[Tasks()]) as other:
         simulator.fail_next("render", Fault(status=404, body='{"message":"task run not found"}'))
         with pytest.raises(MCPError, match="Task not found"):
-            await get(client, task.task_id)
+            await get(other, task.task_id)
+
+
+async def test_run_that_is_not_visible_right_after_its_start_is_working(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
+        task = await start(client, "render-run-task", SLOW)
+        simulator.fail_next("render", Fault(status=404, body='{"message":"task run not found"}'))
+        assert (await get(client, task.task_id)).status == "working"
 
 
 async def test_unavailable_provider_does_not_end_the_task(simulator: Simulator, environment: dict[str, str]) -> None:
