@@ -63,7 +63,7 @@ class PagingKeywords(StrictModel):
     offset_argument: str = ""
     """The argument that takes the number of items to skip."""
     has_more: JsonPath | Header | None = None
-    """What is set if there are more items; without it a full page may be the last one."""
+    """What is set if there are more items; without it `total` decides, or else a full page may be the last one."""
     total: JsonPath | Header | None = None
     """The number of items of all pages."""
     unfiltered_total: JsonPath | Header | None = None

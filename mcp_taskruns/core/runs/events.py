@@ -11,6 +11,7 @@ from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.json_path import Path, value_at
 from mcp_taskruns.core.model.operation import EventFormat
 from mcp_taskruns.core.model.run import Lifecycle
+from mcp_taskruns.core.model.tool import RESULT_PATH
 from mcp_taskruns.core.runs.reading import Reading, describe_run, run_in_event
 from mcp_taskruns.core.runs.results import status_line
 from mcp_taskruns.core.runs.watch import Watch
@@ -190,6 +191,9 @@ class EventCollector:
             yield f"The last read of {run_id} failed: {failure.message.removesuffix('.')}."
         if any("truncated" in event for event in self._events):
             yield "Events marked as truncated were too long to be listed in full."
+            if self._lifecycle is not None:
+                read = self._lifecycle.read
+                yield f"A whole run is returned by {read.tool}, and parts of a long one with {RESULT_PATH}."
         if len(self._events) < self.count:
             yield f"Only the first {len(self._events):,} of {self.count:,} events are listed: the rest did not fit."
         if not is_complete:
