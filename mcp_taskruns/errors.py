@@ -12,6 +12,7 @@ TaskRunsError
     └── UpstreamError      no complete response arrived
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 Kind = Literal[
@@ -37,13 +38,16 @@ class CapabilityError(TaskRunsError):
     """A capability file or an overlay that cannot be served.
 
     The message has the form `source: place: reason` and suggests a fix. `place` is a path in the document, or a line
-    and a column, or empty when the reason concerns the whole file.
+    and a column, or empty when the reason concerns the whole file. For `check`, `steps` are the exact path by the names
+    that an overlay uses, and `fix` is a sentence.
     """
 
-    def __init__(self, source: str, place: str, reason: str) -> None:
+    def __init__(self, source: str, place: str, reason: str, *, steps: Sequence[str | int] = (), fix: str = "") -> None:
         self.source: Final = source
         self.place: Final = place
         self.reason: Final = reason
+        self.steps: Final = tuple(steps)
+        self.fix: Final = fix
         super().__init__(f"{source}: {place}: {reason}" if place else f"{source}: {reason}")
 
 

@@ -11,13 +11,13 @@ from mcp_taskruns.core.checks.codes import RULES, Finding, Place, Severity
 from mcp_taskruns.core.checks.overlay import check_overlay
 from mcp_taskruns.core.format.compiler import ToolNames
 from mcp_taskruns.core.format.overlay import overlay_place
-from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.files import capability_files, orphan_overlays, overlay_of
 from mcp_taskruns.loading.sources import (
     LocatedFinding,
     Source,
     find_place,
     locate_in_file,
+    named_place,
     relative_path,
 )
 
@@ -105,18 +105,20 @@ def _unmatched_overlay(path: Path) -> LocatedFinding:
 
 
 def _check_source(source: Source, names: ToolNames, environment: Collection[str] | None) -> Iterator[LocatedFinding]:
-    error: CapabilityError | None = None
+    problems = source.read(names)
     findings: list[Finding] = []
-    try:
-        findings = list(check_capability(source.read(names), source.tools, environment))
-    except CapabilityError as exc:
-        error = exc
-    overlay_findings = list(check_overlay(source.base_document, source.overlay_document))
+    if source.capability is not None:
+        findings = list(check_capability(source.capability, source.tools, environment))
+    overlay_findings = (
+        list(check_overlay(source.base_document, source.overlay_document)) if source.base_document else []
+    )
     yield from map(source.locate_in_overlay, overlay_findings)
     # An unused entry may have added an incomplete part; its other problems are consequences of that.
     unused = [finding.place for finding in overlay_findings if finding.code == "unused-overlay-entry"]
-    if error and not _is_inside(source, find_place(source.merged, error.place), unused):
-        yield source.locate_error(error)
+    for problem in problems:
+        place = named_place(source.merged, problem.steps) if problem.steps else find_place(source.merged, problem.place)
+        if not _is_inside(source, place, unused):
+            yield source.locate_error(problem)
     for finding in findings:
         if not _is_inside(source, finding.place, unused):
             yield source.locate(finding)

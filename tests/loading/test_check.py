@@ -502,3 +502,167 @@ def test_unknown_key_of_a_rest_operation_is_a_warning(tmp_path: Path, extra: str
     path = written(tmp_path, THING + adapter)
     assert [one.code for one in check_files([path]).findings] == ["unknown-key"]
     assert len(load([path], rest=True).rest_tools) == 1
+
+
+JOBS = """\
+naftiko: 1.0.0-alpha2
+info: {tags: [Acme]}
+capability:
+  consumes:
+  - {namespace: other, baseUri: 'https://other.example'}
+  - namespace: acme
+    baseUri: https://api.example
+    resources:
+    - path: /jobs
+      operations:
+      - name: listjobs
+        method: GET
+        inputParameters: [{name: limit, in: query, type: integer}, {name: after, in: query}]
+      - {name: startjob, method: POST}
+    - path: /jobs/{job_id}
+      operations:
+      - name: getjob
+        method: GET
+        inputParameters: [{name: job_id, in: path, description: Id.}]
+  exposes:
+  - type: mcp
+    namespace: mcp
+    tools:
+    - {name: list-jobs, description: Lists all jobs there are., call: acme.listjobs}
+    - {name: get-job, description: Gets a job with its log., call: acme.getjob}
+    - {name: start-job, description: Starts some job., call: acme.startjobb}
+"""
+
+WRONG_OVERLAY = """\
+overlay: 2
+prefx: acme                                                      #: prefx
+capability:
+  consumes:
+    acme:
+      timeout: 5                                                 #: timeout
+      errors:
+        one:
+          operations: [getjobb, listjobs]                        #: getjobb
+          message_matches: "(unclosed"                           #: unterminated
+        two:
+          status: high                                           #: integer
+          when: {status: x}                                      #: status
+      error_body: {status: code, message: $.message}             #: code
+      runs:
+        read: {operation: getjb, run_id_argument: job_id}        #: getjb
+        fields: {id: id, status: $.status}                       #: $.id
+        statuses: {running: [on], queued: [on]}                  #: already
+        stream: {operation: listjobs, run_ids_argument: ids}     #: ids
+        start:
+          startjobx: {}                                          #: startjobx
+        cancel:
+          getjob: {run_id_argument: jobid}                       #: jobid
+        runs_in: {nope: $.x, never: $.y}                         #: nope; never
+      operations:
+        listjobs:
+          paging:                                                #: next_cursor
+            items: jobs                                          #: $.jobs
+            default_page_size: 5
+            cursor_argument: after
+            total: total                                         #: $.total
+          log: {time_path: at, message_paths: [$.ok, bad]}       #: $.at; $.bad
+          redact: [secret, $.ok]                                 #: $.secret
+        getjob:
+          paging: {default_page_size: 10}                        #: offset_argument
+          timeout_seconds: soon                                  #: number
+          notes:
+          - {text: fine}
+          - {when: {no: 1}, text: x}                             #: $.no
+        nosuch: {timeout_seconds: 5}                             #: nosuch
+  exposes:
+    mcp:
+      tools:
+        list-jbs: {description: Lists.}                          #: list-jbs
+        get-job: {hints: {readonly: true}}                       #: readOnly
+"""
+
+
+def test_all_mistakes_of_an_overlay_are_reported_with_those_of_its_file(tmp_path: Path) -> None:
+    written(tmp_path, JOBS, "acme.yaml")
+    written(tmp_path, WRONG_OVERLAY, "overlays/acme.yaml")
+    found = check_files([tmp_path]).findings
+    expected = [
+        (number, word)
+        for number, line in enumerate(WRONG_OVERLAY.splitlines(), 1)
+        for word in line.partition("#: ")[2].split("; ")
+        if word
+    ]
+    of_overlay = [one for one in found if one.file == "overlays/acme.yaml"]
+    assert len(of_overlay) == len(expected) == 27
+    for line, word in expected:
+        assert any(one.line == line and word in one.message for one in of_overlay), (line, word)
+    assert [one for one in lines(CheckResult((), 0, found)) if not one.startswith("overlays")] == [
+        "acme.yaml:26: unknown-operation: acme-start-job calls acme.startjobb, which does not exist"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ("capability: {consumes: {acme: {timeot: 5}}}", ["1: invalid-file", "1: invalid-file"]),
+        ("overlay: 1\nprefx: a\n", ["1: invalid-file", "2: invalid-file"]),
+        ("overlay: 2\nprefix: [a\n", ["3: invalid-file"]),
+        ("[a]", ["1: invalid-file"]),
+    ],
+)
+def test_overlay_without_version_or_valid_yaml_does_not_hide_mistakes_of_its_file(
+    tmp_path: Path, overlay: str, expected: list[str]
+) -> None:
+    written(tmp_path, JOBS, "acme.yaml")
+    written(tmp_path, overlay, "overlays/acme.yaml")
+    found = [f"{one.file}:{one.line}: {one.code}" for one in check_files([tmp_path]).findings]
+    assert found == ["acme.yaml:26: unknown-operation", *(f"overlays/acme.yaml:{one}" for one in expected)]
+
+
+def test_mistakes_of_an_overlay_are_reported_if_its_file_is_invalid(tmp_path: Path) -> None:
+    written(tmp_path, "naftiko: 1.0.0-alpha2\ncapability:\n  consumes: none\n  exposes: {a: {tools: 5}}\n", "acme.yaml")
+    written(tmp_path, "overlay: 2\nprefx: a\n", "overlays/acme.yaml")
+    assert [(one.file, one.line) for one in check_files([tmp_path]).findings] == [
+        ("acme.yaml", 3),
+        ("acme.yaml", 4),
+        ("acme.yaml", 4),
+        ("overlays/acme.yaml", 2),
+    ]
+    written(tmp_path, "naftiko: [", "acme.yaml")
+    assert [(one.file, one.line) for one in check_files([tmp_path]).findings] == [
+        ("acme.yaml", 2),
+        ("overlays/acme.yaml", 2),
+    ]
+
+
+def test_entry_for_operations_of_one_name_does_not_hide_other_mistakes(tmp_path: Path) -> None:
+    written(tmp_path, JOBS.replace("name: startjob,", "name: listjobs,"), "acme.yaml")
+    overlay = """\
+overlay: 2
+capability:
+  consumes:
+    acme:
+      operations:
+        getjob: {timeout: 5}
+        listjobs: {timeout_seconds: 5}
+"""
+    written(tmp_path, overlay, "overlays/acme.yaml")
+    found = [f"{one.file}:{one.line}: {one.code}" for one in check_files([tmp_path]).findings]
+    assert found[-2:] == ["overlays/acme.yaml:6: invalid-file", "overlays/acme.yaml:7: invalid-file"]
+    assert "acme.yaml:26: unknown-operation" in found
+
+
+def test_wrong_operation_in_runs_has_a_fix(tmp_path: Path) -> None:
+    written(tmp_path, JOBS, "acme.yaml")
+    runs = "fields: {id: $.id, status: $.s}, statuses: {running: [on]}"
+    overlay = (
+        "overlay: 2\ncapability: {{consumes: {{acme: {{runs: {{read: {{operation: {}, run_id_argument: {}}}, {}}}}}}}}}"
+    )
+    for operation, argument, fix in (
+        ("getjb", "job_id", "There is no operation `getjb`. Did you mean `getjob`?"),
+        ("other", "job_id", "There is no operation `other`."),
+        ("startjob", "job_id", "Add a tool that calls it."),
+        ("getjob", "job-id", "Did you mean `job_id`?"),
+    ):
+        written(tmp_path, overlay.format(operation, argument, runs), "overlays/acme.yaml")
+        assert fix in [one.fix for one in check_files([tmp_path]).findings]

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
-from mcp_taskruns.core.checks.codes import Finding, Place, suggest
+from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.hints import check_hints
 from mcp_taskruns.core.checks.inputs import check_bodies, check_parameters, check_placeholders, check_schemas
 from mcp_taskruns.core.checks.keys import check_keys
@@ -20,8 +20,8 @@ from mcp_taskruns.core.checks.provider import check_authentication, check_base_u
 from mcp_taskruns.core.checks.tools import check_descriptions, check_names, check_routes, check_streams
 from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.compiler import compile_tools
-from mcp_taskruns.core.format.names import legal_name, make_unique
-from mcp_taskruns.core.model.json_path import EACH
+from mcp_taskruns.core.format.names import legal_name, make_unique, suggest_name
+from mcp_taskruns.core.model.json_path import EACH, Path
 from mcp_taskruns.core.model.tool import Tool
 
 
@@ -111,21 +111,59 @@ def _check_paging(file: File) -> Iterator[Finding]:
             if name and name not in properties:
                 message = f"{use.name}: paging refers to the argument {name}, which the tool does not have"
                 place = (*use.site.place, "paging", keyword)
-                yield Finding("unknown-argument", place, message, suggest(name, properties))
+                yield Finding("unknown-argument", place, message, suggest_name(name, properties))
+
+
+def _check_other_hints(file: File) -> Iterator[Finding]:
+    """Find placeholders in texts in which nothing is filled: only hints of error rules have placeholders."""
+    for place, text in _texts_without_placeholders(file):
+        for name in re.findall(r"\{(\w+)\}", text):
+            message = f"the text has a placeholder {{{name}}}, but only hints of error rules have placeholders"
+            yield Finding("unknown-hint-placeholder", place, message, "Write the text without it.")
+
+
+def _texts_without_placeholders(file: File) -> Iterator[tuple[Place, str]]:
+    for place, consumed in file.consumes():
+        for status, hint in (consumed.runs.status_hints if consumed.runs else {}).items():
+            yield (*place, "runs", "status_hints", status), hint
+    for site in chain.from_iterable(file.sites.values()):
+        if site.operation.upload is not None:
+            yield (*site.place, "upload", "hint"), site.operation.upload.hint
+        for inner, note in enumerate_items((*site.place, "notes"), site.operation.notes):
+            yield (*inner, "text"), note.text
 
 
 def _check_upload(file: File) -> Iterator[Finding]:
     for use in file.tools:
-        upload = use.tool.operation.upload
-        if use.site is None or upload is None:
+        site = use.site
+        declared = site.operation.upload if site else None
+        if site is None or declared is None or use.tool.operation.upload is None:
             continue
         schema: Any = use.tool.input_schema
-        for step in (*upload.files, upload.content_field):
-            schema = _descend(schema, step)
-            if schema is None:
-                message = f"{use.name}: upload refers to {step}, which is not in the input schema"
-                yield Finding("unknown-argument", (*use.site.place, "upload", "files"), message)
+        names = {"files": use.tool.operation.upload.files}
+        written = {"content_field", *declared.model_fields_set} & _FILE_FIELDS
+        names |= {keyword: (*names["files"], EACH, getattr(declared, keyword)) for keyword in sorted(written)}
+        for keyword, path in names.items():
+            wrong = _find_missing(schema, path)
+            if wrong is not None:
+                message = f"{use.name}: upload refers to {wrong[0]}, which is not in the input schema"
+                key = keyword if keyword in declared.model_fields_set else "files"
+                yield Finding("unknown-argument", (*site.place, "upload", key), message, suggest_name(*wrong))
+            if wrong is not None and keyword == "files":
                 break
+
+
+def _find_missing(schema: Any, path: Path) -> tuple[str, Collection[str]] | None:
+    """Return the first step of a path that a schema does not have, and the names that it has instead."""
+    for step in path:
+        inner = _descend(schema, step)
+        if inner is None:
+            return str(step), schema["properties"]
+        schema = inner
+    return None
+
+
+_FILE_FIELDS = frozenset({"content_field", "encoding_field", "size_field", "name_field", "media_type_field"})
 
 
 def _descend(schema: Any, step: Any) -> Any:
@@ -133,7 +171,7 @@ def _descend(schema: Any, step: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     if step is EACH:
-        return schema.get("items", True)
+        return schema.get("items", True) if "properties" not in schema else schema
     return schema["properties"].get(step) if "properties" in schema else True
 
 
@@ -158,6 +196,7 @@ _CHECKS: Sequence[Callable[[File], Iterator[Finding]]] = (
     check_streams,
     check_routes,
     _check_hint_placeholders,
+    _check_other_hints,
     _check_paging,
     _check_upload,
 )

@@ -1,8 +1,7 @@
 """The rules of `mcp-taskruns check`, by their codes, and the findings that report a violation of one."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from mcp_taskruns.core.format.names import MAX_NAME
@@ -322,9 +321,9 @@ RULES: Mapping[str, Rule] = {
     ),
     "unknown-hint-placeholder": Rule(
         "warning",
-        "The hint of an error rule has a placeholder that nothing fills.",
-        "The placeholder appears in the hint.",
-        "Use the name of a group of the pattern.",
+        "A hint or a note has a placeholder that nothing fills.",
+        "The placeholder appears in the text. Only hints of error rules have placeholders.",
+        "In the hint of an error rule, use the name of a group of the pattern.",
         "message_matches: use (?P<root>\\S+)\nhint: Use {rot}.",
     ),
     "unknown-argument": Rule(
@@ -370,9 +369,3 @@ class Finding:
     def severity(self) -> Severity:
         """The severity of the rule."""
         return RULES[self.code].severity
-
-
-def suggest(written: str, known: Collection[str]) -> str:
-    """Return a fix that suggests the most similar of the known names, or an empty string if none is similar."""
-    close = get_close_matches(written, list(known), 1, 0.7)
-    return f"Did you mean `{close[0]}`?" if close else ""

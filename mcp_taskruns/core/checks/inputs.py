@@ -5,9 +5,10 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, SchemaError
 
-from mcp_taskruns.core.checks.codes import Finding, Place, suggest
+from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.meta_schema import is_surely_valid
 from mcp_taskruns.core.checks.model import File, Site, Use
+from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.format.tool_schemas import TYPES
 from mcp_taskruns.core.model.operation import ArgumentReference, Location
 
@@ -26,12 +27,12 @@ def check_parameters(file: File) -> Iterator[Finding]:
             for name in types:
                 if name not in _KNOWN_TYPES:
                     message = f"{site.name}: {declared.name} has the unknown type {name}"
-                    yield Finding("unknown-parameter-type", (*place, "type"), message, suggest(name, TYPES))
+                    yield Finding("unknown-parameter-type", (*place, "type"), message, suggest_name(name, TYPES))
         names = {declared.name for _, declared in site.inputs()}
         for parameter in use.tool.operation.parameters:
             if parameter.location is Location.QUERY and parameter.name in use.declared.with_.keys() - names:
                 message = f"{use.name}: {site.name} does not declare {parameter.name}; it is sent in the query"
-                fix = suggest(parameter.name, names)
+                fix = suggest_name(parameter.name, names)
                 yield Finding("undeclared-parameter", (*use.place, "with", parameter.name), message, fix)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from mcp_taskruns.core.checks.codes import Finding, Place, suggest
+from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.model import File, enumerate_items
 from mcp_taskruns.core.format import spec
+from mcp_taskruns.core.format.names import suggest_name
 
 _ADAPTER_TYPES = frozenset({"mcp", "rest"})
 
@@ -80,4 +81,4 @@ def _check_key(place: Place, known: Sequence[str]) -> Iterator[Finding]:
         message = f"`{key}` ({_UNSUPPORTED_KEYS[key]}) is not supported"
         yield Finding("unsupported-feature", place, message)
     elif not key.startswith("x-") and not is_adapter_address:
-        yield Finding("unknown-key", place, f"the key `{key}` is unknown and ignored", suggest(key, known))
+        yield Finding("unknown-key", place, f"the key `{key}` is unknown and ignored", suggest_name(key, known))

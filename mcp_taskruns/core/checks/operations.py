@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from mcp_taskruns.core.checks.codes import Finding, suggest
+from mcp_taskruns.core.checks.codes import Finding
 from mcp_taskruns.core.checks.model import File, Site, Use, enumerate_items, strings_in
 from mcp_taskruns.core.checks.provider import check_authentication
 from mcp_taskruns.core.format.bodies import BODY_KINDS
 from mcp_taskruns.core.format.inputs import ENVIRONMENT, FORM_LOCATIONS
+from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.format.operations import METHODS
 from mcp_taskruns.core.format.outputs import parse_outputs
 from mcp_taskruns.core.format.pairing import fitting_operations
@@ -27,7 +28,7 @@ def check_calls(file: File) -> Iterator[Finding]:
             continue
         call = use.declared.call
         message = f"{use.name} calls {call}, which does not exist" if call else f"{use.name} has no `call`"
-        fix = suggest(call, file.sites)
+        fix = suggest_name(call, file.sites)
         if call.partition(".")[0] in imported:
             message = f"{use.name} calls {call}, which is in another file"
             fix = "Copy the `consumes` of the other file into this one."
@@ -104,7 +105,7 @@ def _check_locations(site: Site) -> Iterator[Finding]:
         location = (declared.location or "query").lower()
         if location not in {*Location, ENVIRONMENT, *FORM_LOCATIONS}:
             message = f"{site.name}: {declared.name} has the unknown location {declared.location}"
-            fix = suggest(str(declared.location), list(Location))
+            fix = suggest_name(str(declared.location), list(Location))
             yield Finding("unknown-parameter-location", (*place, "in"), message, fix)
 
 

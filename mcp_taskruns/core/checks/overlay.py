@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line
-from mcp_taskruns.core.checks.codes import Finding, Place, suggest
+from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.format.dialects import unify
+from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.format.overlay import NO_SHAPE, ROOT, SURFACE, Shape, find_item, operation_places
 from mcp_taskruns.core.format.templates import placeholders_of
 
@@ -111,7 +112,7 @@ def _check_items(
         else:
             known = [str(other.get(key)) for other in items if isinstance(other, Mapping)]
             message = f"`{place[-1]}` of the capability file has no {name}, and the entry is not a complete new item"
-            yield Finding("unused-overlay-entry", inner, message, suggest(name, known))
+            yield Finding("unused-overlay-entry", inner, message, suggest_name(name, known))
 
 
 def _is_complete(scopes: _Scopes, place: Place, entry: Mapping[str, Any]) -> bool:

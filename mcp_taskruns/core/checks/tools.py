@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from mcp_taskruns.core.checks.codes import MAX_DESCRIPTION, Finding, Place, suggest
+from mcp_taskruns.core.checks.codes import MAX_DESCRIPTION, Finding, Place
 from mcp_taskruns.core.checks.hints import words_of_name
 from mcp_taskruns.core.checks.model import File, Site, Use, listed_name, name_place
 from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.names import MAX_NAME, legal_name
+from mcp_taskruns.core.format.names import MAX_NAME, legal_name, suggest_name
 from mcp_taskruns.core.format.templates import PATH_PLACEHOLDER, placeholders_of
 from mcp_taskruns.core.rest.routes import normalize_name
 
@@ -148,4 +148,4 @@ def _check_variables(use: Use, place: Place, path: str) -> Iterator[Finding]:
     for name in placeholders_of(path):
         if normalize_name(name) not in normalized:
             message = f"{use.name}: {{{name}}} is not an argument of {use.declared.call}"
-            yield Finding("unknown-rest-variable", place, message, suggest(name, known))
+            yield Finding("unknown-rest-variable", place, message, suggest_name(name, known))

@@ -9,7 +9,9 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from mcp_taskruns.core.format.problems import UNKNOWN_KEY
 from mcp_taskruns.core.format.types import Names, StatusCodes, without_nulls
 from mcp_taskruns.errors import Kind
 
@@ -34,7 +36,9 @@ class StrictModel(BaseModel):
         for key in value:
             if key not in known:
                 close = get_close_matches(str(key), known, 1, 0.6)
-                raise ValueError(f"unknown key `{key}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+                suggestion = f"; did you mean `{close[0]}`?" if close else ""
+                message = "unknown key `{key}`{suggestion}"
+                raise PydanticCustomError(UNKNOWN_KEY, message, {"key": str(key), "suggestion": suggestion})
         return {key: item for key, item in value.items() if item is not None}
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -158,6 +159,12 @@ def _with_suffix(name: str, suffix: str) -> str:
 def file_of(source: str) -> str:
     """Return the capability file's name, from a source that may name its overlay as well."""
     return source.partition(" with overlays/")[0]
+
+
+def suggest_name(written: str, known: Collection[str]) -> str:
+    """Return a fix that suggests the most similar of the known names, or an empty string if none is similar."""
+    close = get_close_matches(written, list(known), 1, 0.7)
+    return f"Did you mean `{close[0]}`?" if close else ""
 
 
 def slug(text: str) -> str:

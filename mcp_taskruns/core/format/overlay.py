@@ -73,7 +73,8 @@ class _Surface:
             if len(places) > 1:
                 place = f"capability.consumes.{namespace}.operations.{name}"
                 reason = f"the capability file has {len(places)} operations with the name `{name}`: make names unique"
-                raise CapabilityError(self._source, place, reason)
+                steps = ("capability", "consumes", namespace, "operations", name)
+                raise CapabilityError(self._source, place, reason, steps=steps)
             if places:
                 resource = resources[places[0][0]]
                 resource["operations"] = _merge_items(resource["operations"], {name: change}, "name", _PARAMETERS)

@@ -4,7 +4,7 @@ Overlays use the keywords of the format and those of `keywords`. What capability
 mappings keyed by name, and operations are directly below their namespace.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -16,11 +16,16 @@ from mcp_taskruns.core.format.keywords import (
     StrictModel,
     ToolKeywords,
 )
-from mcp_taskruns.core.format.problems import first_problem
+from mcp_taskruns.core.format.problems import find_problems
 from mcp_taskruns.core.format.types import Names, Text, Types, without_nulls
 from mcp_taskruns.errors import CapabilityError
 
 VERSION = 2
+
+MAX_ROUNDS = 100
+"""How often an overlay is validated again without its invalid parts."""
+
+_REMOVED = object()
 
 
 class ParameterOverlay(StrictModel, ParameterKeywords):
@@ -160,17 +165,62 @@ class Overlay(StrictModel):
 
 
 def validate_overlay(overlay: Any, source: str) -> None:
-    """Validate a parsed YAML document as an overlay. Raises CapabilityError with the file and the place in it."""
+    """Validate a parsed YAML document as an overlay. Raises CapabilityError with the first problem and its place."""
+    for problem in _find_problems(overlay, source):
+        raise problem
+
+
+def find_valid_part(overlay: Any, source: str) -> tuple[dict[str, Any], list[CapabilityError]]:
+    """Return an overlay without the parts that are not valid, and their problems."""
+    found: list[CapabilityError] = []
+    for _ in range(MAX_ROUNDS):
+        problems = _find_problems(overlay, source)
+        if not problems:
+            return dict(overlay), found
+        found += problems
+        for problem in problems:
+            overlay = {**without(overlay, problem.steps), "overlay": VERSION}
+    return {}, found
+
+
+def without(document: Any, steps: Sequence[str | int]) -> Any:
+    """Return a document without the part to which steps lead, or without the mapping in which the last one is missing.
+
+    Nothing is removed if a mapping around the part is missing. The document itself remains.
+    """
+    kept = _remove(document, steps)
+    return {} if kept is _REMOVED else kept
+
+
+def _remove(document: Any, steps: Sequence[str | int]) -> Any:
+    if not (steps and isinstance(document, Mapping | list)):
+        return _REMOVED
+    entries = dict(document.items() if isinstance(document, Mapping) else enumerate(document))
+    if steps[0] not in entries:
+        return document if steps[1:] else _REMOVED
+    entries[steps[0]] = _remove(entries[steps[0]], steps[1:])
+    kept = {key: item for key, item in entries.items() if item is not _REMOVED}
+    return kept if isinstance(document, Mapping) else list(kept.values())
+
+
+def _find_problems(overlay: Any, source: str) -> list[CapabilityError]:
     if not isinstance(overlay, Mapping):
-        raise CapabilityError(source, "", f"an overlay must be a mapping, not a {type(overlay).__name__}")
+        return [CapabilityError(source, "", f"an overlay must be a mapping, not a {type(overlay).__name__}")]
     if "overlay" not in overlay:
         reason = "the version of the overlay language is missing: write `overlay: 2` on the first line"
-        raise CapabilityError(source, "overlay", reason)
+        return [_version_problem(source, reason), *_find_problems({**overlay, "overlay": VERSION}, source)]
     if overlay["overlay"] != VERSION or isinstance(overlay["overlay"], bool):
         reason = f"version {overlay['overlay']!r} of the overlay language is not supported: write `overlay: 2`"
-        raise CapabilityError(source, "overlay", reason)
+        return [_version_problem(source, reason)]
     try:
         Overlay.model_validate(overlay)
     except ValidationError as exc:
-        place, reason = first_problem(exc)
-        raise CapabilityError(source, place, reason.replace("must be a list, or", "must be")) from exc
+        return [
+            CapabilityError(source, one.place, one.reason.replace("must be a list, or", "must be"), steps=one.steps)
+            for one in find_problems(exc)
+        ]
+    return []
+
+
+def _version_problem(source: str, reason: str) -> CapabilityError:
+    return CapabilityError(source, "overlay", reason, steps=("overlay",))

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, TypeVar
 
 from mcp_taskruns.core.format import keywords, spec
+from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
 from mcp_taskruns.core.model.operation import ErrorBody, ErrorRule, EventFormat, LogFormat, Paging, Upload
@@ -12,6 +14,15 @@ from mcp_taskruns.core.model.tool import ALL_PAGES, DEFAULT_LAST, LAST, RAW, SIN
 from mcp_taskruns.errors import CapabilityError
 
 _Parsed = TypeVar("_Parsed")
+_Fallback = TypeVar("_Fallback")
+
+Report = Callable[[CapabilityError], None]
+"""Called for a keyword that cannot be compiled; if it returns, the keyword is compiled without the wrong part."""
+
+
+def _raise(error: CapabilityError) -> None:
+    raise error
+
 
 _REQUEST_KINDS = {
     "reads": frozenset({RequestKind.READ}),
@@ -23,18 +34,20 @@ _REQUEST_KINDS = {
 class Policies:
     """Compiles the keywords of one provider and of its operations.
 
-    All methods raise CapabilityError, with the place, for keywords that cannot be compiled.
+    Keywords that cannot be compiled are reported with their place: by default, all methods raise the CapabilityError.
     """
 
-    def __init__(self, source: str, consumed: spec.Consumed) -> None:
+    def __init__(self, source: str, consumed: spec.Consumed, report: Report = _raise) -> None:
         self._source = source
         self._consumed = consumed
+        self._report = report
         self._rules = [(rule.operations, self._error_rule(name, rule)) for name, rule in consumed.errors.items()]
         operations = {operation.name for resource in consumed.resources for operation in resource.operations}
         for name, rule in consumed.errors.items():
             for operation in rule.operations:
                 if operation not in operations:
-                    raise self._error(f"errors.{name}.operations", f"there is no operation `{operation}`")
+                    fix = suggest_name(operation, operations)
+                    self._fail(("errors", name, "operations"), f"there is no operation `{operation}`", fix)
         rates = (
             Rate(limit.requests, limit.per_seconds, _REQUEST_KINDS[limit.applies_to]) for limit in consumed.rate_limits
         )
@@ -46,10 +59,11 @@ class Policies:
 
     def _error_rule(self, name: str, rule: keywords.ErrorRuleKeywords) -> ErrorRule:
         pattern = rule.message_matches
+        at = ("errors", name, "message_matches")
         return ErrorRule(
             status=frozenset(rule.status),
-            when=self._condition(rule.when, f"errors.{name}.when"),
-            message_matches=self._parse(re.compile, pattern, f"errors.{name}.message_matches") if pattern else None,
+            when=self._condition(rule.when, "errors", name, "when"),
+            message_matches=self._parse(re.compile, pattern, None, *at) if pattern else None,
             kind=rule.kind,
             hint=rule.hint,
             retryable=rule.retryable,
@@ -60,100 +74,138 @@ class Policies:
         declared = self._consumed.error_body
         if declared is None:
             return None
-        status = self._path(declared.status, "error_body.status")
-        return ErrorBody(status, self._path(declared.message, "error_body.message"))
+        status = self._path(declared.status, "error_body", "status")
+        return ErrorBody(status, self._path(declared.message, "error_body", "message"))
 
     def redactions(self, operation: spec.ConsumedOperation) -> tuple[Path, ...]:
         """Return the places of secrets in a response: those of the operation, and those of each run in it."""
-        paths = [self._path(text, "redact") for text in operation.redact]
+        paths = list(self._paths(operation.redact, "redact"))
         runs = self._consumed.runs
         if runs is None or not runs.redact:
             return tuple(paths)
         runs_in = dict.fromkeys((runs.read.operation, *runs.start), "$") | runs.runs_in
         runs_path = runs_in.get(operation.name)
         if runs_path is not None:
-            run = self._path(runs_path, f"runs.runs_in.{operation.name}")
-            paths += [(*run, *self._path(text, "runs.redact")) for text in runs.redact]
+            run = self._path(runs_path, "runs", "runs_in", operation.name)
+            paths += [(*run, *path) for path in self._paths(runs.redact, "runs", "redact")]
         return tuple(paths)
 
     def notes(self, operation: spec.ConsumedOperation) -> tuple[tuple[Condition, str], ...]:
         """Return the notes for responses, each with its condition."""
-        return tuple((self._condition(note.when, "notes.when"), note.text) for note in operation.notes)
+        return tuple(
+            (self._condition(note.when, "notes", index, "when"), note.text)
+            for index, note in enumerate(operation.notes)
+        )
 
     def paging(self, declared: keywords.PagingKeywords | None) -> Paging | None:
         """Return how to get the next page."""
         if declared is None:
             return None
         if bool(declared.cursor_argument) == bool(declared.offset_argument):
-            raise self._error("paging", "needs either `cursor_argument` or `offset_argument`")
+            self._fail(("paging",), "needs either `cursor_argument` or `offset_argument`")
         if declared.cursor_argument and not declared.next_cursor:
-            raise self._error("paging.next_cursor", "is missing: write the path to the cursor in an item")
+            self._fail(("paging", "next_cursor"), "is missing: write the path to the cursor in an item")
         return Paging(
-            items=self._path(declared.items, "paging.items"),
+            items=self._path(declared.items, "paging", "items"),
             page_size_argument=declared.page_size_argument,
             default_page_size=declared.default_page_size,
             max_page_size=declared.max_page_size or declared.default_page_size,
             cursor_argument=declared.cursor_argument,
-            next_cursor=self._path(declared.next_cursor, "paging.next_cursor") if declared.next_cursor else (),
+            next_cursor=self._path(declared.next_cursor, "paging", "next_cursor") if declared.next_cursor else (),
             offset_argument=declared.offset_argument,
-            has_more=self._path_or_header(declared.has_more, "paging.has_more"),
-            total=self._path_or_header(declared.total, "paging.total"),
-            unfiltered_total=self._path_or_header(declared.unfiltered_total, "paging.unfiltered_total"),
+            has_more=self._path_or_header(declared.has_more, "paging", "has_more"),
+            total=self._path_or_header(declared.total, "paging", "total"),
+            unfiltered_total=self._path_or_header(declared.unfiltered_total, "paging", "unfiltered_total"),
         )
 
     def events(self, declared: keywords.EventKeywords | None) -> EventFormat:
         """Return the paths to the type and the message of an event."""
         declared = declared or keywords.EventKeywords()
-        types = self._paths(declared.type_paths, "events.type_paths")
-        return EventFormat(types, self._paths(declared.message_paths, "events.message_paths"))
+        types = self._paths(declared.type_paths, "events", "type_paths")
+        return EventFormat(types, self._paths(declared.message_paths, "events", "message_paths"))
 
     def log(self, declared: keywords.LogKeywords | None) -> LogFormat | None:
         """Return the paths to the parts of a log entry."""
         if declared is None:
             return None
-        types = self._paths(declared.type_paths, "log.type_paths")
-        messages = self._paths(declared.message_paths, "log.message_paths")
-        return LogFormat(self._path(declared.time_path, "log.time_path"), EventFormat(types, messages))
+        types = self._paths(declared.type_paths, "log", "type_paths")
+        messages = self._paths(declared.message_paths, "log", "message_paths")
+        return LogFormat(self._path(declared.time_path, "log", "time_path"), EventFormat(types, messages))
 
     def upload(self, declared: keywords.UploadKeywords | None) -> Upload | None:
         """Return which files to upload, and to which forms."""
         if declared is None:
             return None
         return Upload(
-            files=self._path(declared.files, "upload.files"),
+            files=self._path(declared.files, "upload", "files"),
             content_field=declared.content_field,
             encoding_field=declared.encoding_field,
             size_field=declared.size_field,
             name_field=declared.name_field,
             media_type_field=declared.media_type_field,
-            prepared=self._path(declared.prepared, "upload.prepared"),
+            prepared=self._path(declared.prepared, "upload", "prepared"),
             form_field=declared.form_field,
             hint=declared.hint,
         )
 
-    def _path(self, text: str, key: str) -> Path:
-        return self._parse(parse_path, text, key)
+    def compile(self, operation: spec.ConsumedOperation) -> None:
+        """Compile all keywords of an operation, for the problems that they have."""
+        self.redactions(operation)
+        self.notes(operation)
+        self.paging(operation.paging)
+        self.events(operation.events)
+        self.log(operation.log)
+        self.upload(operation.upload)
 
-    def _paths(self, texts: tuple[str, ...], key: str) -> tuple[Path, ...]:
-        return tuple(self._path(text, key) for text in texts)
+    def _path(self, text: str, *keys: str | int) -> Path:
+        return self._parse(parse_path, text, (), *keys)
 
-    def _path_or_header(self, declared: str | keywords.Header | None, key: str) -> Path | str | None:
+    def _paths(self, texts: tuple[str, ...], *keys: str | int) -> tuple[Path, ...]:
+        return tuple(self._path(text, *keys, index) for index, text in enumerate(texts))
+
+    def _path_or_header(self, declared: str | keywords.Header | None, *keys: str | int) -> Path | str | None:
         """Return a path as its steps, a header as its name in lower case."""
         if isinstance(declared, keywords.Header):
             return declared.header.lower()
-        return self._path(declared, key) if declared else None
+        return self._path(declared, *keys) if declared else None
 
-    def _condition(self, when: keywords.When, key: str) -> Condition:
-        return self._parse(parse_condition, when, key)
+    def _condition(self, when: keywords.When, *keys: str | int) -> Condition:
+        return self._parse(parse_condition, when, (), *keys)
 
-    def _parse(self, parse: Callable[[Any], _Parsed], written: Any, key: str) -> _Parsed:
+    def _parse(
+        self, parse: Callable[[Any], _Parsed], written: Any, fallback: _Fallback, *keys: str | int
+    ) -> _Parsed | _Fallback:
         try:
             return parse(written)
         except (ValueError, re.error) as exc:
-            raise self._error(key, str(exc)) from exc
+            self._fail(keys, str(exc))
+            return fallback
 
-    def _error(self, key: str, reason: str) -> CapabilityError:
-        return CapabilityError(self._source, f"capability.consumes.{key}", reason)
+    def _fail(self, keys: tuple[str | int, ...], reason: str, fix: str = "") -> None:
+        place = ".".join(["capability.consumes", *(key for key in keys if isinstance(key, str))])
+        self._report(CapabilityError(self._source, place, reason, steps=keys, fix=fix))
+
+
+def keyword_problems(capability: spec.Capability) -> Iterator[CapabilityError]:
+    """Yield everything that is wrong with keywords about requests and responses, each with its `steps`."""
+    for consumed in capability.capability.consumes:
+        problems: list[CapabilityError] = []
+        policies = Policies(capability.source, consumed, problems.append)
+        policies.error_body()
+        scope = ("capability", "consumes", consumed.namespace)
+        yield from (_inside(scope, problem) for problem in problems)
+        for operation in chain.from_iterable(resource.operations for resource in consumed.resources):
+            problems.clear()
+            policies.compile(operation)
+            for problem in problems:
+                is_of_provider = problem.steps[0] == "runs"
+                yield _inside(scope if is_of_provider else (*scope, "operations", operation.name), problem)
+
+
+def _inside(scope: tuple[str, ...], problem: CapabilityError) -> CapabilityError:
+    """Return a problem whose steps begin at the document."""
+    steps = (*scope, *problem.steps)
+    return CapabilityError(problem.source, problem.place, problem.reason, steps=steps, fix=problem.fix)
 
 
 def policy_arguments(operation: spec.ConsumedOperation) -> Iterator[tuple[str, dict[str, Any]]]:

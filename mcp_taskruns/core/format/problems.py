@@ -1,9 +1,12 @@
-"""The first problem that pydantic reports in a file: its place, and a message for the author."""
+"""The problems that pydantic reports in a file: their places, and messages for the author."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+
+UNKNOWN_KEY = "unknown_key"
 
 _MESSAGES = {
     "missing": "is missing",
@@ -26,11 +29,25 @@ _UNION_MEMBERS = frozenset({"str", "Header", "[key]"})
 """Steps that pydantic adds to the location of an error, which are not in the document."""
 
 
-def first_problem(error: ValidationError) -> tuple[str, str]:
-    """Return the place and the message of the first problem."""
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: the steps to it in the document, its place as text, and a message."""
+
+    steps: tuple[str | int, ...]
+    place: str
+    reason: str
+
+
+def find_problems(error: ValidationError) -> list[Problem]:
+    """Return the problems, each place once; those of unknown keys come first."""
     details = error.errors(include_url=False, include_input=False)
-    first = next((detail for detail in details if "unknown key" in detail["msg"]), details[0])
-    return format_place([step for step in first["loc"] if step not in _UNION_MEMBERS]), _message(first)
+    problems: dict[tuple[str | int, ...], Problem] = {}
+    for detail in sorted(details, key=lambda detail: detail["type"] != UNKNOWN_KEY):
+        steps = tuple(step for step in detail["loc"] if step not in _UNION_MEMBERS)
+        key = detail.get("ctx", {}).get("key")
+        exact = steps if key is None else (*steps, key)
+        problems.setdefault(exact, Problem(exact, format_place(steps), _message(detail)))
+    return list(problems.values())
 
 
 def _message(detail: ErrorDetails) -> str:

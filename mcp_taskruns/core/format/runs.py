@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.inputs import DeclaredOperation
-from mcp_taskruns.core.format.names import legal_name, rename_tools
+from mcp_taskruns.core.format.names import legal_name, rename_tools, suggest_name
 from mcp_taskruns.core.format.operations import compile_operation
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.format.tool_schemas import (
@@ -108,6 +109,13 @@ def add_lifecycles(
         yield replace(tool, runs=runs, output_schema=schema)
 
 
+def find_run_problems(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[CapabilityError]:
+    """Yield what is wrong with each part of the `runs` of a capability, of which `tools` are compiled without them."""
+    for consumed in capability.capability.consumes:
+        if consumed.runs is not None:
+            yield from _RunsCompiler(capability, consumed, tools).problems(consumed.runs)
+
+
 def _takes_list(tool: Tool, argument: str) -> bool:
     return bool(tool.input_schema["properties"].get(argument, {}).get("type") == "array")
 
@@ -122,10 +130,8 @@ class _RunsCompiler:
         self._consumed = consumed
 
     def compile(self, runs: keywords.RunsKeywords, listed_names: Mapping[str, str]) -> Lifecycle:
-        fields = self._fields(runs.fields, "fields")
+        fields = self._required_fields(runs.fields)
         read = self.call(runs.read, "read")
-        if fields is None:
-            raise self._error("fields", "needs the paths `id` and `status`")
         is_wait_tool = (tool for tool in self._tools if tool.is_wait_tool and tool.operation == read.operation)
         return Lifecycle(
             provider=self.tool(runs.read.operation, "read").prefix,
@@ -143,6 +149,28 @@ class _RunsCompiler:
             retention_seconds=runs.retention_seconds,
             status_hints={native: rename_tools(hint, listed_names) for native, hint in runs.status_hints.items()},
         )
+
+    def problems(self, runs: keywords.RunsKeywords) -> Iterator[CapabilityError]:
+        """Yield what is wrong with each part, of which `compile` raises the first."""
+        some = next((tool.operation for tool in self._tools), None)
+        places = [runs.model_copy(update={"runs_in": {name: path}}) for name, path in runs.runs_in.items()]
+        parts: list[Callable[[], object]] = [
+            partial(self.call, runs.read, "read"),
+            partial(self._fields, runs.fields, "fields"),
+            partial(self._statuses, runs.statuses),
+            *(partial(self._runs_in, place) for place in places),
+        ]
+        if runs.stream:
+            parts.append(partial(self._stream, runs, RunFields((), ())))
+        if some is not None:
+            read = RunCall("", some, runs.read.run_id_argument)
+            parts += [partial(self._start, name, start, read) for name, start in runs.start.items()]
+            parts += [partial(self._cancel, name, cancel, read) for name, cancel in runs.cancel.items()]
+        for part in parts:
+            try:
+                part()
+            except CapabilityError as exc:
+                yield exc
 
     def _statuses(self, declared: Mapping[keywords.RunStatusName, tuple[str, ...]]) -> dict[str, RunStatus]:
         statuses: dict[str, RunStatus] = {}
@@ -209,6 +237,12 @@ class _RunsCompiler:
             )
         return RunCancelFirst(operation, argument, self._condition(first.when, f"{place}.when"))
 
+    def _required_fields(self, declared: keywords.RunFieldsKeywords) -> RunFields:
+        fields = self._fields(declared, "fields")
+        if fields is None:
+            raise self._error("fields", "needs the paths `id` and `status`")
+        return fields
+
     def _fields(self, fields: keywords.RunFieldsKeywords, place: str) -> RunFields | None:
         if not (fields.id and fields.status):
             return None
@@ -238,7 +272,11 @@ class _RunsCompiler:
         for tool in self._tools:
             if tool.operation.name == operation and not tool.is_wait_tool:
                 return tool
-        raise self._error(place, f"no tool calls the operation `{operation}`")
+        known = {one.name for resource in self._consumed.resources for one in resource.operations}
+        fix = "Add a tool that calls it."
+        if operation not in known:
+            fix = f"There is no operation `{operation}`. {suggest_name(operation, known)}".strip()
+        raise self._error(place, f"no tool calls the operation `{operation}`", fix)
 
     def call(self, call: keywords.RunCallKeywords, place: str, default_argument: str = "") -> RunCall:
         """Return a compiled call on one run."""
@@ -250,8 +288,10 @@ class _RunsCompiler:
     def _check_argument(self, tool: Tool, name: str, place: str) -> None:
         if not name:
             raise self._error(place, "is missing")
-        if name not in tool.input_schema["properties"]:
-            raise self._error(place, f"the tool {tool.declared_name} has no argument `{name}`")
+        known = tool.input_schema["properties"]
+        if name not in known:
+            reason = f"the tool {tool.declared_name} has no argument `{name}`"
+            raise self._error(place, reason, suggest_name(name, known))
 
     def _argument_path(self, text: str, place: str) -> Path:
         path = self._path(text, place)
@@ -271,5 +311,6 @@ class _RunsCompiler:
         except ValueError as exc:
             raise self._error(place, str(exc)) from exc
 
-    def _error(self, place: str, reason: str) -> CapabilityError:
-        return CapabilityError(self._source, f"capability.consumes.runs.{place}", reason)
+    def _error(self, place: str, reason: str, fix: str = "") -> CapabilityError:
+        steps = ("capability", "consumes", self._consumed.namespace, "runs", *place.split("."))
+        return CapabilityError(self._source, f"capability.consumes.runs.{place}", reason, steps=steps, fix=fix)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mcp_taskruns.core.format.dialects import unify
 from mcp_taskruns.core.format.keywords import ConsumedKeywords, OperationKeywords, ParameterKeywords, ToolKeywords
-from mcp_taskruns.core.format.problems import first_problem
+from mcp_taskruns.core.format.problems import find_problems
 from mcp_taskruns.core.format.types import Names, Text, Types
 from mcp_taskruns.errors import CapabilityError
 
@@ -246,18 +246,25 @@ def parse_capability(document: Any, source: str) -> Capability:
     """Validate a parsed YAML document as a capability file.
 
     `source` is the file's name, for messages and as a fallback for the prefix. Raises CapabilityError with the file and
-    the place in it.
+    the place in it, for the first problem.
     """
+    found = validate_capability(document, source)
+    if isinstance(found, Capability):
+        return found
+    raise found[0]
+
+
+def validate_capability(document: Any, source: str) -> Capability | list[CapabilityError]:
+    """Return the parsed capability file, or all its problems."""
     if not isinstance(document, Mapping):
-        raise CapabilityError(source, "", f"must be a mapping, not a {type(document).__name__}")
+        return [CapabilityError(source, "", f"must be a mapping, not a {type(document).__name__}")]
     unified = unify(document)
     if "naftiko" not in unified:
-        raise CapabilityError(source, "naftiko", "the format's version is missing; is this a capability file?")
+        return [CapabilityError(source, "naftiko", "the format's version is missing; is this a capability file?")]
     try:
         return Capability.model_validate({**unified, "source": source})
     except ValidationError as exc:
-        place, reason = first_problem(exc)
-        raise CapabilityError(source, place, reason) from exc
+        return [CapabilityError(source, one.place, one.reason) for one in find_problems(exc)]
 
 
 def unknown_keys(part: Part, place: str = "") -> Iterator[str]:

@@ -1242,3 +1242,40 @@ def test_rules_are_documented_in_sentences() -> None:
         for sentence in (rule.title, rule.reason, rule.fix):
             assert sentence[0] == "`" or sentence[0].isupper()
             assert sentence.endswith(".")
+
+
+def test_placeholders_in_texts_that_are_never_filled_are_reported() -> None:
+    upload = {"files": "$.files", "prepared": "$.x", "form_field": "form", "hint": "Start {run}."}
+    given = valid(
+        inputs({"name": "files", "in": "query", "type": "array"}, upload=upload, notes=[{"text": "See {id}."}]),
+        runs=lifecycle() | {"status_hints": {"on": 'Wait for {it}, or {"a": 1}.'}},
+    )
+    given["capability"]["consumes"][0]["resources"][0]["path"] = "/things/{id}"
+    places = [one.place[-3:] for one in findings(given) if one.code == "unknown-hint-placeholder"]
+    assert places == [
+        ("runs", "status_hints", "on"),
+        (0, "upload", "hint"),
+        ("notes", 0, "text"),
+    ]
+
+
+FILES = {"type": "array", "items": {"type": "object", "properties": {"content": {}, "size": {}, "name": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({}, []),
+        ({"files": "$.body.files[*]"}, []),
+        ({"files": "$.bdy.files"}, ["files: bdy"]),
+        ({"files": "$.body.fils"}, ["files: fils"]),
+        ({"content_field": "cntent"}, ["content_field: cntent"]),
+        ({"size_field": "sze", "name_field": "nme"}, ["name_field: nme", "size_field: sze"]),
+        ({"encoding_field": "e", "media_type_field": "size"}, ["encoding_field: e"]),
+    ],
+)
+def test_misspelled_arguments_of_uploads_are_reported(given: Json, wrong: list[str]) -> None:
+    upload = {"files": "$.body.files", "prepared": "$.x", "form_field": "form"} | given
+    body = {"name": "body", "in": "body", "schema": {"properties": {"files": FILES}}}
+    found = findings(valid(inputs(body, method="POST", upload=upload)))
+    assert [f"{one.place[-1]}: {one.message.split()[4][:-1]}" for one in found] == wrong
