@@ -1,6 +1,7 @@
 """The catalog: the tools and routes that are served, after the operator's filters."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -41,12 +42,28 @@ def build_catalog(
         _validate(settings, [*tools, *rest_tools])
     served = {tool.name: tool for tool in tools if _is_served(tool, settings)}
     operations = [tool.operation for tool in (*tools, *rest_tools)]
+    without_routes = tuple(_describe_missing_routes(served.values(), rest_tools)) if settings.rest else ()
     if not rest_tools:
-        return Catalog(served, operations)
+        return Catalog(served, operations, notes=without_routes)
     decisions = {operation_key(tool): _is_served(tool, settings) for tool in tools if not tool.is_wait_tool}
     routed = [tool for tool in rest_tools if decisions.get(operation_key(tool), _is_served(tool, settings))]
     compiled = compile_routes(routed, tools)
-    return Catalog(served, operations, compiled.routes, compiled.notes)
+    return Catalog(served, operations, compiled.routes, (*compiled.notes, *without_routes))
+
+
+def _describe_missing_routes(served: Iterable[Tool], rest_tools: Sequence[Tool]) -> Iterator[str]:
+    """Yield a line for each provider with tools whose capability file declares no routes at all."""
+    routed = {(tool.prefix, tool.operation.namespace) for tool in rest_tools}
+    missing = Counter(
+        (tool.prefix, tool.operation.namespace)
+        for tool in served
+        if not tool.is_wait_tool and tool.operation.namespace and (tool.prefix, tool.operation.namespace) not in routed
+    )
+    for (prefix, namespace), number in missing.items():
+        yield (
+            f"the REST API has no routes for the {number} tools of {prefix} (namespace {namespace}): add an adapter of "
+            "type rest to its capability file"
+        )
 
 
 def _validate(settings: Settings, tools: Sequence[Tool]) -> None:

@@ -265,3 +265,33 @@ def test_loopback_base_uri_may_use_http() -> None:
     loaded = load([])
     namespace = loaded.tools[0].operation.namespace
     assert build_catalog(loaded.tools, Settings(base_uri=(f"{namespace}=http://127.0.0.1:1",))).tools
+
+
+THING = """\
+naftiko: 1.0.0-alpha2
+info: {tags: [Thing]}
+capability:
+  consumes:
+  - {namespace: things, baseUri: 'https://api.example', resources: [{path: /things, operations: [{name: list}]}]}
+  exposes:
+  - {type: mcp, tools: [{name: list, call: things.list}, {name: list-all, call: things.list}]}
+"""
+
+ROUTES = "  - {type: rest, resources: [{path: /v1/things, operations: [{method: GET, call: things.list}]}]}\n"
+
+
+@pytest.mark.parametrize("with_builtin", [False, True])
+def test_file_without_a_rest_adapter_is_noted_if_routes_are_served(tmp_path: Path, with_builtin: bool) -> None:
+    def notes(text: str, **settings: Any) -> list[str]:
+        (tmp_path / "thing.yaml").write_text(text)
+        loaded = load([tmp_path], rest=True)
+        others = BUILTIN.tools if with_builtin else ()
+        other_routes = BUILTIN.rest_tools if with_builtin else ()
+        catalog = build_catalog([*loaded.tools, *others], Settings(**settings), [*loaded.rest_tools, *other_routes])
+        return [note for note in catalog.notes if "no routes" in note]
+
+    assert notes(THING, rest=True) == [
+        "the REST API has no routes for the 2 tools of thing (namespace things): add an adapter of type rest to its "
+        "capability file"
+    ]
+    assert notes(THING) == notes(THING + ROUTES, rest=True) == []

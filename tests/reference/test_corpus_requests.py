@@ -171,174 +171,174 @@ def without(*names: str) -> Mapping[str, str]:
 TABLE = [
     # Undeclared placeholders; the key in a custom header
     Pinned(
-        ANTHROPIC, "anthropic-anthropic-list-workspace-members", {"workspace_id": "wrkspc_1"},
+        ANTHROPIC, "anthropic-list-workspace-members", {"workspace_id": "wrkspc_1"},
         "GET", "https://api.anthropic.com/v1/organizations/workspaces/wrkspc_1/members", ANTHROPIC_KEY
     ),
     Pinned(
-        ANTHROPIC, "anthropic-anthropic-add-workspace-member",
+        ANTHROPIC, "anthropic-add-workspace-member",
         {"workspace_id": "wrkspc_1", "body": {"user_id": "user_1", "workspace_role": "workspace_developer"}},
         "POST", "https://api.anthropic.com/v1/organizations/workspaces/wrkspc_1/members", ANTHROPIC_KEY | JSON,
         b'{"user_id":"user_1","workspace_role":"workspace_developer"}'
     ),
     # A path argument is one segment: everything except unreserved characters is encoded
     Pinned(
-        ANTHROPIC, "anthropic-anthropic-get-workspace-member", {"user_id": "\u00fc?#%", "workspace_id": "a/b c~-._"},
+        ANTHROPIC, "anthropic-get-workspace-member", {"user_id": "\u00fc?#%", "workspace_id": "a/b c~-._"},
         "GET", "https://api.anthropic.com/v1/organizations/workspaces/a%2Fb%20c~-._/members/%C3%BC%3F%23%25",
         ANTHROPIC_KEY
     ),
     Pinned(
-        ANTHROPIC, "anthropic-anthropic-update-workspace-member",
+        ANTHROPIC, "anthropic-update-workspace-member",
         {"workspace_id": "wrkspc_1", "user_id": "user_1", "body": {"workspace_role": "workspace_admin"}},
         "POST", "https://api.anthropic.com/v1/organizations/workspaces/wrkspc_1/members/user_1", ANTHROPIC_KEY | JSON,
         b'{"workspace_role":"workspace_admin"}'
     ),
     Pinned(
-        ANTHROPIC, "anthropic-anthropic-remove-workspace-member", {"workspace_id": "wrkspc_1", "user_id": "user_1"},
+        ANTHROPIC, "anthropic-remove-workspace-member", {"workspace_id": "wrkspc_1", "user_id": "user_1"},
         "DELETE", "https://api.anthropic.com/v1/organizations/workspaces/wrkspc_1/members/user_1", ANTHROPIC_KEY
     ),
     # Arrays repeat the key; the query is in the file's order; an optional body, with and without
     Pinned(
-        BOX, "box-box-list-all-file-versions", {"offset": 0, "limit": 10, "fields": ["id", "name"], "file_id": "12345"},
+        BOX, "box-list-all-file-versions", {"offset": 0, "limit": 10, "fields": ["id", "name"], "file_id": "12345"},
         "GET", "https://api.box.com/2.0/files/12345/versions?fields=id&fields=name&limit=10&offset=0", BOX_KEY
     ),
     Pinned(
-        BOX, "box-box-list-all-file-versions", {"file_id": "12345"},
+        BOX, "box-list-all-file-versions", {"file_id": "12345"},
         "GET", "https://api.box.com/2.0/files/12345/versions", BOX_KEY
     ),
     Pinned(
-        BOX, "box-box-promote-file-version", {"file_id": "12345", "fields": ["id,name"]},
+        BOX, "box-promote-file-version", {"file_id": "12345", "fields": ["id,name"]},
         "POST", "https://api.box.com/2.0/files/12345/versions/current?fields=id%2Cname", BOX_KEY
     ),
     Pinned(
-        BOX, "box-box-promote-file-version", {"file_id": "12345", "body": {"id": "871399", "type": "file_version"}},
+        BOX, "box-promote-file-version", {"file_id": "12345", "body": {"id": "871399", "type": "file_version"}},
         "POST", "https://api.box.com/2.0/files/12345/versions/current", BOX_KEY | JSON,
         b'{"id":"871399","type":"file_version"}'
     ),
     Pinned(
-        BOX, "box-box-get-file-version", {"file_version_id": "871399", "file_id": "12345", "fields": ["id"]},
+        BOX, "box-get-file-version", {"file_version_id": "871399", "file_id": "12345", "fields": ["id"]},
         "GET", "https://api.box.com/2.0/files/12345/versions/871399?fields=id", BOX_KEY
     ),
     # A header argument, with and without
     Pinned(
-        BOX, "box-box-remove-file-version", {"file_id": "12345", "file_version_id": "871399", "if-match": '"1"'},
+        BOX, "box-remove-file-version", {"file_id": "12345", "file_version_id": "871399", "if-match": '"1"'},
         "DELETE", "https://api.box.com/2.0/files/12345/versions/871399", BOX_KEY | {"if-match": '"1"'}
     ),
     Pinned(
-        BOX, "box-box-remove-file-version", {"file_id": "12345", "file_version_id": "871399"},
+        BOX, "box-remove-file-version", {"file_id": "12345", "file_version_id": "871399"},
         "DELETE", "https://api.box.com/2.0/files/12345/versions/871399", BOX_KEY
     ),
     # A null in a body is sent, and so is an empty body
     Pinned(
-        BOX, "box-box-restore-file-version",
+        BOX, "box-restore-file-version",
         {"file_id": "12345", "file_version_id": "871399", "body": {"trashed_at": None}},
         "PUT", "https://api.box.com/2.0/files/12345/versions/871399", BOX_KEY | JSON, b'{"trashed_at":null}'
     ),
     Pinned(
-        BOX, "box-box-restore-file-version", {"file_id": "12345", "file_version_id": "871399", "body": {}},
+        BOX, "box-restore-file-version", {"file_id": "12345", "file_version_id": "871399", "body": {}},
         "PUT", "https://api.box.com/2.0/files/12345/versions/871399", BOX_KEY | JSON, b"{}"
     ),
     # A PUT without a declared body
     Pinned(
-        BROWSERBASE, "browserbase-browserbase-create-context", {"body": {"projectId": "p-1"}},
+        BROWSERBASE, "browserbase-create-context", {"body": {"projectId": "p-1"}},
         "POST", "https://api.browserbase.com/v1/contexts", BROWSERBASE_KEY | JSON, b'{"projectId":"p-1"}'
     ),
     Pinned(
-        BROWSERBASE, "browserbase-browserbase-get-context", {"id": "ctx-1"},
+        BROWSERBASE, "browserbase-get-context", {"id": "ctx-1"},
         "GET", "https://api.browserbase.com/v1/contexts/ctx-1", BROWSERBASE_KEY
     ),
     Pinned(
-        BROWSERBASE, "browserbase-browserbase-update-context", {"id": "ctx-1"},
+        BROWSERBASE, "browserbase-update-context", {"id": "ctx-1"},
         "PUT", "https://api.browserbase.com/v1/contexts/ctx-1", BROWSERBASE_KEY
     ),
     # A constant in the path, from the environment; a template with a key as Authorization
     Pinned(
-        BUILDKITE, "buildkite-buildkite-list-agents", {},
+        BUILDKITE, "buildkite-list-agents", {},
         "GET", "https://api.buildkite.com/v2/organizations/acme-inc/agents", BUILDKITE_KEY
     ),
     Pinned(
-        BUILDKITE, "buildkite-buildkite-get-agent", {"id": "018f-1"},
+        BUILDKITE, "buildkite-get-agent", {"id": "018f-1"},
         "GET", "https://api.buildkite.com/v2/organizations/acme-inc/agents/018f-1", BUILDKITE_KEY
     ),
     Pinned(
-        BUILDKITE, "buildkite-buildkite-stop-agent", {"id": "018f-1"},
+        BUILDKITE, "buildkite-stop-agent", {"id": "018f-1"},
         "PUT", "https://api.buildkite.com/v2/organizations/acme-inc/agents/018f-1/stop", BUILDKITE_KEY
     ),
     # The whole query in the file's order, encoded; PATCH and PUT with a body, DELETE without
     Pinned(
-        CLOUDFLARE, "cloudflare-cloudflare-list-dns-records",
+        CLOUDFLARE, "cloudflare-list-dns-records",
         {"zone_id": "z1", "per_page": 100, "page": 2, "content": "a=b&c d+e", "name": "m\u00fcnchen.de", "type": "A"},
         "GET", "https://api.cloudflare.com/client/v4/zones/z1/dns_records"
         "?type=A&name=m%C3%BCnchen.de&content=a%3Db%26c%20d%2Be&page=2&per_page=100", CLOUDFLARE_KEY
     ),
     Pinned(
-        CLOUDFLARE, "cloudflare-cloudflare-create-dns-record",
+        CLOUDFLARE, "cloudflare-create-dns-record",
         {"zone_id": "z1", "body": {"type": "A", "name": "www", "content": "192.0.2.1", "ttl": 1, "proxied": True}},
         "POST", "https://api.cloudflare.com/client/v4/zones/z1/dns_records", CLOUDFLARE_KEY | JSON,
         b'{"type":"A","name":"www","content":"192.0.2.1","ttl":1,"proxied":true}'
     ),
     Pinned(
-        CLOUDFLARE, "cloudflare-cloudflare-get-dns-record-details", {"zone_id": "z1", "dns_record_id": "r1"},
+        CLOUDFLARE, "cloudflare-get-dns-record-details", {"zone_id": "z1", "dns_record_id": "r1"},
         "GET", "https://api.cloudflare.com/client/v4/zones/z1/dns_records/r1", CLOUDFLARE_KEY
     ),
     Pinned(
-        CLOUDFLARE, "cloudflare-cloudflare-update-dns-record",
+        CLOUDFLARE, "cloudflare-update-dns-record",
         {"zone_id": "z1", "dns_record_id": "r1", "body": {"ttl": 300}},
         "PATCH", "https://api.cloudflare.com/client/v4/zones/z1/dns_records/r1", CLOUDFLARE_KEY | JSON, b'{"ttl":300}'
     ),
     Pinned(
-        CLOUDFLARE, "cloudflare-cloudflare-overwrite-dns-record",
+        CLOUDFLARE, "cloudflare-overwrite-dns-record",
         {"zone_id": "z1", "dns_record_id": "r1", "body": {"type": "TXT", "content": "gr\u00f6\u00dfer"}},
         "PUT", "https://api.cloudflare.com/client/v4/zones/z1/dns_records/r1", CLOUDFLARE_KEY | JSON,
         b'{"type":"TXT","content":"gr\xc3\xb6\xc3\x9fer"}'
     ),
     Pinned(
-        CLOUDFLARE, "cloudflare-cloudflare-delete-dns-record", {"zone_id": "z1", "dns_record_id": "r1"},
+        CLOUDFLARE, "cloudflare-delete-dns-record", {"zone_id": "z1", "dns_record_id": "r1"},
         "DELETE", "https://api.cloudflare.com/client/v4/zones/z1/dns_records/r1", CLOUDFLARE_KEY
     ),
     # A baseUri of placeholders only; names that the file has numbered
     Pinned(
-        DATADOG, "datadog-datadog-get-all-workload-protection", {},
+        DATADOG, "datadog-get-all-workload-protection", {},
         "GET", "https://api.datadoghq.eu/api/v2/remote_config/products/cws/agent_rules", DATADOG_KEY
     ),
     Pinned(
-        DATADOG, "datadog-datadog-get-all-workload-protection-2", {},
+        DATADOG, "datadog-get-all-workload-protection-2", {},
         "GET", "https://api.datadoghq.eu/api/v2/remote_config/products/cws/policy", DATADOG_KEY
     ),
     Pinned(
-        DATADOG, "datadog-datadog-get-all-workload-protection-3", {},
+        DATADOG, "datadog-get-all-workload-protection-3", {},
         "GET", "https://api.datadoghq.eu/api/v2/security_monitoring/cloud_workload_security/agent_rules", DATADOG_KEY
     ),
     Pinned(
-        DATADOG, "datadog-datadog-download-workload-protection-policy-2", {},
+        DATADOG, "datadog-download-workload-protection-policy-2", {},
         "GET", "https://api.datadoghq.eu/api/v2/security/cloud_workload/policy/download", DATADOG_KEY
     ),
     Pinned(
-        DATADOG, "datadog-datadog-update-workload-protection-agent",
+        DATADOG, "datadog-update-workload-protection-agent",
         {"agent_rule_id": "3b5-v9s", "body": {"data": {"attributes": {"enabled": False}}}},
         "PATCH", "https://api.datadoghq.eu/api/v2/remote_config/products/cws/agent_rules/3b5-v9s", DATADOG_KEY | JSON,
         b'{"data":{"attributes":{"enabled":false}}}'
     ),
     Pinned(
-        DATADOG, "datadog-datadog-delete-workload-protection-agent-2", {"agent_rule_id": "3b5-v9s"},
+        DATADOG, "datadog-delete-workload-protection-agent-2", {"agent_rule_id": "3b5-v9s"},
         "DELETE", "https://api.datadoghq.eu/api/v2/security_monitoring/cloud_workload_security/agent_rules/3b5-v9s",
         DATADOG_KEY
     ),
     # Two operations with one name: the one with the inputs of the tool, or else the first
     Pinned(
-        DROPBOX, "dropbox-dropbox-delete-manual-contacts", {},
+        DROPBOX, "dropbox-delete-manual-contacts", {},
         "POST", "https://api.dropbox.com/2/contacts/delete_manual_contacts", DROPBOX_KEY
     ),
     Pinned(
-        DROPBOX, "dropbox-dropbox-delete-manual-contacts-batch", {"body": {"email_addresses": ["a@example.com"]}},
+        DROPBOX, "dropbox-delete-manual-contacts-batch", {"body": {"email_addresses": ["a@example.com"]}},
         "POST", "https://api.dropbox.com/2/contacts/delete_manual_contacts_batch", DROPBOX_KEY | JSON,
         b'{"email_addresses":["a@example.com"]}'
     ),
     Pinned(
-        DROPBOX, "dropbox-dropbox-delete-manual-contacts-batch", {"Content-Type": "text/plain", "body": {"a": 1}},
+        DROPBOX, "dropbox-delete-manual-contacts-batch", {"Content-Type": "text/plain", "body": {"a": 1}},
         "POST", "https://api.dropbox.com/2/contacts/delete_manual_contacts_batch", DROPBOX_KEY | JSON, b'{"a":1}'
     ),
     Pinned(
-        DROPBOX, "dropbox-dropbox-delete-manual-contacts-batch", {"Content-Type": "text/plain"},
+        DROPBOX, "dropbox-delete-manual-contacts-batch", {"Content-Type": "text/plain"},
         "POST", "https://api.dropbox.com/2/contacts/delete_manual_contacts_batch", DROPBOX_KEY
     ),
     # A version at the front of the path, not in the baseUri
@@ -356,95 +356,95 @@ TABLE = [
     ),
     # A path of placeholders only; a custom scheme in Authorization
     Pinned(
-        FAL, "fal-fal-submit-request", MODEL | {"body": {"prompt": "a cat", "seed": 7, "scale": 3.5}},
+        FAL, "fal-submit-request", MODEL | {"body": {"prompt": "a cat", "seed": 7, "scale": 3.5}},
         "POST", "https://queue.fal.run/fal-ai/flux", FAL_KEY | JSON, b'{"prompt":"a cat","seed":7,"scale":3.5}'
     ),
     Pinned(
-        FAL, "fal-fal-submit-request", {"model_owner": "fal-ai", "model_name": "flux/dev", "body": {}},
+        FAL, "fal-submit-request", {"model_owner": "fal-ai", "model_name": "flux/dev", "body": {}},
         "POST", "https://queue.fal.run/fal-ai/flux%2Fdev", FAL_KEY | JSON, b"{}"
     ),
     Pinned(
-        FAL, "fal-fal-get-status", MODEL | {"request_id": "r-1"},
+        FAL, "fal-get-status", MODEL | {"request_id": "r-1"},
         "GET", "https://queue.fal.run/fal-ai/flux/requests/r-1/status", FAL_KEY
     ),
     Pinned(
-        FAL, "fal-fal-get-result", MODEL | {"request_id": "r-1"},
+        FAL, "fal-get-result", MODEL | {"request_id": "r-1"},
         "GET", "https://queue.fal.run/fal-ai/flux/requests/r-1", FAL_KEY
     ),
     Pinned(
-        FAL, "fal-fal-cancel-request", MODEL | {"request_id": "r-1"},
+        FAL, "fal-cancel-request", MODEL | {"request_id": "r-1"},
         "PUT", "https://queue.fal.run/fal-ai/flux/requests/r-1/cancel", FAL_KEY
     ),
     # An empty baseUri
     Pinned(
-        GITHUB, "github-github-delete-installation-authenticated-app", {"installation_id": "42"},
+        GITHUB, "github-delete-installation-authenticated-app", {"installation_id": "42"},
         "DELETE", "https://api.github.com/app/installations/42", GITHUB_KEY
     ),
     Pinned(
-        GITHUB, "github-github-delete-installation-authenticated-app", {"installation_id": "42"},
+        GITHUB, "github-delete-installation-authenticated-app", {"installation_id": "42"},
         "DELETE", "https://ghe.example.com/api/v3/app/installations/42", GITHUB_KEY,
         environment=ENVIRONMENT | {"GITHUB_BASE_URL": "https://ghe.example.com/api/v3/"}
     ),
     # baseUri and path are joined as they are, even if both contain /api; integers in a path
     Pinned(
-        GITLAB, "gitlab-gitlab-list-all-gitlab-migrations", {"status": "finished", "sort": "desc", "page": 2},
+        GITLAB, "gitlab-list-all-gitlab-migrations", {"status": "finished", "sort": "desc", "page": 2},
         "GET", "https://www.gitlab.com/api/api/v4/bulk_imports?page=2&sort=desc&status=finished", GITLAB_KEY
     ),
     Pinned(
-        GITLAB, "gitlab-gitlab-start-new-gitlab-migration",
+        GITLAB, "gitlab-start-new-gitlab-migration",
         {"body": {"configuration": {"url": "https://gitlab.example.com"}, "entities": []}},
         "POST", "https://www.gitlab.com/api/api/v4/bulk_imports", GITLAB_KEY | JSON,
         b'{"configuration":{"url":"https://gitlab.example.com"},"entities":[]}'
     ),
     Pinned(
-        GITLAB, "gitlab-gitlab-list-all-gitlab-migrations-2", {"per_page": 50},
+        GITLAB, "gitlab-list-all-gitlab-migrations-2", {"per_page": 50},
         "GET", "https://www.gitlab.com/api/api/v4/bulk_imports/entities?per_page=50", GITLAB_KEY
     ),
     Pinned(
-        GITLAB, "gitlab-gitlab-get-gitlab-migration-details", {"import_id": 7},
+        GITLAB, "gitlab-get-gitlab-migration-details", {"import_id": 7},
         "GET", "https://www.gitlab.com/api/api/v4/bulk_imports/7", GITLAB_KEY
     ),
     Pinned(
-        GITLAB, "gitlab-gitlab-list-gitlab-migration-entities", {"import_id": 7, "page": 1, "status": "failed"},
+        GITLAB, "gitlab-list-gitlab-migration-entities", {"import_id": 7, "page": 1, "status": "failed"},
         "GET", "https://www.gitlab.com/api/api/v4/bulk_imports/7/entities?status=failed&page=1", GITLAB_KEY
     ),
     Pinned(
-        GITLAB, "gitlab-gitlab-get-gitlab-migration-entity", {"import_id": 7, "entity_id": 0},
+        GITLAB, "gitlab-get-gitlab-migration-entity", {"import_id": 7, "entity_id": 0},
         "GET", "https://www.gitlab.com/api/api/v4/bulk_imports/7/entities/0", GITLAB_KEY
     ),
     # Booleans; a name in the query of one operation and the path of another; text after a placeholder
     Pinned(
-        GOOGLE, "google-cloud-run-google-cloud-run-list-jobs",
+        GOOGLE, "google-cloud-run-list-jobs",
         PROJECT | {"showDeleted": False, "pageToken": "a+/=", "pageSize": 10},
         "GET", JOBS + "?pageSize=10&pageToken=a%2B%2F%3D&showDeleted=false", GOOGLE_KEY
     ),
     Pinned(
-        GOOGLE, "google-cloud-run-google-cloud-run-create-job", PROJECT | {"jobId": "job-1", "body": {"template": {}}},
+        GOOGLE, "google-cloud-run-create-job", PROJECT | {"jobId": "job-1", "body": {"template": {}}},
         "POST", JOBS + "?jobId=job-1", GOOGLE_KEY | JSON, b'{"template":{}}'
     ),
     Pinned(
-        GOOGLE, "google-cloud-run-google-cloud-run-get-job", PROJECT | {"jobId": "job-1"},
+        GOOGLE, "google-cloud-run-get-job", PROJECT | {"jobId": "job-1"},
         "GET", JOBS + "/job-1", GOOGLE_KEY
     ),
     Pinned(
-        GOOGLE, "google-cloud-run-google-cloud-run-update-job", PROJECT | {"jobId": "job-1", "body": {"labels": None}},
+        GOOGLE, "google-cloud-run-update-job", PROJECT | {"jobId": "job-1", "body": {"labels": None}},
         "PATCH", JOBS + "/job-1", GOOGLE_KEY | JSON, b'{"labels":null}'
     ),
     Pinned(
-        GOOGLE, "google-cloud-run-google-cloud-run-delete-job", PROJECT | {"jobId": "job-1"},
+        GOOGLE, "google-cloud-run-delete-job", PROJECT | {"jobId": "job-1"},
         "DELETE", JOBS + "/job-1", GOOGLE_KEY
     ),
     Pinned(
-        GOOGLE, "google-cloud-run-google-cloud-run-run-job", PROJECT | {"jobId": "job-1"},
+        GOOGLE, "google-cloud-run-run-job", PROJECT | {"jobId": "job-1"},
         "POST", JOBS + "/job-1:run", GOOGLE_KEY
     ),
     Pinned(
-        GOOGLE, "google-cloud-run-google-cloud-run-run-job", PROJECT | {"jobId": "a:b", "body": {"validateOnly": True}},
+        GOOGLE, "google-cloud-run-run-job", PROJECT | {"jobId": "a:b", "body": {"validateOnly": True}},
         "POST", JOBS + "/a%3Ab:run", GOOGLE_KEY | JSON, b'{"validateOnly":true}'
     ),
     # No arguments
     Pinned(
-        HUBSPOT, "hubspot-hubspot-list-all-association-definitions", {},
+        HUBSPOT, "hubspot-list-all-association-definitions", {},
         "GET", "https://api.hubapi.com/crm/v4/associations/definitions",
         PLAIN | {"Authorization": "Bearer hubspot-key"}
     ),
@@ -510,92 +510,92 @@ TABLE = [
     ),
     # An encoded value is encoded again; an empty array is not sent
     Pinned(
-        NOTION, "notion-notion-create-page", {"body": {"parent": {"page_id": "p1"}, "children": [{"a": [1, [2]]}]}},
+        NOTION, "notion-create-page", {"body": {"parent": {"page_id": "p1"}, "children": [{"a": [1, [2]]}]}},
         "POST", "https://api.notion.com/v1/pages", NOTION_KEY | JSON,
         b'{"parent":{"page_id":"p1"},"children":[{"a":[1,[2]]}]}'
     ),
     Pinned(
-        NOTION, "notion-notion-retrieve-page", {"page_id": "p1", "filter_properties": ["title", "%3Aa", "a&b"]},
+        NOTION, "notion-retrieve-page", {"page_id": "p1", "filter_properties": ["title", "%3Aa", "a&b"]},
         "GET", "https://api.notion.com/v1/pages/p1"
         "?filter_properties=title&filter_properties=%253Aa&filter_properties=a%26b", NOTION_KEY
     ),
     Pinned(
-        NOTION, "notion-notion-retrieve-page", {"page_id": "p1", "filter_properties": []},
+        NOTION, "notion-retrieve-page", {"page_id": "p1", "filter_properties": []},
         "GET", "https://api.notion.com/v1/pages/p1", NOTION_KEY
     ),
     Pinned(
-        NOTION, "notion-notion-update-page-properties", {"page_id": "p1", "body": {"archived": True}},
+        NOTION, "notion-update-page-properties", {"page_id": "p1", "body": {"archived": True}},
         "PATCH", "https://api.notion.com/v1/pages/p1", NOTION_KEY | JSON, b'{"archived":true}'
     ),
     Pinned(
-        NOTION, "notion-notion-retrieve-page-property-item",
+        NOTION, "notion-retrieve-page-property-item",
         {"page_id": "p1", "property_id": "%3Aabc", "page_size": 100},
         "GET", "https://api.notion.com/v1/pages/p1/properties/%253Aabc?page_size=100", NOTION_KEY
     ),
     # A key that is the whole Authorization header with its scheme
     Pinned(
-        OKTA, "okta-okta-list-all-subscriptions-custom", {"roleTypeOrRoleId": "SUPER_ADMIN"},
+        OKTA, "okta-list-all-subscriptions-custom", {"roleTypeOrRoleId": "SUPER_ADMIN"},
         "GET", "https://your-subdomain.okta.com/api/v1/roles/SUPER_ADMIN/subscriptions", OKTA_KEY
     ),
     Pinned(
-        OKTA, "okta-okta-subscribe-custom-role-specific",
+        OKTA, "okta-subscribe-custom-role-specific",
         {"roleTypeOrRoleId": "SUPER_ADMIN", "notificationType": "IWA_AGENT"},
         "POST", "https://your-subdomain.okta.com/api/v1/roles/SUPER_ADMIN/subscriptions/IWA_AGENT/subscribe", OKTA_KEY
     ),
     # The variable of the prefix replaces the baseUri of the file
     Pinned(
-        OKTA, "okta-okta-unsubscribe-specific-notification-type", {"userId": "00u1", "notificationType": "IWA_AGENT"},
+        OKTA, "okta-unsubscribe-specific-notification-type", {"userId": "00u1", "notificationType": "IWA_AGENT"},
         "POST", "https://acme.okta.com/api/v1/users/00u1/subscriptions/IWA_AGENT/unsubscribe", OKTA_KEY,
         environment=ENVIRONMENT | {"OKTA_BASE_URL": "https://acme.okta.com"}
     ),
     Pinned(
-        OPENAI, "openai-openai-create-batch",
+        OPENAI, "openai-create-batch",
         {"body": {"input_file_id": "file-1", "endpoint": "/v1/responses", "completion_window": "24h"}},
         "POST", "https://api.openai.com/v1/batches", OPENAI_KEY | JSON,
         b'{"input_file_id":"file-1","endpoint":"/v1/responses","completion_window":"24h"}'
     ),
     Pinned(
-        OPENAI, "openai-openai-get-batch", {"batch_id": "batch_1"},
+        OPENAI, "openai-get-batch", {"batch_id": "batch_1"},
         "GET", "https://api.openai.com/v1/batches/batch_1", OPENAI_KEY
     ),
     Pinned(
-        OPENAI, "openai-openai-cancel-batch", {"batch_id": "batch_1"},
+        OPENAI, "openai-cancel-batch", {"batch_id": "batch_1"},
         "POST", "https://api.openai.com/v1/batches/batch_1/cancel", OPENAI_KEY
     ),
     # Bodies that are optional in PUT and POST; placeholders in the middle of a path
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-list-incidents", {},
+        PAGERDUTY, "pagerduty-list-incidents", {},
         "GET", "https://api.pagerduty.com/incidents", PAGERDUTY_KEY
     ),
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-manage-incidents", {},
+        PAGERDUTY, "pagerduty-manage-incidents", {},
         "PUT", "https://api.pagerduty.com/incidents", PAGERDUTY_KEY
     ),
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-create-incident", {"body": {"incident": {"title": "a\nb", "urgency": "high"}}},
+        PAGERDUTY, "pagerduty-create-incident", {"body": {"incident": {"title": "a\nb", "urgency": "high"}}},
         "POST", "https://api.pagerduty.com/incidents", PAGERDUTY_KEY | JSON,
         b'{"incident":{"title":"a\\nb","urgency":"high"}}'
     ),
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-update-incident", {"id": "PT4", "body": {"incident": {"status": "resolved"}}},
+        PAGERDUTY, "pagerduty-update-incident", {"id": "PT4", "body": {"incident": {"status": "resolved"}}},
         "PUT", "https://api.pagerduty.com/incidents/PT4", PAGERDUTY_KEY | JSON, b'{"incident":{"status":"resolved"}}'
     ),
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-get-alert", {"alert_id": "A1", "id": "PT4"},
+        PAGERDUTY, "pagerduty-get-alert", {"alert_id": "A1", "id": "PT4"},
         "GET", "https://api.pagerduty.com/incidents/PT4/alerts/A1", PAGERDUTY_KEY
     ),
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-manually-change-incident-s-impact",
+        PAGERDUTY, "pagerduty-manually-change-incident-s-impact",
         {"id": "PT4", "business_service_id": "B1", "body": {"relation": "impacted"}},
         "PUT", "https://api.pagerduty.com/incidents/PT4/business_services/B1/impacts", PAGERDUTY_KEY | JSON,
         b'{"relation":"impacted"}'
     ),
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-snooze-incident", {"id": "PT4"},
+        PAGERDUTY, "pagerduty-snooze-incident", {"id": "PT4"},
         "POST", "https://api.pagerduty.com/incidents/PT4/snooze", PAGERDUTY_KEY
     ),
     Pinned(
-        PAGERDUTY, "pagerduty-pagerduty-remove-notification-subscriber", {"id": "PT4", "body": {"subscribers": []}},
+        PAGERDUTY, "pagerduty-remove-notification-subscriber", {"id": "PT4", "body": {"subscribers": []}},
         "POST", "https://api.pagerduty.com/incidents/PT4/status_updates/unsubscribe", PAGERDUTY_KEY | JSON,
         b'{"subscribers":[]}'
     ),
@@ -704,26 +704,26 @@ TABLE = [
     ),
     # A dot after a placeholder
     Pinned(
-        SHOPIFY, "shopify-shopify-moves-fulfillment-order-one", {"fulfillment_order_id": "1", "new_location_id": "2"},
+        SHOPIFY, "shopify-moves-fulfillment-order-one", {"fulfillment_order_id": "1", "new_location_id": "2"},
         "POST", "https://shop.myshopify.com/admin/api/2020-01/fulfillment_orders/1/move.json?new_location_id=2", PLAIN
     ),
     Pinned(
-        SHOPIFY, "shopify-shopify-updates-order-risk-you-4",
+        SHOPIFY, "shopify-updates-order-risk-you-4",
         {"order_id": "450", "risk_id": "284", "body": {"risk": {"score": 0.5, "cause_cancel": False}}},
         "PUT", "https://shop.myshopify.com/admin/api/2020-10/orders/450/risks/284.json", PLAIN | JSON,
         b'{"risk":{"score":0.5,"cause_cancel":false}}'
     ),
     Pinned(
-        SHOPIFY, "shopify-shopify-deletes-order-risk-order-6", {"order_id": "450", "risk_id": "a.b/c"},
+        SHOPIFY, "shopify-deletes-order-risk-order-6", {"order_id": "450", "risk_id": "a.b/c"},
         "DELETE", "https://shop.myshopify.com/admin/api/unstable/orders/450/risks/a.b%2Fc.json", PLAIN
     ),
     # Dots in a path; a secret in a header argument
     Pinned(
-        SLACK, "slack-slack-post-calls-add", {"token": "xoxb-1", "body": {"join_url": "https://example.com/1"}},
+        SLACK, "slack-post-calls-add", {"token": "xoxb-1", "body": {"join_url": "https://example.com/1"}},
         "POST", "https://slack.com/api/calls.add", SLACK_TOKEN | JSON, b'{"join_url":"https://example.com/1"}'
     ),
     Pinned(
-        SLACK, "slack-slack-post-calls-participants-add", {"token": "xoxb-1", "body": {"id": "R1", "users": []}},
+        SLACK, "slack-post-calls-participants-add", {"token": "xoxb-1", "body": {"id": "R1", "users": []}},
         "POST", "https://slack.com/api/calls.participants.add", SLACK_TOKEN | JSON, b'{"id":"R1","users":[]}'
     ),
     # Operation names with capitals; numbers and booleans in one query
@@ -760,20 +760,20 @@ TABLE = [
     ),
     # Paths without arguments and with two; a body of an undeclared type is JSON
     Pinned(
-        STRIPE, "stripe-stripe-attach-source-customer", {"customer": "cus_1", "body": {"source": "src_1"}},
+        STRIPE, "stripe-attach-source-customer", {"customer": "cus_1", "body": {"source": "src_1"}},
         "POST", "https://api.stripe.com/v1/customers/cus_1/sources", STRIPE_KEY | JSON, b'{"source":"src_1"}'
     ),
     Pinned(
-        STRIPE, "stripe-stripe-detach-source-customer", {"id": "src_1", "customer": "cus_1"},
+        STRIPE, "stripe-detach-source-customer", {"id": "src_1", "customer": "cus_1"},
         "DELETE", "https://api.stripe.com/v1/customers/cus_1/sources/src_1", STRIPE_KEY
     ),
-    Pinned(STRIPE, "stripe-stripe-create-source", {}, "POST", "https://api.stripe.com/v1/sources", STRIPE_KEY),
+    Pinned(STRIPE, "stripe-create-source", {}, "POST", "https://api.stripe.com/v1/sources", STRIPE_KEY),
     Pinned(
-        STRIPE, "stripe-stripe-retrieve-source", {"source": "src_1", "expand": ["a[]", "b.c"], "client_secret": "s$"},
+        STRIPE, "stripe-retrieve-source", {"source": "src_1", "expand": ["a[]", "b.c"], "client_secret": "s$"},
         "GET", "https://api.stripe.com/v1/sources/src_1?client_secret=s%24&expand=a%5B%5D&expand=b.c", STRIPE_KEY
     ),
     Pinned(
-        STRIPE, "stripe-stripe-list-source-transactions", {"source": "src_1", "starting_after": "t", "limit": 3},
+        STRIPE, "stripe-list-source-transactions", {"source": "src_1", "starting_after": "t", "limit": 3},
         "GET", "https://api.stripe.com/v1/sources/src_1/source_transactions?limit=3&starting_after=t", STRIPE_KEY
     ),
     # A baseUri with a placeholder in its host, and a path
@@ -840,23 +840,23 @@ TABLE = [
     ),
     # No authentication, baseUri or parameters
     Pinned(
-        ZENDESK, "zendesk-zendesk-get-api-v2-oauth", {},
+        ZENDESK, "zendesk-get-api-v2-oauth", {},
         "GET", "https://acme.zendesk.com/api/v2/oauth/clients", PLAIN
     ),
     Pinned(
-        ZENDESK, "zendesk-zendesk-post-api-v2-oauth", {},
+        ZENDESK, "zendesk-post-api-v2-oauth", {},
         "POST", "https://acme.zendesk.com/api/v2/oauth/clients", PLAIN
     ),
     Pinned(
-        ZENDESK, "zendesk-zendesk-put-api-v2-oauth", {"oauth_client_id": "9"},
+        ZENDESK, "zendesk-put-api-v2-oauth", {"oauth_client_id": "9"},
         "PUT", "https://acme.zendesk.com/api/v2/oauth/clients/9", PLAIN
     ),
     Pinned(
-        ZENDESK, "zendesk-zendesk-put-api-v2-oauth-2", {"oauth_client_id": "9"},
+        ZENDESK, "zendesk-put-api-v2-oauth-2", {"oauth_client_id": "9"},
         "PUT", "https://acme.zendesk.com/api/v2/oauth/clients/9/generate_secret", PLAIN
     ),
     Pinned(
-        ZENDESK, "zendesk-zendesk-delete-api-v2-oauth", {"oauth_client_id": "9"},
+        ZENDESK, "zendesk-delete-api-v2-oauth", {"oauth_client_id": "9"},
         "DELETE", "https://acme.zendesk.com/api/v2/oauth/clients/9", PLAIN
     ),
 ]
@@ -885,38 +885,38 @@ UNCONFIGURED = [
         file, tool, arguments, NotConfigured, "config", (variable, "--base-uri", namespace), without(variable)
     )
     for file, tool, arguments, variable, namespace in (
-        (DATADOG, "datadog-datadog-get-all-workload-protection", {}, "DATADOG_BASE_URL", "datadog-protections"),
+        (DATADOG, "datadog-get-all-workload-protection", {}, "DATADOG_BASE_URL", "datadog-protections"),
         (
-            GITHUB, "github-github-delete-installation-authenticated-app", {"installation_id": "42"},
+            GITHUB, "github-delete-installation-authenticated-app", {"installation_id": "42"},
             "GITHUB_BASE_URL", "installation-delete"
         ),
         (JENKINS, "jenkins-list-connected-agents", {}, "JENKINS_BASE_URL", "jenkins-computer"),
         (PREFECT, "prefect-get-hidden-resources", WORKSPACE, "PREFECT_BASE_URL", "prefect-resources"),
         (RESTATE, "restate-list-deployments", {}, "RESTATE_BASE_URL", "admin-deployment"),
         (
-            SHOPIFY, "shopify-shopify-deletes-order-risk-order", {"order_id": "1", "risk_id": "2"},
+            SHOPIFY, "shopify-deletes-order-risk-order", {"order_id": "1", "risk_id": "2"},
             "SHOPIFY_BASE_URL", "shopify-another"
         ),
-        (SLACK, "slack-slack-post-calls-add", {"token": "xoxb-1", "body": {}}, "SLACK_BASE_URL", "calls-add"),
+        (SLACK, "slack-post-calls-add", {"token": "xoxb-1", "body": {}}, "SLACK_BASE_URL", "calls-add"),
         (SUPABASE, "supabase-list-all-buckets", {}, "SUPABASE_BASE_URL", "storage-buckets"),
         (
             WINDMILL, "windmill-list-all-favorite-assets-authenticated", {"workspace": "ops"},
             "WINDMILL_BASE_URL", "windmill-asset"
         ),
-        (ZENDESK, "zendesk-zendesk-get-api-v2-oauth", {}, "ZENDESK_BASE_URL", "oauth-oauth-clients")
+        (ZENDESK, "zendesk-get-api-v2-oauth", {}, "ZENDESK_BASE_URL", "oauth-oauth-clients")
     )
 ] + [
     # Unset or empty variables. A missing credential is an `auth` error, another missing value a `config` error.
     Refused(
-        HUBSPOT, "hubspot-hubspot-list-all-association-definitions", {}, NotConfigured, "auth",
+        HUBSPOT, "hubspot-list-all-association-definitions", {}, NotConfigured, "auth",
         ("HUBSPOT_API_KEY",), without("HUBSPOT_API_KEY")
     ),
     Refused(
-        FAL, "fal-fal-get-result", MODEL | {"request_id": "r-1"}, NotConfigured, "auth", ("FAL_KEY",),
+        FAL, "fal-get-result", MODEL | {"request_id": "r-1"}, NotConfigured, "auth", ("FAL_KEY",),
         ENVIRONMENT | {"FAL_KEY": ""}
     ),
     Refused(
-        BUILDKITE, "buildkite-buildkite-list-agents", {}, NotConfigured, "config", ("BUILDKITE_ORG_SLUG",),
+        BUILDKITE, "buildkite-list-agents", {}, NotConfigured, "config", ("BUILDKITE_ORG_SLUG",),
         without("BUILDKITE_ORG_SLUG")
     ),
     Refused(
@@ -933,7 +933,7 @@ UNCONFIGURED = [
     ),
     # Credentials are sent without TLS only to the local machine
     Refused(
-        GITHUB, "github-github-delete-installation-authenticated-app", {"installation_id": "42"},
+        GITHUB, "github-delete-installation-authenticated-app", {"installation_id": "42"},
         NotConfigured, "config", ("GITHUB_BASE_URL",), ENVIRONMENT | {"GITHUB_BASE_URL": "http://api.github.com"}
     ),
 ]
@@ -941,13 +941,13 @@ UNCONFIGURED = [
 INVALID = [
     # Path segments that would change the path
     Refused(
-        ANTHROPIC, "anthropic-anthropic-remove-workspace-member", {"workspace_id": "wrkspc_1", "user_id": value},
+        ANTHROPIC, "anthropic-remove-workspace-member", {"workspace_id": "wrkspc_1", "user_id": value},
         InvalidArguments, "validation", ("user_id",)
     )
     for value in ("", ".", "..")
 ] + [
     Refused(
-        GOOGLE, "google-cloud-run-google-cloud-run-run-job", PROJECT | {"jobId": ""},
+        GOOGLE, "google-cloud-run-run-job", PROJECT | {"jobId": ""},
         InvalidArguments, "validation", ("jobId",)
     ),
 ] + [
@@ -1023,27 +1023,27 @@ def test_rejected_call_names_its_cause(row: Refused) -> None:
         # Placeholders are required even if they are not declared
         (SENTRY, "sentry-list-projects-organization", {}, ["organization_slug: is required"]),
         (SUPABASE, "supabase-update-bucket", {}, ["body: is required", "bucketId: is required"]),
-        (FAL, "fal-fal-get-status", {"request_id": "r"}, ["model_name: is required", "model_owner: is required"]),
+        (FAL, "fal-get-status", {"request_id": "r"}, ["model_name: is required", "model_owner: is required"]),
         # `required: true` outside of paths
-        (GOOGLE, "google-cloud-run-google-cloud-run-create-job", PROJECT | {"body": {}}, ["jobId: is required"]),
+        (GOOGLE, "google-cloud-run-create-job", PROJECT | {"body": {}}, ["jobId: is required"]),
         (PREFECT, "prefect-read-resources-page", WORKSPACE, ["page-token: is required"]),
-        (SLACK, "slack-slack-post-calls-add", {}, ["body: is required", "token: is required"]),
+        (SLACK, "slack-post-calls-add", {}, ["body: is required", "token: is required"]),
         (PINECONE, "pinecone-list-organizations", {}, ["X-Pinecone-Api-Version: is required"]),
         # Constants and undeclared names are not arguments
-        (BUILDKITE, "buildkite-buildkite-list-agents", {"org": "other"}, ["org: unknown argument"]),
+        (BUILDKITE, "buildkite-list-agents", {"org": "other"}, ["org: unknown argument"]),
         (N8N, "n8n-create-credential", {"body": {}}, ["body: unknown argument"]),
-        (HUBSPOT, "hubspot-hubspot-list-all-association-definitions", {"a": 1}, ["a: unknown argument"]),
+        (HUBSPOT, "hubspot-list-all-association-definitions", {"a": 1}, ["a: unknown argument"]),
         # Types as declared
         (
             GITLAB,
-            "gitlab-gitlab-get-gitlab-migration-details",
+            "gitlab-get-gitlab-migration-details",
             {"import_id": "7"},
             ["import_id: must be of type integer"],
         ),
         (RESTATE, "restate-delete-deployment", {"deployment": "d", "force": "yes"}, ["force: must be of type boolean"]),
         (
             NOTION,
-            "notion-notion-retrieve-page",
+            "notion-retrieve-page",
             {"page_id": "p", "filter_properties": "a"},
             ["filter_properties: must be of type array"],
         ),
@@ -1059,7 +1059,7 @@ def test_input_schema_rejects_invalid_arguments(
 
 
 def test_declared_content_type_is_not_an_argument() -> None:
-    tool = tool_of(DROPBOX, "dropbox-dropbox-delete-manual-contacts-batch")
+    tool = tool_of(DROPBOX, "dropbox-delete-manual-contacts-batch")
     assert set(tool.input_schema["properties"]) == {"body"}
     assert tool.dropped_arguments == {"Content-Type"}
 
