@@ -118,7 +118,9 @@ class Source:
             overlay_lines = self._lines_of(self.overlay)
             named = overlay_place(self.merged, finding.place)
             is_deeper = overlay_lines.depth_of(named) > _named_depth(finding.place, lines.depth_of(finding.place))
-            if is_deeper or _has_value(self.overlay_document, named):
+            # An overlay changes parts of an operation or a tool; what is wrong with all of it is in the file.
+            is_whole_item = finding.place[-2:-1] in {("operations",), ("tools",)}
+            if is_deeper or (_has_value(self.overlay_document, named) and not is_whole_item):
                 return locate_in_file(finding, self.overlay, overlay_lines.line_of(named))
         return locate_in_file(finding, self.path, lines.line_of(finding.place))
 

@@ -666,3 +666,29 @@ def test_wrong_operation_in_runs_has_a_fix(tmp_path: Path) -> None:
     ):
         written(tmp_path, overlay.format(operation, argument, runs), "overlays/acme.yaml")
         assert fix in [one.fix for one in check_files([tmp_path]).findings]
+
+
+def test_fault_of_an_operation_that_an_overlay_changes_is_located_in_its_file(tmp_path: Path) -> None:
+    written(tmp_path, THING.replace("/runs/{id}", "'https://api.example/runs/{id}'"), "thing.yaml")
+    overlay = "overlay: 2\ncapability: {consumes: {things: {operations: {get: {timeout_seconds: 5}}}}}\n"
+    written(tmp_path, overlay, "overlays/thing.yaml")
+    found = [f"{one.file}:{one.line}: {one.code}" for one in check_files([tmp_path]).findings]
+    assert found == ["thing.yaml:13: unsupported-operation", "thing.yaml:16: unsupported-operation"]
+
+
+def test_missing_keyword_of_an_overlay_is_located_beside_its_other_keywords(tmp_path: Path) -> None:
+    written(tmp_path, JOBS.replace("startjobb", "startjob"), "acme.yaml")
+    overlay = """\
+overlay: 2
+capability:
+  consumes:
+    acme:
+      operations:
+        startjob:
+          description: Starts some job.
+          paging: {offset_argument: skip, default_page_size: 5}
+"""
+    written(tmp_path, overlay, "overlays/acme.yaml")
+    found = [one for one in check_files([tmp_path]).findings if one.code == "unknown-argument"]
+    # `page_size_argument` is not written: its default is the argument that the tool does not have.
+    assert [(one.file, one.line) for one in found] == [("overlays/acme.yaml", 8)] * 2

@@ -33,7 +33,7 @@ from mcp_taskruns.core.format.inputs import (
 from mcp_taskruns.core.format.names import base_uri_variable
 from mcp_taskruns.core.format.outputs import parse_outputs_or_none
 from mcp_taskruns.core.format.pairing import Caller
-from mcp_taskruns.core.format.templates import TemplateParser, references_of
+from mcp_taskruns.core.format.templates import TemplateParser, placeholders_of, references_of
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     Authentication,
@@ -146,7 +146,9 @@ class _OperationCompiler:
     def _constant(self, written: Any, given: Mapping[str, Any]) -> Any:
         if written is None:
             return None
-        names = {*self._refinements, *given}
+        inputs = (item for item in self._declared.declared_inputs() if item.value is None)
+        declared = {item.name for item in inputs if (item.location or "").lower() != ENVIRONMENT}
+        names = {*self._refinements, *given, *declared, *placeholders_of(self._declared.path)}
         return _substitute(self._parse(lambda value: self._parser.value(value, names), written, None), given)
 
     def _body(self, inputs: Inputs, path: Template) -> tuple[Any, BodyKind]:

@@ -219,6 +219,17 @@ def test_declared_headers_are_sent(listed: bool) -> None:
     assert list(tool.input_schema["properties"]) == ["trace"]
 
 
+def test_declared_header_may_refer_to_inputs_of_the_operation() -> None:
+    operation = inputs(
+        {"name": "trace", "in": "query"}, headers={"X-Trace": "{{trace}}/{{id}}", "X-Region": "{{REGION}}"}
+    )
+    tool = tool_of(operation, path="/things/{id}", tool={"with": {"trace": "tools.t"}})
+    request = request_of(tool, {"t": "a", "id": "7"}, {"REGION": "eu"})
+    assert request.url == "https://api.example/things/7?trace=a"
+    assert dict(request.headers) | {"X-Trace": "a/7", "X-Region": "eu"} == dict(request.headers)
+    assert list(tool.input_schema["properties"]) == ["id", "t"]
+
+
 def test_declared_accept_and_content_type_replace_the_defaults() -> None:
     headers = {"accept": "application/vnd.x+json", "Content-Type": "application/vnd.y+json", "Content-Length": "1"}
     request = request_of(tool_of(post({"name": "body", "in": "body"}, headers=headers)), {"body": {}})
