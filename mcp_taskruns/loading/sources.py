@@ -99,17 +99,16 @@ class Source:
         document = self.merged
         for place in {_keyword_place(named_place(document, problem.steps)) for problem in problems}:
             document = without(document, place)
+        if problems:
+            capability = parse_capability(document, source)
         try:
-            self._set_compiled(document, source, names)
+            self.tools = compile_tools([capability], names=names)
         except CapabilityError as exc:
-            self._set_compiled(_without_runs(document), source, names)
-            problems += dict.fromkeys(find_run_problems(parse_capability(document, source), self.tools)) or [exc]
-        return problems
-
-    def _set_compiled(self, document: Mapping[str, Any], source: str, names: ToolNames) -> None:
-        capability = parse_capability(document, source)
-        self.tools = compile_tools([capability], names=names)
+            with_runs, capability = capability, parse_capability(_without_runs(document), source)
+            self.tools = compile_tools([capability], names=names)
+            problems += dict.fromkeys(find_run_problems(with_runs, self.tools)) or [exc]
         self.capability = capability
+        return problems
 
     def locate(self, finding: Finding) -> LocatedFinding:
         """Locate a finding in the overlay if the value comes from there, else in the capability file."""
@@ -201,8 +200,8 @@ def named_place(document: Any, steps: Sequence[str | int]) -> Place:
     is_operation = tuple(steps[:2]) == ("capability", "consumes") and steps[3:4] == ("operations",)
     for number, step in enumerate(steps):
         if is_operation and number == 4:
-            found = operation_places(document if isinstance(document, list) else (), str(step))
-            outer, inner = found[0] if found else (0, 0)
+            found = operation_places(document if isinstance(document, list) else ())
+            outer, inner = found.get(str(step), [(0, 0)])[0]
             path: list[str | int] = [outer, "operations", inner]
         elif isinstance(document, list) and isinstance(step, str):
             names = [item.get("name", item.get("namespace")) for item in document if isinstance(item, Mapping)]

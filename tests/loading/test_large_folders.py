@@ -150,8 +150,8 @@ def detailed(number: int) -> str:
     )
 
 
-MAX_CHECK_SECONDS = 4.0
-"""Twice the two seconds of CPU time that a check may take, because a busy machine counts more."""
+MAX_CHECK_TIME = 4.0
+"""The CPU time of a check, as a multiple of that of loading: two seconds on a machine that loads in half a second."""
 
 
 @pytest.mark.parametrize("layout", ["one-file", "many-files", "overlay"])
@@ -170,7 +170,9 @@ def test_740_tools_are_checked_in_seconds(tmp_path: Path, layout: str) -> None:
         head = "overlay: 2\ncapability:\n  consumes:\n    api:\n      operations:"
         (tmp_path / "overlays/large.yaml").write_text("\n".join([head, *lines]))
     start = time.process_time()
+    load([tmp_path])
+    loaded = time.process_time()
     result = check_files([tmp_path])
-    assert time.process_time() - start < MAX_CHECK_SECONDS
+    assert time.process_time() - loaded < MAX_CHECK_TIME * (loaded - start)
     assert result.tools == 740
     assert {finding.code for finding in result.findings} <= {"undeclared-placeholder", "missing-body-schema"}

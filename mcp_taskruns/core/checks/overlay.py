@@ -79,8 +79,9 @@ def _check_operations(scopes: _Scopes, entries: Any, shape: Shape, place: Place)
     """Check the operations of a provider, which are below resources in the capability file."""
     resources = scopes[-1].base.get("resources")
     resources = resources if isinstance(resources, list) else []
+    all_places = operation_places(resources)
     for name, entry in entries.items() if isinstance(entries, Mapping) else ():
-        places = operation_places(resources, name)
+        places = all_places.get(name)
         resource = resources[places[0][0]] if places else {"operations": _operations_of(resources)}
         scope = _Scope("", resource, {})
         yield from _check_items(

@@ -68,8 +68,9 @@ class _Surface:
         self, consumed: Mapping[str, Any], namespace: str, changes: Mapping[str, Any]
     ) -> dict[str, Any]:
         resources = [dict(item) if isinstance(item, Mapping) else item for item in consumed.get("resources") or ()]
-        for name, change in changes.items():
-            places = operation_places(resources, name)
+        all_places = operation_places(resources)
+        for name, change in sorted(changes.items(), key=lambda item: item[1] is None):  # deletions change the indexes
+            places = all_places.get(name, [])
             if len(places) > 1:
                 place = f"capability.consumes.{namespace}.operations.{name}"
                 reason = f"the capability file has {len(places)} operations with the name `{name}`: make names unique"
@@ -91,15 +92,15 @@ def _without_operations(surface: Mapping[str, Any]) -> dict[str, Any]:
     return {**surface, **({"consumes": consumes} if consumes else {})}
 
 
-def operation_places(resources: Sequence[Any], name: str) -> list[tuple[int, int]]:
-    """Return the indexes of the resource and the operation of all operations with a name."""
-    return [
-        (outer, inner)
-        for outer, resource in enumerate(resources)
-        if isinstance(resource, Mapping) and isinstance(resource.get("operations"), list)
-        for inner, operation in enumerate(resource["operations"])
-        if isinstance(operation, Mapping) and operation.get("name") == name
-    ]
+def operation_places(resources: Sequence[Any]) -> dict[str, list[tuple[int, int]]]:
+    """Return the indexes of the resource and the operation of all operations, by their names."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for outer, resource in enumerate(resources):
+        operations = resource.get("operations") if isinstance(resource, dict) else None
+        for inner, operation in enumerate(operations if isinstance(operations, list) else ()):
+            if isinstance(operation, dict) and isinstance(operation.get("name"), str):
+                places.setdefault(operation["name"], []).append((outer, inner))
+    return places
 
 
 def find_item(items: Sequence[Any], key: str, name: str, change: Any) -> int | None:

@@ -22,9 +22,6 @@ from mcp_taskruns.errors import CapabilityError
 
 VERSION = 2
 
-MAX_ROUNDS = 100
-"""How often an overlay is validated again without its invalid parts."""
-
 _REMOVED = object()
 
 
@@ -173,14 +170,15 @@ def validate_overlay(overlay: Any, source: str) -> None:
 def find_valid_part(overlay: Any, source: str) -> tuple[dict[str, Any], list[CapabilityError]]:
     """Return an overlay without the parts that are not valid, and their problems."""
     found: list[CapabilityError] = []
-    for _ in range(MAX_ROUNDS):
-        problems = _find_problems(overlay, source)
-        if not problems:
-            return dict(overlay), found
+    while problems := _find_problems(overlay, source):
         found += problems
+        remaining = overlay
         for problem in problems:
-            overlay = {**without(overlay, problem.steps), "overlay": VERSION}
-    return {}, found
+            remaining = {**without(remaining, problem.steps), "overlay": VERSION}
+        if remaining == overlay:
+            return {"overlay": VERSION}, found
+        overlay = remaining
+    return dict(overlay), found
 
 
 def without(document: Any, steps: Sequence[str | int]) -> Any:

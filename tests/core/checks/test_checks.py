@@ -1279,3 +1279,26 @@ def test_misspelled_arguments_of_uploads_are_reported(given: Json, wrong: list[s
     body = {"name": "body", "in": "body", "schema": {"properties": {"files": FILES}}}
     found = findings(valid(inputs(body, method="POST", upload=upload)))
     assert [f"{one.place[-1]}: {one.message.split()[4][:-1]}" for one in found] == wrong
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pattern": "("},
+        {"type": "text"},
+        {"items": [{}]},
+        {"required": True},
+        {"$id": "a#b"},
+        {"$defs": {"x": {"type": 5}}},
+    ],
+)
+def test_invalid_schema_of_a_parameter_is_reported(wrong: Json) -> None:
+    found = findings(valid(inputs({"name": "a", "in": "query", "schema": wrong})))
+    assert [one.code for one in found] == ["invalid-schema"]
+
+
+@pytest.mark.parametrize(
+    "right", [{"pattern": "^a$", "minLength": 1}, {"type": ["string", "null"]}, {"prefixItems": [{}]}, {"not": False}]
+)
+def test_valid_schema_of_a_parameter_is_not_reported(right: Json) -> None:
+    assert findings(valid(inputs({"name": "a", "in": "query", "schema": right}))) == []

@@ -7,7 +7,7 @@ import pytest
 
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.rest.routes import compile_routes
-from mcp_taskruns.errors import NotConfigured
+from mcp_taskruns.errors import CapabilityError, NotConfigured
 from tests.core.documents import Json, capability, inputs, request_of, tool_of
 
 
@@ -217,6 +217,12 @@ def test_declared_headers_are_sent(listed: bool) -> None:
     del sent_headers["Accept"]
     assert sent_headers == {"A": "inner", "B": "<k>", "C": "c-eu", "D": "2", "F": "t"}
     assert list(tool.input_schema["properties"]) == ["trace"]
+
+
+@pytest.mark.parametrize("headers", [["X-A"], [{"value": 1}], "X-A: 1"])
+def test_headers_of_a_wrong_shape_are_rejected(headers: Any) -> None:
+    with pytest.raises(CapabilityError, match=r"consumes\[0\]\.headers: must"):
+        tool_of(headers=headers)
 
 
 def test_declared_header_may_refer_to_inputs_of_the_operation() -> None:
