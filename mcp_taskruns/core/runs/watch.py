@@ -5,7 +5,7 @@ from typing import Literal
 
 from mcp_taskruns.core.model.run import RunStatus
 from mcp_taskruns.core.runs.reading import Reading, describe_run
-from mcp_taskruns.errors import CallError
+from mcp_taskruns.errors import CallError, NotVisibleYet
 
 Until = Literal["all", "any"]
 
@@ -69,11 +69,14 @@ class Watch:
         return known is None or describe_run(reading) != describe_run(known)
 
     def fail(self, run_id: str, failure: CallError, *, is_final: bool = False) -> None:
-        """Count a failed read of a run. `is_final`: no later read can succeed."""
+        """Count a failed read of a run. `is_final`: no later read can succeed.
+
+        A run that is not visible yet is never given up: that ends by itself.
+        """
         self.failures[run_id] = failure
         count = self._failed_reads[run_id] = self.failed_reads(run_id) + 1
         limit = MAX_FAILED_FIRST_READS if self.readings[run_id] is None else MAX_FAILED_READS
-        if is_final or count > limit:
+        if is_final or (count > limit and not isinstance(failure, NotVisibleYet)):
             self._given_up.add(run_id)
 
     def failed_reads(self, run_id: str) -> int:

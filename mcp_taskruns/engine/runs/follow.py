@@ -36,16 +36,17 @@ async def follow(
     A response that is not an event stream is the result. Raises CallError when the stream cannot be opened, or when
     none of the runs that it is about can be read.
     """
-    async with (
-        reporting(report, seconds, is_stream=True) as reporter,
-        client.open(tool.operation, arguments, notify=reporter.note) as opened,
-    ):
+    end = anyio.current_time() + seconds
+    async with reporting(report, seconds, is_stream=True) as reporter:
         follower = _Follower(client, tool, arguments, reporter)
-        if not isinstance(opened, CallResult):
-            return await follower.run(opened, seconds)
-        if opened.status == NO_CONTENT and follower.poller is not None:
-            return await follower.run(None, seconds)  # the stream is over, so only the runs are left to read
-        return opened
+        await follower.wait_until_visible()
+        async with client.open(tool.operation, arguments, notify=reporter.note) as opened:
+            seconds = end - anyio.current_time()
+            if not isinstance(opened, CallResult):
+                return await follower.run(opened, seconds)
+            if opened.status == NO_CONTENT and follower.poller is not None:
+                return await follower.run(None, seconds)  # the stream is over, so only the runs are left to read
+            return opened
 
 
 async def follow_stream(
@@ -89,6 +90,14 @@ class _Follower:
         self._failure: CallError | None = None
         self._scope = anyio.CancelScope()
         self._end = 0.0
+
+    async def wait_until_visible(self) -> None:
+        """Read a run that this process has just started until the provider finds it: it would refuse the stream."""
+        poller = self.poller
+        while poller is not None and not (poller.watch.is_known or poller.is_over):
+            if not self._client.recent_starts.is_recent(self._tool.prefix, poller.watch.only_run_id):
+                return
+            await poller.poll()
 
     async def run(self, stream: EventStream | None, seconds: float) -> CallResult:
         """Follow the stream; None if it is over."""

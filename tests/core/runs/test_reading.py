@@ -27,7 +27,7 @@ from mcp_taskruns.core.runs.reading import (
 )
 from mcp_taskruns.core.runs.results import MAX_LISTED_RUNS, WAIT_SCHEMA, cancel_result, status_line, wait_result
 from mcp_taskruns.core.runs.watch import MAX_FAILED_FIRST_READS, MAX_FAILED_READS, Until, Watch, describe_watch
-from mcp_taskruns.errors import CallError
+from mcp_taskruns.errors import CallError, NotVisibleYet
 from mcp_taskruns.loading.loader import load_tools
 from tests.core.documents import Json
 
@@ -574,6 +574,13 @@ def test_run_is_given_up_after_too_many_failed_reads(was_read: bool, limit: int)
     assert (watch.pending, watch.active, watch.failures) == (["b"], ["a", "b"], {"a": LOST})
     watch.update(Reading("b", SUCCEEDED, "completed"))
     assert (watch.is_over, watch.is_done, watch.ended_count) == (True, False, 1)
+
+
+def test_run_that_is_not_visible_yet_is_not_given_up() -> None:
+    watch = Watch(["a"])
+    for _ in range(3 * MAX_FAILED_READS):
+        watch.fail("a", NotVisibleYet("the provider returned 404", retryable=True))
+    assert watch.pending == ["a"]
 
 
 def test_successful_read_ends_a_row_of_failed_reads() -> None:

@@ -830,6 +830,48 @@ async def test_run_that_is_not_visible_after_its_start_is_waited_for(
     assert (call.value["status"], call.value["result"]) == ("succeeded", [49])
 
 
+async def test_run_that_is_not_visible_after_its_start_is_followed(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
+    async with opened(environment) as gateway:
+        async with calling(gateway, "posthog-start-task-run", arguments) as start:
+            await start.finish(0)
+        for _ in range(2):
+            simulator.fail_next("posthog", json_response({"detail": "Task run not found"}, 404))
+        async with calling(gateway, "posthog-stream-task-run", arguments) as call:
+            await call.finish(20)
+    assert (call.value["ended"], call.value["runs"]) == ("terminal", {POSTHOG_NOT_STARTED: "succeeded"})
+
+
+async def test_end_from_before_a_resume_is_not_believed(simulator: Simulator, environment: dict[str, str]) -> None:
+    # A read replica that lags behind a resume.
+    older = run_json("posthog", "failed", completed_at="2026-01-01T00:00:00Z", error_message="Out of memory")
+    simulator.fail_next("posthog", NO_FAULT)
+    for _ in range(2):
+        simulator.fail_next("posthog", json_response(older))
+    arguments = {"task_id": TASK, "id": POSTHOG_FAILED, "wait_seconds": 40}
+    call = await finished(environment, "posthog-resume-task-run-cloud", arguments, 30)
+    assert (call.value["status"], call.value["error"]) == ("succeeded", None)
+
+
+async def test_failed_attempt_does_not_end_a_start_with_wait(environment: dict[str, str]) -> None:
+    flaky = {"body": {"task": "demo-workflow/flaky", "input": []}, "wait_seconds": 30}
+    call = await finished(environment, "render-run-task", flaky, 31)
+    assert (call.value["status"], call.value["attempts"]) == ("succeeded", 3)
+
+
+async def test_failed_attempt_does_not_end_a_wait_for_several_runs(environment: dict[str, str]) -> None:
+    tasks = ("flaky", "square")
+    runs = [
+        await outside(environment, "POST", RENDER_RUNS, {"task": f"demo-workflow/{task}", "input": [7]})
+        for task in tasks
+    ]
+    arguments = {"taskRunId": [run["id"] for run in runs]}
+    call = await finished(environment, "render-wait-for-run", arguments, 31)
+    assert [run["status"] for run in call.value["runs"]] == ["succeeded", "succeeded"]
+
+
 async def test_wrong_credential_during_a_wait_ends_it_with_the_hint(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
