@@ -83,6 +83,9 @@ class Settings:
         "prefixed", "Tool names: prefixed with the provider, or as in the files", CHECK, ("prefixed", "spec")
     )
     no_rate_limits: bool = _option(False, "Ignore the rate limits that the providers publish", CALL)
+    no_start_reuse: bool = _option(
+        False, "Start another run for an identical start whose first result did not reach the client", CALL
+    )
     reveal_secrets: bool = _option(
         False, "Do not redact the secrets in responses that overlays mark, such as sandbox tokens", CALL
     )

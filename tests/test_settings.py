@@ -66,6 +66,7 @@ def test_falsy_flag_takes_precedence_over_variable() -> None:
         ("read_only", "No", False),
         ("read_only", "off", False),
         ("no_rate_limits", "1", True),
+        ("no_start_reuse", "1", True),
         ("no_rate_limits", "no", False),
         ("reveal_secrets", "true", True),
         ("reveal_secrets", "0", False),

@@ -16,6 +16,7 @@ from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.sse import Event
+from mcp_taskruns.core.calls.unknown_outcome import changes_something, find_reader, with_reader, write_hint
 from mcp_taskruns.core.calls.uploads import extract_files
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, RESULT_PATH, UNTIL, WAIT_SECONDS, Tool
@@ -29,9 +30,10 @@ from mcp_taskruns.engine.results import advice_of, finish_result, select_part
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
 from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
 from mcp_taskruns.engine.runs.start import start_run
+from mcp_taskruns.engine.runs.start_keys import Caller, Stage, StartCall, StartKeys
 from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
 from mcp_taskruns.engine.upload import upload_files
-from mcp_taskruns.errors import InvalidArguments, UnknownTool, UpstreamError
+from mcp_taskruns.errors import CallError, InvalidArguments, UnknownTool, UpstreamError
 from mcp_taskruns.loading.catalog import Catalog
 from mcp_taskruns.settings import Settings
 
@@ -46,6 +48,7 @@ class Gateway:
         self.client = client or Client(settings, catalog.operations)
         self._settings = settings
         self._checks: dict[str, tuple[Tool, Callable[[Any], bool]]] = {}
+        self._start_keys = StartKeys(reuses=not settings.no_start_reuse)
         self._in_flight: set[anyio.CancelScope] = set()
         self._listeners: list[Listener] = []
 
@@ -71,14 +74,20 @@ class Gateway:
         """Call the listener after each change of the catalog."""
         self._listeners.append(listener)
 
-    async def call(self, name: str, arguments: Mapping[str, Any], report: Report) -> CallResult:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], report: Report, caller: Caller | None = None
+    ) -> CallResult:
         """Call a tool and return its result; each event of an event stream is reported as progress.
 
         Raises UnknownTool for a name that is not served, and CallError for everything that the caller should read.
         """
         tool, checked = self.prepare(name, arguments)
-        with self.in_flight():
-            return finish_result(self.client, tool, await self._run_or_select(tool, checked, report))
+        caller = caller or Caller()
+        with self.in_flight(caller, tool):
+            try:
+                return finish_result(self.client, tool, await self._run_or_select(tool, checked, report, caller))
+            except CallError as exc:
+                raise with_reader(exc, self.reader_of(tool)) from exc.__cause__
 
     @asynccontextmanager
     async def open_tool(
@@ -90,7 +99,7 @@ class Gateway:
         """
         checked = self.check_arguments(tool, arguments)
         with self.in_flight():
-            result = await self._run_in_steps(tool, checked, report, limit=sys.maxsize)
+            result = await self._run_in_steps(tool, checked, report, Caller(), limit=sys.maxsize)
             if result is not None:
                 yield self.client.redact_result(self._select(tool, checked, result))
                 return
@@ -162,8 +171,21 @@ class Gateway:
             )
 
     @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        """Run a block that `stop` ends with an UpstreamError."""
+    def start_call(
+        self, caller: Caller, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any]
+    ) -> Iterator[StartCall]:
+        """Yield the start of a run by a tool; the block makes the call."""
+        finder = self.reader_of(tool)
+        with self._start_keys.call(caller, tool, lifecycle, arguments, finder) as call:
+            yield call
+
+    def reader_of(self, tool: Tool) -> str:
+        """Return the name of the tool that reads what a tool changes, or an empty text."""
+        return find_reader(tool, self.tools.values()) if changes_something(tool) else ""
+
+    @contextmanager
+    def in_flight(self, caller: Caller | None = None, tool: Tool | None = None) -> Iterator[None]:
+        """Run a block that `stop` ends with an UpstreamError, which explains what the call may have done."""
         with anyio.CancelScope() as scope:
             self._in_flight.add(scope)
             try:
@@ -171,7 +193,18 @@ class Gateway:
             finally:
                 self._in_flight.discard(scope)
         if scope.cancelled_caught:
-            raise UpstreamError("this server is stopping", hint="The run continues at the provider.", retryable=True)
+            raise self._stopped(caller, tool)
+
+    def _stopped(self, caller: Caller | None, tool: Tool | None) -> UpstreamError:
+        """Return the error of a call that ends because this server stops."""
+        message = "this server is stopping"
+        if caller is not None and caller.start is not None:
+            was_sent = caller.start.stage is not Stage.UNSENT
+            hint = caller.start.stop_hint()
+            return UpstreamError(message, hint=hint, retryable=not was_sent, outcome_unknown=was_sent)
+        if tool is not None and changes_something(tool):
+            return UpstreamError(message, hint=write_hint(self.reader_of(tool)), outcome_unknown=True)
+        return UpstreamError(message, hint="The run continues at the provider.", retryable=True)
 
     def stop(self) -> None:
         """End the calls in flight; the runs at the providers go on."""
@@ -182,11 +215,13 @@ class Gateway:
         """Close the connections to the providers."""
         await self.client.aclose()
 
-    async def _run_or_select(self, tool: Tool, arguments: Mapping[str, Any], report: Report) -> CallResult:
+    async def _run_or_select(
+        self, tool: Tool, arguments: Mapping[str, Any], report: Report, caller: Caller
+    ) -> CallResult:
         """Run a call; with `result_path` return only that part of the complete result."""
         if not self._selects(tool, arguments):
-            return await self._run(tool, arguments, report, limit=self._settings.max_result_chars)
-        return self._select(tool, arguments, await self._run(tool, arguments, report, limit=sys.maxsize))
+            return await self._run(tool, arguments, report, caller, limit=self._settings.max_result_chars)
+        return self._select(tool, arguments, await self._run(tool, arguments, report, caller, limit=sys.maxsize))
 
     def _selects(self, tool: Tool, arguments: Mapping[str, Any]) -> bool:
         return RESULT_PATH in tool.server_arguments and RESULT_PATH in arguments
@@ -194,11 +229,13 @@ class Gateway:
     def _select(self, tool: Tool, arguments: Mapping[str, Any], result: CallResult) -> CallResult:
         return select_part(self.client, result, arguments[RESULT_PATH]) if self._selects(tool, arguments) else result
 
-    async def _run(self, tool: Tool, arguments: Mapping[str, Any], report: Report, *, limit: int) -> CallResult:
+    async def _run(
+        self, tool: Tool, arguments: Mapping[str, Any], report: Report, caller: Caller, *, limit: int
+    ) -> CallResult:
         """Run a call. Lists and logs are truncated to `limit` characters."""
         if tool.operation.is_stream:
             return await follow(self.client, tool, arguments, report, seconds=self._seconds(tool, arguments))
-        result = await self._run_in_steps(tool, arguments, report, limit=limit)
+        result = await self._run_in_steps(tool, arguments, report, caller, limit=limit)
         if result is not None:
             return result
         async with self._open(tool, arguments, report) as opened:
@@ -208,7 +245,7 @@ class Gateway:
             return await follow_stream(self.client, tool, arguments, opened, report, seconds=seconds)
 
     async def _run_in_steps(
-        self, tool: Tool, arguments: Mapping[str, Any], report: Report, *, limit: int
+        self, tool: Tool, arguments: Mapping[str, Any], report: Report, caller: Caller, *, limit: int
     ) -> CallResult | None:
         """Run a call that takes more than one request; None for any other."""
         lifecycle, operation = tool.runs, tool.operation
@@ -216,7 +253,7 @@ class Gateway:
             if tool.is_wait_tool:
                 return await self._wait(tool, lifecycle, arguments, report)
             if operation.name in lifecycle.starts:
-                return await self._start(tool, lifecycle, arguments, report)
+                return await self._start(tool, lifecycle, arguments, report, caller)
             cancel = find_cancel(tool, arguments)
             if cancel is not None:
                 return await cancel_run(self.client, lifecycle, cancel, arguments, report)
@@ -295,12 +332,13 @@ class Gateway:
             )
 
     async def _start(
-        self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report
+        self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report, caller: Caller
     ) -> CallResult:
         seconds = self._seconds(tool, arguments) if self._has_wait(tool, arguments) else None
         if seconds is not None:
             self.check_start(tool, lifecycle)
-        return await start_run(self.client, tool, lifecycle, arguments, report, seconds=seconds)
+        with self.start_call(caller, tool, lifecycle, arguments) as call:
+            return await start_run(self.client, tool, call, arguments, report, seconds=seconds)
 
     def _has_wait(self, tool: Tool, arguments: Mapping[str, Any]) -> bool:
         return WAIT_SECONDS in tool.server_arguments and WAIT_SECONDS in arguments

@@ -98,11 +98,13 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     unknown = sorted({reading.native_status for reading in readings if reading.status is RunStatus.UNKNOWN})
     natives = sorted({reading.native_status for reading in readings})
     hints = [lifecycle.status_hints[native] for native in natives if native in lifecycle.status_hints]
+    yield from hints
     if unknown:
         names = ", ".join(map(quote_name, unknown))
         yield f"It is not known whether {names} is a terminal status: read the run with {lifecycle.read.tool}."
-    elif hints:
-        yield from hints
+    elif watch.awaits_start:
+        if not any(lifecycle.wait_tool in hint for hint in hints):
+            yield f"When it has been started, call {lifecycle.wait_tool} to wait for it."
     elif not readings:
         yield f"No status is known yet: call {lifecycle.wait_tool} again."
     elif len(watch.readings) == 1:

@@ -1,17 +1,17 @@
 """Start a run once, whatever number of requests that takes, and wait for its terminal status if asked to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 import anyio
 
+from mcp_taskruns.core.calls.errors import HINT_BY_KIND, REPEAT_HINT
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import matches, set_at, value_at
+from mcp_taskruns.core.model.json_path import format_path, matches, set_at
 from mcp_taskruns.core.model.run import Lifecycle, RunStart, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.reading import Reading, describe_run, runs_in_response
@@ -19,31 +19,56 @@ from mcp_taskruns.core.runs.results import status_line, wait_result
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
+from mcp_taskruns.engine.retries import Key
+from mcp_taskruns.engine.runs.start_keys import Stage, StartCall
 from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
 from mcp_taskruns.errors import CallError
+
+REUSED = (
+    "An identical call whose result did not reach the client has sent this idempotency key before: this is its run, "
+    "and no second one was started. To start another, pass another {argument}."
+)
+
+_GENERAL_HINTS = frozenset(
+    {REPEAT_HINT, HINT_BY_KIND["unavailable"], HINT_BY_KIND["timeout"], HINT_BY_KIND["conflict"]}
+)
+"""Hints that a hint about the idempotency key replaces."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A started run: the provider's response, the run's readings in it, and the idempotency key of the call."""
+    """A started run: the provider's response, the run's readings in it, and the call."""
 
     result: CallResult
     run_id: str
     readings: list[Reading]
-    key: str | None
+    call: StartCall
     is_started: bool = True
     """Whether it begins without another call."""
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key of the call."""
+        return self.call.key or None
 
     @property
     def reading(self) -> Reading | None:
         """The run as the response shows it."""
         return next((reading for reading in self.readings if reading.run_id == self.run_id), None)
 
+    @property
+    def notes(self) -> Iterator[str]:
+        """Sentences about the idempotency key."""
+        if self.call.key:
+            yield f'Idempotency key: "{self.call.key}". Repeating the call with it starts no second run.'
+        if self.call.is_reused:
+            yield REUSED.format(argument=format_path(self.call.key_path))
+
 
 async def start_run(
     client: Client,
     tool: Tool,
-    lifecycle: Lifecycle,
+    call: StartCall,
     arguments: Mapping[str, Any],
     report: Report,
     *,
@@ -53,22 +78,25 @@ async def start_run(
 
     Raises CallError when the run was not started. A failure after that is part of the result.
     """
+    lifecycle = call.lifecycle
     progress = reporting(report) if seconds is None else reporting_wait(report, lifecycle, seconds)
     async with progress as reporter:
-        started = await launch(client, tool, lifecycle, arguments, reporter, is_complete=seconds is not None)
+        started = await launch(client, tool, call, arguments, reporter, is_complete=seconds is not None)
         if seconds is None:
             return with_notes(started)
         if not started.run_id:
             return with_notes(started, "The response does not name the run, so there was nothing to wait for.")
         waited = await _wait(client, lifecycle, arguments, started, reporter, seconds)
     value = waited.value | ({"idempotency_key": started.key} if started.key else {})
+    if call.is_reused:
+        value["note"] = REUSED.format(argument=format_path(call.key_path))
     return replace(waited, text=dump(value), value=value)
 
 
 async def launch(
     client: Client,
     tool: Tool,
-    lifecycle: Lifecycle,
+    call: StartCall,
     arguments: Mapping[str, Any],
     reporter: ProgressReporter,
     *,
@@ -76,61 +104,65 @@ async def launch(
 ) -> Started:
     """Call a tool that creates or starts a run. Raises CallError.
 
-    `is_complete`: also start a run that was only created, and report the run's id at once. Where the provider supports
-    idempotency keys, a call without one gets one.
+    `is_complete`: also start a run that was only created, and report the run's id at once.
     """
+    lifecycle = call.lifecycle
     start = lifecycle.starts[tool.operation.name]
-    if start.idempotency_key_argument is not None and not value_at(arguments, start.idempotency_key_argument):
-        arguments = set_at(arguments, start.idempotency_key_argument, f"mcp-{uuid4()}")
-    result = await _send(client, tool, arguments, start, reporter)
+    if call.key:
+        arguments = set_at(arguments, call.key_path, call.key)
+    result = await _send(client, tool, call, arguments, reporter)
     readings = runs_in_response(lifecycle, tool.operation.name, result.value)
     run_id = arguments.get(lifecycle.read.run_id_argument) or (readings[0].run_id if readings else "")
     # A call that names a run starts that run, even if the response shows others.
     readings = [reading for reading in readings if reading.run_id.lower() == run_id.lower()]
-    started = Started(result, run_id, readings, value_at(arguments, start.idempotency_key_argument))
+    started = Started(result, run_id, readings, call)
+    call.run_id = run_id
     if run_id:
         is_new = lifecycle.read.run_id_argument not in arguments
         client.recent_starts.add(lifecycle.provider, run_id, is_new=is_new)
-    if is_complete and started.run_id:
+    if is_complete and run_id:
+        call.stage = Stage.CREATED if start.then else Stage.STARTED
         has_status = started.reading is not None and started.reading.status is not RunStatus.NOT_STARTED
         run = describe_run(started.reading) if started.reading and has_status else started.run_id
         await reporter.report(f"started {run}")
-        is_started = await _start_created_run(client, start, arguments, result.value, started.run_id, reporter)
+        is_started = await _start_created_run(client, call, start, arguments, result.value, reporter)
         started = replace(started, is_started=is_started)
+        call.stage = Stage.STARTED
     return started
 
 
 def with_notes(started: Started, *more: str) -> CallResult:
     """Return the provider's response with notes about the run's status and the idempotency key."""
-    notes = [status_line(started.readings), *started.result.notes, *more]
-    if started.key is not None:
-        notes.append(f'Idempotency key: "{started.key}". Repeating the call with it starts no second run.')
+    notes = [status_line(started.readings), *started.result.notes, *more, *started.notes]
     return replace(started.result, notes=tuple(note for note in notes if note))
 
 
 async def _send(
-    client: Client, tool: Tool, arguments: Mapping[str, Any], start: RunStart, reporter: ProgressReporter
+    client: Client, tool: Tool, call: StartCall, arguments: Mapping[str, Any], reporter: ProgressReporter
 ) -> CallResult:
-    """Send the call. With an idempotency key it is safe to retry: the provider starts one run."""
-    if start.idempotency_key_argument is None:
-        return await client.fetch(tool.operation, arguments, notify=reporter.note)
+    """Send the call. With an idempotency key it is safe to retry: the provider starts one run.
+
+    After an attempt that may have arrived, every error has the key and says that the run may exist.
+    """
+    call.stage = Stage.SENT
     try:
-        return await client.fetch(tool.operation, arguments, notify=reporter.note, safe_to_retry=True)
+        return await client.fetch(tool.operation, arguments, notify=reporter.note, key=call.key_use)
     except CallError as exc:
-        if not exc.retryable:
+        is_unknown = exc.outcome_unknown or call.key_use is Key.TRIED
+        if not call.key or not (is_unknown or exc.retryable):
             raise
-        key = f"{'.'.join(start.idempotency_key_argument)} {dump(value_at(arguments, start.idempotency_key_argument))}"
-        unsent = f"{exc.hint} " if exc.hint.startswith("Nothing was sent") else ""
-        hint = f"{unsent}To try again, pass {key}: with this key no second run is started."
-        raise exc.replace(hint=hint) from exc.__cause__
+        hint = call.unknown_hint() if is_unknown else call.key_hint()
+        if exc.hint not in _GENERAL_HINTS:
+            hint = f"{exc.hint} {hint}"
+        raise exc.replace(hint=hint, outcome_unknown=is_unknown) from exc.__cause__
 
 
 async def _start_created_run(
     client: Client,
+    call: StartCall,
     start: RunStart,
     arguments: Mapping[str, Any],
     created: Any,
-    run_id: str,
     reporter: ProgressReporter,
 ) -> bool:
     """Start a run that the provider has only created, if a call can; return whether the run is started now."""
@@ -140,15 +172,20 @@ async def _start_created_run(
     if not matches(created, start.then_when):
         return False
     try:
-        call_arguments = {**path_arguments(then.operation, arguments), then.run_id_argument: run_id}
+        call_arguments = {**path_arguments(then.operation, arguments), then.run_id_argument: call.run_id}
         await client.fetch(then.operation, call_arguments, notify=reporter.note)
     except CallError as exc:
         # Repeating the call would create another run, whatever the reason.
+        outcome, fix = "but not started", f"Fix the reason, then call {then.tool} for this run."
+        if exc.outcome_unknown:
+            outcome = "and may have been started"
+            fix = f"Call {call.lifecycle.read.tool} for this run; if it was not started, call {then.tool} for it."
         raise CallError(
-            f"run {quote_name(run_id)} was created, but not started: {exc.message}",
+            f"run {quote_name(call.run_id)} was created, {outcome}: {exc.message}",
             kind=exc.kind,
             status=exc.status,
-            hint=f"Do not create another run. Fix the reason, then call {then.tool} for this run.",
+            hint=f"Do not create another run. {fix}",
+            outcome_unknown=exc.outcome_unknown,
         ) from exc
     return True
 

@@ -16,6 +16,7 @@ from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError, UnknownTool
+from mcp_taskruns.servers.mcp.callers import caller_of
 from mcp_taskruns.servers.mcp.notifications import notify_about_changes
 from mcp_taskruns.servers.mcp.tasks import Context, Tasks
 from mcp_taskruns.servers.mcp.wire import error_to_wire, result_to_wire, tool_to_wire
@@ -88,8 +89,9 @@ class _Handlers:
 
         arguments = params.arguments or {}
         try:
-            task = await self.tasks.start(context, params.name, arguments)
-            return task or result_to_wire(params.name, await self._gateway.call(params.name, arguments, report))
+            caller = caller_of(context)
+            task = await self.tasks.start(context, params.name, arguments, caller)
+            return task or result_to_wire(params.name, await self._gateway.call(params.name, arguments, report, caller))
         except UnknownTool as exc:
             # The specification requires a protocol error here, not a tool error.
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {one_line(params.name)}") from exc

@@ -28,6 +28,7 @@ from mcp_taskruns.engine.results import finish_result
 from mcp_taskruns.engine.runs.cancel import cancel_run
 from mcp_taskruns.engine.runs.read import GONE_READS, read_run
 from mcp_taskruns.engine.runs.start import Started, launch, with_notes
+from mcp_taskruns.engine.runs.start_keys import Caller
 from mcp_taskruns.errors import CallError, NotVisibleYet
 from mcp_taskruns.servers.mcp.task_ids import TaskHandle, decode_task_id, encode_task_id
 from mcp_taskruns.servers.mcp.wire import result_to_wire
@@ -69,7 +70,9 @@ class Tasks:
         server.add_request_handler("tasks/update", UpdateTaskParams, self._handler(self._update))
         server.add_request_handler("tasks/cancel", TaskParams, self._handler(self._cancel))
 
-    async def start(self, context: Context, name: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    async def start(
+        self, context: Context, name: str, arguments: Mapping[str, Any], caller: Caller
+    ) -> dict[str, Any] | None:
         """Start a run and return its task; None if the call starts no run or the client does not support tasks.
 
         Without a run id there is no task, and the result of the call is returned. Raises CallError if the run was not
@@ -85,9 +88,10 @@ class Tasks:
             if WAIT_SECONDS not in passed:
                 return None  # the call only creates the run
             self._gateway.check_start(tool, lifecycle)
-        with self._gateway.in_flight():
+        gateway = self._gateway
+        with gateway.in_flight(caller, tool), gateway.start_call(caller, tool, lifecycle, passed) as call:
             async with reporting(_ignore_progress) as reporter:
-                started = await launch(self._gateway.client, tool, lifecycle, passed, reporter, is_complete=True)
+                started = await launch(gateway.client, tool, call, passed, reporter, is_complete=True)
         if not started.run_id:
             return result_to_wire(name, finish_result(self._gateway.client, tool, with_notes(started)))
         others = path_arguments(lifecycle.read.operation, passed)
@@ -176,7 +180,7 @@ class Tasks:
 
 def _start_message(started: Started) -> str:
     message = status_line([started.reading]) if started.reading else f"Run {started.run_id}."
-    return message if started.key is None else f'{message} Idempotency key: "{started.key}".'
+    return " ".join([message, *started.notes])
 
 
 def _validate_request(context: Context, params: TaskParams) -> None:

@@ -1044,10 +1044,13 @@ def test_wait_result_distinguishes_outcomes_of_several_runs(statuses: tuple[RunS
 def test_status_hints_are_listed_once_in_order() -> None:
     natives = "edcbad"
     advice = {native: f"Advice on {native}." for native in natives}
-    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, status_hints=advice)
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints=advice)
     readings = [Reading(str(place), QUEUED, native) for place, native in enumerate(natives)]
     advice = wait_for(lifecycle, [reading.run_id for reading in readings], *readings, several=True)["next"]
-    assert advice == "Advice on a. Advice on b. Advice on c. Advice on d. Advice on e."
+    assert advice == (
+        "Advice on a. Advice on b. Advice on c. Advice on d. Advice on e. "
+        'Call p-wait again for the runs that continue: ["0","1","2","3","4","5"].'
+    )
 
 
 def test_status_hints_of_ended_runs_are_omitted() -> None:
@@ -1055,7 +1058,35 @@ def test_status_hints_of_ended_runs_are_omitted() -> None:
         "p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints={"ok": "Wrong.", "on": "Right."}
     )
     readings = [Reading("a", SUCCEEDED, "ok"), Reading("b", RUNNING, "on")]
-    assert wait_for(lifecycle, ["a", "b"], *readings, several=True)["next"] == "Right."
+    advice = wait_for(lifecycle, ["a", "b"], *readings, several=True)["next"]
+    assert advice == 'Right. Call p-wait again for the runs that continue: ["b"].'
+
+
+@pytest.mark.parametrize(
+    ("status", "hint", "advice"),
+    [
+        (
+            RUNNING,
+            "A person has to approve it.",
+            "A person has to approve it. The run continues, and nothing was cancelled: call p-wait again to keep "
+            "waiting.",
+        ),
+        (
+            RunStatus.NOT_STARTED,
+            "Start it with p-start.",
+            "Start it with p-start. When it has been started, call p-wait to wait for it.",
+        ),
+        (RunStatus.NOT_STARTED, "Call p-start, then p-wait.", "Call p-start, then p-wait."),
+        (
+            RunStatus.UNKNOWN,
+            "New here.",
+            f"New here. It is not known whether on is a terminal status: read the run with {RENDER.read.tool}.",
+        ),
+    ],
+)
+def test_status_hint_is_followed_by_the_next_call(status: RunStatus, hint: str, advice: str) -> None:
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints={"on": hint})
+    assert wait_for(lifecycle, ["a"], Reading("a", status, "on"))["next"] == advice
 
 
 def test_array_of_one_id_returns_a_list() -> None:
