@@ -172,7 +172,7 @@ async def _serve_http(gateway: Gateway, settings: Settings, notify: Notify) -> N
             servers.stop()
 
         if settings.transport == "http":
-            with call_on_signal(stop):
+            with call_on_signal(lambda _: stop()):
                 await servers.serve(notify)
             return
         async with anyio.create_task_group() as tasks:

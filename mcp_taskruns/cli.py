@@ -18,13 +18,14 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
 from mcp_taskruns.loading.schemas import format_schema
 from mcp_taskruns.logs import configure_logging
 from mcp_taskruns.servers.mcp.wire import tool_to_wire
 from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_settings, split_list
-from mcp_taskruns.signals import cancel_on_signal
+from mcp_taskruns.signals import call_on_signal, cancel_on_signal
 from mcp_taskruns.terminal import escape_controls
 
 COMMANDS = {
@@ -198,21 +199,35 @@ def _call(settings: Settings, parsed: dict[str, Any]) -> int:
     return _run_async(_call_tool, settings, parsed["tool"], arguments)
 
 
+class _Interruption:
+    """Ends a call when a signal arrives, so that the error shows what may have been done."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.status = 0
+        self._gateway = gateway
+
+    def __call__(self, number: int) -> None:
+        self.status = 128 + number
+        self._gateway.stop("interrupted")
+
+
 async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -> int:
     async with app.simulate_if_requested(settings) as effective:
         gateway = app.build_gateway(effective, _echo_error)
         for note in app.notes_for_operator(gateway, effective):
             _echo_error(note)
         configure_logging(effective.log_level, gateway.redactor)
+        interruption = _Interruption(gateway)
         try:
-            result = await gateway.call(name, arguments, _print_progress)
+            with call_on_signal(interruption):
+                result = await gateway.call(name, arguments, _print_progress)
         except UnknownTool:
             close = get_close_matches(name, gateway.tools, 1)
             hint = f"did you mean {close[0]}?" if close else "run `mcp-taskruns tools` to list them"
             raise SettingsError(f"there is no tool {name!r}; {hint}") from None
         except CallError as exc:
             _echo_error(gateway.redactor.redact_text(f"{exc.to_line()}\n{dump(exc.to_json())}"))
-            return 1
+            return interruption.status or 1
         finally:
             await gateway.aclose()
     _print_result(result)

@@ -39,6 +39,8 @@ from mcp_taskruns.settings import Settings
 
 Listener = Callable[[], Awaitable[None]]
 
+STOPPING = "this server is stopping"
+
 
 class Gateway:
     """Calls the tools of a catalog. `client` is for tests; by default the gateway makes one."""
@@ -50,6 +52,7 @@ class Gateway:
         self._checks: dict[str, tuple[Tool, Callable[[Any], bool]]] = {}
         self._start_keys = StartKeys(reuses=not settings.no_start_reuse)
         self._in_flight: set[anyio.CancelScope] = set()
+        self._stop_message = STOPPING
         self._listeners: list[Listener] = []
 
     @property
@@ -197,7 +200,7 @@ class Gateway:
 
     def _stopped(self, caller: Caller | None, tool: Tool | None) -> UpstreamError:
         """Return the error of a call that ends because this server stops."""
-        message = "this server is stopping"
+        message = self._stop_message
         if caller is not None and caller.start is not None:
             was_sent = caller.start.stage is not Stage.UNSENT
             hint = caller.start.stop_hint()
@@ -206,10 +209,12 @@ class Gateway:
             return UpstreamError(message, hint=write_hint(self.reader_of(tool)), outcome_unknown=True)
         return UpstreamError(message, hint="The run continues at the provider.", retryable=True)
 
-    def stop(self) -> None:
-        """End the calls in flight; the runs at the providers go on."""
+    def stop(self, message: str = STOPPING) -> bool:
+        """End the calls in flight with errors, and return whether there are any; the runs at the providers go on."""
+        self._stop_message = message
         for scope in self._in_flight:
             scope.cancel()
+        return bool(self._in_flight)
 
     async def aclose(self) -> None:
         """Close the connections to the providers."""

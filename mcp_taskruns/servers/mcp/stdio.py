@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
 from mcp.server.connection import Connection, NotifyOnlyOutbound
 from mcp.server.lowlevel import Server
 from mcp.server.runner import ServerRunner, aclose_shielded, modern_error_data, serve_one
@@ -24,7 +25,10 @@ from pydantic import ValidationError
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.servers.mcp.pipes import Reader, Writer, open_stdio
 from mcp_taskruns.servers.mcp.server import build_server
-from mcp_taskruns.signals import cancel_on_signal
+from mcp_taskruns.signals import call_on_signal
+
+DELIVERY_SECONDS = 0.3
+"""The time for the last messages to a client before the server exits because of a signal."""
 
 _Dispatcher = JSONRPCDispatcher[TransportContext]
 _Context = DispatchContext[TransportContext]
@@ -38,8 +42,20 @@ async def run(gateway: Gateway, *, is_watched: bool) -> None:
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
     else:
-        with cancel_on_signal():
-            await serve_stdio(server)
+        signalled = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            with call_on_signal(lambda _: signalled.set()):
+                tasks.start_soon(_stop_on_signal, signalled, gateway, tasks.cancel_scope)
+                await serve_stdio(server)
+            tasks.cancel_scope.cancel()
+
+
+async def _stop_on_signal(signalled: anyio.Event, gateway: Gateway, server: anyio.CancelScope) -> None:
+    """End the calls in flight when a signal arrives, and the server when their errors have been sent."""
+    await signalled.wait()
+    if gateway.stop():
+        await anyio.sleep(DELIVERY_SECONDS)
+    server.cancel()
 
 
 async def serve_stdio(server: Server[Any]) -> None:
