@@ -71,11 +71,11 @@ class Attempts:
     def final(self, failure: CallError) -> CallError:
         """Return the failure with the number of attempts, and what all of them together mean for the outcome."""
         attempts = len(self._failures)
-        return failure.replace(
+        failure = failure.replace(
             message=failure.message if attempts < 2 else f"{failure.message} ({attempts} attempts)",
-            retryable=failure.retryable or self._is_in_progress(failure),
             outcome_unknown=self._may_have_arrived,
         )
+        return failure.replace(kind="timeout", retryable=True) if self._is_in_progress(failure) else failure
 
     @property
     def _may_have_arrived(self) -> bool:

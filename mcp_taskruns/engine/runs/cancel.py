@@ -7,6 +7,7 @@ import anyio
 
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
@@ -104,11 +105,15 @@ class _Cancellation:
         """Return a failure with what is known about the run, if the request may have been carried out."""
         if not failure.outcome_unknown:
             return failure
-        status = f"it is {after.native_status} now" if after.native_status else "its status could not be read"
-        wait = "" if after.status.is_terminal else f" Call {self._lifecycle.wait_tool} to see whether it ends."
-        hint = f"The provider may have accepted the request for run {self._run_id}: {status}.{wait}"
-        # This server reads the run first, so a run that the request has ended is not changed.
-        return failure.replace(hint=f"{hint} It is safe to make this call again.", retryable=True)
+        status = "its status could not be read"
+        if after.native_status:
+            status = f"it is {quote_name(after.native_status)} now"
+        if after.status.is_terminal:
+            advice = f"Call {self._lifecycle.read.tool} before trying again."
+        else:
+            advice = f"Call {self._lifecycle.wait_tool} to see whether it ends; if it does not, cancel it again."
+        hint = f"The provider may have accepted the request for run {quote_name(self._run_id)}: {status}. {advice}"
+        return failure.replace(hint=hint)
 
     async def _after_deletion(self, before: Reading, response: Any) -> CallResult:
         """Return the result of a request that the provider has carried out for a run with a terminal status."""

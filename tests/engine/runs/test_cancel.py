@@ -459,7 +459,7 @@ async def test_lost_cancellation_of_a_run_that_goes_on_has_an_unknown_outcome(
     assert call.failure.outcome_unknown
     assert call.failure.hint == (
         f"The provider may have accepted the request for run {RENDER_RUNNING}: it is running now. Call "
-        "render-wait-for-run to see whether it ends. It is safe to make this call again."
+        "render-wait-for-run to see whether it ends; if it does not, cancel it again."
     )
     assert sent_methods(simulator) == ["GET", "DELETE", "GET"]
 
@@ -508,7 +508,8 @@ async def test_lost_deletion_of_a_runway_task_that_is_still_there_is_an_error(
     call = await finished(environment, "runway-cancel-delete-task", {"id": RUNWAY_SUCCEEDED, "delete_output": True}, 0)
     assert (call.failure.status, call.failure.outcome_unknown) == (502, True)
     assert f"{RUNWAY_SUCCEEDED}: it is SUCCEEDED now." in call.failure.hint
-    assert "wait-for-run" not in call.failure.hint
+    assert call.failure.hint.endswith("Call runway-retrieve-task-status-and-output before trying again.")
+    assert not call.failure.retryable
 
 
 async def test_rejected_cancellation_of_a_running_run_is_an_error(

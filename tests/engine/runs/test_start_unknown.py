@@ -128,7 +128,8 @@ async def test_waiting_out_a_conflict_is_bounded_by_the_time_of_the_call(
         simulator.fail_next("render", fault)
     call = await finished(environment, "render-run-task", SQUARE, 61)
     (key,) = set(keys_sent(simulator))
-    assert (call.failure.status, call.failure.retryable, call.failure.outcome_unknown) == (409, True, True)
+    assert (call.failure.kind, call.failure.status) == ("timeout", 409)
+    assert (call.failure.retryable, call.failure.outcome_unknown) == (True, True)
     assert call.failure.hint == f"The run may exist: look with render-list-task-runs. {key_hint(key)}"
 
 
