@@ -83,9 +83,7 @@ class StartCall:
     run_id: str = ""
 
     def key_hint(self) -> str:
-        """Return a sentence about repeating the call; empty if the provider takes no key."""
-        if not self.key:
-            return ""
+        """Return a sentence about repeating the call with its key."""
         argument = f"{format_path(self.key_path)} {dump(self.key)}"
         return f"To try again, pass {argument}: with this key no second run is started."
 
