@@ -111,7 +111,7 @@ class Watch:
     @property
     def is_over(self) -> bool:
         """Whether waiting longer has no effect: the runs have ended, cannot be read, or wait for a call."""
-        return self.is_done or not self.pending or self._awaits_start
+        return self.is_done or not self.pending or self.awaits_start
 
     @property
     def is_known(self) -> bool:
@@ -119,7 +119,7 @@ class Watch:
         return any(self.readings.values())
 
     @property
-    def _awaits_start(self) -> bool:
+    def awaits_start(self) -> bool:
         """Whether no pending run can end before a call starts it."""
         if self._is_started:
             return False
