@@ -1,4 +1,4 @@
-"""A thousand concurrent calls of all tools, to providers with faults in a third of their responses.
+"""Two thousand concurrent calls of all tools, to providers with faults in a third of their responses.
 
 Every call acts on objects of its own. Their ids or marks are in every request, so that each request belongs to a call,
 and the result of the call can be compared with what happened at the provider.
@@ -35,6 +35,7 @@ from mcp_taskruns.simulator.posthog.data import Run as PostHogRun
 from mcp_taskruns.simulator.posthog.notifications import console
 from mcp_taskruns.simulator.posthog.seeds import JSON_SCHEMA, PNG, cloud_script
 from mcp_taskruns.simulator.render import runs as render_runs
+from mcp_taskruns.simulator.render.app import Render
 from mcp_taskruns.simulator.server import serve
 from mcp_taskruns.simulator.traffic import RecordedRequest
 from tests.calls import KEYS, TRIES, Arguments
@@ -46,7 +47,7 @@ pytestmark = pytest.mark.anyio
 logger = logging.getLogger(__name__)
 
 SEED = 20_261_124
-CALLS = 1_000
+CALLS = 2_000
 CONCURRENT_CALLS = 32
 FAULT_RATE = 0.3
 """The share of requests with a fault. Every tenth call has a share of 0.9."""
@@ -83,6 +84,7 @@ SECRETS = [
 ]
 
 JSON = {"Content-Type": "application/json"}
+PAGE = "<!DOCTYPE html>\n<html><head><title>Planted page</title></head><body>Sign in to continue</body></html>"
 
 
 def _escaped(text: str) -> str:
@@ -92,6 +94,14 @@ def _escaped(text: str) -> str:
 def _rate_limited(rng: random.Random, _: str) -> Fault:
     wait = rng.choice([{}, {"Retry-After": "1"}, {"Retry-After-Ms": "700"}, {"Ratelimit-Reset": "1"}])
     return Fault(429, wait, "slow down")
+
+
+def _cloudflare(rng: random.Random, _: str) -> Fault:
+    """Return an error of Cloudflare in front of a provider that may have carried out the request."""
+    page = "<!DOCTYPE html><title>Web server is returning an unknown error</title>"
+    return Fault(
+        rng.choice([520, 521, 522, 523, 524]), {"Content-Type": "text/html"}, page, carry_out=rng.random() < 0.5
+    )
 
 
 def _echo(rng: random.Random, key: str) -> Fault:
@@ -133,12 +143,38 @@ FAULTS: dict[str, Callable[[random.Random, str], Fault]] = {
     "late": lambda *_: Fault(),
     "slow": lambda rng, _: Fault(delay=rng.uniform(0.5, 5)),
     "hangs": lambda *_: Fault(delay=HANG_SECONDS),
+    "cloudflare": _cloudflare,
+    "page": lambda *_: Fault(200, {"Content-Type": "text/html; charset=utf-8"}, PAGE),
+    "truncated gzip": lambda *_: Fault(truncate_gzip=True),
+    "failed after": lambda *_: Fault(502, JSON, '{"message": "upstream error"}', carry_out=True),
     "garbage": _garbage,
     "echo": _echo,
 }
 """The faults by name: functions of a random generator and of the credential in the request."""
 
-OUTCOME_UNKNOWN = {"", "502", "504", "truncated", "truncated early", "lost", "late", "slow", "hangs"}
+STREAM_FAULTS: dict[str, Fault] = {
+    "lost end event": Fault(omit_events=r'"(completed|failed|canceled|cancelled)"|stream-end'),
+    "negative retry": Fault(first_event="retry: -5\n\n"),
+}
+"""The faults of event streams by name."""
+
+NOT_YET_VISIBLE = Fault(404, JSON, '{"message": "task run not found", "error": "Not found"}')
+"""The response to a read shortly after a start."""
+
+OUTCOME_UNKNOWN = {
+    "",
+    "502",
+    "504",
+    "truncated",
+    "truncated early",
+    "lost",
+    "late",
+    "slow",
+    "hangs",
+    "cloudflare",
+    "truncated gzip",
+    "failed after",
+}
 """The faults after which the provider has carried out the request, or may have."""
 
 PLAUSIBLE = {"garbage", "echo"}
@@ -153,6 +189,8 @@ class Sent:
     number: int | None
     fault: str = ""
     status: int | None = None
+    at: float = field(default_factory=anyio.current_time)
+    replacement: Fault | None = None
 
     @property
     def operation(self) -> str:
@@ -165,6 +203,24 @@ class Sent:
         """The method and URL, equal for a request and its retries, with the form key of an uploaded file."""
         key = re.search(rb'name="key"\r\n\r\n([^\r]*)', self.request.body)
         return f"{self.request.method} {self.request.path} {key[1].decode() if key else ''}"
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(re.search(r"/(events|stream)/?($|\?)", self.request.path))
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the request starts a run, or resumes it."""
+        return self.request.method == "POST" and bool(
+            re.search(r"/(task-runs|start|resume_in_cloud)/?$", self.request.path)
+        )
+
+    @property
+    def is_carried_out(self) -> bool:
+        """Whether the provider has carried out the request, whatever happened to its response."""
+        if self.replacement is not None and self.replacement.status is not None:
+            return self.replacement.carry_out
+        return self.status is not None and self.status < 300
 
     @property
     def is_write(self) -> bool:
@@ -225,17 +281,40 @@ class Wire:
         simulator.app.add_middleware(_LoseResponses)
 
     def choose_fault(self, request: RecordedRequest) -> Fault | None:
+        sent = self._record(request)
+        sent.replacement = self._choose_fault(sent)
+        return sent.replacement
+
+    def _record(self, request: RecordedRequest) -> Sent:
         match = NUMBER.search(request.path + request.body.decode("utf-8", "replace"))
         number = int(match[1] or match[2]) if match else None
         sent = Sent(request, number)
         _now.set(sent)
         self.sent.append(sent)
+        return sent
+
+    def _choose_fault(self, sent: Sent) -> Fault | None:
+        request, number = sent.request, sent.number
         # One generator for each call, so that its faults do not depend on the other calls
         rng = self._rng.setdefault(number, random.Random(f"{self._seed} {number} faults"))
         if rng.random() >= (0.9 if number is not None and number % 10 == 0 else FAULT_RATE):
             return None
-        sent.fault = rng.choice(list(FAULTS))
+        if self._is_read_after_start(sent) and rng.random() < 0.5:
+            sent.fault = "not yet visible"
+            return NOT_YET_VISIBLE
+        if sent.is_stream and rng.random() < 0.5:
+            sent.fault = rng.choice(list(STREAM_FAULTS))
+            return STREAM_FAULTS[sent.fault]
+        names = [name for name in FAULTS if name != "failed after" or not sent.is_stream]
+        sent.fault = rng.choice(names)
         return FAULTS[sent.fault](rng, dict(request.headers).get("authorization", ""))
+
+    def _is_read_after_start(self, sent: Sent) -> bool:
+        """Whether a request reads a run that its call has just started."""
+        if sent.is_write or sent.is_stream or sent.number is None:
+            return False
+        starts = [one for one in self.sent if one.number == sent.number and one.is_start and one.status in {200, 201}]
+        return any(anyio.current_time() - one.at < 5 for one in starts)
 
 
 class Stage:
@@ -392,7 +471,7 @@ MAKE: dict[str, Callable[[Stage, int, random.Random], Arguments]] = {
         **waiting(d),
     },
     "render-stream-realtime-events-sse": lambda s, n, d: {
-        "taskRunIds": [s.render_run(n, d.choice(["square", "slow"])), s.render_run(n, "fail", 10, "b")],
+        "taskRunIds": [s.render_run(n, d.choice(["square", "slow", "flaky"])), s.render_run(n, "fail", 10, "b")],
         "wait_seconds": WAIT,
     },
     "render-retrieve-task-run": lambda s, n, d: {"taskRunId": s.render_run(n, "square")},
@@ -404,7 +483,7 @@ MAKE: dict[str, Callable[[Stage, int, random.Random], Arguments]] = {
     },
     "render-retrieve-task": lambda s, n, d: {"taskId": "tsk-d5im0000000000000001"},
     "render-wait-for-run": lambda s, n, d: {
-        "taskRunId": [s.render_run(n, d.choice(["square", "slow"])), s.render_run(n, "fail", 10, "b")],
+        "taskRunId": [s.render_run(n, d.choice(["square", "slow", "flaky"])), s.render_run(n, "fail", 10, "b")],
         "until": d.choice(["all", "any"]),
         "wait_seconds": WAIT,
     },
@@ -464,8 +543,9 @@ SAFE_TO_REPEAT = {
     # "Repeating a request with the same key within 24 hours returns the task run that the first request started":
     # render 1.5.0 public_api/models/run_task.py
     "POST /render/V/task-runs",
-    # Cancelling an ended run has no effect: inngest pkg/api/apiv1
+    # Cancelling an ended run has no effect: inngest pkg/api/apiv1, PostHog products/tasks/backend/api.py
     "DELETE /inngest/V/runs/*",
+    "POST /posthog/api/projects/*/tasks/*/runs/*/cancel",
     # POST with scope task:read, and a POST that returns an existing entry: PostHog products/tasks/backend/api.py
     "POST /posthog/api/projects/*/tasks/*/runs/*/artifacts/download",
     "POST /posthog/api/projects/*/tasks/*/runs/*/artifacts/presign",
@@ -522,7 +602,8 @@ class Call:
     @property
     def has_plausible_fault(self) -> bool:
         """Whether a fault may have looked like a success."""
-        return any(sent.fault in PLAUSIBLE for sent in self.sent)
+        plausible = PLAUSIBLE | ({"page"} if self.tool.operation.returns_file else set())
+        return any(sent.fault in plausible for sent in self.sent)
 
     @property
     def bound(self) -> float:
@@ -551,7 +632,8 @@ class Soak:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.simulator = Simulator(clock=LoopClock())
+        clock = LoopClock()
+        self.simulator = Simulator(clock=clock, render=Render(clock))
         self.stage = Stage(self.simulator)
         self.wire = Wire(self.simulator, seed)
         self.calls: list[Call] = []
@@ -678,7 +760,10 @@ DONE: dict[str, Callable[[Call, Stage], bool]] = {
     "render-run-task": is_started,
     "posthog-list-task-runs": is_listed,
     "posthog-create-task-run": is_created,
-    "posthog-update-task-run": lambda c, s: c.arguments["body"].items() <= vars(s.run(c)).items(),
+    # An ended run is not changed: PostHog products/tasks/backend/api.py
+    "posthog-update-task-run": lambda c, s: (
+        c.value["status"] == s.run(c).status == "failed" or c.arguments["body"].items() <= vars(s.run(c)).items()
+    ),
     "posthog-append-log-entries": lambda c, s: s.log(c).count(mark(c.number)) == 1,
     "posthog-upload-artifacts-task-run": lambda c, s: (
         [one["name"] for one in s.run(c).artifacts] == [f"{mark(c.number)}.txt"] and s.stored(c) == [mark(c.number)]
@@ -721,7 +806,7 @@ async def test_every_tool_is_called_and_every_fault_happens(soak: Soak) -> None:
     assert set(tools) == set(open_gateway({}).tools)
     assert min(tools.values()) > 5
     assert sum(tools.values()) > CALLS / 2
-    assert {sent.fault for sent in soak.wire.sent} == {*FAULTS, ""}
+    assert {sent.fault for sent in soak.wire.sent} == {*FAULTS, *STREAM_FAULTS, "not yet visible", ""}
     assert sum(1 for sent in soak.wire.sent if sent.fault) > len(soak.wire.sent) / 4
 
 
@@ -761,7 +846,13 @@ async def test_unsafe_writes_are_sent_once(soak: Soak) -> None:
 
 
 async def test_retryable_errors_are_safe_to_retry(soak: Soak) -> None:
-    harmless = {"POST /posthog/api/projects/*/tasks/*/runs/*/artifacts/prepare_upload"}  # only creates upload forms
+    harmless = {
+        "POST /posthog/api/projects/*/tasks/*/runs/*/artifacts/prepare_upload",  # only creates upload forms
+        # Another call reads the run first, and sends nothing if it has ended.
+        "DELETE /render/V/task-runs/*",
+        "DELETE /runway/V/tasks/*",
+        "PATCH /posthog/api/projects/*/tasks/*/runs/*",
+    }
     for call in soak.calls:
         if call.error and call.error["retryable"]:
             done = {sent.operation for sent in call.writes if sent.fault in OUTCOME_UNKNOWN}
@@ -815,7 +906,7 @@ async def test_reported_run_status_is_the_one_at_the_provider(soak: Soak) -> Non
         value, provider = call.value, call.tool.prefix
         if call.error:
             continue
-        if call.tool.is_wait_tool:
+        if "timed_out" in value:  # a wait, also after a start
             for run in value.get("runs", [value]):
                 if run["terminal"]:
                     ended[call.tool.name] += 1
@@ -827,8 +918,48 @@ async def test_reported_run_status_is_the_one_at_the_provider(soak: Soak) -> Non
             # A run may end by itself in between. An accepted cancellation is carried out later.
             assert not is_cancelled or value["cancelled"] or not value["terminal"], str(call)
             assert not call.writes or value["status_before"] not in ENDED, str(call)
-    assert len(ended) == 9
+            # Whatever happened to its response: this call has cancelled the run.
+            is_done = any(sent.is_carried_out for sent in call.writes) and value["status_before"] not in ENDED
+            assert not (is_done and is_cancelled and "had already been" in value["next"]), str(call)
+    assert len(ended) > 9
     assert min(ended.values()) > 0, ended
+
+
+async def test_followed_runs_have_the_status_at_the_provider(soak: Soak) -> None:
+    ended: Counter[str] = Counter()
+    for call in soak.calls:
+        lifecycle = call.tool.runs
+        if call.error or lifecycle is None or "events" not in call.value:
+            continue
+        for run_id, status in call.value["runs"].items():
+            if status in ENDED:
+                ended[call.tool.prefix] += 1
+                native = soak.stage.status_of(call.tool.prefix, run_id)
+                assert lifecycle.statuses[native] == status, str(call)
+    assert min(ended[provider] for provider in ("render", "posthog")) > 5
+
+
+async def test_pages_are_not_results(soak: Soak) -> None:
+    pages = [call for call in soak.calls if any(sent.fault == "page" for sent in call.sent)]
+    assert len(pages) > 50
+    for call in pages:
+        if not call.error and not call.tool.operation.returns_file:
+            assert "Sign in to continue" not in call.texts[0], str(call)
+
+
+async def test_start_with_an_unknown_outcome_gives_its_key(soak: Soak) -> None:
+    unknown = 0
+    for call in soak.calls:
+        if call.error and call.tool.name == "render-run-task" and any(sent.is_carried_out for sent in call.writes):
+            unknown += 1
+            (key,) = {json.loads(sent.request.body)["idempotencyKey"] for sent in call.writes}
+            assert key in call.error["hint"], str(call)
+    assert unknown > 3
+
+
+async def test_cancellations_are_interrupted(soak: Soak) -> None:
+    cancels = [sent for call in soak.calls if "-cancel-" in call.tool.name for sent in call.writes]
+    assert sum(sent.fault in OUTCOME_UNKNOWN - {""} for sent in cancels) > 10
 
 
 async def test_successful_calls_have_their_effect_at_the_provider(soak: Soak) -> None:

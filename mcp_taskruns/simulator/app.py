@@ -22,7 +22,7 @@ from mcp_taskruns.simulator.traffic import RecordedRequest, Traffic
 class Simulator:
     """Render, Inngest, PostHog and Runway below `/render`, `/inngest`, `/posthog` and `/runway`.
 
-    Other processes use `POST /simulator/faults` ({provider, status, headers, body, delay, truncate}) and
+    Other processes use `POST /simulator/faults` (a provider and the fields of a `Fault`) and
     `GET /simulator/requests`. These have no authentication and there is no TLS: bind to the loopback interface only.
     Pass `render` to configure its rate limits; it must share `clock`.
     """

@@ -5,7 +5,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_taskruns.simulator.faults import Fault
+from mcp_taskruns.simulator.faults import AlteredResponse, Fault
 from mcp_taskruns.simulator.traffic import RecordedRequest, Traffic
 
 
@@ -54,9 +54,17 @@ class _Exchange:
         if self._fault:
             with anyio.move_on_after(self._fault.delay):
                 await self._disconnected.wait()
-        if not self._disconnected.is_set():
-            replacement = self._fault.response() if self._fault else None
-            await (replacement or app)(scope, self.receive, self.send)
+        if self._disconnected.is_set():
+            return
+        if self._fault is None:
+            await app(scope, self.receive, self.send)
+            return
+        replacement = self._fault.response()
+        if replacement is None or self._fault.carry_out:
+            altered = AlteredResponse(self._fault, self.send)
+            await app(scope, self.receive, altered.send if replacement is None else _discard)
+        if replacement is not None:
+            await replacement(scope, self.receive, self.send)
 
     async def watch_client(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -82,6 +90,10 @@ class _Exchange:
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._is_complete = True
         await self._send(message)
+
+
+async def _discard(_: Message) -> None:
+    """Lose a message of a response."""
 
 
 def _recorded(provider: str, scope: Scope, body: bytes) -> RecordedRequest:

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import zlib
 from collections.abc import AsyncIterator
 
 import anyio
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = {"Authorization": "Bearer rnd_simulated"}
 RUNNING = "trn-d5im0000000000000004"
+COMPLETED = "trn-d5im0000000000000001"
 
 
 @pytest.fixture
@@ -160,6 +162,36 @@ async def test_truncated_stream_breaks_in_its_first_event(live: httpx.AsyncClien
                 await response.aread()
 
 
+async def test_request_is_carried_out_although_its_response_is_replaced(
+    live: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    simulator.fail_next("render", Fault(524, carry_out=True))
+    body = {"task": "demo-workflow/square", "input": [7]}
+    runs = len(simulator.render.runs)
+    assert (await live.post("/render/v1/task-runs", json=body)).status_code == 524
+    assert len(simulator.render.runs) == runs + 1
+    simulator.fail_next("render", Fault(524))
+    assert (await live.post("/render/v1/task-runs", json=body)).status_code == 524
+    assert len(simulator.render.runs) == runs + 1
+
+
+async def test_truncated_gzip_has_no_end(live: httpx.AsyncClient, simulator: Simulator) -> None:
+    simulator.fail_next("render", Fault(truncate_gzip=True))
+    async with live.stream("GET", "/render/v1/tasks") as response:
+        body = b"".join([chunk async for chunk in response.aiter_raw()])
+    assert (response.status_code, response.headers["content-encoding"]) == (200, "gzip")
+    decoder = zlib.decompressobj(wbits=31)
+    assert decoder.decompress(body)[:2] == b"[{"
+    assert not decoder.eof
+
+
+async def test_events_of_a_stream_are_omitted_and_added(live: httpx.AsyncClient, simulator: Simulator) -> None:
+    simulator.fail_next("render", Fault(omit_events="task.completed", first_event="retry: -5\n\n"))
+    url = f"/render/v1/task-runs/events?taskRunIds={COMPLETED}"
+    assert (await live.get(url)).text == "retry: -5\n\nretry: 2000\n\n"
+    assert "task.completed" in (await live.get(url)).text
+
+
 async def test_faults_and_recorded_requests_are_available_over_http(live: httpx.AsyncClient) -> None:
     fault = {"provider": "inngest", "status": 429, "headers": {"Retry-After": "1"}, "body": {"errors": []}}
     assert (await live.post("/simulator/faults", json=fault)).status_code == 204
@@ -189,6 +221,8 @@ async def test_faults_and_recorded_requests_are_available_over_http(live: httpx.
         ('{"provider": "render", "delay": -1}', "negative"),
         ('{"provider": "render", "headers": 1, "body": []}', "unsupported operand"),
         ('{"provider": "render", "status": 500, "truncate": true}', "needs a `body` to truncate"),
+        ('{"provider": "render", "carry_out": true}', "needs a `status`"),
+        ('{"provider": "render", "omit_events": "("}', "is not a regular expression"),
     ],
 )
 async def test_invalid_fault_is_rejected_with_400(live: httpx.AsyncClient, document: str, message: str) -> None:
