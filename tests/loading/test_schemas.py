@@ -77,7 +77,7 @@ def test_keyword_table_has_key_type_and_meaning() -> None:
     assert "| `default_page_size` (required) | integer | The page size without that argument, in items. |" in rows
     assert "| `total` | string or `{header: name}` | The number of items of all pages. |" in rows
     assert "| `when` | mapping | Which events hold a run; default: all. |" in keyword_table("RunStreamKeywords")
-    assert "| list of `not started`, `queued`, `running`, `paused`" in keyword_table("RunStreamKeywords")
+    assert "| `applies_to` | `reads`, `writes`, `all` |" in keyword_table("RateLimit")
     assert "| `start` | mapping of mapping | By the name of the operation. |" in keyword_table("RunsKeywords")
 
 
