@@ -28,6 +28,7 @@ from mcp_taskruns.engine.paginate import read_pages
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.results import advice_of, finish_result, select_part
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
+from mcp_taskruns.engine.runs.details import add_details
 from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
 from mcp_taskruns.engine.runs.start import start_run
 from mcp_taskruns.engine.runs.start_keys import Caller, Stage, StartCall, StartKeys
@@ -108,7 +109,8 @@ class Gateway:
                 return
             async with self._open(tool, checked, report) as opened:
                 if isinstance(opened, CallResult):
-                    result = self._present(tool, checked, opened, limit=sys.maxsize)
+                    detailed = await add_details(self.client, tool, checked, opened)
+                    result = self._present(tool, checked, detailed, limit=sys.maxsize)
                     yield self.client.redact_result(self._select(tool, checked, result))
                     return
                 async with aclosing(stream_events(self.client, tool, checked, opened)) as events:
@@ -245,7 +247,8 @@ class Gateway:
             return result
         async with self._open(tool, arguments, report) as opened:
             if isinstance(opened, CallResult):
-                return self._present(tool, arguments, opened, limit=limit)
+                detailed = await add_details(self.client, tool, arguments, opened)
+                return self._present(tool, arguments, detailed, limit=limit)
             seconds = self._seconds(tool, arguments)
             return await follow_stream(self.client, tool, arguments, opened, report, seconds=seconds)
 

@@ -71,7 +71,8 @@ async def test_inngest_200_with_error_for_an_unknown_run_is_not_found(simulator:
         "message": f'{ERROR_BODY} (status 500): "Unable to load function run: {UNKNOWN}"',
         "retryable": False,
         "hint": "Inngest has no such run in this environment. Check the id, and that the key is of the run's "
-        "environment.",
+        "environment. An event id, which sending an event returns, is not a run id: GET /v1/events/EVENT_ID/runs lists "
+        "its runs.",
     }
     # A real 500 would be retried
     assert len(server_requests(simulator)) == 1
@@ -265,3 +266,53 @@ async def test_inngest_branch_environment_comes_from_the_variable_or_the_argumen
     async with connected(environment, **variables) as caller:
         await caller.call("inngest-get-function-run-status", runId=INNGEST_FRESH, **arguments)
     assert sent_requests(simulator)[0].headers == {**HEADERS, "x-inngest-env": name}
+
+
+# Results that v1 has lost: seen at Inngest's server with npm inngest 4, whose apps checkpoint their steps by default
+
+CHECKPOINTED = "01JZDEM0RVN000000000000006"
+
+
+@pytest.mark.parametrize("key", ["signkey-test-simulated", "sk-inn-api-simulated"])
+async def test_inngest_lost_output_is_read_from_v2(key: str, simulator: Simulator, environment: dict[str, str]) -> None:
+    async with connected(environment, INNGEST_API_KEY=key) as caller:
+        got = await caller.call("inngest-get-function-run-status", runId=CHECKPOINTED)
+        waited = await caller.call("inngest-wait-for-run", runId=CHECKPOINTED)
+    assert (got.value["data"]["output"], waited.value["result"]) == (42, 42)
+    path = f"/inngest/v2/runs/{CHECKPOINTED}?includeOutput=true"
+    second = server_requests(simulator)[1]
+    assert (second.path, dict(second.headers)["authorization"]) == (path, f"Bearer {key}")
+    assert not [note for note in got.notes if "lost" in note]
+
+
+async def test_inngest_lost_output_that_v2_refuses_is_reported(environment: dict[str, str]) -> None:
+    async with connected(environment, INNGEST_API_KEY="sk-inn-api-wrong") as caller:
+        got = await caller.call("inngest-get-function-run-status", runId=CHECKPOINTED)
+        waited = await caller.call("inngest-wait-for-run", runId=CHECKPOINTED)
+    assert got.value["data"]["output"] == ""
+    assert [note for note in got.notes if note.startswith("The output may be lost")]
+    assert (waited.value["status"], waited.value["result"]) == ("succeeded", "")
+    assert "The output may be lost" in waited.value["next"]
+
+
+async def test_inngest_output_that_is_not_lost_is_not_read_again(simulator: Simulator, caller: Caller) -> None:
+    result = await caller.call("inngest-get-function-run-status", runId=INNGEST_COMPLETED)
+    assert result.value["data"]["output"] == {"input": {"n": 1, "who": "quick"}, "sum": 42}
+    assert len(server_requests(simulator)) == 1
+
+
+async def test_inngest_dev_server_needs_no_key_and_has_the_output(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    simulator.inngest.is_dev = True
+    url = environment["INNGEST_BASE_URL"]
+    async with connected(environment, INNGEST_BASE_URL=None, INNGEST_SIGNING_KEY=None, INNGEST_DEV=url) as caller:
+        result = await caller.call("inngest-get-function-run-status", runId=CHECKPOINTED)
+    assert result.value["data"]["output"] == 42
+    assert "authorization" not in dict(server_requests(simulator)[0].headers)
+
+
+async def test_inngest_id_of_an_event_is_explained(caller: Caller) -> None:
+    result = await caller.call("inngest-get-function-run-status", runId=INNGEST_COMPLETED.replace("RVN", "EVT"))
+    assert result.error["kind"] == "not_found"
+    assert "GET /v1/events/EVENT_ID/runs lists its runs" in result.error["hint"]

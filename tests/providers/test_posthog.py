@@ -285,7 +285,8 @@ async def test_posthog_secrets_of_a_watched_run_are_redacted(
 async def test_posthog_empty_secrets_are_not_noted_as_redacted(caller: Caller) -> None:
     result = await caller.call(RETRIEVE, **run_arguments(POSTHOG_NOT_STARTED))
     assert result.value["log_url"] is None
-    assert result.notes == [f"Run {POSTHOG_NOT_STARTED}: not started (not_started)."]
+    assert result.notes[0] == f"Run {POSTHOG_NOT_STARTED}: not started (not_started)."
+    assert not [note for note in result.notes if note.startswith("Redacted")]
 
 
 async def test_posthog_secrets_are_shown_with_reveal_secrets(environment: dict[str, str]) -> None:
@@ -353,7 +354,6 @@ async def test_posthog_update_run_with_status_cancelled_cancels_the_run(simulato
     assert sent_requests(simulator) == [
         SentRequest("GET", run, POSTHOG_READING),
         SentRequest("POST", run_path(POSTHOG_RUNNING, "cancel/"), POSTHOG_READING),
-        SentRequest("GET", run, POSTHOG_READING),
     ]
     assert (result.value["cancelled"], result.value["status_before"], result.value["status"]) == (
         True,
@@ -643,7 +643,7 @@ async def test_posthog_get_run_retries_429_after_retry_after(simulator: Simulato
         await caller.call(RETRIEVE, **run_arguments(POSTHOG_RUNNING))
         result = await caller.call(RETRIEVE, **run_arguments(POSTHOG_RUNNING), within=4)
     assert result.value["id"] == POSTHOG_RUNNING
-    assert len(server_requests(simulator)) == 3
+    assert [request.path for request in server_requests(simulator)].count(run_path(POSTHOG_RUNNING)) == 3
     assert "Request was throttled." in result.progress[0]
     assert "retrying (1 of 3)" in result.progress[0]
 

@@ -9,7 +9,15 @@ import pytest
 
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
-from tests.calls import POSTHOG_COMPLETED, POSTHOG_NOT_STARTED, POSTHOG_RUNNING, TASK, Arguments, outside
+from tests.calls import (
+    POSTHOG_COMPLETED,
+    POSTHOG_NOT_STARTED,
+    POSTHOG_RUNNING,
+    POSTHOG_RUNS,
+    TASK,
+    Arguments,
+    outside,
+)
 from tests.providers.driver import (
     POSTHOG_READING,
     POSTHOG_WRITING,
@@ -247,3 +255,77 @@ async def test_posthog_relay_message_does_not_retry_503(simulator: Simulator, en
     assert result.error["message"] == 'the provider returned 503: "Failed to queue Slack relay"'
     # A message that was posted cannot be withdrawn
     assert len(server_requests(simulator)) == 1
+
+
+# Permission requests, which only the stream has
+
+
+WAITS = "The run waits for a response to its request perm-1: git push origin main."
+HOW = "posthog-send-command-agent-server with the method permission_response and the params requestId perm-1"
+READERS = ("posthog-retrieve-task-run", "posthog-get-task-run-logs", "posthog-get-filtered-task-run-session")
+
+
+@pytest.mark.parametrize("tool", READERS)
+async def test_posthog_run_that_waits_for_a_permission_is_noted(tool: str, caller: Caller) -> None:
+    result = await caller.call(tool, **run_arguments(POSTHOG_RUNNING), within=2)
+    (note,) = [note for note in result.notes if note.startswith(WAITS)]
+    assert HOW in note
+    assert note.endswith("one of: allow, reject.")
+
+
+async def test_posthog_wait_reports_the_permission_that_the_run_waits_for(caller: Caller) -> None:
+    result = await caller.call("posthog-wait-for-run", **run_arguments(POSTHOG_RUNNING, wait_seconds=2), within=5)
+    assert (result.value["status"], result.value["timed_out"]) == ("running", True)
+    assert result.value["next"].startswith(WAITS)
+
+
+@pytest.mark.parametrize("tool", READERS)
+async def test_posthog_permission_that_was_given_is_not_noted(tool: str, caller: Caller) -> None:
+    await command(caller, POSTHOG_RUNNING, "permission_response", requestId="perm-1", optionId="allow")
+    result = await caller.call(tool, **run_arguments(POSTHOG_RUNNING), within=2)
+    assert not [note for note in result.notes if "waits for" in note]
+
+
+async def test_posthog_permission_request_in_a_notification_is_noted(simulator: Simulator, caller: Caller) -> None:
+    project = simulator.posthog.project
+    params = {
+        "requestId": "perm-2",
+        "toolCall": {"toolCallId": "t", "title": "rm -r build"},
+        "options": [{"optionId": "no"}],
+    }
+    project.publish(
+        project.runs[POSTHOG_RUNNING],
+        {"type": "notification", "notification": {"method": "_posthog/permission_request", "params": params}},
+    )
+    result = await caller.call("posthog-retrieve-task-run", **run_arguments(POSTHOG_RUNNING), within=2)
+    assert [note for note in result.notes if "its request perm-2: rm -r build." in note]
+    assert [note for note in result.notes if note.startswith(WAITS)]
+
+
+@pytest.mark.parametrize("run", [POSTHOG_COMPLETED, POSTHOG_NOT_STARTED])
+async def test_posthog_stream_is_read_only_for_a_run_that_may_ask(
+    run: str, simulator: Simulator, caller: Caller
+) -> None:
+    await caller.call("posthog-retrieve-task-run", **run_arguments(run))
+    assert len(server_requests(simulator)) == 1
+
+
+async def test_posthog_stream_that_cannot_be_read_does_not_fail_the_call(simulator: Simulator, caller: Caller) -> None:
+    simulator.fail_next("posthog", Fault())
+    simulator.fail_next("posthog", Fault(503))
+    result = await caller.call("posthog-retrieve-task-run", **run_arguments(POSTHOG_RUNNING), within=2)
+    assert result.value["status"] == "in_progress"
+
+
+async def test_posthog_log_of_a_run_that_ended_with_an_open_request_does_not_mention_it(
+    environment: dict[str, str], caller: Caller
+) -> None:
+    await outside(environment, "PATCH", f"{POSTHOG_RUNS}/{POSTHOG_RUNNING}/", {"status": "failed"})
+    result = await caller.call("posthog-get-task-run-logs", **run_arguments(POSTHOG_RUNNING), within=4)
+    assert not [note for note in result.notes if "waits for" in note]
+
+
+async def test_posthog_get_of_a_run_that_was_not_started_names_what_starts_it(caller: Caller) -> None:
+    result = await caller.call("posthog-retrieve-task-run", **run_arguments(POSTHOG_NOT_STARTED))
+    assert result.notes[0] == f"Run {POSTHOG_NOT_STARTED}: not started (not_started)."
+    assert [note for note in result.notes if "posthog-start-task-run" in note]

@@ -139,7 +139,8 @@ async def test_posthog_large_log_is_truncated_to_its_last_entries(
     assert numbers == list(range(2000 - len(numbers), 2000))
     assert 100 <= len(numbers) <= limit
     assert len(result.text) <= 50_000
-    (note,) = result.notes
+    note, permission = result.notes
+    assert "waits for a response" in permission
     assert note.startswith(f"The last {len(numbers)} of 2,003 entries. For earlier ones ")
     assert ("pass last 2003." in note) is (limit == 100)
     assert ("call again with result_path" in note) is (limit == 2000)
@@ -149,7 +150,7 @@ async def test_posthog_log_includes_the_run_resumed_from(environment: dict[str, 
     state = {"resume_from_run_id": POSTHOG_COMPLETED}
     await outside(environment, "PATCH", run_path(POSTHOG_RUNNING), {"state": state})
     result = await caller.call(LOG, **run_arguments(POSTHOG_RUNNING))
-    assert result.notes == ["All 33 entries."]
+    assert result.notes[0] == "All 33 entries."
     assert "May I push to main?" in result.text.split("\n")[-1]
 
 
@@ -208,7 +209,7 @@ async def test_posthog_session_log_continues_after_a_timestamp(environment: dict
     await outside(environment, "POST", run_path(POSTHOG_RUNNING, "append_log/"), {"entries": [new]})
     later = await caller.call(SESSION_LOG, **run_arguments(POSTHOG_RUNNING, after=last))
     assert later.text == "2035-01-31T09:00:00Z console: new"
-    assert later.notes == ["Item 1 of 1 (without filters 4): this is the end of the list."]
+    assert later.notes[0] == "Item 1 of 1 (without filters 4): this is the end of the list."
 
 
 async def test_posthog_session_log_without_matching_entries(caller: Caller) -> None:

@@ -275,6 +275,51 @@ class RunCancelKeywords(StrictModel):
     first: RunCancelFirstKeywords | None = None
 
 
+class RunLostResultKeywords(RunCallKeywords):
+    """Another operation that has the result of a run whose own response may have lost it. It needs no tool."""
+
+    when: When
+    """The condition on the run under which its result may be lost."""
+    result: JsonPath
+    """Path to the result in the response of the operation."""
+    unwrap: str = ""
+    """The only member of an object in which the provider wraps results that are not objects."""
+    note: str
+    """What to report if the operation does not return the result."""
+
+
+class RequestEventKeywords(StrictModel):
+    """Events about something that a run asks its user; the paths start at the event."""
+
+    when: When
+    """The condition on the event."""
+    id: JsonPath
+    """The request's id."""
+    text: JsonPath = ""
+    """What the run asks for."""
+    options: JsonPath = ""
+    """The ids of the options, as a list."""
+
+
+class RunRequestsKeywords(StrictModel):
+    """How a run asks its user for something and waits for it; the events are on its stream."""
+
+    asked: tuple[RequestEventKeywords, ...]
+    """Events that ask."""
+    resolved: tuple[RequestEventKeywords, ...]
+    """Events that end a request."""
+    hint: str
+    """What to do; `{id}` and `{options}` are replaced by those of the request."""
+    settled_by: When = {}
+    """The condition on the last entry of a log after which no request is open; default: none."""
+    recent_seconds: float = Field(3600.0, gt=0)
+    """How old a request may be that is looked for, in seconds."""
+    recent_events_arguments: dict[str, str] = {}
+    """Arguments of the stream that skip older events; `{milliseconds}` is replaced by that time since 1970."""
+    shown_by: Names = ()
+    """Operations whose results mention the open requests of an active run; waits do it anyway."""
+
+
 class RunsKeywords(StrictModel):
     """The lifecycle of the provider's runs."""
 
@@ -287,6 +332,8 @@ class RunsKeywords(StrictModel):
     """By the name of the operation."""
     runs_in: Annotated[dict[str, JsonPath], without_nulls] = Field({})
     """By the name of an operation, the path to the runs in its response; default for `read` and `start`: `$`."""
+    lost_result: RunLostResultKeywords | None = None
+    requests: RunRequestsKeywords | None = None
     fields: RunFieldsKeywords
     statuses: Annotated[dict[RunStatusName, Names], without_nulls]
     """The provider's statuses for each normalised status."""

@@ -20,10 +20,13 @@ from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, 
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import (
     Lifecycle,
+    RequestEvent,
     RunCall,
     RunCancel,
     RunCancelFirst,
     RunFields,
+    RunLostResult,
+    RunRequests,
     RunStart,
     RunStatus,
     RunStream,
@@ -102,6 +105,7 @@ def add_lifecycles(
             operations = {lifecycle.read.operation.name, *lifecycle.starts, *lifecycle.runs_in}
             operations |= {cancel.call.operation.name for cancel in lifecycle.cancels}
             operations |= {lifecycle.stream.operation.name} if lifecycle.stream else set()
+            operations |= lifecycle.requests.shown_by if lifecycle.requests else set()
             lifecycles |= dict.fromkeys(((consumed.namespace, name) for name in operations), lifecycle)
     for tool in tools:
         runs = lifecycles.get((tool.operation.namespace, tool.operation.name))
@@ -143,6 +147,8 @@ class _RunsCompiler:
             starts={name: self._start(name, start, read) for name, start in runs.start.items()},
             cancels=tuple(self._cancel(name, cancel, read) for name, cancel in runs.cancel.items()),
             runs_in=self._runs_in(runs),
+            lost_result=self._lost_result(runs.lost_result, read) if runs.lost_result else None,
+            requests=self._requests(runs.requests, listed_names) if runs.requests else None,
             poll_seconds=runs.poll_seconds,
             max_age_seconds=runs.max_age_seconds,
             gone_after_cancel=runs.gone_after_cancel,
@@ -229,13 +235,50 @@ class _RunsCompiler:
         )
 
     def _first(self, first: keywords.RunCancelFirstKeywords, place: str, read: RunCall) -> RunCancelFirst:
-        operation = self._operation(first.operation, place, read)
-        argument = first.run_id_argument or read.run_id_argument
+        operation, argument = self._call_without_tool(first, place, read)
+        return RunCancelFirst(operation, argument, self._condition(first.when, f"{place}.when"))
+
+    def _lost_result(self, lost: keywords.RunLostResultKeywords, read: RunCall) -> RunLostResult:
+        operation, argument = self._call_without_tool(lost, "lost_result", read)
+        return RunLostResult(
+            operation=operation,
+            run_id_argument=argument,
+            when=self._condition(lost.when, "lost_result.when"),
+            result=self._path(lost.result, "lost_result.result"),
+            unwrap=lost.unwrap,
+            note=lost.note,
+        )
+
+    def _requests(self, requests: keywords.RunRequestsKeywords, listed_names: Mapping[str, str]) -> RunRequests:
+        for operation in requests.shown_by:
+            self.tool(operation, "requests.shown_by")
+        return RunRequests(
+            asked=tuple(self._request_event(event, "requests.asked") for event in requests.asked),
+            resolved=tuple(self._request_event(event, "requests.resolved") for event in requests.resolved),
+            hint=rename_tools(requests.hint, listed_names),
+            recent_seconds=requests.recent_seconds,
+            settled_by=self._condition(requests.settled_by, "requests.settled_by"),
+            recent_events_arguments=requests.recent_events_arguments,
+            shown_by=frozenset(requests.shown_by),
+        )
+
+    def _request_event(self, event: keywords.RequestEventKeywords, place: str) -> RequestEvent:
+        return RequestEvent(
+            when=self._condition(event.when, f"{place}.when"),
+            id=self._path(event.id, f"{place}.id"),
+            text=self._path(event.text, f"{place}.text") if event.text else (),
+            options=self._path(event.options, f"{place}.options") if event.options else (),
+        )
+
+    def _call_without_tool(self, call: keywords.RunCallKeywords, place: str, read: RunCall) -> tuple[Operation, str]:
+        """Return an operation that needs no tool, and its argument for the run's id."""
+        operation = self._operation(call.operation, place, read)
+        argument = call.run_id_argument or read.run_id_argument
         if argument not in {parameter.argument for parameter in operation.parameters}:
             raise self._error(
                 f"{place}.run_id_argument", f"the operation {operation.name} has no argument `{argument}`"
             )
-        return RunCancelFirst(operation, argument, self._condition(first.when, f"{place}.when"))
+        return operation, argument
 
     def _required_fields(self, declared: keywords.RunFieldsKeywords) -> RunFields:
         fields = self._fields(declared, "fields")

@@ -108,6 +108,49 @@ class RunCancel:
 
 
 @dataclass(frozen=True)
+class RunLostResult:
+    """Another operation that has the result of a run whose own response may have lost it."""
+
+    operation: Operation
+    run_id_argument: str
+    when: Condition
+    """Runs that match this condition may have lost their result."""
+    result: Path
+    """In the response of the operation."""
+    unwrap: str
+    """The only member of an object in which the provider wraps results that are not objects."""
+    note: str
+    """What to report if the operation does not return the result."""
+
+
+@dataclass(frozen=True)
+class RequestEvent:
+    """Events about something that a run asks its user; the paths start at the event."""
+
+    when: Condition
+    id: Path
+    text: Path = ()
+    options: Path = ()
+
+
+@dataclass(frozen=True)
+class RunRequests:
+    """How a run asks its user for something, such as a permission, and waits for it. The events are on its stream."""
+
+    asked: tuple[RequestEvent, ...]
+    resolved: tuple[RequestEvent, ...]
+    hint: str
+    """What to do; `{id}` and `{options}` are those of the request."""
+    recent_seconds: float
+    settled_by: Condition = ()
+    """No request is open if the last entry of a log matches this condition; empty: it does not show."""
+    recent_events_arguments: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Arguments that skip older events; `{milliseconds}` is the time since 1970 from which on they are needed."""
+    shown_by: frozenset[str] = frozenset()
+    """The operations whose results mention open requests."""
+
+
+@dataclass(frozen=True)
 class Lifecycle:
     """The lifecycle of the runs of one provider. Tools are named as they are listed."""
 
@@ -123,6 +166,8 @@ class Lifecycle:
     cancels: tuple[RunCancel, ...] = ()
     runs_in: Mapping[str, Path] = field(default_factory=dict, hash=False)
     """Path to the runs in the response of each operation that returns some."""
+    lost_result: RunLostResult | None = None
+    requests: RunRequests | None = None
     poll_seconds: float = 5.0
     """The shortest useful time between two reads of a run."""
     max_age_seconds: float = 0.0

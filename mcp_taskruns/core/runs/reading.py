@@ -27,6 +27,7 @@ class Reading:
         started: when the run started, as an ISO 8601 timestamp; may be empty.
         ended: when the run reached its terminal status, as an ISO 8601 timestamp; may be empty.
         attempts: how often the provider has tried the run, if more than once.
+        note: a sentence about the reading itself, such as that the result may be lost.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class Reading:
     started: str = ""
     ended: str = ""
     attempts: int | None = None
+    note: str = ""
 
 
 def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatus], run_id: str) -> Reading | None:

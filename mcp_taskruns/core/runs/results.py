@@ -65,7 +65,8 @@ def wait_result(
         result["reason"] = interruption.message
         result["next"] = f"{interruption.hint} Then call {lifecycle.wait_tool} again.".lstrip()
     else:
-        result["next"] = " ".join(_next_steps(lifecycle, watch))
+        notes = dict.fromkeys(reading.note for reading in watch.readings.values() if reading and reading.note)
+        result["next"] = " ".join([*_next_steps(lifecycle, watch), *notes])
     return {"provider": lifecycle.provider, **result}
 
 

@@ -12,6 +12,7 @@ from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import Notify, ignore
 from mcp_taskruns.engine.recent_starts import HINT
 from mcp_taskruns.engine.retries import MAX_RETRIES
+from mcp_taskruns.engine.runs.details import recover_result
 from mcp_taskruns.errors import CallError, Kind, NotVisibleYet, ProviderError
 
 MAX_CONCURRENT_READS = 8
@@ -84,14 +85,16 @@ class _Read:
         result = await self._client.fetch(
             read.operation, self._arguments, notify=self._notify, max_retries=self._max_retries
         )
-        runs = runs_in_response(lifecycle, read.operation.name, result.value, self._run_id)
+        recovered = await recover_result(self._client, lifecycle, self._arguments, result)
+        runs = runs_in_response(lifecycle, read.operation.name, recovered.value, self._run_id)
         if not runs:
             raise ProviderError(
                 f"the response of {lifecycle.provider} contains no run status",
                 hint=f"Call {read.tool} to see the response.",
                 status=result.status,
             )
-        return replace(runs[0], run_id=self._run_id)  # the caller's spelling: some providers ignore case
+        note = " ".join(recovered.notes[: len(recovered.notes) - len(result.notes)])
+        return replace(runs[0], run_id=self._run_id, note=note)  # the caller's spelling: some providers ignore case
 
     async def confirm_gone(self, reads: int) -> Reading:
         """Read a run that was not found so many times more: one such response may come from a replica or a proxy."""

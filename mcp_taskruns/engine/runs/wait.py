@@ -17,6 +17,7 @@ from mcp_taskruns.core.runs.results import status_line, wait_result
 from mcp_taskruns.core.runs.watch import Until, Watch, describe_watch
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
+from mcp_taskruns.engine.runs.details import may_ask, open_requests
 from mcp_taskruns.engine.runs.poll import RunPoller
 from mcp_taskruns.errors import CallError, UpstreamError
 
@@ -67,7 +68,18 @@ async def wait_for_runs(
     elapsed = anyio.current_time() - started_at
     polls = wait.poller.polls
     value = wait_result(lifecycle, watch, elapsed_s=elapsed, polls=polls, several=several, interruption=blocking)
+    if not (several or watch.is_done or blocking):
+        asked = await _open_requests(client, lifecycle, arguments, watch)
+        value["next"] = " ".join([*asked, value["next"]])
     return CallResult.from_value(value, status_line([reading for reading in watch.readings.values() if reading]))
+
+
+async def _open_requests(client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], watch: Watch) -> list[str]:
+    """Return sentences about what the only run of a wait asks its user."""
+    reading = watch.readings[watch.only_run_id]
+    if reading is None or not may_ask(reading.status):
+        return []
+    return await open_requests(client, lifecycle, {**arguments, lifecycle.read.run_id_argument: reading.run_id})
 
 
 def reporting_wait(

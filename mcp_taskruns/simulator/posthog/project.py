@@ -30,6 +30,8 @@ class Project:
         self.tasks: dict[str, Task] = {}
         self.runs: dict[str, Run] = {}
         self.change = Change()
+        # How long the workflow takes to cancel a run, in simulated seconds.
+        self.cancel_seconds = 0.0
         # Whether the event `stream-end` follows the terminal status of a run on its stream.
         self.marks_stream_ends = False
         self._ids_created = 0

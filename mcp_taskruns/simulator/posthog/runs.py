@@ -22,8 +22,6 @@ from mcp_taskruns.simulator.posthog.validation import Field, schema_error
 DEFAULT_LIMIT, MAX_LIMIT = 50, 100
 # When the usage limit of the key `phx_overlimit` is reset, in simulated seconds.
 USAGE_RESET_SECONDS = 3600.0
-# How long the workflow takes to cancel a run, in simulated seconds.
-CANCEL_SECONDS = 1.0
 PROVIDERS: Mapping[str, str] = {"claude": "anthropic", "codex": "openai"}
 # Keys that only PostHog writes. PATCH ignores them (products/tasks/backend/api.py `_PROTECTED_RUN_STATE_KEYS`).
 PROTECTED_STATE = {"github_credential_source", "pr_authorship_mode", "sandbox_id"}
@@ -224,8 +222,8 @@ async def _cancel(project: Project, call: Call) -> Response:
         raise task_run_error(400, "Only cloud runs can be cancelled via this endpoint")
     if call.key.is_in_outage:
         raise task_run_error(503, "Could not reach the run's workflow; try again")
-    if run.is_active_in_cloud:
-        run.script = [ScriptStep(project.clock.now() + CANCEL_SECONDS, changes={"status": "cancelled"})]
+    if project.cancel_seconds:
+        run.script = [ScriptStep(project.clock.now() + project.cancel_seconds, changes={"status": "cancelled"})]
         project.change.notify()
     else:
         project.change_run(run, {"status": "cancelled"})

@@ -120,6 +120,7 @@ async def test_inngest_cache_time_starts_with_the_response_of_a_slow_read(
 async def test_posthog_run_that_is_canceled_in_the_background_is_read_until_it_has_ended(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
+    simulator.posthog.project.cancel_seconds = 1
     call = await finished(environment, *RUNNING["posthog"], 2)
     response = call.value.pop("response")
     assert call.value == {

@@ -268,8 +268,7 @@ async def test_cancelling_a_posthog_task_sets_the_status_canceled(
         task = await start(client, "posthog-create-task-run", cloud)
         await cancel(client, task.task_id)
         assert (await get(client, task.task_id)).status == "cancelled"
-    patched = next(request for request in simulator.requests if request.method == "PATCH")
-    assert json.loads(patched.body) == {"status": "cancelled"}
+    assert [request.path for request in simulator.requests if request.path.endswith("/cancel/")]
 
 
 async def test_another_server_with_the_same_credential_accepts_the_task_id(environment: dict[str, str]) -> None:

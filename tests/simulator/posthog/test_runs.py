@@ -180,9 +180,10 @@ async def test_update_of_an_ended_run_returns_it_unchanged(client: httpx.AsyncCl
     assert after["status"] == "completed"
 
 
-async def test_cancel_of_an_active_run_is_accepted_and_takes_effect_later(
-    client: httpx.AsyncClient, clock: ManualClock
+async def test_cancel_of_an_active_run_is_accepted_and_can_take_effect_later(
+    client: httpx.AsyncClient, clock: ManualClock, posthog: PostHog
 ) -> None:
+    posthog.project.cancel_seconds = 1
     response = await client.post(f"{RUNS}{IN_PROGRESS}/cancel/", json={"reason": "no longer needed"})
     assert (response.status_code, response.json()["status"]) == (202, "in_progress")
     clock.advance(1)

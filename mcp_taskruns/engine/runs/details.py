@@ -1,0 +1,129 @@
+"""What the response about a run leaves out: its result, and what it waits for."""
+
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from time import time
+from typing import Any
+
+import anyio
+
+from mcp_taskruns.core.calls.request import path_arguments
+from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.model.json import dump, parse_or_text
+from mcp_taskruns.core.model.json_path import matches, replace_at, value_at
+from mcp_taskruns.core.model.run import Lifecycle, RunStatus
+from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.core.runs.reading import run_in_event, runs_in_response
+from mcp_taskruns.core.runs.requests import OpenRequests
+from mcp_taskruns.engine.client import Client, EventStream
+from mcp_taskruns.errors import CallError
+
+FIRST_SECONDS = 0.4
+"""How long the first event of the past may take."""
+
+SILENCE_SECONDS = 0.2
+"""How long a stream is silent once it has sent the events of the past."""
+
+READ_SECONDS = 3.0
+"""How long reading the events of the past may take."""
+
+MAX_EVENTS = 5_000
+
+MAX_CHARS = 4_000_000
+"""Characters of events that are read at most."""
+
+
+async def add_details(client: Client, tool: Tool, arguments: Mapping[str, Any], result: CallResult) -> CallResult:
+    """Return the result of a tool about one run with the run's result, if it was lost, and notes about the run."""
+    lifecycle = tool.runs
+    if lifecycle is None:
+        return result
+    operation = tool.operation.name
+    if operation == lifecycle.read.operation.name:
+        result = await recover_result(client, lifecycle, arguments, result)
+    runs = runs_in_response(lifecycle, operation, result.value)
+    hints = [hint for run in runs if len(runs) == 1 and (hint := lifecycle.status_hints.get(run.native_status))]
+    requests = lifecycle.requests
+    if requests is None or operation not in requests.shown_by or any(not may_ask(run.status) for run in runs):
+        return result.with_notes(*hints)
+    if tool.operation.log is not None and requests.settled_by and matches(_last_entry(result), requests.settled_by):
+        return result
+    return result.with_notes(*hints, *await open_requests(client, lifecycle, arguments))
+
+
+def _last_entry(result: CallResult) -> Any:
+    """Return the last entry of a log, which is a list or text with an entry in each line."""
+    if isinstance(result.value, list):
+        return result.value[-1] if result.value else None
+    return parse_or_text(result.text.rstrip().rpartition("\n")[2])
+
+
+def may_ask(status: RunStatus) -> bool:
+    """Return whether a run with this status may wait for its user."""
+    return status in {RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.UNKNOWN}
+
+
+async def recover_result(
+    client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], result: CallResult
+) -> CallResult:
+    """Return the response to reading a run with its result from elsewhere, if this response may have lost it."""
+    lost, fields = lifecycle.lost_result, lifecycle.fields
+    run_path = lifecycle.runs_in[lifecycle.read.operation.name]
+    if lost is None or fields.result is None or not matches(value_at(result.value, run_path), lost.when):
+        return result
+    call = path_arguments(lost.operation, arguments)
+    call[lost.run_id_argument] = arguments[lifecycle.read.run_id_argument]
+    found = None
+    with suppress(CallError):
+        found = value_at((await client.fetch(lost.operation, call, max_retries=0)).value, lost.result)
+    if found is None:
+        return result.with_notes(lost.note)
+    found = _unwrap(found, lost.unwrap)
+    value = replace_at(result.value, (*run_path, *fields.result), lambda _: found)
+    return replace(result, text=dump(value), value=value)
+
+
+def _unwrap(value: Any, name: str) -> Any:
+    """Return the only member of an object in which a provider wraps what is not an object; else the value."""
+    is_wrapper = name and isinstance(value, dict) and [*value] == [name] and not isinstance(value[name], dict)
+    return value[name] if is_wrapper else value
+
+
+async def open_requests(client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any]) -> list[str]:
+    """Return sentences about what a run asks its user, from the last events of its stream.
+
+    `arguments` are those of reading the run. A stream that cannot be read has no requests.
+    """
+    requests, stream = lifecycle.requests, lifecycle.stream
+    if requests is None or stream is None:
+        return []
+    since = str(round((time() - requests.recent_seconds) * 1000))
+    call = {
+        **path_arguments(stream.operation, arguments),
+        stream.run_ids_argument: arguments[lifecycle.read.run_id_argument],
+        **{name: text.replace("{milliseconds}", since) for name, text in requests.recent_events_arguments.items()},
+    }
+    found = OpenRequests(requests)
+    with suppress(CallError), anyio.move_on_after(READ_SECONDS):
+        async with client.open_stream(stream.operation, call, seconds=READ_SECONDS) as opened:
+            await _read_past(opened, lifecycle, found)
+    return [client.redactor.redact_text(sentence) for sentence in found.describe()]
+
+
+async def _read_past(opened: EventStream, lifecycle: Lifecycle, found: OpenRequests) -> None:
+    """Read events until the stream is silent."""
+    count = chars = 0
+    async with aclosing(aiter(opened)) as events:
+        while count < MAX_EVENTS and chars < MAX_CHARS:
+            event = None
+            with anyio.move_on_after(SILENCE_SECONDS if count else FIRST_SECONDS):
+                event = await anext(events, None)
+            if event is None or event.is_keep_alive:
+                return
+            count, chars = count + 1, chars + len(event.data)
+            data = parse_or_text(event.data)
+            found.update(data)
+            run = run_in_event(lifecycle, data, "")
+            if run is not None and run.status.is_terminal:
+                found.clear()
