@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 from mcp import MCPError, types
@@ -14,7 +15,7 @@ from mcp_taskruns import __version__
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
-from mcp_taskruns.engine.progress import Progress
+from mcp_taskruns.engine.progress import STEP, Progress
 from mcp_taskruns.errors import CallError, UnknownTool
 from mcp_taskruns.servers.mcp.callers import caller_of
 from mcp_taskruns.servers.mcp.notifications import notify_about_changes
@@ -83,10 +84,7 @@ class _Handlers:
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> dict[str, Any]:
         """Handle tools/call."""
-
-        async def report(progress: Progress) -> None:
-            await context.session.report_progress(progress.progress, progress.total, progress.message)
-
+        report = _ProgressNotifications(context).send
         arguments = params.arguments or {}
         try:
             caller = caller_of(context)
@@ -105,6 +103,20 @@ class _Handlers:
 
     def _list(self) -> dict[str, Any]:
         return {"resultType": "complete", "tools": [tool_to_wire(tool) for tool in self._catalog.tools.values()]}
+
+
+class _ProgressNotifications:
+    """Sends the progress of one call. MCP requires that it grows, also from one part of a call to the next."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._last = -inf
+
+    async def send(self, progress: Progress) -> None:
+        """Send a progress notification."""
+        value = progress.progress
+        self._last = value if value > self._last else self._last + STEP
+        await self._context.session.report_progress(self._last, progress.total, progress.message)
 
 
 def _instructions(tools: Sequence[Tool]) -> str:

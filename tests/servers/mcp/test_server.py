@@ -129,6 +129,22 @@ async def test_response_of_an_unexpected_shape_is_structured_as_text(
     assert structured == {"text": texts[0]}
 
 
+async def test_progress_grows_from_one_part_of_a_call_to_the_next(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    values: list[float] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        values.append(progress)
+
+    simulator.fail_next("render", Fault(502, {}, "busy"))
+    simulator.fail_next("render", Fault(200, {"Content-Type": "text/event-stream"}, "data: a\n\ndata: b\n\n"))
+    async with open_client("memory", "auto", environment) as client:
+        await client.call_tool("render-list-tasks", {}, progress_callback=on_progress)
+    assert len(values) == 3
+    assert values == sorted(set(values))
+
+
 @pytest.mark.parametrize("era", ["legacy", "auto"])
 async def test_structured_content_of_a_long_run_is_truncated(
     era: Era, simulator: Simulator, environment: dict[str, str]
