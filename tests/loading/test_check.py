@@ -694,3 +694,29 @@ capability:
     found = [one for one in check_files([tmp_path]).findings if one.code == "unknown-argument"]
     # `page_size_argument` is not written: its default is the argument that the tool does not have.
     assert [(one.file, one.line) for one in found] == [("overlays/acme.yaml", 8)] * 2
+
+
+def test_wrong_runs_of_a_provider_without_tools_are_reported(tmp_path: Path) -> None:
+    overlay = """\
+overlay: 2
+capability:
+  consumes:
+    acme:
+      runs:
+        read: {operation: getjob, run_id_argument: job_id}
+        start: {startjob: {}}
+        fields: {id: $.id, status: status}
+        statuses: {running: [on]}
+"""
+    written(tmp_path, overlay, "overlays/acme.yaml")
+    written(tmp_path, JOBS.replace("call: acme.", "call: other."), "acme.yaml")
+    found = [(one.line, one.code) for one in check_files([tmp_path]).findings if one.file.startswith("overlays")]
+    assert found == [(6, "invalid-file"), (8, "invalid-file")]
+
+
+def test_operations_without_a_name_do_not_hide_an_entry_of_an_overlay(tmp_path: Path) -> None:
+    written(tmp_path, JOBS.replace("- {name: startjob, method: POST}", "- {method: POST}"), "acme.yaml")
+    overlay = "overlay: 2\ncapability: {consumes: {acme: {operations: {getjob: {timeout: 5}}}}}\n"
+    written(tmp_path, overlay, "overlays/acme.yaml")
+    found = [(one.file, one.line) for one in check_files([tmp_path]).findings]
+    assert found == [("acme.yaml", 14), ("overlays/acme.yaml", 2)]

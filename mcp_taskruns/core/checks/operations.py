@@ -11,7 +11,7 @@ from mcp_taskruns.core.format.inputs import ENVIRONMENT, FORM_LOCATIONS
 from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.format.operations import METHODS
 from mcp_taskruns.core.format.outputs import parse_outputs
-from mcp_taskruns.core.format.pairing import fitting_operations
+from mcp_taskruns.core.format.pairing import count_fitting
 from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser, placeholders_of
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.rest.routes import normalize_name
@@ -43,7 +43,7 @@ def check_duplicates(file: File) -> Iterator[Finding]:
             yield Finding("duplicate-operation", (*sites[1].place, "name"), message)
     for use in file.uses:
         if use.is_ambiguous:
-            count = len(fitting_operations(use.declared, use.sites)) or "none"
+            count = count_fitting(use.declared, use.sites) or "none"
             call = use.declared.call
             message = f"{use.name} calls {call}, and its `with` matches {count} of {len(use.sites)} operations"
             yield Finding("ambiguous-operation", (*use.place, "call"), message)

@@ -1,7 +1,7 @@
 """Which operation a tool calls if several operations of the file have the name in its `call`."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TypeVar
 
 from mcp_taskruns.core.format import spec
@@ -10,6 +10,9 @@ from mcp_taskruns.core.format.templates import placeholders_of
 
 Caller = spec.ExposedTool | spec.RestOperation
 """What calls an operation of the provider: a tool of the MCP side, or an operation of the REST side."""
+
+_Inputs = tuple[Set[str], Set[str]]
+"""The placeholders of an operation's path, and its inputs."""
 
 AnyOperation = TypeVar("AnyOperation", bound=DeclaredOperation)
 
@@ -24,6 +27,7 @@ def pair_operations(
     """
     numbers = Counter(caller.call for caller in callers)
     seen: Counter[str] = Counter()
+    inputs: dict[str, list[_Inputs]] = {}
     for caller in callers:
         candidates = operations.get(caller.call, ())
         if len(candidates) == numbers[caller.call]:
@@ -31,36 +35,33 @@ def pair_operations(
         elif len(candidates) == 1:
             yield candidates
         else:
-            fitting = fitting_operations(caller, candidates)
-            yield fitting if len(fitting) == 1 else candidates
+            if caller.call not in inputs:
+                inputs[caller.call] = [_inputs_of(candidate) for candidate in candidates]
+            fitting = _find_fitting(caller, inputs[caller.call])
+            yield [candidates[fitting[0]]] if len(fitting) == 1 else candidates
         seen[caller.call] += 1
 
 
-def fitting_operations(caller: Caller, candidates: Sequence[AnyOperation]) -> Sequence[AnyOperation]:
-    """Return the operations whose inputs are the names in `with`, by the strictest rule that any of them satisfies."""
-    exact = [declared for declared in candidates if _fits_exactly(caller, declared)]
+def count_fitting(caller: Caller, candidates: Sequence[DeclaredOperation]) -> int:
+    """Return the number of operations whose inputs are the names in `with`."""
+    return len(_find_fitting(caller, [_inputs_of(candidate) for candidate in candidates]))
+
+
+def _find_fitting(caller: Caller, candidates: Sequence[_Inputs]) -> list[int]:
+    """Return the indexes of the candidates that fit `with`, by the strictest rule that any of them satisfies."""
+    given = caller.with_.keys()
+    exact = [index for index, (placeholders, names) in enumerate(candidates) if given == names | placeholders]
     if len(exact) == 1:
         return exact
-    except_path = [declared for declared in candidates if _fits_except_path(caller, declared)]
-    return except_path or [declared for declared in candidates if _fits_with_omissions(caller, declared)]
+    except_path = [
+        index for index, (placeholders, names) in enumerate(candidates) if given | placeholders == names | placeholders
+    ]
+    return except_path or [
+        index for index, (placeholders, names) in enumerate(candidates) if placeholders <= given <= names | placeholders
+    ]
 
 
-def _fits_exactly(caller: Caller, declared: DeclaredOperation) -> bool:
-    placeholders, inputs = _input_names(declared)
-    return caller.with_.keys() == inputs | placeholders
-
-
-def _fits_except_path(caller: Caller, declared: DeclaredOperation) -> bool:
-    placeholders, inputs = _input_names(declared)
-    return caller.with_.keys() | placeholders == inputs | placeholders
-
-
-def _fits_with_omissions(caller: Caller, declared: DeclaredOperation) -> bool:
-    placeholders, inputs = _input_names(declared)
-    return placeholders <= caller.with_.keys() <= inputs | placeholders
-
-
-def _input_names(declared: DeclaredOperation) -> tuple[set[str], set[str]]:
+def _inputs_of(declared: DeclaredOperation) -> _Inputs:
     """Return the placeholders of an operation's path, and its inputs that are not constants."""
     inputs = (*declared.resource.input_parameters, *declared.operation.input_parameters)
-    return set(placeholders_of(declared.path)), {item.name for item in inputs if item.value is None}
+    return frozenset(placeholders_of(declared.path)), frozenset(item.name for item in inputs if item.value is None)
