@@ -21,6 +21,7 @@ from tests.calls import (
     Arguments,
     sent,
 )
+from tests.clock import pass_time
 from tests.providers.driver import Caller, SentRequest, connected, sent_requests, server_requests
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
@@ -176,7 +177,8 @@ async def test_inngest_list_jobs_returns_queued_jobs(simulator: Simulator, calle
     result = await caller.call("inngest-list-jobs-steps-run", runId=INNGEST_RUNNING)
     assert sent_requests(simulator) == [SentRequest("GET", f"{INNGEST_RUNS}/01JZDEM0RVN000000000000002/jobs", HEADERS)]
     (job,) = result.value["data"]
-    assert (job["kind"], job["position"], job["attempt"]) == ("sleep", 0, 0)
+    assert (job["kind"], job["position"], job["attempt"], job["leased"]) == ("sleep", 0, 0, False)
+    assert "Raw" not in job
     assert result.notes == []
 
 
@@ -185,10 +187,18 @@ async def test_inngest_empty_job_list_has_an_explanation(run_id: str, caller: Ca
     result = await caller.call("inngest-list-jobs-steps-run", runId=run_id)
     assert result.value["data"] == []
     assert result.notes == [
-        "Nothing waits in the queue for this run: it has ended, or a step is executing. This is not a history of steps."
+        "The queue has nothing for this run, as for every run that has ended. This is not a history of steps."
     ]
     again = await caller.call("inngest-list-jobs-steps-run", runId=run_id)
     assert again.notes == result.notes
+
+
+async def test_inngest_job_of_an_executing_step_is_leased(caller: Caller) -> None:
+    await caller.call("inngest-list-jobs-steps-run", runId=INNGEST_FRESH)  # which starts it
+    await pass_time(5.1)  # responses are cached for 5 s; a step executes from 4 s to 5 s, and from 8 s to 9 s
+    await pass_time(3.4)
+    result = await caller.call("inngest-list-jobs-steps-run", runId=INNGEST_FRESH)
+    assert [(job["kind"], job["leased"]) for job in result.value["data"]] == [("edge", True), ("sleep", False)]
 
 
 async def test_inngest_list_jobs_of_an_unknown_run_is_not_found(caller: Caller) -> None:

@@ -13,6 +13,7 @@ from mcp_taskruns.core.calls.outputs import map_output
 from mcp_taskruns.core.calls.parts import Part
 from mcp_taskruns.core.calls.received import JSON_LINES, HttpResponse, is_json, is_text
 from mcp_taskruns.core.calls.redaction import redact_paths
+from mcp_taskruns.core.calls.trim import trim
 from mcp_taskruns.core.calls.truncation import Gap, describe_gaps, truncate
 from mcp_taskruns.core.model.json import dump, dump_finite, has_huge_integer, parse, parse_or_text
 from mcp_taskruns.core.model.json_path import matches, value_at
@@ -164,6 +165,7 @@ def _json_result(response: HttpResponse, value: Any, operation: Operation, *, re
     notes = [note for condition, note in operation.notes if matches(value, condition)]
     if redacted:
         notes.append(f"Redacted: {', '.join(redacted)}. The server shows these secrets with `--reveal-secrets`.")
+    value = trim(value, operation.trims)
     if operation.outputs is not None:
         value = map_output(operation.outputs, value)
     return _value_result(response, value, *notes)

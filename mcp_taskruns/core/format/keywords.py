@@ -128,6 +128,26 @@ class Note(StrictModel):
     """The note."""
 
 
+class EchoKeywords(StrictModel):
+    """An argument whose members the response shows as they are stored, whether or not the call has changed them."""
+
+    argument: str
+    """The name of the argument, an object."""
+    text: str
+    """A note about members that the call has not changed; `{fields}` is replaced by their names."""
+
+
+class TrimKeywords(StrictModel):
+    """What readers do not need in the objects at a path of the response."""
+
+    path: JsonPath
+    """Path to the objects."""
+    drop: Names
+    """Their members that are left out."""
+    flags: dict[str, JsonPath] = {}
+    """Members that are added: whether something is at a path of the object, before members are left out."""
+
+
 class OperationKeywords(BaseModel):
     """Keywords of an operation."""
 
@@ -145,6 +165,9 @@ class OperationKeywords(BaseModel):
     events: EventKeywords | None = None
     log: LogKeywords | None = None
     upload: UploadKeywords | None = None
+    echo: EchoKeywords | None = None
+    trim: tuple[TrimKeywords, ...] = ()
+    """Objects in the response that are shortened."""
     notes: tuple[Note, ...] = ()
     """Notes that are added to responses that match a condition."""
     returns_file: bool = False

@@ -9,7 +9,7 @@ from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
-from mcp_taskruns.core.model.operation import ErrorBody, ErrorRule, EventFormat, LogFormat, Paging, Upload
+from mcp_taskruns.core.model.operation import ErrorBody, ErrorRule, EventFormat, LogFormat, Paging, Trim, Upload
 from mcp_taskruns.core.model.tool import ALL_PAGES, DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.errors import CapabilityError
 
@@ -95,6 +95,17 @@ class Policies:
         return tuple(
             (self._condition(note.when, "notes", index, "when"), note.text)
             for index, note in enumerate(operation.notes)
+        )
+
+    def trims(self, operation: spec.ConsumedOperation) -> tuple[Trim, ...]:
+        """Return what is left out of responses."""
+        return tuple(
+            Trim(
+                path=self._path(rule.path, "trim", index, "path"),
+                drop=frozenset(rule.drop),
+                flags={name: self._path(path, "trim", index, "flags", name) for name, path in rule.flags.items()},
+            )
+            for index, rule in enumerate(operation.trim)
         )
 
     def paging(self, declared: keywords.PagingKeywords | None) -> Paging | None:

@@ -112,6 +112,26 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Echo:
+    """An argument whose members the response shows as they are stored, whether or not the call has changed them."""
+
+    argument: str
+    text: str
+    """A note about members that the call has not changed; `{fields}` are their names."""
+
+
+@dataclass(frozen=True)
+class Trim:
+    """What readers do not need in the objects at a path of a response."""
+
+    path: Path
+    drop: frozenset[str]
+    """Members that are left out."""
+    flags: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    """Members that are added: whether something is at a path of the object."""
+
+
+@dataclass(frozen=True)
 class ErrorBody:
     """Paths to what makes a JSON response an error, whatever its HTTP status code."""
 
@@ -224,6 +244,8 @@ class Operation:
     events: EventFormat = EventFormat()
     log: LogFormat | None = None
     upload: Upload | None = None
+    trims: tuple[Trim, ...] = ()
+    echo: Echo | None = None
     notes: tuple[tuple[Condition, str], ...] = field(default=(), hash=False)
     """Notes for responses that match a condition."""
     returns_file: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from mcp_taskruns.core.calls.echo import describe_unchanged
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump, parse_or_text
@@ -37,6 +38,8 @@ MAX_CHARS = 4_000_000
 async def add_details(client: Client, tool: Tool, arguments: Mapping[str, Any], result: CallResult) -> CallResult:
     """Return the result of a tool about one run with the run's result, if it was lost, and notes about the run."""
     lifecycle = tool.runs
+    if tool.operation.echo is not None:
+        result = result.with_notes(describe_unchanged(tool.operation.echo, arguments, result.value))
     if lifecycle is None:
         return result
     operation = tool.operation.name
