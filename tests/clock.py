@@ -7,9 +7,11 @@ import asyncio
 import selectors
 import time
 from selectors import SelectorKey
+from typing import Any
 
 import aiohttp.connector
 import anyio
+import anyio.to_thread
 
 from mcp_taskruns.simulator.lifecycle import Clock
 
@@ -17,6 +19,24 @@ GRACE_SECONDS = 0.0005
 """Real seconds without I/O after which an event loop with nothing to run counts as idle."""
 
 Events = list[tuple[SelectorKey, int]]
+
+
+class _Threads:
+    """Counts the functions that `anyio.to_thread` runs: an event loop that waits for a thread is not idle."""
+
+    working = 0
+    _run_sync = staticmethod(anyio.to_thread.run_sync)
+
+    @classmethod
+    async def run_sync(cls, *args: Any, **kwargs: Any) -> Any:
+        cls.working += 1
+        try:
+            return await cls._run_sync(*args, **kwargs)
+        finally:
+            cls.working -= 1
+
+
+anyio.to_thread.run_sync = _Threads.run_sync  # type: ignore[assignment]  # any function, any arguments
 
 
 class _DrivenSelector(selectors.DefaultSelector):
@@ -43,6 +63,8 @@ class _DrivenSelector(selectors.DefaultSelector):
             return events
         if events := super().select(GRACE_SECONDS):
             return events
+        if _Threads.working:
+            return []
         self._advance(timeout)
         return []
 

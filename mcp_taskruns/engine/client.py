@@ -27,6 +27,7 @@ from mcp_taskruns.engine.progress import Notify, ignore
 from mcp_taskruns.engine.rate_limits import RateLimiter, Slot
 from mcp_taskruns.engine.recent_starts import RecentStarts
 from mcp_taskruns.engine.retries import MAX_RETRIES, Attempts, Key
+from mcp_taskruns.engine.worker import Worker
 from mcp_taskruns.errors import CallError, ProviderError, UpstreamError
 from mcp_taskruns.settings import Settings
 
@@ -53,10 +54,11 @@ class EventStream:
     the last id as it was received: it goes back to the provider and nowhere else.
     """
 
-    def __init__(self, response: "OpenResponse", redactor: Redactor) -> None:
+    def __init__(self, response: "OpenResponse", redactor: Redactor, worker: Worker) -> None:
         self.last_event_id = ""
         self._response = response
         self._redact = redactor.redact_text
+        self._worker = worker
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -68,7 +70,7 @@ class EventStream:
                 self.last_event_id = event.id
                 yield replace(
                     event,
-                    data=self._redact(event.data),
+                    data=await self._worker.run(len(event.data), self._redact, event.data),
                     event=self._redact(event.event),
                     id=self._redact(event.id),
                 )
@@ -86,6 +88,7 @@ class Client:
     ) -> None:
         self.settings = settings
         self.redactor = Redactor(settings.tokens)
+        self.worker = Worker()
         self._transport = transport
         self._exchange: Exchange | None = None
         self.recent_starts = RecentStarts()
@@ -299,14 +302,14 @@ class _Call:
             with anyio.fail_after(deadline - started_at):
                 response = await connection.enter_async_context(exchange.send(self._request))
                 if self._is_streaming and response.is_event_stream:
-                    return EventStream(response, self._client.redactor)
+                    return EventStream(response, self._client.redactor, self._client.worker)
                 complete = await self._read_body(response)
         except TimeoutError as exc:
             raise self._timeout_error() from exc
         await connection.aclose()  # frees the slot
         elapsed = anyio.current_time() - started_at
         logger.debug("response provider=%s status=%d seconds=%.3f", self._request.provider, complete.status, elapsed)
-        return self._read(complete)
+        return await self._client.worker.run(len(complete.body), self._read, complete)
 
     async def _read_body(self, response: "OpenResponse") -> HttpResponse:
         try:

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
+import anyio
+import anyio.lowlevel
 import httpx
 
 from mcp_taskruns.core.calls.sse import EventSplitter
@@ -16,6 +18,15 @@ ACCEPT_ENCODING = "gzip, deflate"
 
 MAX_PIECE_BYTES = 262_144
 """Decoded bytes that exist at a time."""
+
+MAX_INPUT_BYTES = 16_384
+"""Bytes of a body that are decoded at a time: what follows a gzip member is copied for each member."""
+
+MAX_MEMBERS = 10_000
+"""Members of a gzip body: empty ones could follow each other without end."""
+
+MAX_EVENT_INPUT_BYTES = 4_096
+"""Bytes of an event stream that are divided into events at a time. They can hold hundreds of events."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _CONSUMED_HEADERS = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
@@ -66,6 +77,11 @@ def whole_body(response: httpx.Response) -> httpx.AsyncByteStream:
     return stream.undivided if isinstance(stream, _EventStream) else stream
 
 
+def _parts(data: bytes, size: int) -> Iterator[bytes]:
+    """Divide bytes into parts of at most `size`."""
+    return (data[start : start + size] for start in range(0, len(data), size)) if len(data) > size else iter((data,))
+
+
 class _WrappedStream(httpx.AsyncByteStream):
     def __init__(self, stream: httpx.AsyncByteStream) -> None:
         self._stream = stream
@@ -85,8 +101,10 @@ class _DecodedStream(_WrappedStream):
         decoder = _decoder_for(self._coding)
         async for data in self._stream:
             try:
-                for piece in decoder.decode(data):
-                    yield piece
+                for part in _parts(data, MAX_INPUT_BYTES):
+                    for piece in decoder.decode(part):
+                        yield piece
+                        await anyio.lowlevel.checkpoint()  # a few bytes can decode to many pieces
             except zlib.error as exc:
                 raise httpx.DecodingError(f"the body is not valid {self._coding}: {exc}") from exc
         if not decoder.is_complete:
@@ -103,8 +121,10 @@ class _EventStream(_WrappedStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         splitter = EventSplitter()
         async for data in self._stream:
-            for event in splitter.feed(data):
-                yield event
+            for part in _parts(data, MAX_EVENT_INPUT_BYTES):
+                for event in splitter.feed(part):
+                    yield event
+                await anyio.lowlevel.checkpoint()
         splitter.end()
 
 
@@ -143,6 +163,7 @@ class _GzipDecoder:
     def __init__(self) -> None:
         self._member: _Decompressor = zlib.decompressobj(_GZIP)
         self._is_between = True
+        self._members = 0
 
     @property
     def is_complete(self) -> bool:
@@ -155,6 +176,9 @@ class _GzipDecoder:
                 if not data:
                     return
                 self._member = zlib.decompressobj(_GZIP)
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    raise zlib.error(f"more than {MAX_MEMBERS:,} members")
             yield from _pieces(self._member, data)
             self._is_between = self._member.eof
             data = self._member.unused_data

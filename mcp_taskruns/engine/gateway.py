@@ -89,7 +89,8 @@ class Gateway:
         caller = caller or Caller()
         with self.in_flight(caller, tool):
             try:
-                return finish_result(self.client, tool, await self._run_or_select(tool, checked, report, caller))
+                result = await self._run_or_select(tool, checked, report, caller)
+                return await self.client.worker.run(len(result.text), finish_result, self.client, tool, result)
             except CallError as exc:
                 raise with_reader(exc, self.reader_of(tool)) from exc.__cause__
 
@@ -105,13 +106,13 @@ class Gateway:
         with self.in_flight():
             result = await self._run_in_steps(tool, checked, report, Caller(), limit=sys.maxsize)
             if result is not None:
-                yield self.client.redact_result(self._select(tool, checked, result))
+                yield await self._select_and_redact(tool, checked, result)
                 return
             async with self._open(tool, checked, report) as opened:
                 if isinstance(opened, CallResult):
                     detailed = await add_details(self.client, tool, checked, opened)
-                    result = self._present(tool, checked, detailed, limit=sys.maxsize)
-                    yield self.client.redact_result(self._select(tool, checked, result))
+                    result = await self._present(tool, checked, detailed, limit=sys.maxsize)
+                    yield await self._select_and_redact(tool, checked, result)
                     return
                 async with aclosing(stream_events(self.client, tool, checked, opened)) as events:
                     yield events
@@ -228,7 +229,8 @@ class Gateway:
         """Run a call; with `result_path` return only that part of the complete result."""
         if not self._selects(tool, arguments):
             return await self._run(tool, arguments, report, caller, limit=self._settings.max_result_chars)
-        return self._select(tool, arguments, await self._run(tool, arguments, report, caller, limit=sys.maxsize))
+        result = await self._run(tool, arguments, report, caller, limit=sys.maxsize)
+        return await self.client.worker.run(len(result.text), self._select, tool, arguments, result)
 
     def _selects(self, tool: Tool, arguments: Mapping[str, Any]) -> bool:
         return RESULT_PATH in tool.server_arguments and RESULT_PATH in arguments
@@ -248,7 +250,7 @@ class Gateway:
         async with self._open(tool, arguments, report) as opened:
             if isinstance(opened, CallResult):
                 detailed = await add_details(self.client, tool, arguments, opened)
-                return self._present(tool, arguments, detailed, limit=limit)
+                return await self._present(tool, arguments, detailed, limit=limit)
             seconds = self._seconds(tool, arguments)
             return await follow_stream(self.client, tool, arguments, opened, report, seconds=seconds)
 
@@ -276,8 +278,7 @@ class Gateway:
                 result, page = await read_pages(
                     self.client, tool, operation.paging, arguments, reporter, seconds=seconds
                 )
-            result = self._show(tool, arguments, result, page, limit=limit)
-            return self._with_status_line(tool, result)
+            return await self._show(tool, arguments, result, page, limit=limit)
         return None
 
     @asynccontextmanager
@@ -300,27 +301,21 @@ class Gateway:
         ):
             yield opened
 
-    def _present(self, tool: Tool, arguments: Mapping[str, Any], result: CallResult, *, limit: int) -> CallResult:
+    async def _present(self, tool: Tool, arguments: Mapping[str, Any], result: CallResult, *, limit: int) -> CallResult:
         """Return a list or a log as far as it fits, and the status of the runs that the response shows."""
-        operation = tool.operation
-        if not operation.returns_file:
-            page = None if operation.paging is None else read_page(operation.paging, arguments, result)
-            result = self._show(tool, arguments, result, page, limit=limit)
-        return self._with_status_line(tool, result)
+        paging = None if tool.operation.returns_file else tool.operation.paging
+        page = None if paging is None else read_page(paging, arguments, result)
+        return await self._show(tool, arguments, result, page, limit=limit)
 
-    def _with_status_line(self, tool: Tool, result: CallResult) -> CallResult:
-        if tool.runs is None:
-            return result
-        line = status_line(runs_in_response(tool.runs, tool.operation.name, result.value))
-        return replace(result, notes=(line, *result.notes)) if line else result
-
-    def _show(
+    async def _show(
         self, tool: Tool, arguments: Mapping[str, Any], result: CallResult, page: Page | None, *, limit: int
     ) -> CallResult:
-        log = tool.operation.log
-        if log is not None:
-            return format_log(result, log, arguments, limit, page)
-        return format_page(result, page, limit, advice_of(tool, result.value))
+        return await self.client.worker.run(len(result.text), _show_result, tool, arguments, result, page, limit=limit)
+
+    async def _select_and_redact(self, tool: Tool, arguments: Mapping[str, Any], result: CallResult) -> CallResult:
+        size = len(result.text)
+        result = await self.client.worker.run(size, self._select, tool, arguments, result)
+        return await self.client.worker.run(size, self.client.redact_result, result)
 
     async def _wait(self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report) -> CallResult:
         ids = arguments[lifecycle.read.run_id_argument]
@@ -356,3 +351,19 @@ class Gateway:
         settings = self._settings
         wanted = arguments[WAIT_SECONDS] if self._has_wait(tool, arguments) else settings.wait_seconds
         return float(min(wanted, settings.max_wait_seconds))
+
+
+def _show_result(
+    tool: Tool, arguments: Mapping[str, Any], result: CallResult, page: Page | None, *, limit: int
+) -> CallResult:
+    """Return a list or a log within `limit` characters, with the status of the runs that it shows."""
+    log = tool.operation.log
+    if not tool.operation.returns_file:
+        if log is not None:
+            result = format_log(result, log, arguments, limit, page)
+        else:
+            result = format_page(result, page, limit, advice_of(tool, result.value))
+    if tool.runs is None:
+        return result
+    line = status_line(runs_in_response(tool.runs, tool.operation.name, result.value))
+    return replace(result, notes=(line, *result.notes)) if line else result

@@ -1,20 +1,26 @@
 """Hostile capability files, responses and settings."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mcp_taskruns.core.calls.arguments import compile_validator, explain_problems
+from mcp_taskruns.core.calls.errors import WRITE_HINT
+from mcp_taskruns.core.calls.pages import read_page
 from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import REPLACEMENT, Redactor
-from mcp_taskruns.core.calls.response import read_response
-from mcp_taskruns.core.calls.sse import Event
+from mcp_taskruns.core.calls.response import MAX_LINES, CallResult, read_response
+from mcp_taskruns.core.calls.sse import Event, EventSplitter
 from mcp_taskruns.core.checks.capability import check_capability
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.json import parse
+from mcp_taskruns.core.model.operation import Paging
+from mcp_taskruns.core.model.run import RunFields
 from mcp_taskruns.core.runs.events import EventCollector
+from mcp_taskruns.core.runs.reading import parse_reading
 from mcp_taskruns.errors import NotConfigured, ProviderError, SettingsError
 from mcp_taskruns.settings import read_settings
 from tests.core.documents import document, inputs, request_of, tool_of
@@ -152,3 +158,84 @@ def test_unsupported_exposure_type_is_a_finding() -> None:
     (finding,) = [finding for finding in findings if finding.code == "unsupported-feature"]
     assert finding.place[:3] == ("capability", "exposes", 1)
     assert "skill" in finding.message
+
+
+def error_of(body: bytes, status: int = 400, media_type: str = "application/json") -> str:
+    """Return the message of an error response."""
+    with pytest.raises(ProviderError) as caught:
+        read_response(HttpResponse(status, {"content-type": media_type}, body), tool_of().operation)
+    return caught.value.message
+
+
+def test_field_is_truncated_in_error_messages() -> None:
+    body = json.dumps({"attr": "a" * 1_000_000, "errors": ["m", *map(str, range(20_000))]}).encode()
+    message = error_of(body)
+    assert message.startswith(f'the provider returned 400: "{"a" * 100}: m - ')
+    assert len(message) < 2_100
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ({"attr": {"a": 1}, "detail": "is wrong"}, "is wrong"),
+        ({"attr": ["a"], "path": ["b", 0], "detail": "is wrong"}, "is wrong"),
+        ({"path": ["b", 0, None, "c"], "detail": "is wrong"}, "b.0.c: is wrong"),
+        ({"path": ["b"] * 1_000, "detail": "is wrong"}, "b." * 19 + "b: is wrong"),
+        ({"path": "b", "detail": "is wrong"}, "is wrong"),
+    ],
+)
+def test_place_of_an_error_is_a_field_or_a_short_path(error: Any, message: str) -> None:
+    assert error_of(json.dumps(error).encode()) == f'the provider returned 400: "{message}"'
+
+
+@pytest.mark.parametrize(("method", "hint"), [("GET", "Ask for less at a time."), ("POST", WRITE_HINT)])
+def test_response_with_too_many_values_names_the_reason(method: str, hint: str) -> None:
+    response = HttpResponse(200, {"content-type": "application/json"}, b"[" + b"0," * 700_000 + b"0]")
+    with pytest.raises(ProviderError) as caught:
+        read_response(response, tool_of({"method": method}).operation)
+    assert caught.value.message.startswith("the provider's response is JSON that has more than 600,000 values")
+    assert (caught.value.hint, caught.value.retryable) == (hint, False)
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"), [(b"1\n", MAX_LINES - 1), (b"[" + b"0," * 99_999 + b"0]\n", 15)], ids=["lines", "values"]
+)
+def test_last_lines_of_a_log_that_is_too_long_are_read(line: bytes, kept: int) -> None:
+    body = b'"first"\n' + line * (300_000 if len(line) == 2 else 20) + b'"last"'
+    result = read_response(HttpResponse(200, {"content-type": "application/x-ndjson"}, body), tool_of().operation)
+    assert len(result.value) == kept + 1
+    assert result.value[-1] == "last"
+    assert "first" not in result.value
+    note = f"Only the last {kept + 1:,} lines were read: the response has too many lines or values."
+    assert result.notes == (note,)
+
+
+def test_lines_of_lone_surrogates_are_read() -> None:
+    response = HttpResponse(200, {"content-type": "application/jsonl"}, b'"\\ud800"\n' * 100_000)
+    assert read_response(response, tool_of().operation).value == ["?"] * 100_000
+
+
+@pytest.mark.parametrize(
+    ("progress", "ratio"),
+    [(10**4_000, 1.0), (-(10**4_000), 0.0), (1, 1.0), (0.25, 0.25)],
+    ids=["huge", "negative", "1", "0.25"],
+)
+def test_progress_of_any_size_is_a_ratio(progress: float, ratio: float) -> None:
+    fields = RunFields(("id",), ("status",), progress=("progress",))
+    reading = parse_reading({"status": "x", "progress": progress}, fields, {}, "r")
+    assert reading is not None
+    assert reading.progress == ratio
+
+
+@pytest.mark.parametrize(("total", "read"), [("12", 12), ("9" * 5_000, None), (12, 12), ({"a": 1}, None), (None, None)])
+def test_total_of_a_list_is_a_number_of_bounded_length(total: Any, read: int | None) -> None:
+    paging = Paging(("items",), "limit", 10, 10, offset_argument="offset", total=("total",))
+    page = read_page(paging, {}, CallResult.from_value({"items": [1], "total": total}))
+    assert page is not None
+    assert page.total == read
+
+
+def test_lines_of_an_event_are_bounded() -> None:
+    events = list(EventSplitter().feed(b"data:a\n" * 60_000 + b"\n"))
+    assert [event.count(b"data:a") for event in events] == [50_000]
+    assert events[0].startswith(b"id:t:\n")

@@ -174,3 +174,8 @@ async def test_compressed_event_stream_is_decoded_event_by_event() -> None:
         async for event in response.events():
             read.append((event.data, stream.read))
     assert read == [("1", 1), ("2", 2)]
+
+
+async def test_gzip_members_are_bounded() -> None:
+    assert await body_of(Chunks([gzip.compress(b"a") * 5_000]), "gzip") == b"a" * 5_000
+    assert "cannot be decoded" in (await failure(gzip.compress(b"") * 20_000, "gzip")).message

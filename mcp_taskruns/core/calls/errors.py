@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import unescape
+from itertools import islice
 from typing import Any
 
 from mcp_taskruns.core.calls.retry_after import retry_after
@@ -77,7 +78,13 @@ UNUSUAL_HINTS: Mapping[tuple[Kind, bool], str] = {
 """Hints for a kind that an error rule makes retryable or not, where `HINT_BY_KIND` would say the opposite."""
 
 MAX_QUOTED = 100
-"""Characters of a provider's text that a hint quotes."""
+"""Characters of a provider's text that a hint quotes, and of the name of a field."""
+
+MAX_MESSAGES = 100
+"""Messages in one error body that are read."""
+
+MAX_STEPS = 20
+"""Steps of the path to a field that are named."""
 
 UNTITLED = "an HTML page"
 """The message of a page without a title."""
@@ -222,18 +229,17 @@ def _fill_placeholders(hint: str, variables: Mapping[str, str]) -> str:
 
 def error_message(value: Any) -> str:
     """Return the message of an error body in one of the shapes that providers use; empty if there is none."""
-    return truncate_message(" - ".join(dict.fromkeys(_find_messages(value))))
+    return truncate_message(" - ".join(dict.fromkeys(islice(_find_messages(value), MAX_MESSAGES))))
 
 
 def _find_messages(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value:
-        yield value
+        yield truncate_message(value)
     elif isinstance(value, list):
         for item in value:
             yield from _find_messages(item)
     elif isinstance(value, dict):
-        path = value.get("path")
-        place = value.get("attr") or (".".join(map(str, path)) if isinstance(path, list) else "")
+        place = _place_of_error(value)
         for key in _MESSAGE_KEYS:
             for message in _find_messages(value.get(key)):
                 yield f"{place}: {message}" if place else message
@@ -242,6 +248,14 @@ def _find_messages(value: Any) -> Iterator[str]:
 def quote_message(message: str, limit: int = MAX_ERROR_MESSAGE + 1) -> str:
     """Return a provider's message for a sentence of ours, on one line and in quotes; empty if it is empty."""
     return message if message == UNTITLED or not message.strip() else quote(message, limit)
+
+
+def _place_of_error(value: Mapping[str, Any]) -> str:
+    """Return the field that an error is about; empty if the error does not name one."""
+    place, path = value.get("attr"), value.get("path")
+    if not place and isinstance(path, list):
+        place = ".".join(str(step) for step in path[:MAX_STEPS] if isinstance(step, str | int))
+    return place[:MAX_QUOTED] if isinstance(place, str) else ""
 
 
 def truncate_message(text: str) -> str:

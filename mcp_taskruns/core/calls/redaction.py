@@ -7,8 +7,8 @@ advance: they are replaced at the paths that the overlay names.
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +24,15 @@ REDACTED = "[redacted]"
 MIN_SECRET = 6
 """Shorter values are not redacted: they occur in ordinary words, so redaction would garble responses."""
 
+MAX_LINES = 5_000
+"""JSON lines with escapes that are read one by one when escapes spell a secret."""
+
 _EMPTY = (None, "")
+
+_SPELLING_ESCAPE = re.compile(rb"\\[u/]")
+"""The beginning of an escape that JSON does not need: it may spell a secret."""
+
+_UNICODE_ESCAPES = re.compile(rb"\\u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4}){0,999}")
 
 
 def redact_paths(value: Any, paths: Iterable[Path]) -> tuple[Any, list[str]]:
@@ -53,6 +61,7 @@ class Redactor:
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _encoded_forms(secret)}
         # Longest first: a secret may be part of another form's text.
         self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
+        self._encoded = [form.encode() for form in self._forms]
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._forms)} forms)"
@@ -72,25 +81,55 @@ class Redactor:
 
     def redact_bytes(self, data: bytes) -> bytes:
         """Redact bytes. JSON or JSON lines in which escapes spell a secret are written again without escapes."""
-        if self._forms and b"\\" in data:
+        if b"\\" in data and self._occurs_in(_unescape(data)):
             try:
-                data = self._without_escapes(data)
+                data = dump(parse(data)).encode()
             except ValueError:
-                data = b"\n".join(map(self._line_without_escapes, data.split(b"\n")))
-        for form in self._forms:
-            if (encoded := form.encode()) in data:
-                data = data.replace(encoded, REPLACEMENT.encode())
-        return data
+                data = self._without_escapes_by_line(data)
+        return self._replace_forms(data)
+
+    def _without_escapes_by_line(self, data: bytes) -> bytes:
+        """Return JSON lines, each without escapes if these spell a secret; after MAX_LINES such lines, plain text."""
+        parts: list[bytes] = []
+        kept = start = 0  # what begins at `kept` is unchanged so far
+        for _ in range(MAX_LINES):
+            escape = _SPELLING_ESCAPE.search(data, start)
+            if escape is None:
+                return b"".join([*parts, data[kept:]])
+            begin = data.rfind(b"\n", start, escape.start()) + 1 or start
+            start = end if (end := data.find(b"\n", escape.end())) >= 0 else len(data)
+            line = data[begin:start]
+            if self._occurs_in(_unescape(line)):
+                parts += data[kept:begin], self._line_without_escapes(line)
+                kept = start
+        return b"".join([*parts, data[kept:start], _unescape(data[start:])])
 
     def _line_without_escapes(self, line: bytes) -> bytes:
-        with suppress(ValueError):
-            return self._without_escapes(line) if b"\\" in line else line
-        return line
+        try:
+            return dump(parse(line)).encode()
+        except ValueError:
+            text = self._replace_forms(line)  # text that only has backslashes keeps them
+            return _unescape(text) if self._occurs_in(_unescape(text)) else text
 
-    def _without_escapes(self, data: bytes) -> bytes:
-        """Return JSON without escapes if these spell a secret, else unchanged. Raises ValueError for other text."""
-        unescaped = dump(parse(data)).encode()
-        return unescaped if any(form.encode() in unescaped for form in self._forms) else data
+    def _occurs_in(self, data: bytes) -> bool:
+        return any(form in data for form in self._encoded)
+
+    def _replace_forms(self, data: bytes) -> bytes:
+        for form in self._encoded:
+            if form in data:
+                data = data.replace(form, REPLACEMENT.encode())
+        return data
+
+
+def _unescape(data: bytes) -> bytes:
+    """Return text with the characters that JSON escapes spell, as far as these can spell a secret."""
+    data = data.replace(b"\\/", b"/").replace(b'\\"', b'"').replace(b"\\\\", b"\\")
+    return _UNICODE_ESCAPES.sub(_spelled, data)
+
+
+def _spelled(escapes: re.Match[bytes]) -> bytes:
+    units = bytes.fromhex(escapes.group().replace(b"\\u", b"").decode())
+    return units.decode("utf-16-be", "replace").encode()
 
 
 def _encoded_forms(secret: str) -> Iterator[str]:

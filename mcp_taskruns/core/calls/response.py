@@ -1,7 +1,6 @@
 """Interpretation of a provider's response: the result of a call, or an error."""
 
 import codecs
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,16 @@ from mcp_taskruns.core.calls.received import JSON_LINES, HttpResponse, is_json, 
 from mcp_taskruns.core.calls.redaction import redact_paths
 from mcp_taskruns.core.calls.trim import trim
 from mcp_taskruns.core.calls.truncation import Gap, describe_gaps, truncate
-from mcp_taskruns.core.model.json import dump, dump_finite, has_huge_integer, parse, parse_or_text
+from mcp_taskruns.core.model.json import (
+    JsonLimitExceeded,
+    count_values,
+    dump,
+    dump_finite,
+    has_huge_integer,
+    parse,
+    parse_or_text,
+    replace_not_finite,
+)
 from mcp_taskruns.core.model.json_path import matches, value_at
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.errors import ProviderError
@@ -26,10 +34,16 @@ SHOWN_BODY = 200
 NOT_FINITE = "The response has NaN, Infinity or numbers beyond the range of a double: they are shown as null."
 HUGE_INTEGER = "The response has integers beyond the range of a double, which some programs cannot read."
 
+MAX_LINES = 200_000
+"""Lines of JSON lines that are read, the last ones of a longer log."""
+
+MAX_LINE_VALUES = 1_500_000
+"""Values and member names in all lines that are read: as values they take about 100 MB."""
+
 _WITHOUT_CONTENT = frozenset({204, 205})
 _UNEXPECTED_CONTENT = "The provider sent content with status {}, which HTTP does not allow."
 
-_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_BINARY = bytes({*range(0x20)} - {*b"\t\n\v\f\r\x1b"})
 """Bytes that text does not contain. The escape character is allowed: logs use it for colours."""
 
 
@@ -132,17 +146,24 @@ def truncate_result(result: CallResult, limit: int, advise: Advise = no_advice) 
 
 
 def _require_json(response: HttpResponse, operation: Operation) -> Any:
-    value = _parse_body(response)
-    if value is None and response.body.strip() != b"null":
+    hint = unknown_outcome_hint(is_safe=operation.is_safe, is_safe_to_retry=operation.is_safe_to_retry)
+    try:
+        return _parse_json(response.body)
+    except JsonLimitExceeded as exc:
+        raise ProviderError(
+            f"the provider's response is JSON that {exc}",
+            status=response.status,
+            hint="Ask for less at a time." if operation.is_safe else hint,
+        ) from exc
+    except ValueError as exc:
         shown = quote_message(message_from_text(response.body, response.media_type), SHOWN_BODY)
         raise ProviderError(
             f"the provider's response is incomplete or is not valid JSON: {shown}",
             status=response.status,
-            hint=unknown_outcome_hint(is_safe=operation.is_safe, is_safe_to_retry=operation.is_safe_to_retry),
+            hint=hint,
             retryable=operation.is_safe_to_retry,
             is_foreign=True,
-        )
-    return value
+        ) from exc
 
 
 def _error(response: HttpResponse, value: Any, operation: Operation, status: int | None = None) -> ProviderError:
@@ -175,7 +196,7 @@ def _value_result(response: HttpResponse, value: Any, *notes: str) -> CallResult
     """Return a JSON value as a result, with notes about numbers that JSON or its readers do not have."""
     text, is_finite = dump_finite(value)
     if not is_finite:
-        value, notes = parse(text), (*notes, NOT_FINITE)
+        value, notes = replace_not_finite(value), (*notes, NOT_FINITE)
     if has_huge_integer(value, text):
         notes = (*notes, HUGE_INTEGER)
     return CallResult(response.status, text, value, notes=notes, headers=response.headers)
@@ -204,9 +225,18 @@ def _file_result(response: HttpResponse) -> CallResult:
 
 
 def _json_lines_result(response: HttpResponse) -> CallResult:
-    lines = response.body.decode("utf-8", "replace").split("\n")
-    value = [parse_or_text(line) for line in lines if line.strip()]
-    return _value_result(response, value)
+    """Return the lines as a list, the last ones of a log that has too many lines or values."""
+    lines = response.body.rsplit(b"\n", MAX_LINES)
+    value: list[Any] = []
+    room = MAX_LINE_VALUES
+    while lines and room > 0 and b"\n" not in lines[-1]:
+        line = lines.pop()
+        room -= count_values(line)
+        if line.strip():
+            value.append(parse_or_text(line.decode("utf-8", "replace")))
+    value.reverse()
+    note = f"Only the last {len(value):,} lines were read: the response has too many lines or values." if lines else ""
+    return _value_result(response, value).with_notes(note)
 
 
 def _text_result(response: HttpResponse) -> CallResult:
@@ -219,12 +249,16 @@ def _looks_like_text(body: bytes) -> bool:
         body.decode()
     except UnicodeDecodeError:
         return False
-    return not _BINARY.search(body)
+    return len(body.translate(None, _BINARY)) == len(body)
 
 
 def _parse_body(response: HttpResponse) -> Any:
     """Return the body as JSON, or None if it is not JSON."""
     try:
-        return parse(response.body.removeprefix(codecs.BOM_UTF8))
+        return _parse_json(response.body)
     except ValueError:
         return None
+
+
+def _parse_json(body: bytes) -> Any:
+    return parse(body.removeprefix(codecs.BOM_UTF8))

@@ -15,6 +15,9 @@ from mcp_taskruns.core.model.json import parse_or_text
 MAX_EVENT_BYTES = 8_000_000
 """The rest of a larger event is dropped. Providers accept at most 4 MB of input and as much of results."""
 
+MAX_EVENT_LINES = 50_000
+"""Further lines of an event are dropped: each takes time to parse, however short it is."""
+
 MAX_LINE_BYTES = 32_000_000
 """A longer line is taken for one that never ends."""
 
@@ -199,6 +202,8 @@ class _EventLines:
         if name == b"id":
             if not (b"\0" in value or _REPLACEMENT in value):  # it could not be sent back
                 self._id = value
+        elif len(self._lines) == MAX_EVENT_LINES:
+            self.is_truncated = True
         elif name != b"retry" or value.isdigit():  # the standard ignores other times
             self._lines.append(line)
 

@@ -14,6 +14,9 @@ from mcp_taskruns.core.model.json_path import Path
 MAX_LINE = 180
 """Characters of a line for people. Hosts show about 200 characters of a progress message."""
 
+MAX_BLANK = 1_000
+"""White space in a text beyond which the text of a line may end earlier: the rest of a long text is not read."""
+
 MAX_GAPS = 10
 """Truncated places that are listed one by one."""
 
@@ -37,7 +40,7 @@ _PLAIN_NAME = re.compile(rf"[\w.:/@+-]{{1,{MAX_NAME}}}")
 
 def one_line(text: str, limit: int = MAX_LINE) -> str:
     """Return the text as one line of at most `limit` characters."""
-    line = _BLANK.sub(" ", text).strip()
+    line = _BLANK.sub(" ", text[: MAX_BLANK + 2 * limit]).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

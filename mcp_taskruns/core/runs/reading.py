@@ -67,9 +67,9 @@ def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatu
 
 
 def _to_ratio(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or isnan(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return min(max(float(value), 0.0), 1.0)
+    return None if isinstance(value, float) and isnan(value) else float(min(max(value, 0), 1))
 
 
 def _to_attempts(value: Any) -> int | None:

@@ -149,7 +149,7 @@ class _Follower:
                 self._settle(SETTLE_SECONDS)
 
     async def _take(self, event: Event) -> None:
-        taken = self._collector.add(event)
+        taken = await self._client.worker.run(len(event.data), self._collector.add, event)
         if taken is None:
             return
         if taken.ended_run_id and self.poller is not None:

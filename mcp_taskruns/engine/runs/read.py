@@ -86,7 +86,9 @@ class _Read:
             read.operation, self._arguments, notify=self._notify, max_retries=self._max_retries
         )
         recovered = await recover_result(self._client, lifecycle, self._arguments, result)
-        runs = runs_in_response(lifecycle, read.operation.name, recovered.value, self._run_id)
+        runs = await self._client.worker.run(
+            len(result.text), runs_in_response, lifecycle, read.operation.name, recovered.value, self._run_id
+        )
         if not runs:
             raise ProviderError(
                 f"the response of {lifecycle.provider} contains no run status",

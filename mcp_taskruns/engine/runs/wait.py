@@ -188,7 +188,7 @@ class _Wait:
         if event.is_truncated:
             self.poller.read_soon(self._watch.pending)  # a part of the event does not show the run's status
             return
-        data = parse_or_text(event.data)
+        data = await self._client.worker.run(len(event.data), parse_or_text, event.data)
         reading = run_in_event(self._lifecycle, data, self._watch.only_run_id)
         if reading is None:
             await self._report([describe_event(event.event, data, event_format)])

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from mcp_taskruns.core.calls import redaction
 from mcp_taskruns.core.calls.redaction import REDACTED, REPLACEMENT, Redactor, redact_paths
 from mcp_taskruns.core.model.json_path import parse_path
 
@@ -190,3 +191,13 @@ def test_secret_with_escapes_in_json_lines_is_redacted() -> None:
     spelled = "".join(f"\\u{ord(letter):04x}" for letter in "phx_planted/x")
     lines = f'{{"a":"\\n"}}\n{{"b":"{spelled}"}}\nno JSON \\ at all\n'.encode()
     assert Redactor(["phx_planted/x"]).redact_bytes(lines) == b'{"a":"\\n"}\n{"b":"[secret]"}\nno JSON \\ at all\n'
+
+
+def test_secret_with_escapes_in_text_that_is_not_json_is_redacted() -> None:
+    assert Redactor(["key-123456"]).redact_bytes(b"no JSON: \\u006bey-123456") == b"no JSON: [secret]"
+
+
+def test_secret_with_escapes_after_many_json_lines_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "MAX_LINES", 2)
+    line = '{"a":"\\u006bey-123456"}\n'
+    assert Redactor(["key-123456"]).redact_text(line * 4) == '{"a":"[secret]"}\n' * 4

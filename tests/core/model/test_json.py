@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line
-from mcp_taskruns.core.model.json import dump, parse, parse_or_text
+from mcp_taskruns.core.model.json import MAX_CONTAINERS, MAX_VALUES, JsonLimitExceeded, dump, parse, parse_or_text
 from mcp_taskruns.core.model.timestamps import parse_timestamp
 
 
@@ -69,6 +69,7 @@ def test_valid_json_is_parsed(text: str, value: Any) -> None:
         ("x" * MAX_LINE, "x" * MAX_LINE),
         ("x" * (MAX_LINE + 1), "x" * (MAX_LINE - 1) + "…"),
         ("x\n" * MAX_LINE, "x " * (MAX_LINE // 2 - 1) + "x…"),
+        (" " * 10_000_000 + "x", ""),
     ],
 )
 def test_one_line_has_at_most_180_characters(text: str, line: str) -> None:
@@ -112,3 +113,38 @@ def test_timestamp_is_parsed(text: Any, moment: datetime | None) -> None:
     read = parse_timestamp(text)
     assert read == moment
     assert read is None or read.tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" + "0," * MAX_VALUES + "0]", "has more than 600,000 values"),
+        ("[" + '"",' * MAX_VALUES + "0]", "has more than 600,000 values"),
+        ("[" + '"a",' * 3 * MAX_VALUES + "0]", "has more than 600,000 values"),
+        ("[" + "[]," * MAX_CONTAINERS + "0]", "100,000 lists and objects"),
+        ("[" + "{}," * MAX_CONTAINERS + "0]", "100,000 lists and objects"),
+        ("[" + "9" * 4_200 + ("," + "9" * 4_200) * 300 + "]", "has more than 600,000 values"),
+        ("[" * 300 + "]" * 300, "is nested more than 200 levels deep"),
+        ('{"a":' * 300 + "1" + "}" * 300, "is nested more than 200 levels deep"),
+    ],
+    ids=["numbers", "empty texts", "texts", "lists", "objects", "long numbers", "deep list", "deep object"],
+)
+def test_json_beyond_a_limit_is_not_parsed(text: str, reason: str) -> None:
+    with pytest.raises(JsonLimitExceeded, match=reason):
+        parse(text)
+    assert parse_or_text(text) == text
+
+
+def test_separators_inside_of_strings_do_not_count_as_values() -> None:
+    inner = json.dumps([{"a": 1, "b": ["\\", '"', "9" * 40]}] * 60_000)
+    assert parse(json.dumps({"output": inner})) == {"output": inner}
+
+
+def test_text_with_too_many_escapes_is_not_repaired() -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        parse('["' + "\\ud800" * 1_100_000 + '"]')
+
+
+def test_escaped_backslash_before_a_surrogate_is_kept() -> None:
+    # The text is a backslash, `ud800`, and a lone surrogate.
+    assert parse(r'"\\ud800\ud800"') == r"\ud800?"
