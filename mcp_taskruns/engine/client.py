@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from mcp_taskruns.core.calls.addresses import is_loopback_url
 from mcp_taskruns.core.calls.bodies import Part, encode_multipart
 from mcp_taskruns.core.calls.charsets import to_utf8
 from mcp_taskruns.core.calls.credentials import credential_values
 from mcp_taskruns.core.calls.errors import unknown_outcome_hint
 from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import Redactor
-from mcp_taskruns.core.calls.request import File, HttpRequest, build_form_request, build_request
+from mcp_taskruns.core.calls.request import File, HttpRequest, base_uri, build_form_request, build_request
 from mcp_taskruns.core.calls.response import CallResult, read_response
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.limits import Limits
@@ -150,9 +151,10 @@ class Client:
         return await self._fetch(call)
 
     async def post_form(self, operation: Operation, form: Any, file: File, *, notify: Notify = ignore) -> CallResult:
-        """Send a file to a presigned form, `{url, fields}`, from a response of the operation.
+        """Send a file once to a presigned form, `{url, fields}`, from a response of the operation.
 
-        The form holds its own credential; the provider's is not sent. Raises CallError.
+        The form holds its own credential; the provider's is not sent. What the storage sends is not part of the result
+        or of an error. Raises CallError.
         """
         storage = f"{operation.provider}'s storage"
         fields = form.get("fields") if isinstance(form, Mapping) else None
@@ -160,11 +162,13 @@ class Client:
             raise UpstreamError(f"{operation.provider} returned no usable upload form", hint="Please report this.")
         parts = [Part(name, value.encode()) for name, value in fields.items()]
         parts.append(Part("file", file.content, file.name, file.media_type or "application/octet-stream"))
-        request = build_form_request(storage, str(form.get("url")), *encode_multipart(parts))
+        is_local = is_loopback_url(base_uri(operation, self.settings.environment))
+        request = build_form_request(storage, str(form.get("url")), *encode_multipart(parts), is_local=is_local)
         upload = Operation(
             f"{operation.name} form", storage, "POST", operation.base, (), errors=STORAGE_ERRORS, safe_to_retry=True
         )
-        return await self._fetch(_Call(self, upload, request, notify, is_streaming=False))
+        call = _Call(self, upload, request, notify, max_retries=0, is_streaming=False, shows_body=False)
+        return await self._fetch(call)
 
     @asynccontextmanager
     async def open_stream(
@@ -238,6 +242,7 @@ class _Call:
     """One call of an operation: its request, sent as often as is safe and necessary.
 
     `timeout` bounds all attempts together, in seconds. `is_streaming`: an event stream is returned open, not read.
+    `shows_body`: the result, or the error, is made of the body too.
     """
 
     def __init__(
@@ -252,6 +257,7 @@ class _Call:
         slot: Slot | None = None,
         key: Key = Key.NONE,
         is_streaming: bool = True,
+        shows_body: bool = True,
     ) -> None:
         self._client = client
         self._operation = operation
@@ -262,6 +268,7 @@ class _Call:
         self._key = key
         self._slot = slot or (Slot.STREAM if operation.is_stream else Slot.REQUEST)
         self._is_streaming = is_streaming
+        self._shows_body = shows_body
         self._rate_limiter = client.rate_limiter(operation)
 
     async def send(self, connection: AsyncExitStack) -> CallResult | EventStream:
@@ -325,7 +332,9 @@ class _Call:
         """Return the result of a response. After a 429, no request is sent until the provider's delay has passed."""
         operation, settings = self._operation, self._client.settings
         response = to_utf8(response)  # so that credentials in it are found
-        redacted = replace(response, body=self._client.redactor.redact_bytes(response.body))
+        redacted = replace(
+            response, body=self._client.redactor.redact_bytes(response.body) if self._shows_body else b""
+        )
         try:
             result = read_response(redacted, operation, reveal=settings.reveal_secrets)
         except ProviderError as exc:

@@ -13,7 +13,7 @@ from mcp_taskruns.core.calls.received import JSON_LINES, HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest
 from mcp_taskruns.core.calls.sse import Event, EventId
 from mcp_taskruns.engine.decoding import ACCEPT_ENCODING, DecodingTransport, is_event_stream, whole_body
-from mcp_taskruns.engine.transport import NEW_CONNECTION, PROXY, AiohttpTransport
+from mcp_taskruns.engine.transport import NEW_CONNECTION, PROXY, PUBLIC_ONLY, AiohttpTransport
 from mcp_taskruns.engine.transport_errors import (
     MAX_HEADER_BYTES,
     HeadersTooLarge,
@@ -141,7 +141,11 @@ class Exchange:
             request.url,
             headers=_with_defaults(request.headers),
             content=request.content,
-            extensions={"timeout": self._timeouts_of(request), NEW_CONNECTION: not request.safe_to_retry},
+            extensions={
+                "timeout": self._timeouts_of(request),
+                NEW_CONNECTION: not request.safe_to_retry,
+                PUBLIC_ONLY: request.public_only,
+            },
         )
         if request.digest is None:
             return await self._transport.handle_async_request(message)

@@ -4,6 +4,7 @@ Stock httpx costs four to nine times as much CPU under load. `httpx.AsyncHTTPTra
 take the place of this transport; no other module imports aiohttp.
 """
 
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -15,12 +16,15 @@ import anyio
 import httpx
 import truststore
 import yarl
+from aiohttp.abc import ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.resolver import ThreadedResolver
 
-from mcp_taskruns.core.calls.addresses import LOOPBACK
+from mcp_taskruns.core.calls.addresses import LOOPBACK, is_public_address
 from mcp_taskruns.engine.transport_errors import (
     MAX_HEADER_BYTES,
     MAX_HEADER_FIELDS,
+    ForbiddenAddress,
     HeadersTooLarge,
     InvalidHttp,
     ProxyLoginRequired,
@@ -34,6 +38,9 @@ A kept connection may be one that the server has just closed: then nobody knows 
 
 PROXY = "proxy"
 """A response extension: the host and the port of the proxy that the request was sent over."""
+
+PUBLIC_ONLY = "public_only"
+"""A request extension: true refuses a host with an address that is not public. Behind a proxy, the proxy has to."""
 
 KEEP_ALIVE_SECONDS = 4.0
 """Many servers close a connection after 5 idle seconds; it must not be used when it is about to be closed."""
@@ -72,6 +79,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             aiohttp.TCPConnector(limit=0, ssl=self._tls, keepalive_timeout=KEEP_ALIVE_SECONDS)
         )
         self._closing = self._open_session(aiohttp.TCPConnector(limit=0, ssl=self._tls, force_close=True))
+        self._public = self._open_session(
+            aiohttp.TCPConnector(limit=0, ssl=self._tls, force_close=True, resolver=_PublicResolver())
+        )
         self._proxies = getproxies()
 
     def _open_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -90,6 +100,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         timeout = request.extensions.get("timeout", {})
         proxy = self._proxy_for(request.url)
         session = self._closing if request.extensions.get(NEW_CONNECTION) else self._keeping
+        if request.extensions.get(PUBLIC_ONLY) and proxy is None:
+            session = self._public
         try:
             response = await session.request(
                 request.method,
@@ -117,6 +129,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await self._keeping.close()
             await self._closing.close()
+            await self._public.close()
 
     def _proxy_for(self, url: httpx.URL) -> str | None:
         if not self._proxies or url.host in LOOPBACK or proxy_bypass(url.netloc.decode()):
@@ -138,6 +151,18 @@ def _headers_of(request: httpx.Request) -> list[tuple[str, str]]:
 def _host_of(proxy: str) -> str:
     """Return the host and the port of a proxy's URL, which may contain a password."""
     return httpx.URL(proxy).netloc.decode()
+
+
+class _PublicResolver(ThreadedResolver):
+    """Resolves names to public addresses, to which the connection is then made: another look-up could differ."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        results = await super().resolve(host, port, family)
+        if not all(is_public_address(result["host"]) for result in results):
+            raise ForbiddenAddress(host)
+        return results
 
 
 class _Body(httpx.AsyncByteStream):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from mcp_taskruns.core.calls.errors import WRITE_HINT, unknown_outcome_hint
-from mcp_taskruns.core.calls.request import HttpRequest
+from mcp_taskruns.core.calls.request import UNTRUSTED, HttpRequest
 from mcp_taskruns.core.calls.sse import InvalidEventStream
 from mcp_taskruns.errors import CallError, Kind, NotConfigured, UpstreamError
 
@@ -31,6 +31,10 @@ class HeadersTooLarge(httpx.RemoteProtocolError):
 
 class InvalidHttp(httpx.RemoteProtocolError):
     """The provider sent something else than an HTTP response."""
+
+
+class ForbiddenAddress(httpx.ConnectError):
+    """The host of an address from a response is on this machine or in its network."""
 
 
 class ProxyLoginRequired(httpx.ProxyError):
@@ -69,6 +73,15 @@ _INVALID_HEADS = {
 
 _FAILURES: tuple[tuple[type[Exception], type[Exception], _Failure], ...] = (
     # The first row that matches: the exception, an exception among its causes, and what they mean.
+    (
+        ForbiddenAddress,
+        Exception,
+        _Failure(
+            "the address of {provider}, {host}, leads to this machine or its network",
+            is_lasting=True,
+            hint=f"Nothing was sent. {UNTRUSTED}",
+        ),
+    ),
     (
         httpx.ConnectError,
         ssl.SSLCertVerificationError,

@@ -12,15 +12,17 @@ import anyio.abc
 import anyio.streams.tls
 import httpx
 import pytest
+from aiohttp.resolver import ThreadedResolver
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mcp_taskruns.core.calls.received import HttpResponse
-from mcp_taskruns.core.calls.request import HttpRequest
+from mcp_taskruns.core.calls.request import HttpRequest, build_form_request
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.engine.exchange import Exchange
-from mcp_taskruns.engine.transport import AiohttpTransport
+from mcp_taskruns.engine.transport import PUBLIC_ONLY, AiohttpTransport
+from mcp_taskruns.engine.transport_errors import ForbiddenAddress
 from mcp_taskruns.errors import NotConfigured, UpstreamError
 from tests.engine.raw_server import hangs, listening, receive_head, responding, returns, sends
 from tests.timing import PATIENCE
@@ -465,3 +467,30 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 def test_nothing_listens_on_the_discard_port() -> None:
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", 9)) != 0
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["::ffff:127.0.0.1"]])
+async def test_name_that_resolves_to_an_address_that_is_not_public_is_refused(
+    addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(*_: object) -> list[dict[str, object]]:
+        return [{"host": address} for address in addresses]
+
+    monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+    exchange = Exchange(PATIENCE)
+    request = build_form_request("acme's storage", "https://bucket.example/key", "text/plain", b"")
+    with pytest.raises(UpstreamError) as caught:
+        async with exchange.send(request):
+            raise AssertionError("the request was sent")
+    await exchange.aclose()
+    message = "the address of acme's storage, bucket.example, leads to this machine or its network"
+    assert (caught.value.message, caught.value.retryable) == (message, False)
+
+
+async def test_name_of_this_machine_is_resolved_and_refused() -> None:
+    # `localhost` as a name that the operating system resolves: no other is known on every machine.
+    transport = AiohttpTransport()
+    request = httpx.Request("POST", "http://LOCALHOST:9/", extensions={PUBLIC_ONLY: True})
+    with pytest.raises(ForbiddenAddress):
+        await transport.handle_async_request(request)
+    await transport.aclose()

@@ -274,28 +274,36 @@ def storage_error(status: int, code: str, message: str) -> Fault:
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    "fault",
     [
-        (
-            storage_error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size"),
-            "Your proposed upload exceeds the maximum allowed size",
-        ),
-        (storage_error(403, "AccessDenied", "Invalid according to Policy."), "Invalid according to Policy."),
-        (Fault(404, {"Content-Type": "text/html"}, "<html><title>Not Found</title></html>"), "Not Found"),
+        storage_error(400, "EntityTooLarge", "secret-1"),
+        storage_error(403, "AccessDenied", "secret-1"),
+        Fault(404, {"Content-Type": "text/html"}, "<html><title>secret-1</title></html>"),
+        json_response({"message": "secret-1", "Code": "secret-1"}, 422),
+        Fault(503, {"Content-Type": "text/plain"}, "secret-1"),
     ],
 )
-async def test_error_of_the_storage_contains_its_message_and_the_file_name(
-    fault: Fault, message: str, simulator: Simulator, gateway: Gateway
+async def test_error_of_the_storage_has_its_status_and_not_its_content(
+    fault: Fault, simulator: Simulator, gateway: Gateway
 ) -> None:
     simulator.fail_next("posthog", NO_FAULT)
     simulator.fail_next("posthog", fault)
     with pytest.raises(CallError) as exc_info:
         await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
-    assert exc_info.value.message == f'a.md was not uploaded: the provider returned {fault.status}: "{message}"'
+    assert exc_info.value.message == f"a.md was not uploaded: the provider returned {fault.status}"
     assert exc_info.value.status == fault.status
     assert exc_info.value.hint.endswith("The run has none of the files: call again with all of them.")
-    assert not exc_info.value.retryable
+    assert "secret-1" not in exc_info.value.to_line()
     assert sent(simulator) == [PREPARED, STORED]
+
+
+async def test_content_that_the_storage_returns_is_not_part_of_the_result(
+    simulator: Simulator, gateway: Gateway
+) -> None:
+    simulator.fail_next("posthog", NO_FAULT)
+    simulator.fail_next("posthog", json_response({"credentials": "secret-1"}))
+    outcome = await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    assert "secret-1" not in str(outcome)
 
 
 @pytest.mark.parametrize(
@@ -336,16 +344,13 @@ async def test_each_success_status_of_the_storage_is_accepted(
     assert outcome.value["artifacts"][0]["uploaded"] is True
 
 
-async def test_form_that_the_storage_rejects_is_an_error_with_its_message(
-    simulator: Simulator, gateway: Gateway
-) -> None:
+async def test_form_that_the_storage_rejects_is_an_error(simulator: Simulator, gateway: Gateway) -> None:
     origin = gateway.client.settings.environment["POSTHOG_BASE_URL"]
     form = {"url": f"{origin}/storage/", "fields": {"key": "other", "policy": "p", "x-amz-signature": "s"}}
     simulator.fail_next("posthog", json_response({"artifacts": [{"id": "a" * 32, "presigned_post": form}]}))
     with pytest.raises(CallError) as exc_info:
         await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
-    message = "The request signature we calculated does not match."
-    assert exc_info.value.message == f'a.md was not uploaded: the provider returned 403: "{message}"'
+    assert exc_info.value.message == "a.md was not uploaded: the provider returned 403"
 
 
 async def test_failed_upload_stops_the_remaining_uploads(simulator: Simulator, gateway: Gateway) -> None:
@@ -354,30 +359,28 @@ async def test_failed_upload_stops_the_remaining_uploads(simulator: Simulator, g
     files = [artifact(f"{name}.md", content=name) for name in "abc"]
     with pytest.raises(CallError) as exc_info:
         await call(gateway, PREPARE, arguments_with(*files))
-    assert exc_info.value.message == 'b.md was not uploaded: the provider returned 400: "too large"'
+    assert exc_info.value.message == "b.md was not uploaded: the provider returned 400"
     assert sent(simulator) == [PREPARED, STORED, STORED]
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
-async def test_retries_an_upload_to_a_busy_storage(status: int, simulator: Simulator, gateway: Gateway) -> None:
-    for fault in (NO_FAULT, *[storage_error(status, "SlowDown", "Please reduce your request rate.")] * 2):
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_form_is_sent_once_to_a_busy_storage(status: int, simulator: Simulator, gateway: Gateway) -> None:
+    for fault in (NO_FAULT, *[storage_error(status, "SlowDown", "Please reduce your request rate.")] * 9):
         simulator.fail_next("posthog", fault)
     async with calling(gateway, PREPARE, arguments_with(artifact("a.md", content="hello"))) as uploading:
         await uploading.finish(ALL_TRIES_S)
-    assert sent(simulator) == [PREPARED, STORED, STORED, STORED]
-    (entry,) = uploading.value["artifacts"]
-    assert stored_files(simulator) == {entry["storage_path"]: b"hello"}
-    assert any("retrying" in line for line in uploading.lines)
-
-
-async def test_retries_an_upload_at_most_three_times(simulator: Simulator, gateway: Gateway) -> None:
-    for fault in (NO_FAULT, *[storage_error(503, "SlowDown", "Please reduce your request rate.")] * 9):
-        simulator.fail_next("posthog", fault)
-    async with calling(gateway, PREPARE, arguments_with(artifact("a.md", content="hello"))) as uploading:
-        await uploading.finish(ALL_TRIES_S)
-    assert uploading.failure.message.startswith('a.md was not uploaded: the provider returned 503: "Please reduce')
+    assert uploading.failure.message == f"a.md was not uploaded: the provider returned {status}"
     assert uploading.failure.retryable
-    assert sent(simulator) == [PREPARED, *[STORED] * TRIES]
+    assert sent(simulator) == [PREPARED, STORED]
+
+
+async def test_form_is_sent_once_when_the_connection_is_lost(simulator: Simulator, gateway: Gateway) -> None:
+    for fault in (NO_FAULT, *[Fault(200, body="x" * 1_000, truncate=True)] * 9):
+        simulator.fail_next("posthog", fault)
+    async with calling(gateway, PREPARE, arguments_with(artifact("a.md", content="hello"))) as uploading:
+        await uploading.finish(ALL_TRIES_S)
+    assert uploading.error is not None
+    assert sent(simulator) == [PREPARED, STORED]
 
 
 @pytest.mark.parametrize("status", [503, 429])
@@ -438,7 +441,7 @@ async def test_wrong_number_of_upload_forms_is_an_error(artifacts: Any, simulato
     assert sent(simulator) == [PREPARED]
 
 
-async def test_upload_url_may_be_http_on_a_loopback_address(simulator: Simulator, gateway: Gateway) -> None:
+async def test_upload_url_of_a_loopback_provider_may_be_http(simulator: Simulator, gateway: Gateway) -> None:
     await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
     (request,) = uploads(simulator)
     assert dict(request.headers)["host"].startswith("127.0.0.1:")

@@ -12,6 +12,7 @@ from mcp_taskruns.core.calls.addresses import (
     is_http_url,
     is_loopback_url,
     is_private_url,
+    may_be_public,
 )
 from mcp_taskruns.core.calls.bodies import encode_body, escape_value, has_parts, to_text
 from mcp_taskruns.core.calls.credentials import (
@@ -55,6 +56,10 @@ class _Value:
 _Values = dict[tuple[Location, str], _Value]
 
 
+UNTRUSTED = "Do not send it there: report this to the provider."
+"""A hint for an address from a response that must not be used."""
+
+
 @dataclass(frozen=True)
 class HttpRequest:
     """A request to the provider. The URL and the headers may contain credentials, so the repr does not show them.
@@ -68,6 +73,7 @@ class HttpRequest:
         digest: user and password for HTTP digest authentication.
         safe_to_retry: whether sending the request twice has the same effect as sending it once.
         timeout_s: how long the provider may take to respond, in seconds; None for the default.
+        public_only: whether the host must have a public address, because the URL is from a response.
     """
 
     provider: str
@@ -78,6 +84,7 @@ class HttpRequest:
     digest: tuple[str, str] | None = field(default=None, repr=False)
     safe_to_retry: bool = False
     timeout_s: float | None = field(default=None, repr=False)
+    public_only: bool = field(default=False, repr=False)
 
     @property
     def is_safe(self) -> bool:
@@ -116,8 +123,8 @@ def build_request(operation: Operation, arguments: Mapping[str, Any], environmen
 
 
 def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> HttpRequest:
-    base_uri = _base_uri(operation, environment)
-    digest, credentials = _credentials(operation, base_uri, environment)
+    base = base_uri(operation, environment)
+    digest, credentials = _credentials(operation, base, environment)
     values = _parameter_values(operation, arguments, environment)
     path = _encode_path(operation.path, values, environment)
     content_type, content = _encode_content(operation, arguments, environment)
@@ -133,7 +140,7 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
     return HttpRequest(
         operation.provider,
         operation.method,
-        _append_query(base_uri + path, query),
+        _append_query(base + path, query),
         headers,
         content,
         digest=digest,
@@ -160,14 +167,22 @@ def _encode_credentials(credentials: Credentials, location: Location) -> Iterato
             yield _encode_pair(name, quote(value, safe=""))
 
 
-def build_form_request(provider: str, url: str, content_type: str, content: bytes) -> HttpRequest:
+def build_form_request(
+    provider: str, url: str, content_type: str, content: bytes, *, is_local: bool = False
+) -> HttpRequest:
     """Build the request that sends a form to a URL from a response.
 
-    Raises UpstreamError for a URL that is neither https nor loopback.
+    With `is_local`, because the provider itself is on this machine, the URL may lead to it or to its network. Raises
+    UpstreamError for any other such URL, and for one that is not https.
     """
     if not (is_http_url(url) and is_private_url(url) and VISIBLE_ASCII.fullmatch(url)):
         raise UpstreamError(f"the upload URL of {provider} is not a valid https URL", hint="Nothing was sent.")
-    return HttpRequest(provider, "POST", url, (("Content-Type", content_type),), content, safe_to_retry=True)
+    if not (is_local or may_be_public(url)):
+        raise UpstreamError(
+            f"the upload URL of {provider} leads to this machine or its network", hint=f"Nothing was sent. {UNTRUSTED}"
+        )
+    headers = (("Content-Type", content_type),)
+    return HttpRequest(provider, "POST", url, headers, content, safe_to_retry=True, public_only=not is_local)
 
 
 def path_arguments(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +200,7 @@ def _base_uri_by_rule(base: BaseUri, environment: Mapping[str, str]) -> str | No
 
 
 def _credentials(
-    operation: Operation, base_uri: str, environment: Mapping[str, str]
+    operation: Operation, base: str, environment: Mapping[str, str]
 ) -> tuple[tuple[str, str] | None, Credentials]:
     """Return the credentials of a request.
 
@@ -195,13 +210,14 @@ def _credentials(
         return resolve_credentials(operation.authentication, environment)
     except NotConfigured:
         names = [name for variable in operation.credentials() for name in variable.names]
-        is_local = is_loopback_url(base_uri) and _base_uri_by_rule(operation.base, environment) is not None
+        is_local = is_loopback_url(base) and _base_uri_by_rule(operation.base, environment) is not None
         if is_local and read_variable(names, environment) is None:
             return None, []
         raise
 
 
-def _base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
+def base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
+    """Return the provider's base URL without a trailing slash. Raises NotConfigured if it is not set or not usable."""
     base = operation.base
     uri = read_variable(base.variables, environment) or _base_uri_by_rule(base, environment)
     if uri is None and base.default is not None:

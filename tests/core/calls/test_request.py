@@ -805,7 +805,7 @@ FORM = ("multipart/form-data; boundary=b", b"--b--")
     ],
 )
 def test_form_request_has_no_other_headers(url: str) -> None:
-    request = build_form_request("thing's storage", url, *FORM)
+    request = build_form_request("thing's storage", url, *FORM, is_local=True)
     assert request == HttpRequest(
         "thing's storage", "POST", url, (("Content-Type", FORM[0]),), FORM[1], safe_to_retry=True
     )
@@ -1064,3 +1064,12 @@ def test_operation_can_have_an_authentication_of_its_own() -> None:
     own = {"type": "apikey", "key": "X-Key", "value": "other"}
     tool = tool_of({"authentication": own}, authentication=BEARER)
     assert dict(request_of(tool, {}, KEY).headers)["X-Key"] == "other"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "2130706433", "localhost"])
+def test_form_of_a_provider_elsewhere_is_not_sent_to_this_machine_or_its_network(host: str) -> None:
+    with pytest.raises(UpstreamError, match="leads to this machine or its network") as caught:
+        build_form_request("thing's storage", f"https://{host}/", *FORM)
+    assert caught.value.hint.startswith("Nothing was sent.")
+    assert build_form_request("thing's storage", f"https://{host}/", *FORM, is_local=True).public_only is False
+    assert build_form_request("thing's storage", "https://s3.example/", *FORM).public_only is True
