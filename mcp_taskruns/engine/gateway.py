@@ -1,6 +1,7 @@
 """The way from a tool's name and arguments to a result; servers call tools through it."""
 
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -151,13 +152,13 @@ class Gateway:
         }
         known, is_valid = self._checks.get(tool.name, (None, None))
         if is_valid is None or known is not tool:
-            is_valid = compile_validator(tool.input_schema)
+            is_valid = compile_validator(tool.input_schema, time.thread_time)
             self._checks[tool.name] = (tool, is_valid)
         problems = find_unusable_values(checked)
         if tool.safe_names and not problems:
             checked = to_real_names(checked, tool.input_schema, tool.safe_names)
         if not (problems or is_valid(checked)):
-            problems = explain_problems(tool.input_schema, checked)
+            problems = explain_problems(tool.input_schema, checked, time.thread_time)
         if problems:
             names = ", ".join(tool.safe_names.get(name, name) for name in tool.input_schema["properties"]) or "none"
             raise InvalidArguments(

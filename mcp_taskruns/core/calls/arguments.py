@@ -7,8 +7,10 @@ from itertools import chain, islice
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from mcp_taskruns.core.calls.pattern_keywords import Clock, PatternKeywords, remove_patterns
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json_path import Path, format_path
+from mcp_taskruns.core.model.schemas import find_endless_schema
 from mcp_taskruns.core.model.timestamps import parse_timestamp
 from mcp_taskruns.errors import NotConfigured
 
@@ -88,7 +90,7 @@ def _format_place(path: Path) -> str:
     return one_line(format_path(path), MAX_PLACE)
 
 
-def compile_validator(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
+def compile_validator(schema: Mapping[str, Any], clock: Clock = lambda: 0.0) -> Callable[[Any], bool]:
     """Compile a fast function that returns whether arguments match the schema.
 
     The function may refuse valid arguments: ask `explain_problems` before reporting an error. Raises NotConfigured for
@@ -97,8 +99,10 @@ def compile_validator(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     import fastjsonschema  # costs start-up time; the first call needs it
 
     # fastjsonschema supports drafts up to 7. It ignores keywords of later drafts, so it never refuses because of them.
-    definition = {**_with_python_patterns(schema), "$schema": "http://json-schema.org/draft-07/schema#"}
     try:
+        definition = {**remove_patterns(schema), "$schema": "http://json-schema.org/draft-07/schema#"}
+        if find_endless_schema(schema) is not None:
+            raise ValueError("a schema refers to itself")
         validate = fastjsonschema.compile(
             definition, handlers=_NO_REMOTE_REFERENCES, use_default=False, formats=dict(FORMATS)
         )
@@ -108,59 +112,43 @@ def compile_validator(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
             hint="Ask the operator of this server to run `mcp-taskruns check`.",
         ) from exc
 
+    has_patterns = definition.items() != {**schema, "$schema": definition["$schema"]}.items()
+
     def is_valid(arguments: Any) -> bool:
+        if has_patterns:
+            return not explain_problems(schema, arguments, clock)
         try:
             validate(arguments)
-        except fastjsonschema.JsonSchemaValueException:
+        except (fastjsonschema.JsonSchemaValueException, RecursionError):
             return False
         return True
 
     return is_valid
 
 
-def _with_python_patterns(schema: Any) -> Any:
-    """Return a schema in whose patterns `$` means the end of the text, as in ECMA 262.
+def explain_problems(schema: Mapping[str, Any], arguments: Any, clock: Clock = lambda: 0.0) -> list[str]:
+    """Return at most five problems by JSON Schema 2020-12, as `argument: problem`; empty for valid arguments.
 
-    Python's `$` also matches before a line break at the end, which would let it into a header or a file name.
+    `clock` returns seconds of CPU time. Without one, each pattern of the schema has a limit of its own.
     """
-    if isinstance(schema, list):
-        return [_with_python_patterns(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    converted = {name: _with_python_patterns(item) for name, item in schema.items()}
-    if isinstance(pattern := schema.get("pattern"), str):
-        converted["pattern"] = _to_python_pattern(pattern)
-    if isinstance(patterns := converted.get("patternProperties"), Mapping):
-        converted["patternProperties"] = {_to_python_pattern(name): item for name, item in patterns.items()}
-    return converted
+    try:
+        return _explain(schema, arguments, clock)
+    except TimeoutError:
+        return ["the arguments take too long to check against a pattern of the input schema: pass shorter ones"]
+    except RecursionError:
+        return ["the arguments are nested too deeply for the input schema"]
 
 
-_PATTERN_PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
-"""An escaped character, a set of characters, or an anchor."""
+def _explain(schema: Mapping[str, Any], arguments: Any, clock: Clock) -> list[str]:
+    import jsonschema  # costs 30 ms and 2 MB; only invalid calls and those with patterns need it
 
-_DOLLAR_IN_SET = re.compile(r"\\?\$")
-
-
-def _to_python_pattern(pattern: str) -> str:
-    """Return a pattern with `\\Z` for each anchor `$`. A `$` in a set is escaped: fastjsonschema would replace it."""
-
-    def convert(part: re.Match[str]) -> str:
-        text = part.group()
-        if text == "$":
-            return r"\Z"
-        return _DOLLAR_IN_SET.sub(r"\\x24", text) if text.startswith("[") else text
-
-    return _PATTERN_PART.sub(convert, pattern)
-
-
-def explain_problems(schema: Mapping[str, Any], arguments: Any) -> list[str]:
-    """Return at most five problems by JSON Schema 2020-12, as `argument: problem`; empty for valid arguments."""
-    from jsonschema import Draft202012Validator, FormatChecker  # costs 30 ms and 2 MB; only invalid calls need it
-
-    formats = FormatChecker(())
+    formats = jsonschema.FormatChecker(())
     for name, check in FORMATS.items():
         formats.checks(name)(check)
-    validator = Draft202012Validator(_with_python_patterns(schema), format_checker=formats)
+    patterns = PatternKeywords(clock, jsonschema.ValidationError)
+    library = jsonschema.Draft202012Validator
+    extended = jsonschema.validators.extend(library, patterns.validators())  # type: ignore[no-untyped-call]
+    validator = extended(schema, format_checker=formats)
     for value in (_with_first_items(arguments), arguments):
         errors = islice(validator.iter_errors(value), _EXPLAINED_ERRORS)
         ordered = sorted(errors, key=lambda error: error.json_path)
@@ -203,9 +191,6 @@ def _describe(error: "ValidationError") -> Iterator[str]:
             yield f"{place}: is too long: {len(value):,} characters, at most {rule:,} are allowed"
         case "enum":
             yield f"{place}: must be one of {', '.join(map(str, rule))}"
-        case "pattern":
-            message = error.message.replace(r"\\Z", "$").replace(r"\\x24", "$")  # as the schema has it
-            yield f"{place}: {message}"
         case _:
             yield f"{place}: {error.message}"
 

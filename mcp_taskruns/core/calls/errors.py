@@ -14,6 +14,7 @@ from mcp_taskruns.core.calls.retry_after import retry_after
 from mcp_taskruns.core.calls.truncation import quote, quote_name
 from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
+from mcp_taskruns.core.model.patterns import InvalidPattern, search
 from mcp_taskruns.errors import Kind, ProviderError
 
 MAX_ERROR_MESSAGE = 2_000
@@ -207,7 +208,10 @@ def _match_rule(rule: ErrorRule, status: int, value: Any, message: str) -> dict[
         return None
     if rule.message_matches is None:
         return {}
-    match = rule.message_matches.search(message)
+    try:
+        match = search(rule.message_matches.pattern, message)
+    except (TimeoutError, InvalidPattern):
+        return None
     return match and {name: quote_name(text[:MAX_QUOTED]) for name, text in match.groupdict("").items()}
 
 

@@ -16,6 +16,7 @@ from mcp_taskruns.core.checks.inputs import check_bodies, check_parameters, chec
 from mcp_taskruns.core.checks.keys import check_keys
 from mcp_taskruns.core.checks.model import File, enumerate_items, listed_name, name_place
 from mcp_taskruns.core.checks.operations import check_calls, check_completeness, check_duplicates, check_operations
+from mcp_taskruns.core.checks.patterns import MAX_QUOTED, find_pattern_problem
 from mcp_taskruns.core.checks.provider import check_authentication, check_base_uris, check_credentials
 from mcp_taskruns.core.checks.tools import check_descriptions, check_names, check_routes, check_streams
 from mcp_taskruns.core.format import spec
@@ -94,6 +95,15 @@ def _check_hint_placeholders(file: File) -> Iterator[Finding]:
                     message = f"the hint has a placeholder {{{name}}}, but the pattern has no group of that name"
                     fix = f"Did you mean `{{{(close or unused)[0]}}}`?"
                     yield Finding("unknown-hint-placeholder", (*place, "errors", rule_name, "hint"), message, fix)
+
+
+def _check_error_patterns(file: File) -> Iterator[Finding]:
+    for place, consumed in file.consumes():
+        for name, rule in consumed.errors.items():
+            pattern = rule.message_matches or ""
+            if (problem := find_pattern_problem(pattern)) is not None:
+                message = f"the pattern `{pattern[:MAX_QUOTED]}` {problem}"
+                yield Finding("unsafe-pattern", (*place, "errors", name, "message_matches"), message)
 
 
 def _check_paging(file: File) -> Iterator[Finding]:
@@ -197,6 +207,7 @@ _CHECKS: Sequence[Callable[[File], Iterator[Finding]]] = (
     check_routes,
     _check_hint_placeholders,
     _check_other_hints,
+    _check_error_patterns,
     _check_paging,
     _check_upload,
 )

@@ -180,6 +180,13 @@ RULES: Mapping[str, Rule] = {
         "Use a path such as $.data.id, $.items[*] or $['a b'].",
         "outputParameters:\n- {type: string, mapping: '$.a['}",
     ),
+    "costly-output-mapping": Rule(
+        "error",
+        "An output mapping could visit the values of a response again and again.",
+        "A large response would keep the server busy for hours, so the complete response is returned instead.",
+        "Use `..` once, one filter, and in it only paths to single values such as @.id.",
+        "outputParameters:\n- {type: array, mapping: '$..*..*..*'}",
+    ),
     "hardcoded-credential": Rule(
         "warning",
         "A credential is written in the file.",
@@ -235,6 +242,20 @@ RULES: Mapping[str, Rule] = {
         "Clients reject the tool, and some of them all tools of the server.",
         "Use valid JSON Schema, with references inside the schema only.",
         "schema: {type: text}",
+    ),
+    "endless-schema": Rule(
+        "error",
+        "The input schema of a tool applies itself to the same value, or too many schemas to one value.",
+        "Validating arguments would never end, so every call of the tool fails.",
+        "Refer to a schema from inside of its `properties` or `items` only.",
+        "schema: {$defs: {a: {allOf: [{$ref: '#/properties/body/$defs/a'}]}}, $ref: '#/properties/body/$defs/a'}",
+    ),
+    "unsafe-pattern": Rule(
+        "error",
+        "A regular expression can take exponential time, or is not a valid one.",
+        "A short text could stop the server. Searches are ended after a while, so the pattern has no effect then.",
+        "Leave only one way to match a text: do not nest quantifiers, and let alternatives begin differently.",
+        "schema: {type: string, pattern: '^(a+)+$'}",
     ),
     "missing-description": Rule(
         "warning",

@@ -8,9 +8,11 @@ from jsonschema import Draft202012Validator, SchemaError
 from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.meta_schema import is_surely_valid
 from mcp_taskruns.core.checks.model import File, Site, Use
+from mcp_taskruns.core.checks.patterns import AMBIGUOUS, MAX_QUOTED, find_pattern_problem
 from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.format.tool_schemas import TYPES
 from mcp_taskruns.core.model.operation import ArgumentReference, Location
+from mcp_taskruns.core.model.schemas import find_endless_schema
 
 _KNOWN_TYPES = TYPES | {"null", "file"}
 """The types of JSON Schema, and `file`, which OpenAPI 2.0 has for form fields."""
@@ -93,6 +95,7 @@ def check_schemas(file: File) -> Iterator[Finding]:
         except SchemaError as exc:
             message = f"{use.name}: the input schema is not valid: {exc.json_path}: {exc.message[:200]}"
             yield Finding("invalid-schema", _place_of_argument(use, list(exc.path)), message)
+        yield from _check_validation(use, schema)
         for path, reference in _external_references(schema, ()):
             message = f"{use.name}: the input schema has the external reference {reference}"
             yield Finding("invalid-schema", _place_of_argument(use, path), message)
@@ -104,6 +107,31 @@ def _place_of_argument(use: Use, path: Sequence[Any]) -> Place:
     names = {parameter.name for parameter in use.tool.operation.parameters if parameter.argument == argument}
     declared = [place for place, item in (use.site.inputs() if use.site else ()) if item.name in names]
     return next(iter(declared), use.place)
+
+
+def _check_validation(use: Use, schema: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find schemas against which validating arguments could take too long."""
+    endless = find_endless_schema(schema)
+    if endless is not None:
+        message = f"{use.name}: validating arguments against the input schema would never end"
+        yield Finding("endless-schema", _place_of_argument(use, endless), message)
+    for path, pattern in _patterns(schema, ()):
+        if find_pattern_problem(pattern) == AMBIGUOUS:  # an invalid one makes the schema invalid
+            message = f"{use.name}: the pattern `{pattern[:MAX_QUOTED]}` {AMBIGUOUS}"
+            yield Finding("unsafe-pattern", _place_of_argument(use, path), message)
+
+
+def _patterns(schema: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Yield the patterns of a schema with the path to the schema that has each."""
+    if isinstance(schema, Mapping):
+        patterns = schema.get("patternProperties")
+        own = [schema.get("pattern"), *(patterns if isinstance(patterns, Mapping) else ())]
+        yield from ((path, pattern) for pattern in own if isinstance(pattern, str))
+        for name, item in schema.items():
+            yield from _patterns(item, (*path, name))
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from _patterns(item, path)
 
 
 def _external_references(schema: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:

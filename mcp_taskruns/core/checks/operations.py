@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from mcp_taskruns.core.calls.outputs import CostlyMapping
 from mcp_taskruns.core.checks.codes import Finding
 from mcp_taskruns.core.checks.model import File, Site, Use, enumerate_items, strings_in
 from mcp_taskruns.core.checks.provider import check_authentication
@@ -57,7 +58,8 @@ def check_completeness(file: File) -> Iterator[Finding]:
         try:
             parse_outputs(use.declared.output_parameters)
         except ValueError as exc:
-            yield Finding("invalid-output-mapping", (*use.place, "outputParameters"), f"{use.name} has {exc}")
+            code = "costly-output-mapping" if isinstance(exc, CostlyMapping) else "invalid-output-mapping"
+            yield Finding(code, (*use.place, "outputParameters"), f"{use.name} has {exc}")
 
 
 def check_operations(file: File) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from mcp_taskruns.core.calls.arguments import (
     explain_problems,
     find_unusable_values,
 )
+from mcp_taskruns.core.model.schemas import find_endless_schema
 from mcp_taskruns.errors import NotConfigured
 from mcp_taskruns.loading.loader import load_tools
 
@@ -415,3 +416,104 @@ def test_media_type_of_an_artifact_does_not_end_with_a_line_break(end: str) -> N
     artifact = {"name": "a.md", "type": "plan", "content": "x", "content_type": f"text/plain{end}"}
     (problem,) = explain_problems(tool, RUN | {"body": {"artifacts": [artifact]}})
     assert problem.startswith("body.artifacts[0].content_type: ")
+
+
+# Each takes at least minutes with Python's `re`.
+HOSTILE_PATTERNS = [
+    ("^(a|aa)+$", "a" * 100 + "!"),
+    ("^(.*)*$", "a" * 5_000 + "\n\n"),
+    (r"\s+$", " " * 1_000_000 + "x"),
+    ("(?:a{1,30}){1,30}$", "a" * 300 + "!"),
+]
+
+
+def texts_with(pattern: str) -> dict[str, Any]:
+    """Return a schema of a list of texts that match the pattern."""
+    return {"type": "object", "properties": {"x": {"type": "array", "items": {"pattern": pattern}}}}
+
+
+@pytest.mark.parametrize(("pattern", "text"), HOSTILE_PATTERNS)
+def test_search_for_a_pattern_ends_after_a_while(pattern: str, text: str) -> None:
+    problem = "the arguments take too long to check against a pattern of the input schema: pass shorter ones"
+    assert not compile_validator(texts_with(pattern))({"x": [text]})
+    assert explain_problems(texts_with(pattern), {"x": [text]}) == [problem]
+    properties = {"type": "object", "patternProperties": {pattern: {}}, "additionalProperties": False}
+    assert explain_problems(properties, {text: 1}) == [problem]
+
+
+def test_searches_of_one_call_end_together() -> None:
+    times = iter(range(1_000))
+    problems = explain_problems(texts_with("^a$"), {"x": ["a"] * 900}, lambda: next(times) / 1_000)
+    assert problems == ["the arguments take too long to check against a pattern of the input schema: pass shorter ones"]
+    assert next(times) < 150
+
+
+@pytest.mark.parametrize(("pattern", "text"), [("^(a+)+$", "a" * 50), ("^(?!b)[a-z]+$", "abc"), (r"^\p{L}+$", "äß漢")])
+def test_patterns_of_ecma_262_are_supported(pattern: str, text: str) -> None:
+    assert compile_validator(texts_with(pattern))({"x": [text]})
+    assert len(explain_problems(texts_with(pattern), {"x": [text, f"{text}1"]})) == 1
+
+
+def test_members_are_validated_by_the_patterns_of_their_names() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {}},
+        "patternProperties": {"^x-": {"type": "string"}},
+        "additionalProperties": {"type": "integer"},
+    }
+    assert compile_validator(schema)({"a": None, "x-1": "a", "n": 1})
+    assert explain_problems(schema, {"x-1": 1, "n": "a"}) == [
+        "n: must be of type integer",
+        "['x-1']: must be of type string",
+    ]
+    closed = {**schema, "additionalProperties": False}
+    assert explain_problems(closed, {"x-1": "a", "b": 1}) == ["b: unknown argument"]
+    assert explain_problems({"patternProperties": {"^x": {}}, "pattern": "a"}, 5) == []
+    assert explain_problems({"patternProperties": {"^x": {}}, "unevaluatedProperties": False}, {"x": 1}) == []
+    assert explain_problems({"additionalProperties": True}, {"x": 1}) == []
+
+
+ENDLESS: dict[str, dict[str, Any]] = {
+    "allOf": {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},
+    "two schemas": {
+        "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"not": {"$ref": "#/$defs/a"}}},
+        "properties": {"x": {"$ref": "#/$defs/a"}},
+    },
+    "root": {"allOf": [{"$ref": "#"}]},
+    "itself": {"properties": {"x": {"items": {"$ref": "#/properties/x/items"}}}},
+    "index": {"allOf": [{"if": {"$ref": "#/allOf/0"}}]},
+    "dependent schemas": {"dependentSchemas": {"x~/": {"$ref": "#/dependentSchemas/x~0~1"}}},
+    "doubled": {
+        "$defs": {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(40)},
+        "$ref": "#/$defs/0",
+    },
+    "chain": {"$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(2_000)}, "$ref": "#/$defs/0"},
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_schema_that_applies_itself_raises_not_configured(name: str) -> None:
+    assert find_endless_schema(ENDLESS[name]) is not None
+    with pytest.raises(NotConfigured):
+        compile_validator(ENDLESS[name])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"a": {"properties": {"x": {"$ref": "#/$defs/a"}}}}, "$ref": "#/$defs/a"},
+        {"$defs": {"a": {"type": "string"}}, "properties": {"x": {"$ref": "#/$defs/a"}, "y": {"$ref": "#/$defs/a"}}},
+        {"anyOf": [True, {"$ref": "#/anyOf/9"}, {"$ref": "#/x/y"}, {"$ref": "#anchor"}, {"$ref": 5}]},
+    ],
+)
+def test_schema_that_refers_to_itself_for_a_part_of_the_value_is_not_endless(schema: dict[str, Any]) -> None:
+    assert find_endless_schema(schema) is None
+
+
+def test_arguments_too_deep_for_a_recursive_schema_are_explained() -> None:
+    schema = {"$defs": {"a": {"items": {"anyOf": [{"allOf": [{"$ref": "#/$defs/a"}]}]}}}, "$ref": "#/$defs/a"}
+    value: Any = []
+    for _ in range(5_000):
+        value = [value]
+    assert not compile_validator(schema)(value)
+    assert explain_problems(schema, value) == ["the arguments are nested too deeply for the input schema"]

@@ -1,11 +1,12 @@
 """Output mappings by `outputParameters`."""
 
 import re
+import tracemalloc
 from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.calls.outputs import map_output
+from mcp_taskruns.core.calls.outputs import CostlyMapping, map_output
 from mcp_taskruns.core.format.outputs import parse_outputs, parse_outputs_or_none
 from mcp_taskruns.core.format.spec import OutputParameter
 from mcp_taskruns.core.model.json_path import EACH
@@ -266,3 +267,54 @@ def test_mapping_by_index_is_detected_in_any_property(number: str) -> None:
     output = parsed({"properties": {"named": {"mapping": "$.n"}, "first": {"mapping": number}}})
     assert output is not None
     assert map_output(output, [{"a": 1, "n": 2}])["named"] is None
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        "$..*..*..*",
+        "$..a..b",
+        "$[?@..x]",
+        "$[?@.a[?@.b]]",
+        "$[?$['a'][*] == @.b]",
+        "$[0,0][0,0]",
+        "$.a & $.b",
+        "$..[?@.a == $[*]]",
+        "$[?count(@.*) > 1]",
+        "$" + "[*]" * 200 + "[?@.a]",
+    ],
+)
+def test_mapping_that_could_take_too_long_is_refused(mapping: str) -> None:
+    with pytest.raises(CostlyMapping, match=r"^a mapping that could take too long"):
+        parsed({"mapping": mapping})
+    tool = tool_of(tool={"outputParameters": [{"mapping": mapping}]})
+    assert (tool.operation.unsupported, tool.operation.outputs) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "found"),
+    [
+        ("$..id", [1, 2, 3]),
+        ("$.a[?@.t=='y,*?..'].id", [2]),
+        ("$.a[?(@.id > 1 && @.t)].id", [2]),
+        ("$.a[0,1].id", [1, 2]),
+        ("$.a[-1:].id", [2]),
+        ("$.a[?length(@.t) > 1].id", [2]),
+        ("$.b.id | $.a[0:1].id", [3, 1]),
+        ("$.a[?@.id == $.b.id]", []),
+    ],
+)
+def test_mapping_with_filters_selects_values(mapping: str, found: Any) -> None:
+    value = {"a": [{"id": 1, "t": "x"}, {"id": 2, "t": "y,*?.."}], "b": {"id": 3}}
+    assert map_output(Output(mapping), value) == found
+
+
+def test_mapping_over_a_large_list_with_a_long_name_takes_bounded_memory() -> None:
+    value = {"k" * 1_000_000: [0] * 20_000}
+    tracemalloc.start()
+    try:
+        assert len(map_output(Output("$..*"), value)) == 20_001
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000

@@ -524,6 +524,30 @@ CASES = [
         TOOL,
         "thing-t: the input schema is not valid: $.properties.q.minimum: 'a' is not of type 'number'",
     ),
+    Case(
+        "endless-schema",
+        valid(inputs({"name": "a"}, {"name": "b", "schema": {"allOf": [{"$ref": "#/properties/b"}]}})),
+        (*OPERATION, "inputParameters", 1),
+        "thing-do-it: validating arguments against the input schema would never end",
+    ),
+    Case(
+        "unsafe-pattern",
+        valid(inputs({"name": "a"}, {"name": "b", "schema": {"items": {"pattern": "^(a+)+$"}}})),
+        (*OPERATION, "inputParameters", 1),
+        "thing-do-it: the pattern `^(a+)+$` can match the same text in exponentially many ways",
+    ),
+    Case(
+        "unsafe-pattern",
+        valid(errors={"slow": {"message_matches": "(a|a)*b", "hint": "Wait."}}),
+        (*CONSUMES, "errors", "slow", "message_matches"),
+        "the pattern `(a|a)*b` can match the same text in exponentially many ways",
+    ),
+    Case(
+        "costly-output-mapping",
+        valid(tool={"outputParameters": [{"type": "array", "mapping": "$..*..*..*"}]}),
+        (*TOOL, "outputParameters"),
+        "thing-do-it has a mapping that could take too long for a large response: '$..*..*..*'",
+    ),
     Case("missing-description", document(), (*TOOL, "description"), "thing-do-it has no description"),
     Case(
         "missing-description",
