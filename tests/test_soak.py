@@ -633,7 +633,7 @@ class Soak:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         clock = LoopClock()
-        self.simulator = Simulator(clock=clock, render=Render(clock))
+        self.simulator = Simulator(clock=clock, render=Render(clock, reports_attempts=True))
         self.stage = Stage(self.simulator)
         self.wire = Wire(self.simulator, seed)
         self.calls: list[Call] = []
