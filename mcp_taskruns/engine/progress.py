@@ -7,7 +7,7 @@ from math import ceil
 
 import anyio
 
-from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.calls.truncation import one_line, quote
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ EVENTS_PER_SECOND = 100
 
 POOL_SECONDS = 0.1
 LAST_SECONDS = 1.0
+
+MAX_QUOTED = 100
+"""Characters of a line that a heartbeat quotes."""
 
 STEP = 0.01
 """The smallest increase of `progress`: MCP requires that the value grows with each notification."""
@@ -119,10 +122,10 @@ class ProgressReporter:
         now = anyio.current_time()
         unchanged = f"no change for {now - self._changed_at:.0f} s"
         if self.status:
-            last = "" if self._line in ("", self.status) else f"; last: {self._line}"
-            return f"{self.status}; {unchanged}{last}"
+            is_known = self._line in ("", self.status)
+            return f"{self.status}; {unchanged}" + ("" if is_known else self._quote_last("; last: "))
         if self._line:
-            return f"{unchanged}; last: {self._line}"
+            return unchanged + self._quote_last("; last: ")
         elapsed = f"{now - self._started_at:.0f} s"
         return f"no events for {elapsed}" if self._is_stream else elapsed
 
@@ -143,7 +146,11 @@ class ProgressReporter:
     async def _send_pool(self, more: int) -> None:
         count, self._pooled = self._pooled + more, 0
         if count:
-            await self._send(self._line if count == 1 else f"{count} events, the last: {self._line}")
+            await self._send(self._line if count == 1 else f"{count} events" + self._quote_last(", the last: "))
+
+    def _quote_last(self, introduction: str) -> str:
+        """Return the last line for a sentence: it may be a text of the provider."""
+        return introduction + quote(self._line, MAX_QUOTED)
 
     async def _send(self, line: str) -> None:
         async with self._lock:

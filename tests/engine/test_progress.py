@@ -83,7 +83,7 @@ async def test_heartbeat_contains_the_status_as_last_read() -> None:
         await pass_time(10)
     assert client.lines == [
         "started run-1: queued",
-        "run-1: running; no change for 9 s; last: started run-1: queued",
+        'run-1: running; no change for 9 s; last: "started run-1: queued"',
         "run-1: running",
         "run-1: running; no change for 9 s",
     ]
@@ -95,7 +95,7 @@ async def test_faster_events_are_pooled_into_notifications_with_a_count() -> Non
         await report_events(reporter, 1, 1_000)
     assert client.lines[:100] == [f"event {number}" for number in range(1, 101)]
     assert 1 <= len(client.lines[100:]) < 10
-    assert re.fullmatch(r"[\d,]+ events, the last: event 1000", client.lines[-1])
+    assert re.fullmatch(r"[\d,]+ events, the last: \"event 1000\"", client.lines[-1])
     assert client.event_count == 1_000
     assert client.received[-1].progress == 1_000
     client.assert_increasing()
@@ -118,7 +118,7 @@ async def test_pooled_events_are_sent_soon_after_the_last_event() -> None:
         await report_events(reporter, 1, 150)
         await pass_time(0.5)
         assert client.event_count == 150
-        assert client.lines[-1].endswith("the last: event 150")
+        assert client.lines[-1].endswith('the last: "event 150"')
 
 
 async def test_single_pooled_event_is_sent_with_its_own_message() -> None:
@@ -163,7 +163,7 @@ async def test_heartbeat_counts_from_the_last_event() -> None:
         await pass_time(5)
         await reporter.report("two", 2)
         await pass_time(10)
-    assert client.lines == ["one", "two", "no change for 9 s; last: two"]
+    assert client.lines == ["one", "two", 'no change for 9 s; last: "two"']
 
 
 async def test_heartbeat_repeats_the_last_message() -> None:
@@ -173,8 +173,8 @@ async def test_heartbeat_repeats_the_last_message() -> None:
         await pass_time(20)
     assert client.lines == [
         "run-1: running",
-        "no change for 9 s; last: run-1: running",
-        "no change for 18 s; last: run-1: running",
+        'no change for 9 s; last: "run-1: running"',
+        'no change for 18 s; last: "run-1: running"',
     ]
     client.assert_increasing()
 
@@ -212,8 +212,8 @@ async def test_each_message_is_one_line_of_at_most_180_characters() -> None:
         await pass_time(20)
     assert client.lines[0] == "two lines"
     assert all(len(line) <= 180 and "\n" not in line for line in client.lines)
-    assert any(line.startswith("99 events, the last: xxx") for line in client.lines)
-    assert re.match(r"no change for \d+ s; last: xxx", client.lines[-1])
+    assert any(line.startswith('99 events, the last: "xxx') for line in client.lines)
+    assert re.match(r'no change for \d+ s; last: "xxx', client.lines[-1])
 
 
 async def test_slow_client_blocks_the_caller_of_report() -> None:

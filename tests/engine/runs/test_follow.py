@@ -441,7 +441,7 @@ async def test_silent_stream_sends_a_heartbeat_at_least_every_10_seconds() -> No
     call.assert_progress_is_time(100)
     assert amounts[-1] == pytest.approx(99, abs=1)
     assert max(later - earlier for earlier, later in itertools.pairwise(call.progress_times)) <= 10
-    assert call.lines[1] == f"{RUN}: running; no change for 9 s; last: console: line 1"
+    assert call.lines[1] == f'{RUN}: running; no change for 9 s; last: "console: line 1"'
 
 
 async def test_stream_without_events_sends_heartbeats() -> None:
