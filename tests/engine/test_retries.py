@@ -57,9 +57,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 MAX_RECONNECTS = 5
 """How often in a row a stream is reconnected without an event."""
 
-MAX_FAILED_READS = 5
-"""How often in a row a wait tolerates a failed read of its run."""
-
 JSON = {"Content-Type": "application/json"}
 READ: tuple[str, Arguments] = ("render-retrieve-task-run", {"taskRunId": RENDER_COMPLETED})
 
@@ -612,7 +609,8 @@ async def test_a_wait_sends_one_request_for_each_read(simulator: Simulator, envi
     for _ in range(40):
         simulator.fail_next("inngest", Fault(503, body="down"))
     call = await finished(environment, "inngest-wait-for-run", {"runId": INNGEST_RUNNING, "wait_seconds": 300}, 60)
-    assert sent(simulator) == [READS["inngest"]] * (MAX_FAILED_READS + 1)
+    # Like any other read, the first is tried four times.
+    assert sent(simulator) == [READS["inngest"]] * TRIES
     assert call.failure.kind == "unavailable"
 
 
@@ -626,18 +624,16 @@ async def test_a_wait_continues_after_failed_reads(simulator: Simulator, environ
     assert len(sent(simulator)) <= 6  # one every three seconds
 
 
-async def test_a_wait_reads_the_run_between_two_attempts_to_open_its_stream(
+async def test_a_wait_opens_its_stream_again_after_a_503_and_reads_the_run_meanwhile(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    for _ in range(10):
-        simulator.fail_next("render", NO_FAULT)
-        simulator.fail_next("render", Fault(503, body="no streams"))
+    simulator.fail_next("render", NO_FAULT)
+    simulator.fail_next("render", Fault(503, body="no streams"))
     arguments = {"taskRunId": RENDER_RUNNING, "wait_seconds": 30}
     await finished(environment, "render-wait-for-run", arguments, 40)
     lines = sent(simulator)
-    opened_at = [number for number, line in enumerate(lines) if line == STREAMS["render"]]
-    assert len(opened_at) > 1
-    assert all(lines[number + 1] == READS["render"] for number in opened_at[:-1])
+    assert lines.count(STREAMS["render"]) == 2
+    assert lines.count(READS["render"]) >= 30 // 5  # Render is polled every five seconds
 
 
 async def test_a_command_may_take_almost_ten_minutes_and_reports_progress(
