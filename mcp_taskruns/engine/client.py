@@ -17,6 +17,7 @@ from mcp_taskruns.core.calls.bodies import Part, encode_multipart
 from mcp_taskruns.core.calls.charsets import to_utf8
 from mcp_taskruns.core.calls.credentials import credential_values
 from mcp_taskruns.core.calls.errors import unknown_outcome_hint
+from mcp_taskruns.core.calls.foreign import without_content
 from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import File, HttpRequest, base_uri, build_form_request, build_request
@@ -332,9 +333,8 @@ class _Call:
         """Return the result of a response. After a 429, no request is sent until the provider's delay has passed."""
         operation, settings = self._operation, self._client.settings
         response = to_utf8(response)  # so that credentials in it are found
-        redacted = replace(
-            response, body=self._client.redactor.redact_bytes(response.body) if self._shows_body else b""
-        )
+        shown = response if self._shows_body else without_content(response)
+        redacted = replace(shown, body=self._client.redactor.redact_bytes(shown.body))
         try:
             result = read_response(redacted, operation, reveal=settings.reveal_secrets)
         except ProviderError as exc:

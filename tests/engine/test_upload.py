@@ -306,6 +306,16 @@ async def test_content_that_the_storage_returns_is_not_part_of_the_result(
     assert "secret-1" not in str(outcome)
 
 
+async def test_page_that_the_storage_returns_is_not_an_upload(simulator: Simulator, gateway: Gateway) -> None:
+    simulator.fail_next("posthog", NO_FAULT)
+    simulator.fail_next("posthog", Fault(200, {"Content-Type": "text/html"}, "<!DOCTYPE html><title>secret-1</title>"))
+    with pytest.raises(CallError) as exc_info:
+        await call(gateway, PREPARE, arguments_with(artifact("a.md", content="hello")))
+    assert exc_info.value.message == "a.md was not uploaded: the provider returned 200: an HTML page instead of JSON"
+    assert exc_info.value.hint.endswith("The run has none of the files: call again with all of them.")
+    assert "secret-1" not in exc_info.value.to_line()
+
+
 @pytest.mark.parametrize(
     "fault",
     [

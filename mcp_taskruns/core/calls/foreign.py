@@ -1,6 +1,7 @@
 """Responses that the provider's API did not make: pages, challenges, redirects, and those of a proxy."""
 
 import re
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from mcp_taskruns.core.calls.errors import (
@@ -28,6 +29,12 @@ _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html)[\s>]", re.IGNORE
 _HOST = re.compile(r"[\w.:\[\]-]{1,255}")
 
 
+def without_content(response: HttpResponse) -> HttpResponse:
+    """Return a response without its body, except that a page instead of a result stays recognisable as one."""
+    is_foreign = response.status < 300 and is_page(response)
+    return replace(response, body=b"<html>" if is_foreign else b"")
+
+
 def foreign_error(response: HttpResponse, operation: Operation) -> ProviderError | None:
     """Return the exception for a response that the API did not make, as far as its head shows; None for any other."""
     challenge = next((name for header, name in CHALLENGES.items() if header in response.headers), None)
@@ -39,7 +46,7 @@ def foreign_error(response: HttpResponse, operation: Operation) -> ProviderError
         return _redirect(response, operation)
     if response.status == 407:
         return _refused_by_proxy(response, operation)
-    if response.status < 300 and _accepts_only_data(operation) and _is_page(response):
+    if response.status < 300 and _accepts_only_data(operation) and is_page(response):
         return _page(response, operation)
     return None
 
@@ -105,7 +112,7 @@ def _accepts_only_data(operation: Operation) -> bool:
     return "json" in accept and "html" not in accept
 
 
-def _is_page(response: HttpResponse) -> bool:
+def is_page(response: HttpResponse) -> bool:
     """Whether the body is HTML. Some servers send text or JSON with the type text/html."""
     media_type = response.media_type
     pattern = _MARKUP if media_type in _HTML else _PAGE if media_type in _UNTYPED else None
