@@ -277,12 +277,14 @@ async def test_posthog_stream_from_latest_skips_past_events(simulator: Simulator
     assert result.value["events"] == []
 
 
-async def test_posthog_stream_error_event_is_the_reason(environment: dict[str, str]) -> None:
+async def test_posthog_stream_with_an_error_event_is_followed_on_while_the_run_goes_on(
+    environment: dict[str, str],
+) -> None:
     async with connected(environment, POSTHOG_API_KEY="phx_outage") as caller:
         result = await caller.call(STREAM, **run_arguments(POSTHOG_RUNNING), within=60)
-    assert result.value["ended"] == "error"
-    assert "Connection lost to task run stream" in result.value["reason"]
-    assert [event["event"] for event in result.value["events"]].count("error") == 1
+    assert result.value["ended"] in {"error", "wait_over"}
+    assert [event for event in result.value["events"] if event.get("event") == "error"]
+    assert result.value["runs"] == {POSTHOG_RUNNING: "running"}
     assert result.value["resume"]["id"] == POSTHOG_RUNNING
 
 
@@ -302,7 +304,8 @@ async def test_posthog_lost_stream_is_resumed_after_the_last_event(simulator: Si
     simulator.fail_next("posthog", Fault(200, headers, body + "x" * len(body), truncate=True))
     result = await caller.call(STREAM, **run_arguments(POSTHOG_FAILED), within=20)
     assert result.value["events"] == whole.value["events"]
-    assert sent_requests(simulator)[1].headers["last-event-id"] == whole.value["events"][1]["id"]
+    resumed = [request for request in sent_requests(simulator) if "last-event-id" in request.headers]
+    assert resumed[0].headers["last-event-id"] == whole.value["events"][1]["id"]
     assert result.value["runs"] == {POSTHOG_FAILED: "failed"}
 
 

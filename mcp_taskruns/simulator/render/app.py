@@ -71,8 +71,9 @@ class Render:
 
     Valid keys begin with `rnd_` and do not contain `wrong`. The error response for an invalid key is plain text, or the
     documented JSON if the key also contains `json`. Rate limits (documented: 400 reads and 30 writes a minute) are off
-    by default; when on, every response reports them. `closes_streams` and `reports_attempts` choose between the streams
-    of production and of the local server (`event_stream`). Without `/v1` every path is unknown, in plain text.
+    by default; when on, every response reports them. `closes_streams=False` is the stream of the local server, and
+    `reports_attempts=False` a stream without events of failed attempts (`event_stream`). Without `/v1` every path is
+    unknown, in plain text.
 
     Not simulated: run logs, metrics, creating workflow versions, flows, executing anything, paused runs, the status
     `succeeded` (announced as a replacement of `completed`), and limits of size, plan or permission (403).
@@ -88,7 +89,7 @@ class Render:
         writes_per_minute: int | None = None,
         resets_at_epoch: bool = False,
         closes_streams: bool = True,
-        reports_attempts: bool = False,
+        reports_attempts: bool = True,
     ) -> None:
         self._clock = clock
         self._change = Change()
