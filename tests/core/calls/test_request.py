@@ -1073,3 +1073,10 @@ def test_form_of_a_provider_elsewhere_is_not_sent_to_this_machine_or_its_network
     assert caught.value.hint.startswith("Nothing was sent.")
     assert build_form_request("thing's storage", f"https://{host}/", *FORM, is_local=True).public_only is False
     assert build_form_request("thing's storage", "https://s3.example/", *FORM).public_only is True
+
+
+def test_invalid_pattern_of_a_base_uri_rule_makes_the_operation_unsupported() -> None:
+    tool = tool_of(baseUri="https://api.example", base_uri_rules=[{"env": "LOCAL_URL", "matches": "("}])
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool, {}, {})
+    assert "an invalid pattern in `base_uri_rules`" in caught.value.message
