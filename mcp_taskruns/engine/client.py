@@ -22,7 +22,7 @@ from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import Redactor
 from mcp_taskruns.core.calls.request import File, HttpRequest, base_uri, build_form_request, build_request
 from mcp_taskruns.core.calls.response import CallResult, read_response
-from mcp_taskruns.core.calls.sse import Event
+from mcp_taskruns.core.calls.sse import Event, is_sendable_id
 from mcp_taskruns.core.model.limits import Limits
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.engine.progress import Notify, ignore
@@ -187,7 +187,7 @@ class Client:
         CallError, also for a response that is not an event stream.
         """
         request = build_request(operation, arguments, self.settings.environment)
-        if last_event_id.isascii() and last_event_id.isprintable() and last_event_id:
+        if is_sendable_id(last_event_id):
             headers = [(name, value) for name, value in request.headers if name.lower() != "last-event-id"]
             request = replace(request, headers=(*headers, ("Last-Event-ID", last_event_id)))
         timeout = min(self.settings.timeout, seconds or self.settings.timeout)

@@ -26,6 +26,9 @@ MAX_UNKNOWN_BYTES = 64_000
 
 MAX_QUOTED_BYTES = 100
 
+MAX_ID_CHARS = 1_000
+"""Characters of an id that is sent back to the provider."""
+
 _BOM = b"\xef\xbb\xbf"
 _REPLACEMENT = "\ufffd".encode()
 _FIELDS = (b"data", b"event", b"id", b"retry")
@@ -62,6 +65,11 @@ class Event:
             return False
         data = parse_or_text(self.data)
         return isinstance(data, dict) and data.get("type") in _KEEP_ALIVE
+
+
+def is_sendable_id(event_id: str) -> bool:
+    """Return whether the id of an event can be sent back as the header `Last-Event-ID`."""
+    return 0 < len(event_id) <= MAX_ID_CHARS and event_id.isascii() and event_id.isprintable()
 
 
 class InvalidEventStream(ValueError):

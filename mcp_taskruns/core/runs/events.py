@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mcp_taskruns.core.calls.response import CallResult
-from mcp_taskruns.core.calls.sse import Event
+from mcp_taskruns.core.calls.sse import Event, is_sendable_id
 from mcp_taskruns.core.calls.truncation import MAX_LINE, one_line, truncate
 from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.json_path import Path, value_at
@@ -143,7 +143,8 @@ class EventCollector:
             return False
         self._chars_left -= size
         self._events.append(listed)
-        self._last_id = event.id
+        if not event.id or is_sendable_id(event.id):
+            self._last_id = event.id
         return True
 
     def result(

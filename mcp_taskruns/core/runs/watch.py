@@ -20,20 +20,24 @@ class Watch:
     """The latest known status of several runs.
 
     Only a read proves a terminal status: events and failed reads never change one, and never set one. `is_started`:
-    this call has started the runs, although the provider may not show it yet.
+    this call has started the runs, although the provider may not show it yet. `gives_up`: a run that cannot be read
+    many times in a row is given up.
 
     Attributes:
         readings: the last reading of each run, by its id.
         failures: why the last read of a run failed, by its id; empty for runs whose last read succeeded.
     """
 
-    def __init__(self, run_ids: Iterable[str], until: Until = "all", *, is_started: bool = False) -> None:
+    def __init__(
+        self, run_ids: Iterable[str], until: Until = "all", *, is_started: bool = False, gives_up: bool = True
+    ) -> None:
         self.readings: dict[str, Reading | None] = dict.fromkeys(run_ids)
         self.failures: dict[str, CallError] = {}
         self._failed_reads: dict[str, int] = {}
         self._given_up: set[str] = set()
         self._until = until
         self._is_started = is_started
+        self._gives_up = gives_up
 
     @property
     def only_run_id(self) -> str:
@@ -76,7 +80,7 @@ class Watch:
         self.failures[run_id] = failure
         count = self._failed_reads[run_id] = self.failed_reads(run_id) + 1
         limit = MAX_FAILED_FIRST_READS if self.readings[run_id] is None else MAX_FAILED_READS
-        if is_final or (count > limit and not isinstance(failure, NotVisibleYet)):
+        if is_final or (self._gives_up and count > limit and not isinstance(failure, NotVisibleYet)):
             self._given_up.add(run_id)
 
     def failed_reads(self, run_id: str) -> int:

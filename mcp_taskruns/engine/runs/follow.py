@@ -63,7 +63,7 @@ def _followed_runs(tool: Tool, arguments: Mapping[str, Any]) -> tuple[Lifecycle 
     if stream is None or stream.operation.name != tool.operation.name:
         return None, None
     ids = arguments[stream.run_ids_argument]
-    return tool.runs, Watch(ids if stream.takes_many_runs else [ids])
+    return tool.runs, Watch(ids if stream.takes_many_runs else [ids], gives_up=False)
 
 
 class _Follower:
@@ -119,9 +119,11 @@ class _Follower:
         await self._read_last()
         properties = self._tool.input_schema["properties"]
         resume = next((name for name in properties if name.lower() == "last-event-id"), "")
-        return self._collector.result(
+        result = self._collector.result(
             self._end_reason(reason), self._arguments, reason=reason, resume=resume, is_settled=is_settled
         )
+        blocking = self.poller and self.poller.blocking
+        return result.with_notes(f"The runs could not be read: {blocking.to_line()}") if blocking else result
 
     def _end_reason(self, reason: str) -> EndReason:
         if self._collector.is_full:
@@ -152,8 +154,10 @@ class _Follower:
         taken = await self._client.worker.run(len(event.data), self._collector.add, event)
         if taken is None:
             return
-        if taken.ended_run_id and self.poller is not None:
-            self.poller.read_soon([taken.ended_run_id])
+        if self.poller is not None:
+            self._reporter.status = describe_watch(self.poller.watch)
+            if taken.ended_run_id:
+                self.poller.read_soon([taken.ended_run_id])
         await self._reporter.report(self._client.redactor.redact_text(taken.line))
 
     async def _keep_reading(self, poller: RunPoller) -> None:
@@ -161,13 +165,15 @@ class _Follower:
         watch = poller.watch
         await poller.read(watch.pending)
         self._settle(SETTLE_SECONDS if self._collector.count else REPLAY_SECONDS)
-        while not poller.is_over:
+        while watch.pending and poller.blocking is None:  # runs that nothing has started too: another call may do so
             self._reporter.status = describe_watch(watch)
             await poller.poll()
             self._settle(SETTLE_SECONDS)
         failure = poller.blocking or next(iter(watch.failures.values()), None)
-        if failure is not None and not failure.retryable and not watch.is_known:
-            self._failure = failure  # the runs do not exist, so the stream will never end
+        if failure is None or failure.retryable or watch.is_known:
+            return
+        if not self._collector.count:  # the runs do not exist, so the stream will never end
+            self._failure = failure
             self._scope.cancel()
 
     def _settle(self, seconds: float) -> None:

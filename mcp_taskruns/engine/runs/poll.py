@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.runs.polling import poll_interval_s, run_age_s
+from mcp_taskruns.core.runs.polling import MAX_INTERVAL_S, poll_interval_s, run_age_s
 from mcp_taskruns.core.runs.reading import Reading, describe_run
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Client
@@ -116,5 +116,5 @@ class RunPoller:
         ages = [run_age_s(reading, now) for reading in readings]
         interval = poll_interval_s(self._lifecycle, min(ages, default=0.0)) * ceil(len(pending) / MAX_CONCURRENT_READS)
         failures = max(map(self.watch.failed_reads, pending), default=0)
-        backoff = 2.0 ** (failures - 1) if failures else 0.0
+        backoff = min(2.0 ** (failures - 1), MAX_INTERVAL_S) if failures else 0.0
         return backoff if failures and not readings else max(interval, backoff)

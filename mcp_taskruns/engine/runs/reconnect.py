@@ -18,13 +18,13 @@ MAX_RECONNECTS = 5
 """Connections in a row that may bring no event."""
 
 MAX_BACKOFF_SECONDS = 10.0
-"""The longest delay before a new connection, where the provider asks for none."""
+"""The longest delay before a new connection, unless the provider asks for a longer one."""
 
 MAX_REMEMBERED = 4_000
 """Events that are recognised when a provider sends them again in spite of `Last-Event-ID`."""
 
 STABLE_SECONDS = 10.0
-"""A connection that lasted so long did not fail, even without an event."""
+"""A connection that lasted so long did not fail, even without an event, and did not end early."""
 
 
 NO_CONTENT = 204
@@ -107,8 +107,8 @@ class _Connection:
             self._last_event_id = self.stream.last_event_id
 
     def has_brought_event(self) -> None:
-        """Forget earlier failures."""
-        self._failures = self._early_ends = 0
+        """Forget earlier failures, but not that the provider ends its streams early."""
+        self._failures = 0
 
     async def reopen(self, failure: CallError | None) -> bool:
         """Open a new connection, after as many attempts as it takes; `failure` is None after a complete stream.
@@ -126,7 +126,8 @@ class _Connection:
                 self._check(failure)
             await self._resources.aclose()
             attempts = self._failures + self._early_ends
-            delay = backoff(attempts, MAX_BACKOFF_SECONDS) if self._retry_s is None else self._retry_s
+            # `retry: 0` of a stream that ends at once would take all requests that the provider allows.
+            delay = max(self._retry_s or 0.0, backoff(attempts, MAX_BACKOFF_SECONDS))
             await anyio.sleep((failure and failure.retry_after_s) or delay)
             try:
                 await self._open()

@@ -476,7 +476,7 @@ def test_unlisted_events_are_counted_and_can_be_resumed(ended: EndReason, note: 
 def test_truncated_event_of_a_run_has_a_note_about_the_tool_that_returns_the_run() -> None:
     collector, _ = watched("render", "a")
     collector.add(Event(dump({"id": "a", "status": "completed", "results": ["x" * 90_000]}), "task.completed"))
-    (_, note) = collector.result("terminal", {"taskRunIds": ["a"]}).notes
+    (note,) = collector.result("terminal", {"taskRunIds": ["a"]}).notes
     assert "A whole run is returned by render-retrieve-task-run, and parts of a long one with result_path." in note
 
 

@@ -423,6 +423,17 @@ async def test_resume_contains_only_runs_that_were_asked_for() -> None:
     assert list(call.value["runs"]) == ids
 
 
+@pytest.mark.parametrize("event_id", ["ü2", "2" * 1_001], ids=["not ASCII", "too long"])
+async def test_resume_contains_the_last_id_that_a_header_can_contain(event_id: str) -> None:
+    body = f"id: 1-0\ndata: one\n\nid: {event_id}\ndata: two\n\n"
+    async with scripted_provider(send_and_end(body, has_run_ended=False), send_and_end(log_event(3))) as posthog:
+        call = await follow(posthog.environment, stream_events=2)
+        again = await follow(posthog.environment, arguments=call.value["resume"])
+    assert again.error is None
+    assert (len(call.value["events"]), numbers_of(again.ids)) == (2, [3])
+    assert [connection.last_event_id for connection in posthog.streams] == [None, "1-0"]
+
+
 # Heartbeats
 
 
@@ -525,8 +536,8 @@ async def test_stop_ends_the_call_at_once(phase: str) -> None:
 async def test_secrets_are_redacted_in_events_and_in_resume() -> None:
     key = "phx_simulated"
     event = f"id: {key}\nevent: log\ndata: {json.dumps(log_entry(f'my key is {key}'))}\n\n"
-    async with scripted_provider(send_and_drop("retry: 0\n\n" + event), send_and_end("")) as posthog:
-        call = await follow(posthog.environment)
+    async with scripted_provider(send_and_drop("retry: 0\n\n" + event), send_and_hold("")) as posthog:
+        call = await follow(posthog.environment, arguments={**IDS, "wait_seconds": 2})
     assert call.lines == ["console: my key is [secret]"]
     assert call.value["events"] == [{"event": "log", "id": "[secret]", "data": log_entry("my key is [secret]")}]
     assert call.value["resume"]["Last-Event-ID"] == "[secret]"

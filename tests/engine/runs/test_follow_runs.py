@@ -220,3 +220,73 @@ async def test_100_concurrent_streams_leave_slots_for_reads() -> None:
         await pass_time(4)
         assert sum(call.finished.is_set() for call in calls) == 100
     assert {call.value["ended"] for call in calls} == {"terminal"}
+
+
+def refusal(status: str) -> tuple[str, str, str]:
+    return (status, '{"detail":"no"}', "Content-Type: application/json\r\n")
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found"])
+async def test_refused_read_does_not_end_a_stream_with_events(status: str) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.open(log_event(1))
+        await anyio.sleep(8)
+        await connection.send(log_event(2))
+        await connection.wait_until_closed()
+
+    async with (
+        scripted_provider(script) as posthog,
+        calling(posthog.environment, POSTHOG, {**IDS, "wait_seconds": 20}) as call,
+    ):
+        posthog.responses = [("503 Service Unavailable", "{}", ""), *[refusal(status)] * 5]
+        await call.wait_for_progress(1)
+        await pass_time(10)
+        assert not call.finished.is_set()
+        await pass_time(11)
+    assert (call.value["ended"], numbers_of(call.ids)) == ("wait_over", [1, 2])
+    assert f"the provider returned {status[:3]}" in " ".join(call.outcome.notes)
+    assert ("POSTHOG_API_KEY" in " ".join(call.outcome.notes)) == (status[:3] != "404")
+
+
+async def test_credential_that_expires_while_following_is_reported() -> None:
+    async with (
+        scripted_provider(send_and_hold(log_event(1))) as posthog,
+        calling(posthog.environment, POSTHOG, {**IDS, "wait_seconds": 20}) as call,
+    ):
+        await pass_time(3)
+        posthog.responses = [refusal("401 Unauthorized")]
+        await pass_time(20)
+    assert 'The runs could not be read: the provider returned 401: "no". Check POSTHOG_API_KEY' in call.outcome.notes[0]
+
+
+async def test_run_that_another_call_starts_while_it_is_followed_is_read_again() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.open(log_event(1))
+        await anyio.sleep(8)
+        await connection.send(status_event("in_progress", 2))
+        await anyio.sleep(8)
+        await connection.send(status_event("completed", 3))
+        await connection.wait_until_closed()
+
+    async with (
+        scripted_provider(script, **{RUN: "not_started"}) as posthog,
+        calling(posthog.environment, POSTHOG, {**IDS, "wait_seconds": 60}) as call,
+    ):
+        await pass_time(20)
+        assert call.finished.is_set()
+    assert (call.value["ended"], call.value["runs"]) == ("terminal", {RUN: "succeeded"})
+
+
+async def test_followed_run_is_read_again_after_an_outage_of_a_minute() -> None:
+    async with (
+        scripted_provider(send_and_hold(log_event(1))) as posthog,
+        calling(posthog.environment, POSTHOG, {**IDS, "wait_seconds": 300}) as call,
+    ):
+        await call.wait_for_progress(1)
+        posthog.responses = [refusal("503 Service Unavailable")] * 8
+        await pass_time(60)
+        posthog.responses.clear()
+        posthog.statuses[RUN] = "completed"
+        await pass_time(35)
+        assert call.finished.is_set()
+    assert (call.value["ended"], call.value["runs"]) == ("terminal", {RUN: "succeeded"})

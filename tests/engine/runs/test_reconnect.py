@@ -162,6 +162,19 @@ async def test_unreasonable_retry_field_does_not_delay_the_reconnection(field: s
     assert numbers_of(call.ids) == [1, 2]
 
 
+@pytest.mark.parametrize("event", ["", log_event(1)], ids=["without events", "with an event"])
+@pytest.mark.usefixtures("longest_backoff")
+async def test_reconnects_less_and_less_often_to_a_stream_that_ends_at_once(event: str) -> None:
+    async with (
+        scripted_provider(send_and_end(f"retry: 0\n\n{event}", has_run_ended=False)) as posthog,
+        calling(posthog.environment, POSTHOG, {**IDS, "wait_seconds": 30}) as call,
+    ):
+        await pass_time(31)
+    assert call.value["ended"] == "wait_over"
+    starts = [round(connection.opened_at) for connection in posthog.streams]
+    assert starts == [0, 1, 3, 7, 15, 25]
+
+
 async def test_reconnects_after_the_retry_field_of_the_stream() -> None:
     async with (
         scripted_provider(
