@@ -188,6 +188,17 @@ async def test_posthog_session_log_pages_by_the_counts_in_the_headers(simulator:
     assert rest.notes == ["Items 5 to 11 of 11 (without filters 30): this is the end of the list."]
 
 
+async def test_posthog_session_log_with_pages_shorter_than_their_limit_is_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, caller: Caller
+) -> None:
+    # A page has at most 2 MiB: api.py (session_logs)
+    monkeypatch.setattr("mcp_taskruns.simulator.posthog.logs.PAGE_BYTES", 1_500)
+    result = await caller.call(SESSION_LOG, **run_arguments(POSTHOG_COMPLETED, limit=30, all_pages=True))
+    assert len(result.progress) > 2
+    assert len(result.text.split("\n")) == 30
+    assert result.notes[0] == "Items 1 to 30 of 30: this is the end of the list."
+
+
 async def test_posthog_session_log_with_all_pages(simulator: Simulator, caller: Caller) -> None:
     whole = await caller.call(SESSION_LOG, **run_arguments(POSTHOG_COMPLETED))
     paged = await caller.call(SESSION_LOG, **run_arguments(POSTHOG_COMPLETED, limit=8, all_pages=True))
