@@ -32,6 +32,9 @@ ARGUMENTS = ["-m", "mcp_taskruns"]
 SPEED = 2
 """How many times faster than real time the simulated runs progress."""
 
+PERCENT = 100
+"""The total of the progress of a run that reports a ratio; that of other calls is in seconds."""
+
 INTERRUPTED = 130
 """The exit code that shells report for a command stopped by Ctrl-C."""
 
@@ -193,8 +196,8 @@ class Stage:
             text = message or ""
             for run_id, name in (names or {}).items():
                 text = text.replace(run_id, name)
-            fraction = progress / total if total else 0.0
-            self.screen.draw_bar(fraction, f"{fraction:>4.0%}  {text}" if total else text)
+            amount = f"{progress:3.0f}%" if total == PERCENT else f"{progress:2.0f} s"
+            self.screen.draw_bar(progress / total if total else 0.0, f"{amount}  {text}")
 
         return draw
 

@@ -58,15 +58,15 @@ def output() -> str:
 
 def test_output_shows_each_provider(output: str) -> None:
     assert "35 tools: 4 Inngest, 20 PostHog, 8 Render, 3 Runway\n" in output
-    assert re.search(r"[░]{24}  started trn-\w+: queued\n", output)
+    assert re.search(r"[█░]{24} +\d s  started trn-\w+: queued\n", output)
     assert re.search(r"pipeline \[3, 4\]: succeeded with \[25\] after \d+ polls?\n", output)
-    percentages = [int(percent) for percent in re.findall(r"[█░]{24} +(\d+)%  (?:fail|square|flaky):", output)]
-    assert percentages == sorted(percentages)
-    assert (percentages[0], percentages[-1]) == (0, 100)
+    seconds = [int(number) for number in re.findall(r"[█░]{24} +(\d+) s  (?:fail|square|flaky):", output)]
+    assert len(seconds) >= 3
+    assert seconds == sorted(seconds)
     assert "   square   succeeded  [144]\n" in output
     assert "   fail     failed     ValueError: no such customer\n" in output
     assert "running, then canceled: The run was cancelled.\n" in output
-    assert "succeeded: The run had already succeeded: nothing was cancelled.\n" in output
+    assert "succeeded: The run had already succeeded: nothing was cancelled. It ended" in output
     assert "did you mean taskRunId?" in output
 
 
@@ -163,9 +163,6 @@ def test_terminal_redraws_the_bar(changes: dict[str, str], blocks: str, is_colou
     assert {len(frame) for frame in frames} == {57}
     filled = [frame.count(blocks[0]) for frame in frames]
     assert filled == sorted(filled)
-    # On a busy machine several runs may finish between two frames.
-    assert set(filled) <= {0, 6, 13, 19}
-    assert (len(set(filled)) > 1, filled[-1]) == (True, 19)
     assert [frame.count(blocks[1]) for frame in frames] == [19 - drawn for drawn in filled]
 
 

@@ -46,42 +46,48 @@ def entry(number: int, padding: str = "") -> dict[str, object]:
     return {"type": "notification", "timestamp": "2026-01-31T09:00:00Z", "notification": notification}
 
 
-async def stream_paced(_: Request) -> Response:
-    async def frames() -> AsyncIterator[str]:
-        for number in range(EVENTS):
-            await anyio.sleep(1 / PER_SECOND)  # the provider sends at this rate: what is tested
-            yield f"id: {1_767_225_600_000 + number}-0\ndata: {json.dumps(entry(number))}\n\n"
-
-    return StreamingResponse(frames(), media_type="text/event-stream")
-
-
-async def get_run(_: Request) -> Response:
-    return JSONResponse({"id": IDS["id"], "status": "in_progress"})
-
-
 PREFIX = "/api/projects/1/tasks/{task}/runs/{run}"
-POSTHOG = Starlette(routes=[Route(f"{PREFIX}/stream/", stream_paced), Route(f"{PREFIX}/", get_run)])
+
+
+class Paced:
+    """A provider that sends events at a fixed rate, of a run that has ended with the first stream."""
+
+    def __init__(self) -> None:
+        self._status = "in_progress"
+        self.app = Starlette(routes=[Route(f"{PREFIX}/stream/", self._stream), Route(f"{PREFIX}/", self._get_run)])
+
+    async def _stream(self, _: Request) -> Response:
+        async def frames() -> AsyncIterator[str]:
+            for number in range(EVENTS):
+                await anyio.sleep(1 / PER_SECOND)  # the provider sends at this rate: what is tested
+                yield f"id: {1_767_225_600_000 + number}-0\ndata: {json.dumps(entry(number))}\n\n"
+            self._status = "completed"
+
+        return StreamingResponse(frames(), media_type="text/event-stream")
+
+    async def _get_run(self, _: Request) -> Response:
+        return JSONResponse({"id": IDS["id"], "status": self._status})
 
 
 async def follow_and_check(transport: Transport, era: Era, environment: dict[str, str]) -> None:
-    notifications: list[tuple[float, float | None, str | None]] = []
+    messages: list[str | None] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        notifications.append((progress, total, message))
+        messages.append(message)
 
     async with open_client(transport, era, environment) as client:
         result = await client.call_tool("posthog-stream-task-run", IDS, progress_callback=on_progress)
     block = result.content[0]
     assert isinstance(block, TextContent)
     value = json.loads(block.text)
-    assert (value["ended"], value["runs"]) == ("closed", {IDS["id"]: "running"})
+    assert (value["ended"], value["runs"]) == ("terminal", {IDS["id"]: "succeeded"})
     assert [event["data"] for event in value["events"]] == [entry(number) for number in range(EVENTS)]
-    assert notifications == [(number + 1, None, f"console: line {number} of the log") for number in range(EVENTS)]
+    assert messages == [f"console: line {number} of the log" for number in range(EVENTS)]
 
 
 async def test_each_event_is_one_notification_in_order_and_the_result_is_complete() -> None:
     with anyio.fail_after(2 * PATIENCE):
-        async with listening(POSTHOG) as origin, anyio.create_task_group() as tasks:
+        async with listening(Paced().app) as origin, anyio.create_task_group() as tasks:
             environment = {
                 "POSTHOG_BASE_URL": origin,
                 "POSTHOG_API_KEY": "phx_simulated",
@@ -100,7 +106,11 @@ class Flood:
         self.sent = 0
         self.is_flowing = anyio.Event()
         self.is_closed = anyio.Event()
-        self.app = Starlette(routes=[Route(f"{PREFIX}/stream/", self._stream), Route(f"{PREFIX}/", get_run)])
+        self.app = Starlette(routes=[Route(f"{PREFIX}/stream/", self._stream), Route(f"{PREFIX}/", self._get_run)])
+
+    async def _get_run(self, _: Request) -> Response:
+        status = "completed" if self.is_closed.is_set() else "in_progress"
+        return JSONResponse({"id": IDS["id"], "status": status})
 
     async def _stream(self, _: Request) -> Response:
         async def frames() -> AsyncIterator[str]:
