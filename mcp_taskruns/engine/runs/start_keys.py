@@ -5,6 +5,7 @@ call again. Such a start reuses the key of the one whose result did not reach th
 one run. Keys are kept in memory, with digests of the arguments instead of the arguments.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -54,10 +55,17 @@ class Caller:
     Attributes:
         identity: what distinguishes the callers of one server.
         start: the start of a run in this call, if it is one.
+        task: the task that makes the call.
     """
 
     identity: str = ""
     start: "StartCall | None" = None
+    task: "asyncio.Task[Any] | None" = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the call has been cancelled. It ends a moment later, when its connections are closed."""
+        return self.task is not None and self.task.cancelling() > 0
 
 
 @dataclass(eq=False)
@@ -120,7 +128,9 @@ class _Start:
 
     def is_repeated_at(self, now: float) -> bool:
         """Return whether an identical call that begins now repeats this start."""
-        return self.lost_at is not None or (not self.has_siblings and now - self.began_at >= ABANDONED_SECONDS)
+        if self.lost_at is not None or self.caller.is_cancelled:
+            return True
+        return not self.has_siblings and now - self.began_at >= ABANDONED_SECONDS
 
 
 class StartKeys:
@@ -143,6 +153,7 @@ class StartKeys:
             caller.start = StartCall(lifecycle, path, str(given or ""), use, finder=finder)
             yield caller.start
             return
+        caller.task = asyncio.current_task()
         start, is_reused = self._find(caller, _digest(caller, tool, set_at(arguments, path, None)))
         use = Key.TRIED if is_reused else Key.NEW
         caller.start = StartCall(lifecycle, path, start.key, use, is_reused, finder)

@@ -324,6 +324,40 @@ async def test_start_that_was_cancelled_is_repeated_with_the_same_key() -> None:
         assert (call.key, call.key_use, call.is_reused) == (key, Key.TRIED, True)
 
 
+async def test_start_that_is_being_cancelled_is_repeated_with_the_same_key() -> None:
+    keys = StartKeys(reuses=True)
+    sent: list[str] = []
+
+    async def close_slowly() -> None:
+        with start(keys) as call:
+            sent.append(call.key)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(1)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(close_slowly)
+        await settle()
+        tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await settle()
+            assert len(keys._starts) == 1
+            await make_in_a_task_of_its_own(keys, sent)
+            await pass_time(2)
+    assert sent[0] == sent[1]
+
+
+async def make_in_a_task_of_its_own(keys: StartKeys, sent: list[str]) -> None:
+    async def make() -> None:
+        with start(keys) as call:
+            sent.append(call.key)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(make)
+
+
 async def test_callers_with_another_identity_do_not_share_keys() -> None:
     keys = StartKeys(reuses=True)
     key = lose(keys, Caller("one"))
