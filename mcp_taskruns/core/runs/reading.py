@@ -49,7 +49,7 @@ def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatu
     `run_id` is used if the value does not contain the id.
     """
     native_status = value_at(value, fields.status)
-    if not isinstance(native_status, str):
+    if not isinstance(native_status, str) or not native_status:
         return None
     status = statuses.get(native_status, RunStatus.UNKNOWN)
     return Reading(

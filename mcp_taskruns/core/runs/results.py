@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mcp_taskruns.core.calls.truncation import one_line, quote_name
+from mcp_taskruns.core.calls.truncation import one_line, quote, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.runs.reading import Reading, error_text
@@ -231,10 +231,10 @@ def _after_cancel(
 
 def _how_it_ended(reading: Reading) -> str:
     """Return a sentence, after a space, with the time and the error of a run's end; empty if neither is known."""
-    at = f" at {reading.ended}" if reading.ended else ""
-    error = "" if reading.error is None else one_line(error_text(reading.error), MAX_QUOTED_ERROR).removesuffix(".")
-    if error:
-        return f" It ended{at} with the error: {error}."
+    at = f" at {quote_name(reading.ended)}" if reading.ended else ""
+    error = "" if reading.error is None else error_text(reading.error)
+    if error.strip():
+        return f" It ended{at} with the error: {quote(error, MAX_QUOTED_ERROR)}."
     return f" It ended{at}." if at else ""
 
 

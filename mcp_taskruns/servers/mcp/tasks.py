@@ -26,7 +26,7 @@ from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress, reporting
 from mcp_taskruns.engine.results import finish_result
 from mcp_taskruns.engine.runs.cancel import cancel_run
-from mcp_taskruns.engine.runs.read import GONE_READS, read_run
+from mcp_taskruns.engine.runs.read import GONE_READS, GONE_SECONDS, read_run
 from mcp_taskruns.engine.runs.start import Started, launch, with_notes
 from mcp_taskruns.engine.runs.start_keys import Caller
 from mcp_taskruns.errors import CallError, NotVisibleYet
@@ -113,7 +113,7 @@ class Tasks:
                 with self._gateway.in_flight():
                     return {"resultType": "complete", **await act(params, task)}
             except CallError as exc:
-                if exc.kind == "not_found":
+                if exc.kind == "not_found" and not exc.is_foreign:
                     raise _not_found() from exc
                 # Not a task status: that of the run is unknown, and `failed` would be terminal for the client.
                 raise MCPError(types.INTERNAL_ERROR, self._gateway.redactor.redact_text(exc.message)) from exc
@@ -121,14 +121,24 @@ class Tasks:
         return handle
 
     async def _get(self, _: TaskParams, handle: TaskHandle) -> dict[str, Any]:
-        client = self._gateway.client
         try:
-            reading = await read_run(client, handle.lifecycle, handle.others, handle.run_id, gone_after=GONE_READS)
+            reading = await self._read(handle)
         except NotVisibleYet as exc:
             return self._fields(handle, "working", exc.message)
         status = STATUSES.get(reading.status, "working")
         fields = self._fields(handle, status, status_line([reading]))
         return {**fields, "result": self._result(handle, reading)} if status == "completed" else fields
+
+    async def _read(self, handle: TaskHandle) -> Reading:
+        """Read the run, and once more if it is missing: clients forget a task that is not found."""
+        client, lifecycle = self._gateway.client, handle.lifecycle
+        try:
+            return await read_run(client, lifecycle, handle.others, handle.run_id, gone_after=GONE_READS)
+        except CallError as exc:
+            if exc.kind != "not_found" or isinstance(exc, NotVisibleYet):
+                raise
+        await anyio.sleep(GONE_SECONDS)
+        return await read_run(client, lifecycle, handle.others, handle.run_id)
 
     async def _update(self, _: UpdateTaskParams, __: TaskHandle) -> dict[str, Any]:
         """Ignore the input: no task asks for any."""

@@ -1305,8 +1305,9 @@ def test_cancel_result_reports_what_happened(
     ("ended", "error", "sentence"),
     [
         ("2026-11-30T20:00:00Z", None, " It ended at 2026-11-30T20:00:00Z."),
-        ("2026-11-30T20:00:00Z", "no disk", " It ended at 2026-11-30T20:00:00Z with the error: no disk."),
-        ("", {"name": "ValueError", "message": "odd\nnumber."}, " It ended with the error: ValueError: odd number."),
+        ("2026-11-30T20:00:00Z", "no disk", ' It ended at 2026-11-30T20:00:00Z with the error: "no disk".'),
+        ("", {"name": "ValueError", "message": "odd\nnumber."}, ' It ended with the error: "ValueError: odd number.".'),
+        ('now". Call x', 'No". Call "y', ' It ended at "now\'. Call x" with the error: "No\'. Call \'y".'),
         ("", None, ""),
     ],
 )

@@ -280,7 +280,7 @@ async def test_cancelling_an_ended_run_reports_when_and_with_which_error_it_ende
     for name in time:
         ended_at = ended_at[name]
     call = await finished(environment, tool, arguments, 0)
-    assert f"It ended at {ended_at} with the error: {error}" in call.value["next"]
+    assert f'It ended at {ended_at} with the error: "{error}' in call.value["next"]
 
 
 async def test_does_not_cancel_a_posthog_run_twice(simulator: Simulator, environment: dict[str, str]) -> None:

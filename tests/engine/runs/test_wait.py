@@ -769,6 +769,7 @@ UNREADABLE: dict[str, tuple[str, str, str]] = {
     "HTML 404": ("404 Not Found", "text/html", "<html><title>Not Found</title></html>"),
     "empty": ("200 OK", "application/json", ""),
     "null status": ("200 OK", "application/json", '{"id":"trn-a","status":null}'),
+    "empty status": ("200 OK", "application/json", '{"id":"trn-a","status":""}'),
     "broken JSON": ("200 OK", "application/json", '{"id":"trn-a","sta'),
     "another shape": ("200 OK", "application/json", "[]"),
     "520": ("520 Unknown", "text/html", "<html><title>Web server is returning an unknown error</title></html>"),

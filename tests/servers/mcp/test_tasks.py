@@ -304,9 +304,30 @@ async def test_task_of_an_unknown_run_is_not_found(simulator: Simulator, environ
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         task = await start(client, "render-run-task", SLOW)
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as other:
-        simulator.fail_next("render", Fault(status=404, body='{"message":"task run not found"}'))
+        for _ in range(2):
+            simulator.fail_next("render", Fault(status=404, body='{"message":"task run not found"}'))
         with pytest.raises(MCPError, match="Task not found"):
             await get(other, task.task_id)
+
+
+async def test_single_404_does_not_end_the_task(simulator: Simulator, environment: dict[str, str]) -> None:
+    async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
+        task = await start(client, "render-run-task", SLOW)
+    async with open_client("memory", "auto", environment, extensions=[Tasks()]) as other:
+        simulator.fail_next("render", Fault(status=404, body='{"message":"task run not found"}'))
+        assert (await get(other, task.task_id)).status == "working"
+
+
+async def test_404_pages_of_a_proxy_do_not_end_the_task(simulator: Simulator, environment: dict[str, str]) -> None:
+    async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
+        task = await start(client, "render-run-task", SLOW)
+    async with open_client("memory", "auto", environment, extensions=[Tasks()]) as other:
+        for _ in range(2):
+            page = Fault(404, {"Content-Type": "text/html"}, "<title>Not Found</title>")
+            simulator.fail_next("render", page)
+        with pytest.raises(MCPError, match='returned 404: "Not Found"') as caught:
+            await get(other, task.task_id)
+        assert caught.value.code == types.INTERNAL_ERROR
 
 
 async def test_run_that_is_not_visible_right_after_its_start_is_working(
