@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,6 +92,8 @@ class Client:
         self.settings = settings
         self.redactor = Redactor(settings.tokens)
         self.worker = Worker()
+        self.large_bodies = anyio.CapacityLimiter(1)  # several would take too much memory
+        self.reader = Worker()  # of its own: what has been read is finished, and freed, before more is read
         self._transport = transport
         self._exchange: Exchange | None = None
         self.recent_starts = RecentStarts()
@@ -301,6 +304,13 @@ class _Call:
                 await attempts.wait(exc)
 
     async def _attempt(self, connection: AsyncExitStack, deadline: float) -> CallResult | EventStream:
+        async with AsyncExitStack() as large:
+            return await self._attempt_once(connection, large, deadline)
+
+    async def _attempt_once(
+        self, connection: AsyncExitStack, large: AsyncExitStack, deadline: float
+    ) -> CallResult | EventStream:
+        """Send the request. `large` holds the right to read a large body until the response has been interpreted."""
         await connection.enter_async_context(
             self._rate_limiter.slot(self._slot, deadline=deadline, notify=self._notify)
         )
@@ -311,17 +321,18 @@ class _Call:
                 response = await connection.enter_async_context(exchange.send(self._request))
                 if self._is_streaming and response.is_event_stream:
                     return EventStream(response, self._client.redactor, self._client.worker)
-                complete = await self._read_body(response)
+                complete = await self._read_body(response, large)
         except TimeoutError as exc:
             raise self._timeout_error() from exc
         await connection.aclose()  # frees the slot
         elapsed = anyio.current_time() - started_at
         logger.debug("response provider=%s status=%d seconds=%.3f", self._request.provider, complete.status, elapsed)
-        return await self._client.worker.run(len(complete.body), self._read, complete)
+        return await self._client.reader.run(len(complete.body), self._read, complete)
 
-    async def _read_body(self, response: "OpenResponse") -> HttpResponse:
+    async def _read_body(self, response: "OpenResponse", large: AsyncExitStack) -> HttpResponse:
+        take_turn = partial(large.enter_async_context, self._client.large_bodies)
         try:
-            return await response.read(is_file=self._operation.returns_file)
+            return await response.read(is_file=self._operation.returns_file, before_more=take_turn)
         except UpstreamError as exc:
             raise self._with_unknown_outcome(exc) from exc.__cause__
 

@@ -1,7 +1,7 @@
 """One HTTP request to a provider and its response, over an httpx transport."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -28,6 +28,9 @@ MAX_PARSED_BYTES = 8_000_000
 MAX_FILE_BYTES = 32_000_000
 """The largest file, or log of JSON lines."""
 
+LARGE_BYTES = 1_000_000
+"""A larger body is read when it is its turn: many of them would take too much memory."""
+
 MAX_URL_CHARS = 65_536
 """The longest URL that httpx accepts."""
 
@@ -41,6 +44,13 @@ SILENCE_SECONDS = 75.0
 
 _HEADERS = [("User-Agent", f"mcp-taskruns/{__version__}"), ("Accept-Encoding", ACCEPT_ENCODING)]
 """Headers of every request that does not have its own."""
+
+
+Before = Callable[[], Awaitable[object]]
+
+
+async def do_nothing() -> None:
+    """Continue at once."""
 
 
 class OpenResponse:
@@ -59,8 +69,8 @@ class OpenResponse:
         """Close the response, and with an unread body its connection."""
         await self._response.aclose()
 
-    async def read(self, *, is_file: bool = False) -> HttpResponse:
-        """Return the response with its whole body.
+    async def read(self, *, is_file: bool = False, before_more: Before = do_nothing) -> HttpResponse:
+        """Return the response with its whole body; `before_more` is awaited before more than LARGE_BYTES are read.
 
         Raises UpstreamError for a body that is too large, incomplete, or cannot be decoded.
         """
@@ -69,6 +79,8 @@ class OpenResponse:
         body = bytearray()
         with translated_errors(self._request):
             async for chunk in whole_body(self._response):
+                if len(body) <= LARGE_BYTES < len(body) + len(chunk):
+                    await before_more()
                 body += chunk
                 if len(body) > max_bytes:
                     raise UpstreamError(

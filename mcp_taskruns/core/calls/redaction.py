@@ -24,6 +24,9 @@ REDACTED = "[redacted]"
 MIN_SECRET = 6
 """Shorter values are not redacted: they occur in ordinary words, so redaction would garble responses."""
 
+PIECE_BYTES = 200_000
+"""Bytes in which escapes are replaced at a time."""
+
 MAX_LINES = 5_000
 """JSON lines with escapes that are read one by one when escapes spell a secret."""
 
@@ -123,8 +126,23 @@ class Redactor:
 
 def _unescape(data: bytes) -> bytes:
     """Return text with the characters that JSON escapes spell, as far as these can spell a secret."""
+    return b"".join(map(_unescape_piece, _pieces(data)))
+
+
+def _unescape_piece(data: bytes) -> bytes:
     data = data.replace(b"\\/", b"/").replace(b'\\"', b'"').replace(b"\\\\", b"\\")
     return _UNICODE_ESCAPES.sub(_spelled, data)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Divide text between escapes: the matches in a piece take far more memory than the piece."""
+    start = 0
+    while start < len(data):
+        end = start + PIECE_BYTES
+        if (escape := data.find(b"\\", end - 12, end)) >= 0 and end < len(data):
+            end = escape
+        yield data[start:end]
+        start = end
 
 
 def _spelled(escapes: re.Match[bytes]) -> bytes:

@@ -37,8 +37,11 @@ HUGE_INTEGER = "The response has integers beyond the range of a double, which so
 MAX_LINES = 200_000
 """Lines of JSON lines that are read, the last ones of a longer log."""
 
-MAX_LINE_VALUES = 1_500_000
-"""Values and member names in all lines that are read: as values they take about 100 MB."""
+MAX_LINE_VALUES = 600_000
+"""Values and member names in all lines that are read: as values they take about 50 MB."""
+
+MAX_LINE_BYTES = 8_000_000
+"""The rest of a longer line is dropped."""
 
 _WITHOUT_CONTENT = frozenset({204, 205})
 _UNEXPECTED_CONTENT = "The provider sent content with status {}, which HTTP does not allow."
@@ -230,7 +233,7 @@ def _json_lines_result(response: HttpResponse) -> CallResult:
     value: list[Any] = []
     room = MAX_LINE_VALUES
     while lines and room > 0 and b"\n" not in lines[-1]:
-        line = lines.pop()
+        line = lines.pop()[:MAX_LINE_BYTES]
         room -= count_values(line)
         if line.strip():
             value.append(parse_or_text(line.decode("utf-8", "replace")))

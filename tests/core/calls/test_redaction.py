@@ -201,3 +201,11 @@ def test_secret_with_escapes_after_many_json_lines_is_redacted(monkeypatch: pyte
     monkeypatch.setattr(redaction, "MAX_LINES", 2)
     line = '{"a":"\\u006bey-123456"}\n'
     assert Redactor(["key-123456"]).redact_text(line * 4) == '{"a":"[secret]"}\n' * 4
+
+
+def test_secret_with_escapes_is_found_where_text_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "PIECE_BYTES", 40)
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in "key-123456")
+    for before in range(60):
+        text = f'["{"a" * before}{spelled}b"]'
+        assert Redactor(["key-123456"]).redact_text(text) == f'["{"a" * before}[secret]b"]'
