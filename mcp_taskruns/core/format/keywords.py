@@ -265,6 +265,8 @@ class RunStreamKeywords(StrictModel):
     """Fields whose path differs from that in `fields` of `runs`; an empty path: the event does not have it."""
     new_events_arguments: dict[str, Any] = {}
     """Arguments that skip the events before the connection."""
+    connection_events: Names = ()
+    """Names of events about the connection, not about the run: they are not listed."""
 
 
 class RunStartKeywords(StrictModel):

@@ -211,6 +211,7 @@ class _RunsCompiler:
             fields=self._fields(runs.fields.model_copy(update=changed), "stream.fields") or fields,
             when=self._condition(stream.when, "stream.when"),
             new_events_arguments=stream.new_events_arguments,
+            connection_events=frozenset(stream.connection_events),
         )
 
     def _start(self, operation: str, start: keywords.RunStartKeywords, read: RunCall) -> RunStart:

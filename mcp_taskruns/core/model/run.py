@@ -59,6 +59,8 @@ class RunStream:
     """Only events that match this condition hold a run."""
     new_events_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Arguments that skip the events before the connection."""
+    connection_events: frozenset[str] = frozenset()
+    """Names of events about the connection, not about the run."""
 
 
 @dataclass(frozen=True)

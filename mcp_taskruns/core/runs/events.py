@@ -75,6 +75,7 @@ class EventCollector:
         self._ended_runs: set[str] = set()
         self._unlisted_runs: set[str] = set()
         self._lifecycle = lifecycle
+        self._stream = lifecycle.stream if lifecycle else None
         self._watch = watch
         self._event_format = event_format
 
@@ -84,10 +85,12 @@ class EventCollector:
         return self.count >= self._max_events or self._chars > MAX_STREAM_CHARS
 
     def add(self, event: Event) -> "CollectedEvent | None":
-        """Add an event and return what it reports, or None if it repeats the end of a run.
+        """Add an event and return what it reports; None if it is about the connection, or repeats the end of a run.
 
         A stream of several runs may repeat the end of a run on each new connection.
         """
+        if self._stream is not None and event.event in self._stream.connection_events:
+            return None
         data = parse_or_text(event.data)
         reading = self._read_run(data)
         if reading is None:
@@ -109,10 +112,10 @@ class EventCollector:
         return run_in_event(self._lifecycle, data, self._watch.only_run_id)
 
     def _is_repeated(self, reading: Reading) -> bool:
-        stream = self._lifecycle.stream if self._lifecycle else None
         watch, run_id = self._watch, reading.run_id
         is_known = watch is not None and watch.has_ended(run_id) and run_id in self._ended_runs
-        return is_known and reading.status.is_terminal and stream is not None and stream.takes_many_runs
+        takes_many_runs = self._stream is not None and self._stream.takes_many_runs
+        return is_known and reading.status.is_terminal and takes_many_runs
 
     def _take_run(self, reading: Reading) -> tuple[str, str]:
         """Return the line of a run in an event, and the id of the run if the event reports that it has ended."""
@@ -205,7 +208,7 @@ class EventCollector:
         again = dict(arguments)
         if resume and self._last_id:
             again[resume] = self._last_id
-        stream = self._lifecycle.stream if self._lifecycle else None
+        stream = self._stream
         if stream is not None and stream.takes_many_runs and self._watch is not None:
             pending = self._watch.pending
             unlisted = self._unlisted_runs.intersection(self._watch.readings)  # a stream may name other runs

@@ -179,7 +179,7 @@ class _Wait:
             try:
                 async with aclosing(aiter(opened)) as events:
                     async for event in events:
-                        if not event.is_keep_alive:
+                        if not (event.is_keep_alive or event.event in stream.connection_events):
                             await self._take_event(event, stream.operation.events)
             finally:
                 self.poller.read_soon(pending)  # shows why the stream ended

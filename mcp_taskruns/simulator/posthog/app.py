@@ -64,8 +64,8 @@ class PostHog:
     and relay_message with 503, and a stream sends an error event instead of waiting.
 
     A canceled cloud run ends after `project.cancel_seconds`, at once by default. Set `has_cancel` to False for a
-    version of PostHog without that operation, `project.marks_stream_ends` to True for one whose streams end with the
-    event `stream-end`. `expire_stream` removes the stream of an ended run, as Redis does some time later.
+    version of PostHog without that operation, `project.marks_stream_ends` to False for one whose streams end without
+    the event `stream-end`. `expire_stream` removes the stream of an ended run, as Redis does some time later.
 
     Not simulated: running an agent, persistence, PostHog's rate limits, checks that GitHub, Slack or a sandbox exist,
     expiry of old data, the 600 s timeout of a slow agent, the replay of a log on a stream (event ids `log-<n>`), and

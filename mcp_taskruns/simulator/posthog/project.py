@@ -33,7 +33,7 @@ class Project:
         # How long the workflow takes to cancel a run, in simulated seconds.
         self.cancel_seconds = 0.0
         # Whether the event `stream-end` follows the terminal status of a run on its stream.
-        self.marks_stream_ends = False
+        self.marks_stream_ends = True
         self._ids_created = 0
 
     def new_id(self) -> uuid.UUID:

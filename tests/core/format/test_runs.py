@@ -37,6 +37,7 @@ RUNS: Json = {
         "when": {"$.type": "run", "$.kind": ["a", "b"]},
         "fields": {"id": "$.run_id", "started_at": ""},
         "new_events_arguments": {"start": "latest"},
+        "connection_events": ["bye"],
     },
     "start": {
         "make": {
@@ -141,6 +142,7 @@ def test_lifecycle_is_compiled_from_all_keywords() -> None:
         fields=RunFields(("run_id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",))),
         when=((("type",), ("run",)), (("kind",), ("a", "b"))),
         new_events_arguments={"start": "latest"},
+        connection_events=frozenset({"bye"}),
     )
     halt = replace(
         operations["begin"],
