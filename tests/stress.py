@@ -109,7 +109,7 @@ async def _read_health(origin: str, outcome: Outcome) -> None:
             outcome.longest_gap_s = max(outcome.longest_gap_s, now - last - INTERVAL_S)
             outcome.health_responses += 1
             last = now
-            await anyio.sleep(INTERVAL_S)
+            await anyio.sleep(INTERVAL_S)  # how often the client reads
 
 
 async def _call(origin: str, names: Sequence[str], numbers: Sequence[int], outcome: Outcome) -> None:

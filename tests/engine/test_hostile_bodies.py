@@ -55,7 +55,7 @@ class Heartbeat:
     async def run(self) -> None:
         last = time.process_time()
         while True:
-            await anyio.sleep(0.001)
+            await anyio.sleep(0.001)  # the heartbeat: between two, the loop must not stand still
             now = time.process_time()
             self.longest_s = max(self.longest_s, now - last)
             last = now
@@ -81,7 +81,7 @@ async def call(gateway: Gateway, tool: str, arguments: dict[str, Any]) -> tuple[
     heartbeat = Heartbeat()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(heartbeat.run)
-        await anyio.sleep(0.01)
+        await anyio.sleep(0.01)  # the heartbeat begins before what is measured
         try:
             with anyio.fail_after(PATIENCE):
                 text = (await gateway.call(tool, arguments, ignore)).text

@@ -383,7 +383,7 @@ async def test_posthog_prepare_returns_the_error_of_the_storage(simulator: Simul
     result = await caller.call(PREPARE, **run_arguments(POSTHOG_RUNNING, body={"artifacts": [file("a.md", "a")]}))
     assert result.error["status"] == 403
     assert result.error["message"].startswith("a.md was not uploaded: ")
-    assert "Policy expired" not in str(result.error)  # the words of the storage are not passed on
+    assert "Policy expired" not in str(result.error)  # the storage's response is not passed on
     assert "call again with all of them" in result.error["hint"]
 
 

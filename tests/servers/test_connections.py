@@ -162,7 +162,7 @@ async def test_event_stream_is_not_interrupted() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for _ in range(20):
                 await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
-                await anyio.sleep(15)
+                await anyio.sleep(15)  # of the driven clock
             await send({"type": "http.response.body", "body": b"end"})
 
     async with serving(guard(stream, Settings(), None)) as port, peer_of(port) as peer:

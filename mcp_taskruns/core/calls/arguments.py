@@ -147,7 +147,7 @@ def _explain(schema: Mapping[str, Any], arguments: Any, clock: Clock) -> list[st
         formats.checks(name)(check)
     patterns = PatternKeywords(clock, jsonschema.ValidationError)
     library = jsonschema.Draft202012Validator
-    extended = jsonschema.validators.extend(library, patterns.validators())  # type: ignore[no-untyped-call]
+    extended = jsonschema.validators.extend(library, patterns.validators())  # type: ignore[no-untyped-call]  # it has no types
     validator = extended(schema, format_checker=formats)
     for value in (_with_first_items(arguments), arguments):
         errors = islice(validator.iter_errors(value), _EXPLAINED_ERRORS)

@@ -142,7 +142,7 @@ async def _send(
 ) -> CallResult:
     """Send the call. With an idempotency key it is safe to retry: the provider starts one run.
 
-    After an attempt that may have arrived, every error has the key and says that the run may exist.
+    After an attempt that may have arrived, every error has the key and states that the run may exist.
     """
     call.stage = Stage.SENT
     try:

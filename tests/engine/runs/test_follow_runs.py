@@ -230,7 +230,7 @@ def refusal(status: str) -> tuple[str, str, str]:
 async def test_refused_read_does_not_end_a_stream_with_events(status: str) -> None:
     async def script(connection: Connection) -> None:
         await connection.open(log_event(1))
-        await anyio.sleep(8)
+        await anyio.sleep(8)  # of the driven clock
         await connection.send(log_event(2))
         await connection.wait_until_closed()
 
@@ -262,9 +262,9 @@ async def test_credential_that_expires_while_following_is_reported() -> None:
 async def test_run_that_another_call_starts_while_it_is_followed_is_read_again() -> None:
     async def script(connection: Connection) -> None:
         await connection.open(log_event(1))
-        await anyio.sleep(8)
+        await anyio.sleep(8)  # of the driven clock
         await connection.send(status_event("in_progress", 2))
-        await anyio.sleep(8)
+        await anyio.sleep(8)  # of the driven clock
         await connection.send(status_event("completed", 3))
         await connection.wait_until_closed()
 

@@ -68,7 +68,7 @@ async def test_identical_start_after_a_cancelled_wait_reuses_the_key(
 async def test_three_identical_starts_that_the_client_gives_up_on_start_one_run(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    # openai-agents with its defaults gives up after 5 s, and the model is told to try again.
+    # openai-agents with its defaults gives up after 5 s, and the model tries again.
     async with opened(environment) as gateway:
         for _ in range(3):
             await cancelled(gateway, WAITING, seconds=5)
@@ -335,7 +335,7 @@ async def test_start_that_is_being_cancelled_is_repeated_with_the_same_key() -> 
                 await anyio.sleep_forever()
             finally:
                 with anyio.CancelScope(shield=True):
-                    await anyio.sleep(1)
+                    await anyio.sleep(1)  # of the driven clock
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(close_slowly)

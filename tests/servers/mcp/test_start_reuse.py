@@ -133,7 +133,7 @@ async def until(is_true: Callable[[], bool]) -> None:
     """Wait until a condition of the server holds that no event reports."""
     with anyio.fail_after(PATIENCE):
         while not is_true():  # noqa: ASYNC110 - no event reports what is waited for
-            await anyio.sleep(0.01)
+            await anyio.sleep(0.01)  # between two looks at the condition
 
 
 def has_noticed_a_disconnect(gateway: Gateway) -> bool:
