@@ -239,3 +239,11 @@ def test_lines_of_an_event_are_bounded() -> None:
     events = list(EventSplitter().feed(b"data:a\n" * 60_000 + b"\n"))
     assert [event.count(b"data:a") for event in events] == [50_000]
     assert events[0].startswith(b"id:t:\n")
+
+
+def test_search_of_an_error_message_ends_after_a_while() -> None:
+    errors = {"slow": {"message_matches": "^(a|aa)+$", "hint": "Never."}}
+    tool = tool_of(errors=errors)
+    with pytest.raises(ProviderError) as caught:
+        read_response(HttpResponse(400, {}, b"a" * 100 + b"!"), tool.operation)
+    assert caught.value.hint != "Never."

@@ -209,3 +209,8 @@ def test_secret_with_escapes_is_found_where_text_is_divided(monkeypatch: pytest.
     for before in range(60):
         text = f'["{"a" * before}{spelled}b"]'
         assert Redactor(["key-123456"]).redact_text(text) == f'["{"a" * before}[secret]b"]'
+
+
+def test_json_lines_whose_escapes_spell_no_secret_are_kept_beside_one_that_does() -> None:
+    lines = '{"b":"\\u00f6"}\n{"a":"\\u006bey-123456"}\n{"c":"\\u00f6"}\n'
+    assert Redactor(["key-123456"]).redact_text(lines) == '{"b":"\\u00f6"}\n{"a":"[secret]"}\n{"c":"\\u00f6"}\n'
