@@ -32,7 +32,7 @@ _REFUSED = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape"
 
 
 def to_utf8(response: HttpResponse) -> HttpResponse:
-    """Return the response with its text in UTF-8, and and notes about converted JSON; binary content is unchanged."""
+    """Return the response with its text in UTF-8, and notes about converted JSON; binary content is unchanged."""
     if not (response.is_text or response.is_json or response.is_json_lines):
         return response
     encoding = _encoding_of(response)

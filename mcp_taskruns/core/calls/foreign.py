@@ -113,9 +113,10 @@ def _accepts_only_data(operation: Operation) -> bool:
 
 
 def is_page(response: HttpResponse) -> bool:
-    """Whether the body is HTML. Some servers send text or JSON with the type text/html."""
+    """Whether the body is HTML. Some servers send text or JSON with the type text/html, or HTML as JSON."""
     media_type = response.media_type
-    pattern = _MARKUP if media_type in _HTML else _PAGE if media_type in _UNTYPED else None
+    may_be_page = media_type in _UNTYPED or response.is_json
+    pattern = _MARKUP if media_type in _HTML else _PAGE if may_be_page else None
     return pattern is not None and pattern.match(response.body) is not None
 
 

@@ -99,9 +99,9 @@ def read_response(response: HttpResponse, operation: Operation, *, reveal: bool 
         raise foreign
     if response.status >= 300:
         raise _error(response, _parse_body(response), operation)
+    if operation.returns_run and not response.body.strip():
+        raise missing_run(response, operation)
     if not response.body and (operation.returns_file or not response.is_json_lines):
-        if operation.returns_run:
-            raise missing_run(response, operation)
         text = f"Done: the provider returned {response.status} without content."
         return CallResult(response.status, text, media_type="text/plain")
     unexpected = _UNEXPECTED_CONTENT.format(response.status) if response.status in _WITHOUT_CONTENT else ""

@@ -22,6 +22,9 @@ MAX_CONTAINERS = 100_000
 MAX_DEPTH = 200
 """Levels of nested lists and objects that pydantic-core parses."""
 
+MAX_DIGITS = 4_300
+"""Digits of an integer that pydantic-core parses."""
+
 MAX_LONG_DIGITS = 1_000_000
 """Digits of numbers that do not fit 64 bits: reading and writing them takes quadratic time."""
 
@@ -93,6 +96,8 @@ def parse(text: str | bytes) -> Any:
     except ValueError as exc:
         if "recursion limit" in str(exc):
             raise JsonLimitExceeded(f"is nested more than {MAX_DEPTH} levels deep") from exc
+        if "number out of range" in str(exc):
+            raise JsonLimitExceeded(f"has an integer of more than {MAX_DIGITS:,} digits") from exc
         repaired = _replace_lone_surrogates(data)
         if repaired == data:
             raise

@@ -40,6 +40,7 @@ def raised_by(given: HttpResponse, called: Operation = READ) -> ProviderError:
         ("application/xhtml+xml", b'<?xml version="1.0"?>' + PAGE),
         ("text/html", b"\xef\xbb\xbf" + PAGE),
         ("", PAGE),
+        ("application/json", PAGE),
         ("text/plain; charset=utf-8", b"\r\n " + PAGE.replace(b"html", b"HTML")),
     ],
 )
@@ -92,9 +93,10 @@ def test_other_text_is_a_result(text: str) -> None:
     assert read_response(response(200, text.encode(), "text/plain"), READ).text
 
 
+@pytest.mark.parametrize("body", [b"", b" \r\n"], ids=["nothing", "white space"])
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-def test_missing_content_is_an_error_where_a_run_is_expected(status: int) -> None:
-    error = raised_by(response(status, media_type="application/json"), READ_RUN)
+def test_missing_content_is_an_error_where_a_run_is_expected(status: int, body: bytes) -> None:
+    error = raised_by(response(status, body, media_type="application/json"), READ_RUN)
     assert error.message == f"the provider returned {status}: no content, where a run was expected"
     assert (error.kind, error.retryable, error.hint) == ("unavailable", True, "Nothing was changed: try again.")
 

@@ -260,7 +260,6 @@ def error(kind: Kind, status: int, message: str, *, retryable: bool = False, **m
 @pytest.mark.parametrize(
     ("body", "shown"),
     [
-        ("<html><title>Sign  in</title>", "Sign in"),
         ("<p>", "an HTML page"),
         ('{"data":[{"id":"trn-1"},', '{"data":[{"id":"trn-1"},'),
         (b'{"a":\xff', '{"a":\ufffd'),

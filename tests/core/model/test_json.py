@@ -126,8 +126,19 @@ def test_timestamp_is_parsed(text: Any, moment: datetime | None) -> None:
         ("[" + "9" * 4_200 + ("," + "9" * 4_200) * 300 + "]", "has more than 600,000 values"),
         ("[" * 300 + "]" * 300, "is nested more than 200 levels deep"),
         ('{"a":' * 300 + "1" + "}" * 300, "is nested more than 200 levels deep"),
+        ("[-" + "1" * 4_301 + "]", "has an integer of more than 4,300 digits"),
     ],
-    ids=["numbers", "empty texts", "texts", "lists", "objects", "long numbers", "deep list", "deep object"],
+    ids=[
+        "numbers",
+        "empty texts",
+        "texts",
+        "lists",
+        "objects",
+        "long numbers",
+        "deep list",
+        "deep object",
+        "long integer",
+    ],
 )
 def test_json_beyond_a_limit_is_not_parsed(text: str, reason: str) -> None:
     with pytest.raises(JsonLimitExceeded, match=reason):
