@@ -31,6 +31,7 @@ from mcp_taskruns.engine.results import advice_of, finish_result, select_part
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
 from mcp_taskruns.engine.runs.details import add_details
 from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
+from mcp_taskruns.engine.runs.read import explain_missing
 from mcp_taskruns.engine.runs.start import start_run
 from mcp_taskruns.engine.runs.start_keys import Caller, Stage, StartCall, StartKeys
 from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
@@ -93,7 +94,14 @@ class Gateway:
                 result = await self._run_or_select(tool, checked, report, caller)
                 return await self.client.worker.run(len(result.text), finish_result, self.client, tool, result)
             except CallError as exc:
-                raise with_reader(exc, self.reader_of(tool)) from exc.__cause__
+                raise with_reader(self._explain(tool, checked, exc), self.reader_of(tool)) from exc.__cause__
+
+    def _explain(self, tool: Tool, arguments: Mapping[str, Any], failure: CallError) -> CallError:
+        """Return the failure of a call; a run that was just started may not be visible yet."""
+        runs = tool.runs
+        if runs is None or tool.is_wait_tool or tool.operation.name != runs.read.operation.name:
+            return failure
+        return explain_missing(self.client, runs, arguments[runs.read.run_id_argument], failure)
 
     @asynccontextmanager
     async def open_tool(

@@ -16,7 +16,7 @@ from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.poll import RunPoller
 from mcp_taskruns.engine.runs.reconnect import NO_CONTENT, Reconnected, reconnecting_events
-from mcp_taskruns.errors import CallError
+from mcp_taskruns.errors import CallError, NotVisibleYet
 
 SETTLE_SECONDS = 2.0
 """How long a stream may be silent after all followed runs have ended: some servers never close it."""
@@ -39,7 +39,7 @@ async def follow(
     end = anyio.current_time() + seconds
     async with reporting(report, seconds, is_stream=True) as reporter:
         follower = _Follower(client, tool, arguments, reporter)
-        await follower.wait_until_visible()
+        await follower.wait_until_visible(end)
         async with client.open(tool.operation, arguments, notify=reporter.note) as opened:
             seconds = end - anyio.current_time()
             if not isinstance(opened, CallResult):
@@ -91,13 +91,21 @@ class _Follower:
         self._scope = anyio.CancelScope()
         self._end = 0.0
 
-    async def wait_until_visible(self) -> None:
-        """Read a run that this process has just started until the provider finds it: it would refuse the stream."""
-        poller = self.poller
-        while poller is not None and not (poller.watch.is_known or poller.is_over):
-            if not self._client.recent_starts.is_recent(self._tool.prefix, poller.watch.only_run_id):
-                return
-            await poller.poll()
+    async def wait_until_visible(self, end: float) -> None:
+        """Read a run that this process has just started until the provider finds it: it would refuse the stream.
+
+        Raises NotVisibleYet when the time of the call, `end`, has passed before.
+        """
+        if self.poller is None:
+            return
+        watch, run_id = self.poller.watch, self.poller.watch.only_run_id
+        with anyio.move_on_at(end) as scope:
+            while not (watch.is_known or self.poller.is_over):
+                if not self._client.recent_starts.is_recent(self._tool.prefix, run_id):
+                    return
+                await self.poller.poll()
+        if scope.cancelled_caught and isinstance(watch.failures.get(run_id), NotVisibleYet):
+            raise watch.failures[run_id]
 
     async def run(self, stream: EventStream | None, seconds: float) -> CallResult:
         """Follow the stream; None if it is over."""

@@ -52,13 +52,21 @@ async def read_run(
     except ProviderError as exc:
         if exc.kind != "not_found" or exc.is_foreign:
             raise
-        if client.recent_starts.is_recent(lifecycle.provider, run_id):
-            raise NotVisibleYet(exc.message, kind=exc.kind, status=exc.status, hint=HINT, retryable=True) from exc
+        explained = explain_missing(client, lifecycle, run_id, exc)
+        if explained is not exc:
+            raise explained from exc
         if not (gone_after and lifecycle.gone_after_cancel):
             raise
         return await read.confirm_gone(gone_after - 1)
     client.recent_starts.check(lifecycle.provider, reading)
     return reading
+
+
+def explain_missing(client: Client, lifecycle: Lifecycle, run_id: str, failure: CallError) -> CallError:
+    """Return NotVisibleYet for a run that is not found although this process has just started it, else the failure."""
+    if failure.kind != "not_found" or not client.recent_starts.is_recent(lifecycle.provider, run_id):
+        return failure
+    return NotVisibleYet(failure.message, kind=failure.kind, status=failure.status, hint=HINT, retryable=True)
 
 
 class _Read:

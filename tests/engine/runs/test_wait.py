@@ -21,6 +21,7 @@ from starlette.routing import Route
 from mcp_taskruns.core.runs.watch import MAX_FAILED_FIRST_READS
 from mcp_taskruns.engine.runs.read import GONE_SECONDS
 from mcp_taskruns.engine.runs.wait import MAX_BRIEF_STREAMS
+from mcp_taskruns.errors import NotVisibleYet, ProviderError
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.server import serve
@@ -843,6 +844,37 @@ async def test_run_that_is_not_visible_after_its_start_is_followed(
         async with calling(gateway, "posthog-stream-task-run", arguments) as call:
             await call.finish(20)
     assert (call.value["ended"], call.value["runs"]) == ("terminal", {POSTHOG_NOT_STARTED: "succeeded"})
+
+
+async def test_follow_of_a_run_that_is_not_visible_yet_ends_in_time(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
+    async with opened(environment) as gateway:
+        async with calling(gateway, "posthog-start-task-run", arguments) as start:
+            await start.finish(0)
+        for _ in range(20):
+            simulator.fail_next("posthog", json_response({"detail": "Task run not found"}, 404))
+        async with calling(gateway, "posthog-stream-task-run", {**arguments, "wait_seconds": 3}) as call:
+            await call.finish(3)
+    assert isinstance(call.error, NotVisibleYet)
+
+
+async def test_404_right_after_the_start_is_explained(simulator: Simulator, environment: dict[str, str]) -> None:
+    async with opened(environment) as gateway:
+        arguments = {"body": {"task": "demo-workflow/square", "input": [7]}}
+        async with calling(gateway, "render-run-task", arguments) as start:
+            await start.finish(0)
+        errors = []
+        for seconds in (0, 16):
+            await pass_time(seconds)
+            simulator.fail_next("render", json_response({"message": "task run not found"}, 404))
+            async with calling(gateway, "render-retrieve-task-run", {"taskRunId": start.value["id"]}) as call:
+                await call.finish(0)
+            errors.append(call.error)
+    assert [type(error) for error in errors] == [NotVisibleYet, ProviderError]
+    assert errors[0] is not None
+    assert "started a moment ago" in errors[0].hint
 
 
 async def test_end_from_before_a_resume_is_not_believed(simulator: Simulator, environment: dict[str, str]) -> None:
