@@ -93,8 +93,6 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
         return
     yield from _failed_reads(lifecycle, watch)
     pending = [run_id for run_id in watch.active if run_id not in watch.failures]
-    if not pending:
-        return
     readings = [reading for run_id in pending if (reading := watch.readings[run_id])]
     unknown = sorted({reading.native_status for reading in readings if reading.status is RunStatus.UNKNOWN})
     natives = sorted({reading.native_status for reading in readings})
@@ -103,7 +101,11 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     if unknown:
         names = ", ".join(map(quote_name, unknown))
         yield f"It is not known whether {names} is a terminal status: read the run with {lifecycle.read.tool}."
-    elif watch.awaits_start:
+        of_unknown_status = {reading.run_id for reading in readings if reading.status is RunStatus.UNKNOWN}
+        pending = [run_id for run_id in pending if run_id not in of_unknown_status]
+    if not pending:
+        return
+    if watch.awaits_start:
         if not any(lifecycle.wait_tool in hint for hint in hints):
             yield f"When it has been started, call {lifecycle.wait_tool} to wait for it."
     elif not readings:

@@ -1164,7 +1164,8 @@ def test_unknown_native_status_asks_to_read_the_run() -> None:
         Reading("c", RUNNING, "on"),
     ]
     advice = wait_for(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
-    assert advice == f"It is not known whether new, odd is a terminal status: read the run with {RENDER.read.tool}."
+    unknown = f"It is not known whether new, odd is a terminal status: read the run with {RENDER.read.tool}."
+    assert advice == f'{unknown} Call {RENDER.wait_tool} again for the runs that continue: ["c"].'
 
 
 @pytest.mark.parametrize(
