@@ -154,7 +154,7 @@ async def test_progress_is_sent_and_cancelling_closes_the_provider_stream(
                 tasks.cancel_scope.cancel()
             with anyio.fail_after(scaled(1)):
                 await simulator.requests[0].disconnected.wait()
-    assert details == [(1, 2, "trn-d5im0000000000000001: succeeded")]
+    assert [(total, message) for _, total, message in details] == [(45, "trn-d5im0000000000000001: succeeded (event)")]
 
 
 @contextmanager

@@ -51,6 +51,7 @@ WRONG: list[tuple[Any, list[str]]] = [
         ["taskRunId: is required", "taskRunID: unknown argument; did you mean taskRunId?"],
     ),
     ({"taskRunId": "trn-1", "zzz": 1}, ["zzz: unknown argument"]),
+    ({"zzz": 1, "taskRunId": "trn-1"}, ["zzz: unknown argument"]),
     ({"taskRunId": "trn-1", "task": "a/b"}, ["task: unknown argument; put it into body"]),
     ({"taskRunId": "trn-1", ".zzz": 1, "XZ": 1}, [".zzz: unknown argument", "XZ: unknown argument"]),
 ]

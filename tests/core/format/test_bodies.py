@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mcp_taskruns.core.calls.bodies import encode_body
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.rest.routes import compile_routes
 from mcp_taskruns.errors import CapabilityError, NotConfigured
@@ -75,6 +76,10 @@ def test_json_text_of_a_string_body_is_passed_through(name: str, text: str, cont
     request = request_of(tool_of(post({"name": name, "in": "body", "type": "string"})), {name: text})
     assert request.content == content
     assert dict(request.headers)["Content-Type"] == "application/json"
+
+
+def test_value_of_a_body_that_may_be_json_text_is_encoded() -> None:
+    assert encode_body({"a": 1}, "json_text") == ("application/json", b'{"a":1}')
 
 
 @pytest.mark.parametrize("kind", [None, "object", ["object", "null"]])

@@ -63,8 +63,8 @@ class Row:
     """A REST request, and the request to the provider that it causes.
 
     `template` is the path in the capability file. `member` is a part of the response. With `tool`, the response is the
-    result of that tool with these `arguments`; without it, that of the provider. `is_upload`: the body refers to a file
-    that is uploaded first.
+    result of that tool with these `arguments`; without it, that of the provider. `is_trimmed`: a part of
+    the provider's response is left out. `is_upload`: the body refers to a file that is uploaded first.
     """
 
     provider: str
@@ -76,6 +76,7 @@ class Row:
     query: str = ""
     body: Any = None
     status: int = 200
+    is_trimmed: bool = False
     media_type: str = JSON
     tool: str = ""
     arguments: Json | None = None
@@ -116,7 +117,8 @@ ROWS = [
         "/v1/v1/runs/{runid}/jobs",
         f"/v1/v1/runs/{INNGEST_RUNNING}/jobs",
         f"GET /inngest/v1/runs/{INNGEST_RUNNING}/jobs",
-        '"data":[{"JobID":',
+        '"leased":',
+        is_trimmed=True,
     ),
     Row(
         "render",
@@ -394,7 +396,9 @@ async def test_operation_returns_the_response_of_its_provider(row: Row) -> None:
         assert row.member in response.text
         assert ours.requested == theirs.requested
         assert ours.simulator.requests[-1].body == theirs.simulator.requests[-1].body
-        if row.media_type == JSON:
+        if row.is_trimmed:
+            assert len(response.content) < len(original.content)
+        elif row.media_type == JSON:
             assert httpx.Response(200, text=ours.timeless(response)).json() == (
                 httpx.Response(200, text=theirs.timeless(original)).json()
             )

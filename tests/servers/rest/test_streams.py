@@ -282,7 +282,7 @@ async def test_invalid_wait_seconds_is_400_and_nothing_is_sent(seconds: str) -> 
         (JSONResponse({"error": "who are you"}, 401), 403, "auth"),
         (JSONResponse({"error": "slow down"}, 429, {"Retry-After": "9"}), 429, "rate_limited"),
         (Response("busy", 503), 502, "unavailable"),
-        (JSONResponse({"events": []}), 503, "unavailable"),
+        (JSONResponse({"events": []}), 502, "unavailable"),
     ],
     ids=["404", "401", "429", "503", "no stream"],
 )
