@@ -144,6 +144,10 @@ CALLS = [
                 "model": "claude-opus-4-5",
                 "reasoning_effort": "xhigh",
                 "initial_permission_mode": "bypassPermissions",
+                "auto_publish": True,
+                "custom_image_id": "0196b7a1-4f3c-7a10-8d5e-2b9c6f1e0a12",
+                "rtk_enabled": False,
+                "resume_from_run_id": "0196b7a1-4f3c-7a10-8d5e-2b9c6f1e0a13",
             }
         },
     ),
@@ -376,6 +380,11 @@ JOINED = {
     "taskRunIds",
 }
 SENT_WITHOUT_BEING_DOCUMENTED = {
+    # Newer than the document: products/tasks/backend/serializers.py
+    ("posthog-create-task-run", "body.auto_publish"),
+    ("posthog-create-task-run", "body.custom_image_id"),
+    ("posthog-create-task-run", "body.resume_from_run_id"),
+    ("posthog-create-task-run", "body.rtk_enabled"),
     # render 1.5.0 public_api/models/run_task.py has it in the body.
     ("render-run-task", "body.idempotencyKey"),
 }
@@ -473,6 +482,33 @@ class Difference:
     differences: tuple[str, ...]
     reason: str
 
+
+ARTIFACT_TYPES = ["plan", "context", "reference", "output", "artifact", "tree_snapshot", "user_attachment"]
+ENUMERATIONS = {
+    "create-task-run": {
+        "body.environment": ["local", "cloud"],
+        "body.initial_permission_mode": [
+            *("default", "acceptEdits", "plan", "bypassPermissions", "auto", "read-only", "full-access")
+        ],
+        "body.mode": ["interactive", "background"],
+        "body.pr_authorship_mode": ["user", "bot"],
+        "body.reasoning_effort": ["low", "medium", "high", "xhigh", "max"],
+        "body.run_source": ["manual", "signal_report"],
+        "body.runtime_adapter": ["claude", "codex"],
+    },
+    "update-task-run": {
+        "body.environment": ["local"],
+        "body.status": ["not_started", "queued", "in_progress", "completed", "failed", "cancelled"],
+    },
+    "send-command-agent-server": {
+        "body.method": ["user_message", "cancel", "close", "permission_response", "set_config_option"]
+    },
+    "stream-task-run": {"start": ["latest"]},
+    "upload-artifacts-task-run": {"body.artifacts[].type": ARTIFACT_TYPES},
+    "finalize-direct-uploads-task-run": {"body.artifacts[].type": ARTIFACT_TYPES},
+    "prepare-direct-uploads-task-run": {"body.artifacts[].type": ARTIFACT_TYPES},
+}
+"""The values in PostHog's document, by tool and place."""
 
 DIFFERENCES = [
     Difference(
@@ -589,6 +625,28 @@ DIFFERENCES = [
         "posthog-send-command-agent-server",
         ("body.id: is one of null, number, string, not anything",),
         "id must be a string or number: products/tasks/backend/serializers.py",
+    ),
+    Difference(
+        "posthog-create-task-run",
+        tuple(
+            f"body.{name}: is not in the document"
+            for name in ("auto_publish", "custom_image_id", "resume_from_run_id", "rtk_enabled")
+        ),
+        "newer than the document: products/tasks/backend/serializers.py",
+    ),
+    *(
+        Difference(
+            f"posthog-{tool}",
+            tuple(f"{place}: enum is None, not {values}" for place, values in enumerations.items()),
+            "newer versions know further values, which the description does not list",
+        )
+        for tool, enumerations in ENUMERATIONS.items()
+    ),
+    Difference(
+        "posthog-upload-artifacts-task-run posthog-finalize-direct-uploads-task-run "
+        "posthog-prepare-direct-uploads-task-run",
+        ("body.artifacts[].type: minLength is 1, not None",),
+        "an empty type is not one",
     ),
     Difference("posthog-relay-run-message-slack", ("body.text: minLength is 1, not None",), "nothing would be posted"),
     Difference(
