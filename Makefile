@@ -32,7 +32,8 @@ check: static ## Check formatting, types and imports, and run the fast tests, in
 test: static ## Run all checks and tests, and measure coverage
 	$(BIN)/cog --check docs/*.md
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST)
+	$(BIN)/python $(PYTEST) -m load
+	$(BIN)/coverage run $(PYTEST) -m "not load"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --include='mcp_taskruns/core/*,mcp_taskruns/errors.py' --fail-under=100

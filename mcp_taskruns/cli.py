@@ -235,8 +235,8 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
 
 
 async def _print_progress(progress: Progress) -> None:
-    fraction = f"{progress.progress / progress.total:4.0%}  " if progress.total else ""
-    _echo_error(fraction + progress.message)
+    total = f" of {progress.total:.0f}" if progress.total else ""
+    _echo_error(f"{progress.progress:.0f}{total}  {progress.message}")
 
 
 def _print_result(result: CallResult) -> None:

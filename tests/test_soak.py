@@ -42,7 +42,7 @@ from tests.calls import KEYS, TRIES, Arguments
 from tests.clients import open_gateway
 from tests.clock import DRIVEN, LoopClock, pass_time
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.load]
 
 logger = logging.getLogger(__name__)
 
@@ -801,7 +801,7 @@ def _report(soak: Soak) -> None:
     logger.warning("%s", soak)  # pytest shows it with a failure
 
 
-async def test_every_tool_is_called_and_every_fault_happens(soak: Soak) -> None:
+async def check_every_tool_is_called_and_every_fault_happens(soak: Soak) -> None:
     tools = Counter(call.tool.name for call in soak.calls if not call.error)
     assert set(tools) == set(open_gateway({}).tools)
     assert min(tools.values()) > 5
@@ -810,7 +810,7 @@ async def test_every_tool_is_called_and_every_fault_happens(soak: Soak) -> None:
     assert sum(1 for sent in soak.wire.sent if sent.fault) > len(soak.wire.sent) / 4
 
 
-async def test_every_call_returns_within_its_time_bound(soak: Soak) -> None:
+async def check_every_call_returns_within_its_time_bound(soak: Soak) -> None:
     assert len(soak.calls) == CALLS
     for call in soak.calls:
         assert call.result is not None
@@ -819,7 +819,7 @@ async def test_every_call_returns_within_its_time_bound(soak: Soak) -> None:
         assert values == sorted(set(values)), str(call)
 
 
-async def test_every_result_is_a_success_or_a_well_formed_error(soak: Soak) -> None:
+async def check_every_result_is_a_success_or_a_well_formed_error(soak: Soak) -> None:
     for call in soak.calls:
         error = call.error
         assert call.result is not None
@@ -837,7 +837,7 @@ async def test_every_result_is_a_success_or_a_well_formed_error(soak: Soak) -> N
         assert "the server failed" not in error["message"], str(call)
 
 
-async def test_unsafe_writes_are_sent_once(soak: Soak) -> None:
+async def check_unsafe_writes_are_sent_once(soak: Soak) -> None:
     for call in soak.calls:
         for (operation, _), count in Counter((sent.operation, sent.target) for sent in call.writes).items():
             assert count <= (TRIES if operation in SAFE_TO_REPEAT else 1), str(call)
@@ -845,7 +845,7 @@ async def test_unsafe_writes_are_sent_once(soak: Soak) -> None:
             assert len({sent.request.body for sent in call.writes}) <= 1, str(call)  # with one key, passed or generated
 
 
-async def test_retryable_errors_are_safe_to_retry(soak: Soak) -> None:
+async def check_retryable_errors_are_safe_to_retry(soak: Soak) -> None:
     harmless = {
         "POST /posthog/api/projects/*/tasks/*/runs/*/artifacts/prepare_upload",  # only creates upload forms
         # Another call reads the run first, and sends nothing if it has ended.
@@ -859,7 +859,7 @@ async def test_retryable_errors_are_safe_to_retry(soak: Soak) -> None:
             assert done <= SAFE_TO_REPEAT | harmless, str(call)
 
 
-async def test_secrets_are_in_no_result_or_log(soak: Soak) -> None:
+async def check_secrets_are_in_no_result_or_log(soak: Soak) -> None:
     results = [call.result.model_dump_json() + json.dumps(call.progress) for call in soak.calls if call.result]
     for secret in SECRETS:
         for text in [*results, *soak.log, soak.output.getvalue()]:
@@ -869,7 +869,7 @@ async def test_secrets_are_in_no_result_or_log(soak: Soak) -> None:
     assert any("response provider=" in line for line in soak.log)
 
 
-async def test_credentials_are_sent_only_to_their_provider(soak: Soak) -> None:
+async def check_credentials_are_sent_only_to_their_provider(soak: Soak) -> None:
     for sent in soak.wire.sent:
         headers = dict(sent.request.headers)
         is_form = sent.operation == "POST /posthog/storage"
@@ -880,7 +880,7 @@ async def test_credentials_are_sent_only_to_their_provider(soak: Soak) -> None:
         assert not is_form or own not in everything
 
 
-async def test_status_and_tries_in_errors_match_the_requests(soak: Soak) -> None:
+async def check_status_and_tries_in_errors_match_the_requests(soak: Soak) -> None:
     for call in soak.calls:
         error = call.error
         if error is None or not call.sent:
@@ -893,14 +893,14 @@ async def test_status_and_tries_in_errors_match_the_requests(soak: Soak) -> None
             assert int(tries[1]) <= TRIES, str(call)
 
 
-async def test_requests_reported_as_not_sent_have_not_arrived(soak: Soak) -> None:
+async def check_requests_reported_as_not_sent_have_not_arrived(soak: Soak) -> None:
     unsent = [call for call in soak.calls if call.error and "Nothing was sent" in call.error["hint"]]
     assert len(unsent) > 5
     for call in unsent:
         assert not (call.sent if call.tool.operation.is_safe else call.writes), str(call)
 
 
-async def test_reported_run_status_is_the_one_at_the_provider(soak: Soak) -> None:
+async def check_reported_run_status_is_the_one_at_the_provider(soak: Soak) -> None:
     ended: Counter[str] = Counter()
     for call in soak.calls:
         value, provider = call.value, call.tool.prefix
@@ -925,7 +925,7 @@ async def test_reported_run_status_is_the_one_at_the_provider(soak: Soak) -> Non
     assert min(ended.values()) > 0, ended
 
 
-async def test_followed_runs_have_the_status_at_the_provider(soak: Soak) -> None:
+async def check_followed_runs_have_the_status_at_the_provider(soak: Soak) -> None:
     ended: Counter[str] = Counter()
     for call in soak.calls:
         lifecycle = call.tool.runs
@@ -939,7 +939,7 @@ async def test_followed_runs_have_the_status_at_the_provider(soak: Soak) -> None
     assert min(ended[provider] for provider in ("render", "posthog")) > 5
 
 
-async def test_pages_are_not_results(soak: Soak) -> None:
+async def check_pages_are_not_results(soak: Soak) -> None:
     pages = [call for call in soak.calls if any(sent.fault == "page" for sent in call.sent)]
     assert len(pages) > 50
     for call in pages:
@@ -947,7 +947,7 @@ async def test_pages_are_not_results(soak: Soak) -> None:
             assert "Sign in to continue" not in call.texts[0], str(call)
 
 
-async def test_start_with_an_unknown_outcome_gives_its_key(soak: Soak) -> None:
+async def check_start_with_an_unknown_outcome_gives_its_key(soak: Soak) -> None:
     unknown = 0
     for call in soak.calls:
         if call.error and call.tool.name == "render-run-task" and any(sent.is_carried_out for sent in call.writes):
@@ -957,12 +957,12 @@ async def test_start_with_an_unknown_outcome_gives_its_key(soak: Soak) -> None:
     assert unknown > 3
 
 
-async def test_cancellations_are_interrupted(soak: Soak) -> None:
+async def check_cancellations_are_interrupted(soak: Soak) -> None:
     cancels = [sent for call in soak.calls if "-cancel-" in call.tool.name for sent in call.writes]
     assert sum(sent.fault in OUTCOME_UNKNOWN - {""} for sent in cancels) > 10
 
 
-async def test_successful_calls_have_their_effect_at_the_provider(soak: Soak) -> None:
+async def check_successful_calls_have_their_effect_at_the_provider(soak: Soak) -> None:
     checked: Counter[str] = Counter()
     for call in soak.calls:
         if not (call.error or call.has_plausible_fault or "cancelled" in call.value) and call.tool.name in DONE:
@@ -970,3 +970,33 @@ async def test_successful_calls_have_their_effect_at_the_provider(soak: Soak) ->
             assert DONE[call.tool.name](call, soak.stage), str(call)
     assert checked.keys() == DONE.keys()
     assert min(checked.values()) > 0, checked
+
+
+CHECKS = (
+    check_every_tool_is_called_and_every_fault_happens,
+    check_every_call_returns_within_its_time_bound,
+    check_every_result_is_a_success_or_a_well_formed_error,
+    check_unsafe_writes_are_sent_once,
+    check_retryable_errors_are_safe_to_retry,
+    check_secrets_are_in_no_result_or_log,
+    check_credentials_are_sent_only_to_their_provider,
+    check_status_and_tries_in_errors_match_the_requests,
+    check_requests_reported_as_not_sent_have_not_arrived,
+    check_reported_run_status_is_the_one_at_the_provider,
+    check_followed_runs_have_the_status_at_the_provider,
+    check_pages_are_not_results,
+    check_start_with_an_unknown_outcome_gives_its_key,
+    check_cancellations_are_interrupted,
+    check_successful_calls_have_their_effect_at_the_provider,
+)
+
+
+async def test_soak_reports_nothing_false_and_sends_nothing_unsafe_twice(soak: Soak) -> None:
+    """Run all checks on one soak: parallel workers would make a soak each."""
+    failures = {}
+    for check in CHECKS:
+        try:
+            await check(soak)
+        except AssertionError as exc:
+            failures[check.__name__] = str(exc)[:2_000]
+    assert failures == {}

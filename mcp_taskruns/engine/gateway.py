@@ -219,7 +219,9 @@ class Gateway:
             return UpstreamError(message, hint=hint, retryable=not was_sent, outcome_unknown=was_sent)
         if tool is not None and changes_something(tool):
             return UpstreamError(message, hint=write_hint(self.reader_of(tool)), outcome_unknown=True)
-        return UpstreamError(message, hint="The run continues at the provider.", retryable=True)
+        is_about_run = tool is None or tool.is_wait_tool or tool.operation.is_stream
+        hint = "The run continues at the provider." if is_about_run else "Nothing was changed."
+        return UpstreamError(message, hint=hint, retryable=True)
 
     def stop(self, message: str = STOPPING) -> bool:
         """End the calls in flight with errors, and return whether there are any; the runs at the providers go on."""

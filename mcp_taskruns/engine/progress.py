@@ -168,7 +168,7 @@ class ProgressReporter:
         last = self._progress
         if last is not None and value <= last:
             remaining = STEP if self._total is None else (self._total - last) / 100
-            value = last + min(STEP, remaining) if remaining > 0 else last + STEP
+            value = round(last + (min(STEP, remaining) if remaining > 0 else STEP), 6)
         self._progress = value
         return value
 

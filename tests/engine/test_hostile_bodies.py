@@ -20,11 +20,14 @@ from tests.clients import load_builtin_tools
 from tests.hostile import JSON_LINES, RESPONSES, HostileResponse
 from tests.timing import PATIENCE, scaled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.load]
 
 ENVIRONMENT = {"RENDER_API_KEY": "rnd_key-123456", "POSTHOG_API_KEY": "phx_key-123456", "POSTHOG_PROJECT_ID": "1"}
 RUN = {"task_id": TASK, "id": POSTHOG_RUNNING}
 CHUNK_BYTES = 100_000
+
+WAIT_SECONDS = 3
+"""How long a stream is followed: the response to reading its run is hostile too, so that it never ends."""
 
 MAX_STEP_S = scaled(0.1)
 """CPU time of the longest step of the event loop: 0.1 s on an idle core, without coverage."""
@@ -67,7 +70,7 @@ def gateway_to(response: HostileResponse) -> Gateway:
     transport = httpx.MockTransport(
         lambda _: httpx.Response(response.status, headers=response.headers, stream=Body(data))
     )
-    settings = read_settings({}, ENVIRONMENT)
+    settings = read_settings({"wait_seconds": WAIT_SECONDS}, ENVIRONMENT)
     catalog = build_catalog(load_builtin_tools(overlays=True), settings)
     return Gateway(catalog, settings, Client(settings, catalog.operations, transport))
 

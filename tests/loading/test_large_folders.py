@@ -20,7 +20,7 @@ from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.settings import Settings
 from tests.timing import PATIENCE
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.load]
 
 LEGAL = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 

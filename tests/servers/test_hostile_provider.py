@@ -6,7 +6,7 @@ import pytest
 from tests.stress import MAX_MEMORY_MB, stress
 from tests.timing import PATIENCE, scaled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.load]
 
 NAMES = [
     "field repeated before each message",

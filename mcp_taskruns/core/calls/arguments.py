@@ -196,9 +196,8 @@ def _describe(error: "ValidationError") -> Iterator[str]:
 
 
 def _describe_unknown(place: str, value: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
-    for name in value:
-        if name not in known:
-            yield f"{_join(place, name)}: unknown argument{_suggest(name, known)}"
+    unknown = (name for name in value if name not in known)
+    yield from (f"{_join(place, name)}: unknown argument{_suggest(name, known)}" for name in unknown)
 
 
 def _join(place: str, name: str) -> str:

@@ -79,11 +79,15 @@ def _redirect(response: HttpResponse, operation: Operation) -> ProviderError:
     location = response.headers.get("location", "")
     host = _host_of(location)
     message = "a redirect, which this server does not follow"
-    hint = f"Set {_variable(operation)} in the server's environment to the address to which the provider redirects."
+    hint = _address_hint(response, operation)
     if response.status == 304:
         message, hint = "nothing has changed since an earlier response", "This server keeps no earlier responses."
     elif host and host != response.host.lower():
         message = f"a redirect to {host}, which this server does not follow"
+        hint = (
+            f"If the provider's API has moved to {host}, set {_variable(operation)} in the server's environment. If "
+            "that host asks for a login, something between this server and the provider has intercepted the request."
+        )
     elif location:
         message = f"a redirect to another path of {host or response.host or 'the same host'}"
         hint = f"{_address_hint(response, operation)} This server does not follow redirects."
@@ -106,6 +110,8 @@ def _refused_by_proxy(response: HttpResponse, operation: Operation) -> ProviderE
 
 
 def _accepts_only_data(operation: Operation) -> bool:
+    if operation.is_stream:
+        return True
     accept = operation.accept.lower()
     if operation.returns_file or operation.output_format != "json":
         return False
@@ -122,7 +128,10 @@ def is_page(response: HttpResponse) -> bool:
 
 def _page(response: HttpResponse, operation: Operation) -> ProviderError:
     title = message_from_text(response.body, "text/html")
-    message = f"{UNTITLED} instead of JSON" + (f": {quote(title, MAX_TITLE)}" if title and title != UNTITLED else "")
+    expected = "an event stream" if operation.is_stream else "JSON"
+    message = f"{UNTITLED} instead of {expected}" + (
+        f": {quote(title, MAX_TITLE)}" if title and title != UNTITLED else ""
+    )
     hint = f"{_address_hint(response, operation)} {_outcome_hint(operation)}"
     return _error(response, operation, message, Assessment("unavailable", operation.is_safe_to_retry, hint))
 

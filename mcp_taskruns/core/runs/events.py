@@ -191,6 +191,7 @@ class EventCollector:
             yield _END_NOTES[ended]
         if reason and ended == "terminal":
             yield f"The stream failed before, so events may be missing: {reason.removesuffix('.')}."
+        yield from self._status_hints()
         for run_id, failure in self._watch.failures.items() if self._watch else ():
             yield f"The last read of {run_id} failed: {failure.message.removesuffix('.')}."
         if any("truncated" in event for event in self._events):
@@ -202,6 +203,15 @@ class EventCollector:
             yield f"Only the first {len(self._events):,} of {self.count:,} events are listed: the rest did not fit."
         if not is_complete:
             yield "To continue, call again with the arguments in resume."
+
+    def _status_hints(self) -> Iterator[str]:
+        """Yield what to do about runs that do not go on by themselves."""
+        if self._lifecycle is None or self._watch is None:
+            return
+        readings = [reading for run_id in self._watch.active if (reading := self._watch.readings[run_id])]
+        for native in sorted({reading.native_status for reading in readings}):
+            if native in self._lifecycle.status_hints:
+                yield self._lifecycle.status_hints[native]
 
     def _resume_arguments(self, arguments: Mapping[str, Any], resume: str) -> dict[str, Any]:
         """Return the arguments of a call that continues after the last listed event."""

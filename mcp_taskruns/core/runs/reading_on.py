@@ -8,6 +8,7 @@ from mcp_taskruns.core.calls.parts import MAX_PATH
 from mcp_taskruns.core.calls.truncation import Gap
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import EACH, Path, value_at
+from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import RESULT_PATH
 
@@ -30,9 +31,21 @@ def advise_to_read_run(lifecycle: Lifecycle, operation: str, value: Any, gaps: S
         rest = replace(gap, path=(*lifecycle.runs_in[read.operation.name], *path)).rest
         if len(rest) <= MAX_PATH:
             arguments = f"{read.run_id_argument} {dump(run_id)} and {RESULT_PATH} {dump(rest)}"
-            return f"To read on, call {read.tool} with {arguments}."
+            return f"To read on, call {read.tool} with {_other_arguments(lifecycle)}{arguments}."
     are_runs_left_out = is_wait and any(gap.path == ("runs",) for gap in gaps)
     return "For the other runs call again with fewer ids." if are_runs_left_out else ""
+
+
+def _other_arguments(lifecycle: Lifecycle) -> str:
+    """Return the names of the other arguments that reading a run needs; the caller has passed them before."""
+    read = lifecycle.read
+    names = [
+        parameter.argument
+        for parameter in read.operation.parameters
+        if parameter.location is Location.PATH and parameter.argument and parameter.default is None
+    ]
+    others = [name for name in names if name != read.run_id_argument]
+    return f"the same {' and '.join(others)}, " if others else ""
 
 
 def _find_in_wait(lifecycle: Lifecycle, value: Any, path: Path) -> tuple[str, Path] | None:

@@ -137,7 +137,8 @@ class Watch:
 
 def describe_watch(watch: Watch) -> str:
     """Return the status of the runs as last read, in one line; empty if it is not known."""
+    failed = ", the last read failed" if watch.failures else ""
     if len(watch.readings) > 1:
-        return f"{watch.ended_count} of {len(watch.readings)} runs have ended"
+        return f"{watch.ended_count} of {len(watch.readings)} runs have ended{failed}"
     (reading,) = watch.readings.values()
-    return "" if reading is None else describe_run(reading)
+    return "" if reading is None else f"{describe_run(reading)}{failed}"

@@ -25,8 +25,8 @@ from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
 from mcp_taskruns.errors import CallError
 
 REUSED = (
-    "An identical call whose result did not reach the client has sent this idempotency key before: this is its run, "
-    "and no second one was started. To start another, pass another {argument}."
+    "An identical call, whose result had not reached the client, has sent this idempotency key before: this is its "
+    "run, and no second one was started. To start another, pass another {argument}."
 )
 
 _GENERAL_HINTS = frozenset(

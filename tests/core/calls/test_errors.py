@@ -207,7 +207,7 @@ def test_redirect_is_an_error_that_names_the_base_url_variable(received: HttpRes
         "unsupported",
         received.status,
         "a redirect, which this server does not follow",
-        hint="Set THING_BASE_URL in the server's environment to the address to which the provider redirects.",
+        hint="Check THING_BASE_URL in the server's environment: its address may not be the provider's API.",
     )
 
 

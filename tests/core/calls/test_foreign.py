@@ -131,9 +131,7 @@ def test_interim_response_is_an_error(status: int, body: bytes) -> None:
 def test_redirect_names_the_other_host(status: int, location: str, host: str) -> None:
     error = raised_by(response(status, PAGE, "text/html", location=location))
     assert error.message == (f"the provider returned {status}: a redirect to {host}, which this server does not follow")
-    assert (
-        error.hint == "Set THING_BASE_URL in the server's environment to the address to which the provider redirects."
-    )
+    assert error.hint.startswith(f"If the provider's API has moved to {host}, set THING_BASE_URL in the server's")
     assert (error.kind, error.retryable) == ("unsupported", False)
     assert "s3cret" not in error.to_line()
 

@@ -721,3 +721,10 @@ def test_run_that_cannot_be_read_has_a_note() -> None:
     watch.fail("b", CallError("the provider returned 404."), is_final=True)
     note = "The last read of b failed: the provider returned 404."
     assert note in collector.result("wait_over", {}).notes[-1]
+
+
+def test_result_has_the_hint_for_a_run_that_was_not_started() -> None:
+    collector, watch = watched("posthog", "a")
+    watch.update(Reading("a", RunStatus.NOT_STARTED, "not_started"))
+    assert "posthog-start-task-run" in collector.result("wait_over", {"id": "a"}).notes[-1]
+    assert "posthog-start-task-run" not in watched("render", "a")[0].result("wait_over", {}).notes[-1]

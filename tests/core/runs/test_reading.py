@@ -612,6 +612,8 @@ def test_watch_is_described_in_one_line(run_ids: list[str], readings: list[Readi
     for reading in readings:
         watch.update(reading)
     assert describe_watch(watch) == line
+    watch.fail(run_ids[0], LOST)
+    assert describe_watch(watch) == (f"{line}, the last read failed" if line else "")
 
 
 def test_readings_of_other_runs_are_ignored() -> None:

@@ -23,7 +23,7 @@ from tests.engine.runs.scripted import (
 )
 from tests.timing import PATIENCE
 
-pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
+pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock, pytest.mark.load]
 
 
 class Flood:

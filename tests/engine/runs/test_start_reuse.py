@@ -61,7 +61,7 @@ async def test_identical_start_after_a_cancelled_wait_reuses_the_key(
     assert await render_runs(environment) == [NEW]
     text = " ".join([call.outcome.text, *call.outcome.notes])
     assert first in text
-    assert "An identical call whose result did not reach the client" in text
+    assert "An identical call, whose result had not reached the client" in text
     assert ANOTHER in text
 
 
