@@ -77,6 +77,7 @@ async def _server(provider: str) -> Any:
     """Start a server over HTTP; yield its process and its origin."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith(("_proxy", "_PROXY"))}
     environment |= {"POSTHOG_API_KEY": "phx_key-123456", "POSTHOG_PROJECT_ID": "1", "POSTHOG_BASE_URL": provider}
+    environment["MCP_TASKRUNS_WAIT_SECONDS"] = "5"  # the run of a hostile stream never ends
     command = [sys.executable, "-m", "mcp_taskruns", "serve", "--transport", "http", "--port", "0"]
     async with await anyio.open_process(command, env=environment, stdout=None) as process:
         try:
