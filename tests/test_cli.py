@@ -68,7 +68,7 @@ def test_call_prints_progress_and_notes_to_stderr() -> None:
     done = mcp_taskruns("call", "render-stream-realtime-events-sse", arguments, "--simulate", "--speed", "10")
     assert done.returncode == 0
     progress, *notes = done.stderr.splitlines()
-    assert re.fullmatch(r" *\d+%  trn-d5im0000000000000001: succeeded \(event\)", progress)
+    assert re.fullmatch(r"\d+ of 45  trn-d5im0000000000000001: succeeded \(event\)", progress)
     assert notes == ["Run trn-d5im0000000000000001: succeeded (completed).", "All followed runs have ended."]
     assert json.loads(done.stdout)["ended"] == "terminal"
 

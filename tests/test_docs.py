@@ -94,7 +94,8 @@ def environment() -> dict[str, str]:
 def test_console_block_runs(block: Block, folder: Path) -> None:
     assert block.commands
     addresses: list[str] = []
-    for index, command in enumerate(block.commands):
+    for index, written in enumerate(block.commands):
+        command = written.removeprefix(".venv/bin/")
         if made := MADE.match(command):
             # The other tests run what `make test` runs; here it is enough that make knows the target.
             subprocess.run(["make", "--dry-run", made[1]], cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
@@ -108,7 +109,7 @@ def test_console_block_runs(block: Block, folder: Path) -> None:
         elif command == "mcp-taskruns demo":
             pass  # tests/test_demo.py runs it
         else:
-            run(command.replace(".venv/bin/", ""), folder)
+            run(command, folder)
 
 
 def run(command: str, folder: Path) -> None:

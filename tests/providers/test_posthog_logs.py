@@ -335,7 +335,7 @@ async def test_posthog_log_and_stream_of_an_unknown_run_are_not_found(
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
-        (Fault(200, {"Content-Type": "text/html"}, "<title>Log in</title>"), "unavailable", "without an event stream"),
+        (Fault(200, {"Content-Type": "text/html"}, "<title>Log in</title>"), "unavailable", "an HTML page instead"),
         # api.py (stream): the renderer writes only the keys of the 406
         (Fault(406, {"Content-Type": "text/event-stream"}, "typecodedetailattr"), "unsupported", "returned 406"),
     ],

@@ -31,7 +31,7 @@ def advise_to_read_run(lifecycle: Lifecycle, operation: str, value: Any, gaps: S
         rest = replace(gap, path=(*lifecycle.runs_in[read.operation.name], *path)).rest
         if len(rest) <= MAX_PATH:
             arguments = f"{read.run_id_argument} {dump(run_id)} and {RESULT_PATH} {dump(rest)}"
-            return f"To read on, call {read.tool} with {_other_arguments(lifecycle)}{arguments}."
+            return f"To read on, call {read.tool} with {arguments}{_other_arguments(lifecycle)}."
     are_runs_left_out = is_wait and any(gap.path == ("runs",) for gap in gaps)
     return "For the other runs call again with fewer ids." if are_runs_left_out else ""
 
@@ -45,7 +45,7 @@ def _other_arguments(lifecycle: Lifecycle) -> str:
         if parameter.location is Location.PATH and parameter.argument and parameter.default is None
     ]
     others = [name for name in names if name != read.run_id_argument]
-    return f"the same {' and '.join(others)}, " if others else ""
+    return f" and the same {' and '.join(others)}" if others else ""
 
 
 def _find_in_wait(lifecycle: Lifecycle, value: Any, path: Path) -> tuple[str, Path] | None:

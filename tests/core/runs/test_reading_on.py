@@ -33,7 +33,8 @@ def advise(provider: str, operation: str, value: Any, *places: Path) -> str:
 )
 def test_place_in_the_result_of_waiting_is_named_as_in_the_run(provider: str, place: Path, path: str) -> None:
     read = LIFECYCLES[provider].read
-    advice = f'To read on, call {read.tool} with {read.run_id_argument} "run-1" and result_path "{path}".'
+    same = " and the same task_id" if provider == "posthog" else ""
+    advice = f'To read on, call {read.tool} with {read.run_id_argument} "run-1" and result_path "{path}"{same}.'
     assert advise(provider, read.operation.name, WAIT | {"run_id": "run-1"}, place) == advice
     several = WAIT | {"runs": [{"run_id": "run-0"}, {"run_id": "run-1"}]}
     assert advise(provider, read.operation.name, several, ("runs", 1, *place)) == advice
@@ -50,7 +51,7 @@ def test_place_in_the_response_of_a_write_is_named_as_in_the_run(
     operation: str, value: Any, place: Path, run_id: str, path: str
 ) -> None:
     assert advise("posthog", operation, value, place) == (
-        f'To read on, call posthog-retrieve-task-run with id "{run_id}" and result_path "{path}".'
+        f'To read on, call posthog-retrieve-task-run with id "{run_id}" and result_path "{path}" and the same task_id.'
     )
 
 

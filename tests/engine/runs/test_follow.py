@@ -11,7 +11,7 @@ import pytest
 from mcp.client import Client
 
 from mcp_taskruns.engine.runs.reconnect import MAX_RECONNECTS
-from mcp_taskruns.errors import ProviderError, UpstreamError
+from mcp_taskruns.errors import ProviderError
 from mcp_taskruns.servers.mcp.server import build_server
 from tests.clients import open_gateway
 from tests.clock import pass_time, settle
@@ -294,8 +294,8 @@ async def test_response_without_an_event_stream_is_an_error() -> None:
     page = send_and_end("<html><title>Sign in</title></html>", "Content-Type: text/html\r\n")
     async with scripted_provider(page) as posthog:
         call = await follow(posthog.environment)
-    assert isinstance(call.error, UpstreamError)
-    assert call.error.message == "posthog returned 200 without an event stream"
+    assert isinstance(call.error, ProviderError)
+    assert call.error.message == 'the provider returned 200: an HTML page instead of an event stream: "Sign in"'
 
 
 async def test_rejected_stream_is_an_error() -> None:

@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from mcp_taskruns.engine.runs.reconnect import MAX_RECONNECTS
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
 from tests.clients import open_gateway
@@ -408,4 +409,4 @@ async def test_reconnect_without_an_event_stream_keeps_the_received_events() -> 
     assert call.value["ended"] == "error"
     assert 'an HTML page instead of an event stream: "Sign in"' in call.value["reason"]
     assert numbers_of(call.ids) == [1, 2]
-    assert len(posthog.streams) == 2
+    assert len(posthog.streams) == 1 + MAX_RECONNECTS
