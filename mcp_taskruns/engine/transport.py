@@ -117,6 +117,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except aiohttp.ClientError as exc:  # raised before the request is sent
             raise _translated(exc) from exc
+        except RuntimeError as exc:
+            if not session.closed:
+                raise
+            # A stream that reconnects while the server stops.
+            raise httpx.ConnectError("the connections of this server are closed") from exc
         return httpx.Response(
             response.status,
             headers=list(response.raw_headers),

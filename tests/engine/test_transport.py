@@ -494,3 +494,10 @@ async def test_name_of_this_machine_is_resolved_and_refused() -> None:
     with pytest.raises(ForbiddenAddress):
         await transport.handle_async_request(request)
     await transport.aclose()
+
+
+async def test_request_after_closing_is_a_connection_error() -> None:
+    transport = AiohttpTransport()
+    await transport.aclose()
+    with pytest.raises(httpx.ConnectError, match="are closed"):
+        await transport.handle_async_request(httpx.Request("GET", "http://127.0.0.1:9/"))
