@@ -252,7 +252,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "unsafe-pattern": Rule(
         "error",
-        "A regular expression can take exponential time, or is not a valid one.",
+        "A regular expression can take exponential time or much memory, or is not a valid one.",
         "A short text could stop the server. Searches are ended after a while, so the pattern has no effect then.",
         "Leave only one way to match a text: do not nest quantifiers, and let alternatives begin differently.",
         "schema: {type: string, pattern: '^(a+)+$'}",

@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator, SchemaError
 from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.meta_schema import is_surely_valid
 from mcp_taskruns.core.checks.model import File, Site, Use
-from mcp_taskruns.core.checks.patterns import AMBIGUOUS, MAX_QUOTED, find_pattern_problem
+from mcp_taskruns.core.checks.patterns import INVALID, MAX_QUOTED, find_pattern_problem
 from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.format.tool_schemas import TYPES
 from mcp_taskruns.core.model.operation import ArgumentReference, Location
@@ -116,8 +116,9 @@ def _check_validation(use: Use, schema: Mapping[str, Any]) -> Iterator[Finding]:
         message = f"{use.name}: validating arguments against the input schema would never end"
         yield Finding("endless-schema", _place_of_argument(use, endless), message)
     for path, pattern in _patterns(schema, ()):
-        if find_pattern_problem(pattern) == AMBIGUOUS:  # an invalid one makes the schema invalid
-            message = f"{use.name}: the pattern `{pattern[:MAX_QUOTED]}` {AMBIGUOUS}"
+        problem = find_pattern_problem(pattern)
+        if problem not in {None, INVALID}:  # an invalid one makes the schema invalid
+            message = f"{use.name}: the pattern `{pattern[:MAX_QUOTED]}` {problem}"
             yield Finding("unsafe-pattern", _place_of_argument(use, path), message)
 
 

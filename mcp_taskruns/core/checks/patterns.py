@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, product
 
-from mcp_taskruns.core.model.patterns import InvalidPattern, compile_pattern
+from mcp_taskruns.core.model.patterns import InvalidPattern, PatternTooLarge, compile_pattern
 
 MAX_STATES = 120
 """States of an automaton that is examined; longer patterns are left to the time limit of searches."""
@@ -21,12 +21,14 @@ MAX_STEPS = 200_000
 """Steps from a pair of states to another that are examined."""
 
 MAX_REPEATS = 8
-"""How often a part may be repeated at most to count as written out; beyond, it counts as repeated without end."""
+"""How often a part of variable length may be repeated without counting as repeated without end."""
 
 MAX_QUOTED = 100
 """Characters of a pattern that a message quotes."""
 
 AMBIGUOUS = "can match the same text in exponentially many ways"
+TOO_LARGE = "is too large to be compiled"
+INVALID = "is not a regular expression"
 
 _SAMPLES = "".join(map(chr, range(0x20, 0x7F))) + "\t\n\xa0\xe9\u0663\u03a9\u6f22"
 """Characters that stand for all others: ASCII, and a space, a letter, a digit and an ideograph beyond."""
@@ -52,8 +54,10 @@ def find_pattern_problem(pattern: str) -> str | None:
     try:
         compile_pattern(pattern)
         return AMBIGUOUS if _Automaton(pattern).is_ambiguous() else None
+    except PatternTooLarge:
+        return TOO_LARGE
     except InvalidPattern:
-        return "is not a regular expression"
+        return INVALID
     except _TooLong:
         return None
 
@@ -64,11 +68,15 @@ class _TooLong(Exception):
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a pattern: the states with which it can begin and end, and whether it matches the empty text."""
+    """A part of a pattern: the states with which it can begin and end, and whether it matches the empty text.
+
+    `is_fixed`: it has no alternatives, and each of its repetitions has one number. So it matches a text in one way.
+    """
 
     first: frozenset[_State] = frozenset()
     last: frozenset[_State] = frozenset()
     is_empty: bool = True
+    is_fixed: bool = True
 
 
 class _Automaton:
@@ -93,6 +101,7 @@ class _Automaton:
             frozenset().union(*(part.first for part in parts)),
             frozenset().union(*(part.last for part in parts)),
             any(part.is_empty for part in parts),
+            len(parts) == 1 and parts[0].is_fixed,
         )
 
     def _sequence(self) -> _Part:
@@ -105,6 +114,7 @@ class _Automaton:
                 whole.first | part.first if whole.is_empty else whole.first,
                 whole.last | part.last if part.is_empty else part.last,
                 whole.is_empty and part.is_empty,
+                whole.is_fixed and part.is_fixed,
             )
         return whole
 
@@ -134,10 +144,11 @@ class _Automaton:
                 break  # braces that are ordinary characters
             self._position = quantifier.end()
             minimum = {"*": 0, "?": 0, "+": 1}.get(sign or "", int(least or 0))
-            is_loop = sign in {"*", "+"} or (bool(comma) and not most) or int(most or least or 0) > MAX_REPEATS
-            if is_loop:
+            has_one_number = sign is None and (not comma or least == most)
+            if _is_loop(part, sign, most if comma else least, has_one_number=has_one_number):
                 self._connect(part.last, part.first)
-            part = _Part(part.first, part.last, part.is_empty or minimum == 0)
+            is_fixed = part.is_fixed and has_one_number
+            part = _Part(part.first, part.last, part.is_empty or minimum == 0, is_fixed)
         return part
 
     def _connect(self, states: Iterable[_State], following: Iterable[_State]) -> None:
@@ -165,6 +176,15 @@ class _Automaton:
         for one, other in product(self._next.get(pair[0], ()), self._next.get(pair[1], ())):
             if not self._characters[one].isdisjoint(self._characters[other]):
                 yield one, other
+
+
+def _is_loop(part: _Part, sign: str | None, most: str, *, has_one_number: bool) -> bool:
+    """Return whether a part that is repeated up to `most` times counts as repeated without end."""
+    if sign is not None:
+        return sign != "?"
+    if has_one_number:
+        return not part.is_fixed and int(most) > MAX_REPEATS
+    return most not in {"0", "1"}
 
 
 def _components(starts: Iterable[_Pair], following: Callable[[_Pair], Iterator[_Pair]]) -> dict[_Pair, int]:

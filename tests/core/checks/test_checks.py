@@ -538,6 +538,12 @@ CASES = [
     ),
     Case(
         "unsafe-pattern",
+        valid(inputs({"name": "a"}, {"name": "b", "schema": {"type": "string", "pattern": "((a{300}){300}){300}"}})),
+        (*OPERATION, "inputParameters", 1),
+        "thing-do-it: the pattern `((a{300}){300}){300}` is too large to be compiled",
+    ),
+    Case(
+        "unsafe-pattern",
         valid(errors={"slow": {"message_matches": "(a|a)*b", "hint": "Wait."}}),
         (*CONSUMES, "errors", "slow", "message_matches"),
         "the pattern `(a|a)*b` can match the same text in exponentially many ways",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_taskruns.core.checks.patterns import AMBIGUOUS, find_pattern_problem
+from mcp_taskruns.core.checks.patterns import AMBIGUOUS, TOO_LARGE, find_pattern_problem
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,13 @@ from mcp_taskruns.core.checks.patterns import AMBIGUOUS, find_pattern_problem
         r"(.)(?:\1|b)*c",
         "(foo|f.o)*$",
         "(abc|a(b|x)c)*$",
+        r"^(\d{1,3})+$",
+        r"^(?:\d{1,3},?){1,100}$",
+        "(?:a{2,3})*b",
+        "(a{0,5}){0,50}b",
+        "((a|a){20})",
+        "(a+|b){12}",
+        "(?:(?:ab){2}(?:ab){1,2})+c",
         "(?:" + "|".join([r"\w"] * 100) + ")*",
     ],
 )
@@ -65,6 +72,12 @@ def test_pattern_that_takes_exponential_time_is_recognised(pattern: str) -> None
         "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
         r'^[^"\\]*(?:\\.[^"\\]*)*$',
         "(?:ab|ac)*d",
+        "^(?:[0-9a-f]{32},?)+$",
+        "^([0-9a-f]{32})+$",
+        "^(?:(?:ab){20}c)*$",
+        "^(?:[a-z]{1,63}[.])*[a-z]{1,63}$",
+        "^(?:[a-z]{1,3}[0-9]{1,3})+$",
+        "^([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}$",
         "(ab?)*",
         "[^]]+",
         "(?#comment)a",
@@ -80,3 +93,7 @@ def test_pattern_without_nested_repetition_is_safe(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["(", "[a", "a**", "(?P<", "(?:" * 2_000 + ")" * 2_000])
 def test_invalid_pattern_is_recognised(pattern: str) -> None:
     assert find_pattern_problem(pattern) == "is not a regular expression"
+
+
+def test_pattern_that_takes_much_memory_is_too_large() -> None:
+    assert find_pattern_problem("((a{300}){300}){300}") == TOO_LARGE
