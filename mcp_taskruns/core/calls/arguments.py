@@ -1,16 +1,16 @@
 """Validation of arguments against a tool's input schema, and the messages for arguments that do not match."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import chain, islice
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from mcp_taskruns.core.calls.pattern_keywords import Clock, PatternKeywords, remove_patterns
+from mcp_taskruns.core.calls.bounded_keywords import BoundedKeywords, Clock, remove_patterns
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json_path import Path, format_path
-from mcp_taskruns.core.model.schemas import find_endless_schema
+from mcp_taskruns.core.model.schemas import find_endless_schema, is_recursive
 from mcp_taskruns.core.model.timestamps import parse_timestamp
 from mcp_taskruns.errors import NotConfigured
 
@@ -58,6 +58,10 @@ def _is_date_time(text: Any) -> bool:
     return not isinstance(text, str) or (_DATE_TIME.fullmatch(text) is not None and parse_timestamp(text) is not None)
 
 
+def _is_any(_: Any) -> bool:
+    return True
+
+
 FORMATS: Mapping[str, Callable[[Any], bool]] = {"uuid": _is_uuid, "date-time": _is_date_time}
 """The formats that are validated: RFC 9562, and RFC 3339 also without seconds or zone. Others are annotations."""
 
@@ -80,7 +84,7 @@ def _unusable_values(arguments: dict[str, Any]) -> Iterator[str]:
             yield f"{_format_place(path)}: is nested more than {MAX_DEPTH} levels deep"
             return
         for step, value in container.items() if isinstance(container, dict) else enumerate(container):
-            if isinstance(value, float) and not isfinite(value):
+            if isinstance(value, float | int) and not -sys.float_info.max <= value <= sys.float_info.max:
                 yield f"{_format_place((*path, step))}: must be a finite number"
             elif isinstance(value, dict | list):
                 pending.append(((*path, step), value))
@@ -104,7 +108,7 @@ def compile_validator(schema: Mapping[str, Any], clock: Clock = lambda: 0.0) -> 
         if find_endless_schema(schema) is not None:
             raise ValueError("a schema refers to itself")
         validate = fastjsonschema.compile(
-            definition, handlers=_NO_REMOTE_REFERENCES, use_default=False, formats=dict(FORMATS)
+            definition, handlers=_NO_REMOTE_REFERENCES, use_default=False, formats={**FORMATS, "regex": _is_any}
         )
     except (fastjsonschema.JsonSchemaDefinitionException, *_INVALID_SCHEMA) as exc:
         raise NotConfigured(
@@ -113,9 +117,10 @@ def compile_validator(schema: Mapping[str, Any], clock: Clock = lambda: 0.0) -> 
         ) from exc
 
     has_patterns = definition.items() != {**schema, "$schema": definition["$schema"]}.items()
+    needs_limit = has_patterns or is_recursive(schema)
 
     def is_valid(arguments: Any) -> bool:
-        if has_patterns:
+        if needs_limit:
             return not explain_problems(schema, arguments, clock)
         try:
             validate(arguments)
@@ -134,7 +139,7 @@ def explain_problems(schema: Mapping[str, Any], arguments: Any, clock: Clock = l
     try:
         return _explain(schema, arguments, clock)
     except TimeoutError:
-        return ["the arguments take too long to check against a pattern of the input schema: pass shorter ones"]
+        return ["the arguments take too long to check against the input schema: pass shorter ones"]
     except RecursionError:
         return ["the arguments are nested too deeply for the input schema"]
 
@@ -145,9 +150,9 @@ def _explain(schema: Mapping[str, Any], arguments: Any, clock: Clock) -> list[st
     formats = jsonschema.FormatChecker(())
     for name, check in FORMATS.items():
         formats.checks(name)(check)
-    patterns = PatternKeywords(clock, jsonschema.ValidationError)
     library = jsonschema.Draft202012Validator
-    extended = jsonschema.validators.extend(library, patterns.validators())  # type: ignore[no-untyped-call]  # it has no types
+    keywords = BoundedKeywords(clock, library.VALIDATORS, jsonschema.ValidationError)
+    extended = jsonschema.validators.extend(library, keywords.validators())  # type: ignore[no-untyped-call]  # it has no types
     validator = extended(schema, format_checker=formats)
     for value in (_with_first_items(arguments), arguments):
         errors = islice(validator.iter_errors(value), _EXPLAINED_ERRORS)

@@ -63,8 +63,12 @@ def _applied(root: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
             yield from named.values()
     yield from (schema[name] for name in _ONE if name in schema)
     reference = schema.get("$ref")
-    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+    if isinstance(reference, str) and _is_local(reference):
         yield _resolve(root, reference)
+
+
+def _is_local(reference: str) -> bool:
+    return reference == "#" or reference.startswith("#/")
 
 
 def _resolve(root: Any, reference: str) -> Any:
@@ -77,3 +81,37 @@ def _resolve(root: Any, reference: str) -> Any:
         else:
             part = part.get(name) if isinstance(part, Mapping) else None
     return part
+
+
+def is_recursive(schema: Any) -> bool:
+    """Return whether a schema has a reference that leads back to it, also for a part of the value.
+
+    A reference by an anchor or a URL counts as one.
+    """
+    above: set[int] = set()
+    done: set[int] = set()
+    pending: list[tuple[Any, bool]] = [(schema, False)]
+    while pending:
+        part, is_left = pending.pop()
+        if is_left:
+            above.discard(id(part))
+            done.add(id(part))
+        elif id(part) in above or _has_other_reference(part):
+            return True
+        elif isinstance(part, Mapping | list) and id(part) not in done:
+            above.add(id(part))
+            pending.append((part, True))
+            pending += [(inner, False) for inner in _reached(schema, part)]
+    return False
+
+
+def _reached(root: Any, part: Any) -> Iterator[Any]:
+    """Yield what a part of a schema contains and refers to."""
+    yield from part.values() if isinstance(part, Mapping) else part
+    if isinstance(part, Mapping) and isinstance(reference := part.get("$ref"), str):
+        yield _resolve(root, reference)
+
+
+def _has_other_reference(part: Any) -> bool:
+    reference = part.get("$ref") if isinstance(part, Mapping) else None
+    return isinstance(reference, str) and not _is_local(reference)

@@ -1,5 +1,6 @@
 """Validation of arguments against input schemas."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +436,7 @@ def texts_with(pattern: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("pattern", "text"), HOSTILE_PATTERNS)
 def test_search_for_a_pattern_ends_after_a_while(pattern: str, text: str) -> None:
-    problem = "the arguments take too long to check against a pattern of the input schema: pass shorter ones"
+    problem = "the arguments take too long to check against the input schema: pass shorter ones"
     assert not compile_validator(texts_with(pattern))({"x": [text]})
     assert explain_problems(texts_with(pattern), {"x": [text]}) == [problem]
     properties = {"type": "object", "patternProperties": {pattern: {}}, "additionalProperties": False}
@@ -445,8 +446,54 @@ def test_search_for_a_pattern_ends_after_a_while(pattern: str, text: str) -> Non
 def test_searches_of_one_call_end_together() -> None:
     times = iter(range(1_000))
     problems = explain_problems(texts_with("^a$"), {"x": ["a"] * 900}, lambda: next(times) / 1_000)
-    assert problems == ["the arguments take too long to check against a pattern of the input schema: pass shorter ones"]
+    assert problems == ["the arguments take too long to check against the input schema: pass shorter ones"]
     assert next(times) < 150
+
+
+# Each takes 2^40 steps without a limit.
+DOUBLED = {
+    "anyOf": {"anyOf": [{"properties": {"a": {"$ref": "#/$defs/x"}}, "required": ["b"]}] * 2},
+    "oneOf": {"oneOf": [{"properties": {"a": {"$ref": "#/$defs/x"}}}] * 2},
+    "id": {"$id": "http://x/y", "anyOf": [{"properties": {"a": {"$ref": "http://x/y"}}, "required": ["b"]}] * 2},
+    "two": {"allOf": [{"properties": {"a": {"$ref": "#/$defs/y"}}}] * 2},
+}
+
+
+@pytest.mark.parametrize("name", DOUBLED)
+def test_check_against_a_recursive_schema_ends_after_a_while(name: str) -> None:
+    schema = {"properties": {"x": {"$ref": "#/$defs/x"}}, "$defs": {"x": DOUBLED[name], "y": {"$ref": "#/$defs/x"}}}
+    value: Any = {}
+    for _ in range(40):
+        value = {"a": value}
+    problem = "the arguments take too long to check against the input schema: pass shorter ones"
+    assert not compile_validator(schema, time.thread_time)({"x": value})
+    assert explain_problems(schema, {"x": value}, time.thread_time) == [problem]
+
+
+def test_recursive_schema_is_validated() -> None:
+    schema = {
+        "properties": {"x": {"$ref": "#/$defs/x"}},
+        "$defs": {"x": {"items": {"$ref": "#/$defs/x"}, "maxItems": 2}},
+    }
+    assert compile_validator(schema, time.thread_time)({"x": [[], [[]]]})
+    assert not compile_validator(schema, time.thread_time)({"x": [[], [[1, 2, 3]]]})
+    assert explain_problems(schema, {"x": [[], [[1, 2, 3]]]}) == ["x[1][0]: [1, 2, 3] is too long"]
+
+
+@pytest.mark.parametrize("values", [list(range(20_000)), [{"a": number} for number in range(20_000)]])
+def test_items_are_compared_in_little_time(values: list[Any]) -> None:
+    schema = {"properties": {"x": {"uniqueItems": True}, "y": {"pattern": "^a$"}}}
+    assert explain_problems(schema, {"x": values}, time.thread_time) == []
+    assert explain_problems(schema, {"x": [*values, values[0]]}, time.thread_time) == ["x: has items that are equal"]
+    assert explain_problems({"uniqueItems": False}, [1, 1]) == []
+
+
+def test_integer_beyond_a_double_is_unusable() -> None:
+    assert find_unusable_values({"a": [10**400, 10**300]}) == ["a[0]: must be a finite number"]
+
+
+def test_text_in_the_format_of_a_pattern_is_not_compiled() -> None:
+    assert compile_validator({"properties": {"x": {"format": "regex"}}})({"x": "("})
 
 
 @pytest.mark.parametrize(("pattern", "text"), [("^(a+)+$", "a" * 50), ("^(?!b)[a-z]+$", "abc"), (r"^\p{L}+$", "äß漢")])

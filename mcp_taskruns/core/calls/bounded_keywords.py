@@ -1,5 +1,6 @@
-"""The keywords of JSON Schema that have regular expressions, checked within a limited time."""
+"""The keywords of JSON Schema, checked within a limited time."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,7 +10,12 @@ from mcp_taskruns.core.model.patterns import SEARCH_SECONDS, compile_pattern, se
 MAX_SECONDS = 0.1
 """Time of all searches for the patterns of one schema."""
 
+MAX_CHECK_SECONDS = 0.5
+"""Time of a whole check. A schema that has two references to itself takes 2^n steps for a value of n levels."""
+
 Clock = Callable[[], float]
+Check = Callable[[Any, Any, Any, Any], Iterator[Any] | None]
+"""A validator of the jsonschema library: of its validator, what the keyword has, a value, and the schema."""
 
 _PATTERN_PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
 """An escaped character, a set of characters, or an anchor."""
@@ -41,30 +47,47 @@ def to_python_pattern(pattern: str) -> str:
     return _PATTERN_PART.sub(lambda part: r"\Z" if part.group() == "$" else part.group(), pattern)
 
 
-class PatternKeywords:
-    """Validators of the jsonschema library for the keywords with patterns of one schema.
+class BoundedKeywords:
+    """Validators of the jsonschema library for the keywords of one schema.
 
-    `clock` returns seconds; together the searches take at most MAX_SECONDS. Each raises TimeoutError after that.
-    `error` is the library's exception: its import takes too long for the start.
+    `library` are its own ones, `error` is its exception: its import takes too long for the start. `clock` returns
+    seconds. Each validator raises TimeoutError when all searches together have taken MAX_SECONDS, or everything
+    MAX_CHECK_SECONDS.
     """
 
-    def __init__(self, clock: Clock, error: Callable[..., Any]) -> None:
+    def __init__(self, clock: Clock, library: Mapping[str, Check], error: Callable[..., Any]) -> None:
         self._clock = clock
+        self._library = library
         self._error = error
-        self._end = clock() + MAX_SECONDS
+        start = clock()
+        self._end_of_searches = start + MAX_SECONDS
+        self._end = start + MAX_CHECK_SECONDS
 
-    def validators(self) -> dict[str, Callable[[Any, Any, Any, Any], Iterator[Any]]]:
+    def validators(self) -> dict[str, Check]:
         """Return the validators by keyword."""
+        return {name: self._within_limit(check) for name, check in {**self._library, **self._own()}.items()}
+
+    def _own(self) -> dict[str, Check]:
         return {
             "pattern": self._check_pattern,
             "patternProperties": self._check_pattern_properties,
             "additionalProperties": self._check_additional_properties,
             # jsonschema searches for `patternProperties` here, without a limit.
             "unevaluatedProperties": lambda *_: iter(()),
+            # jsonschema compares each item with each other one: 3,000 objects take half a minute.
+            "uniqueItems": self._check_unique_items,
         }
 
+    def _within_limit(self, check: Check) -> Check:
+        def check_within_limit(validator: Any, rule: Any, value: Any, schema: Any) -> Iterator[Any] | None:
+            if self._clock() > self._end:
+                raise TimeoutError
+            return check(validator, rule, value, schema)
+
+        return check_within_limit
+
     def _matches(self, pattern: str, text: str) -> bool:
-        seconds = min(SEARCH_SECONDS, self._end - self._clock())
+        seconds = min(SEARCH_SECONDS, self._end_of_searches - self._clock())
         if seconds <= 0:
             raise TimeoutError
         return search(to_python_pattern(pattern), text, seconds) is not None
@@ -91,3 +114,8 @@ class PatternKeywords:
                 yield from validator.descend(item, rule, path=name)
         elif not rule and extra:
             yield self._error("unknown members", instance=extra)
+
+    def _check_unique_items(self, _: Any, rule: Any, value: Any, __: Any) -> Iterator[Any]:
+        if rule and isinstance(value, list):
+            if len({json.dumps(item, sort_keys=True) for item in value}) < len(value):
+                yield self._error("has items that are equal")
