@@ -1,10 +1,10 @@
 """Validation of arguments against a tool's input schema, and the messages for arguments that do not match."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import chain, islice
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mcp_taskruns.core.calls.bounded_keywords import BoundedKeywords, Clock, remove_patterns
@@ -84,7 +84,7 @@ def _unusable_values(arguments: dict[str, Any]) -> Iterator[str]:
             yield f"{_format_place(path)}: is nested more than {MAX_DEPTH} levels deep"
             return
         for step, value in container.items() if isinstance(container, dict) else enumerate(container):
-            if isinstance(value, float | int) and not -sys.float_info.max <= value <= sys.float_info.max:
+            if isinstance(value, float) and not isfinite(value):
                 yield f"{_format_place((*path, step))}: must be a finite number"
             elif isinstance(value, dict | list):
                 pending.append(((*path, step), value))
@@ -124,7 +124,7 @@ def compile_validator(schema: Mapping[str, Any], clock: Clock = lambda: 0.0) -> 
             return not explain_problems(schema, arguments, clock)
         try:
             validate(arguments)
-        except (fastjsonschema.JsonSchemaValueException, RecursionError):
+        except (fastjsonschema.JsonSchemaValueException, RecursionError, OverflowError):
             return False
         return True
 
@@ -142,6 +142,8 @@ def explain_problems(schema: Mapping[str, Any], arguments: Any, clock: Clock = l
         return ["the arguments take too long to check against the input schema: pass shorter ones"]
     except RecursionError:
         return ["the arguments are nested too deeply for the input schema"]
+    except OverflowError:  # raised by `multipleOf`
+        return ["the arguments have a number that is too large for the input schema"]
 
 
 def _explain(schema: Mapping[str, Any], arguments: Any, clock: Clock) -> list[str]:

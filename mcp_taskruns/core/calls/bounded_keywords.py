@@ -116,6 +116,6 @@ class BoundedKeywords:
             yield self._error("unknown members", instance=extra)
 
     def _check_unique_items(self, _: Any, rule: Any, value: Any, __: Any) -> Iterator[Any]:
-        if rule and isinstance(value, list):
-            if len({json.dumps(item, sort_keys=True) for item in value}) < len(value):
-                yield self._error("has items that are equal")
+        items = value if rule and isinstance(value, list) else []
+        if len({json.dumps(item, sort_keys=True) for item in items}) < len(items):
+            yield self._error("has items that are equal")
