@@ -372,7 +372,7 @@ POSTHOG = [
         "billing",
     ),
     Row("access", CREATE, 403, ACCESS, "usage_limit", "The key is valid"),
-    Row("access reason", START, 403, {**ACCESS, "reason": "startup_plan"}, "usage_limit", "(startup_plan)"),
+    Row("access reason", START, 403, {**ACCESS, "reason": "startup_plan"}, "usage_limit", "is startup_plan."),
     Row(
         "access unknown",
         RESUME,

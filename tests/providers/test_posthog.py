@@ -505,8 +505,9 @@ async def test_posthog_usage_limit_is_not_retried(
         "message": f'the provider returned 429: "{USAGE_LIMIT}"',
         "retryable": False,
         "hint": (
-            "The usage limit of this PostHog account is reached: burst (burst is the limit of a day, sustained that of "
-            "a month). It is reset at <time>. A retry before that has no effect, unless the limit is raised."
+            "The usage limit of this PostHog account is reached. It is the burst limit (burst is that of a day, "
+            "sustained that of a month). It is reset at <time>. A retry before that has no effect, unless the limit is "
+            "raised."
         ),
     }
     assert len(server_requests(simulator)) == 1

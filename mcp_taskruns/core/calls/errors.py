@@ -92,6 +92,7 @@ UNTITLED = "an HTML page"
 
 _WHITESPACE = re.compile(r"\s+")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_SENTENCE_END = re.compile(r"(?<=\.) (?=[A-Z])")
 _TITLE = re.compile(r"<(title|Message)[^>]*>([^<]*)", re.IGNORECASE)
 """The title of an HTML page, or the message of an Amazon S3 error."""
 
@@ -195,8 +196,9 @@ def _apply_rule(rule: ErrorRule, assessment: Assessment, variables: Mapping[str,
         retryable = False  # sending it again could have a second effect
     # A rule that calls such a request retryable knows that it was not carried out.
     is_unknown = is_unknown and not (retryable and not assessment.retryable)
-    if rule.hint:
-        return Assessment(kind, retryable, _fill_placeholders(rule.hint, variables), is_unknown)
+    hint = _fill_placeholders(rule.hint, variables)
+    if hint:
+        return Assessment(kind, retryable, hint, is_unknown)
     if (kind, retryable) == (assessment.kind, assessment.retryable):
         return Assessment(kind, retryable, assessment.hint, is_unknown)
     return Assessment(kind, retryable, UNUSUAL_HINTS.get((kind, retryable), HINT_BY_KIND[kind]), is_unknown)
@@ -216,7 +218,7 @@ def _match_rule(rule: ErrorRule, status: int, value: Any, message: str) -> dict[
 
 
 def _quoted_members(value: Any) -> dict[str, str]:
-    """Return the members of an error body that a hint can quote: texts and lists of texts."""
+    """Return the members of an error body that a hint can quote: texts, lists of texts, and numbers."""
     members: dict[str, str] = {}
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if isinstance(item, list):
@@ -224,11 +226,15 @@ def _quoted_members(value: Any) -> dict[str, str]:
             members[name] = ", ".join(map(quote_name, text.split(", ")))
         elif isinstance(item, str):
             members[name] = quote_name(item[:MAX_QUOTED])
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            members[name] = f"{item}"[:MAX_QUOTED]
     return members
 
 
 def _fill_placeholders(hint: str, variables: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda match: variables.get(match.group(1), match.group()), hint)
+    """Return a hint with its placeholders filled, without the sentences that have one without a value."""
+    sentences = [one for one in _SENTENCE_END.split(hint) if variables.keys() >= set(_PLACEHOLDER.findall(one))]
+    return _PLACEHOLDER.sub(lambda match: variables[match.group(1)], " ".join(sentences))
 
 
 def error_message(value: Any) -> str:

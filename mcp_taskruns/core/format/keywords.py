@@ -197,7 +197,8 @@ class ErrorRuleKeywords(StrictModel):
     kind: Kind | None = None
     """The kind of the error; default: decided by the status code."""
     hint: str = ""
-    """What to do; `{name}` is replaced by the group of that name, `{credential}` by the credential's variable."""
+    """What to do; `{name}` is replaced by the group of that name, or else by that member of the body, `{credential}` by
+    the credential's variable. A sentence with a placeholder that has no value is left out."""
     retryable: bool | None = None
     """Whether the same call may succeed later; default: decided by the kind."""
 
