@@ -45,11 +45,13 @@ def _property(argument: Argument) -> dict[str, Any]:
 
 
 def _type_schema(written: str | tuple[str, ...] | None) -> dict[str, Any]:
-    """Return the schema of a type; types that JSON Schema does not have are ignored."""
-    if isinstance(written, tuple):
-        known = list(dict.fromkeys(name for name in written if name in TYPES))
-        return {"type": known if len(known) > 1 else known[0]} if known else {}
-    return {"type": written} if written in TYPES else {}
+    """Return the schema of a type. With a type that JSON Schema does not have, every value is accepted."""
+    names = list(dict.fromkeys(written if isinstance(written, tuple) else (written,)))
+    if "null" in names:
+        names.remove("null")  # the argument is left out instead
+    if not names or not TYPES.issuperset(names):
+        return {}
+    return {"type": names if len(names) > 1 else names[0]}
 
 
 def wait_input_schema(schema: Mapping[str, Any], run_id: str, *, takes_many: bool) -> dict[str, Any]:

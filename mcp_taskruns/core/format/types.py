@@ -13,8 +13,9 @@ def _to_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
 
 
-def _to_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _to_types(value: Any) -> Any:
+    """Return a list of types as a tuple; a `null` without quotes is the type of that name."""
+    return tuple("null" if item is None else item for item in value) if isinstance(value, list) else value
 
 
 def _without_nulls(value: Any) -> Any:
@@ -30,7 +31,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_to_list, json_schema_input_t
 StatusCodes = Annotated[tuple[int, ...], BeforeValidator(_to_list, json_schema_input_type=int | list[int])]
 """A list of HTTP status codes, or a single one."""
 
-Types = Annotated[str | tuple[str, ...], BeforeValidator(_to_tuple, json_schema_input_type=str | list[str])]
+Types = Annotated[str | tuple[str, ...], BeforeValidator(_to_types, json_schema_input_type=str | list[str | None])]
 """A JSON Schema type, or a list of types."""
 
 without_nulls = BeforeValidator(_without_nulls)

@@ -774,6 +774,10 @@ def test_unsupported_tool_has_the_arguments_in_with() -> None:
         (["string", "integer"], {"type": ["string", "integer"]}),
         (["array", "string"], {"type": ["array", "string"], "items": {"type": "string"}}),
         (["array", "null"], {"type": "array", "items": {"type": "string"}}),
+        (["string", None], {"type": "string"}),
+        # The value may have the type that is not known.
+        (["int", "string"], {}),
+        (["array", "date", "null"], {}),
         (["file"], {}),
         ([], {}),
         ("any", {}),
