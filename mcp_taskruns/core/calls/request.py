@@ -30,6 +30,7 @@ from mcp_taskruns.core.model.operation import (
     BodyKind,
     Location,
     Operation,
+    OptionalObject,
     Parameter,
     Template,
     Variable,
@@ -333,7 +334,7 @@ def _encode_content(
     """Return the content type and the body; no body if all arguments that it refers to are absent."""
     body, kind = operation.body, operation.body_kind
     value = ABSENT if body is None else _fill(body, arguments, environment, kind)
-    if value is ABSENT or (isinstance(body, dict) and body and not value):
+    if value is ABSENT:
         return "", None
     if kind == "multipart" and not has_parts(value):
         return "", None
@@ -351,7 +352,8 @@ def _fill(tree: Any, arguments: Mapping[str, Any], environment: Mapping[str, str
         return require_variable(tree, environment, CONSTANT)
     if isinstance(tree, dict):
         filled = {name: _fill(item, arguments, environment) for name, item in tree.items()}
-        return {name: value for name, value in filled.items() if value is not ABSENT}
+        present = {name: value for name, value in filled.items() if value is not ABSENT}
+        return ABSENT if isinstance(tree, OptionalObject) and not present else present
     if isinstance(tree, list):
         items = [_fill(item, arguments, environment) for item in tree]
         return [value for value in items if value is not ABSENT]

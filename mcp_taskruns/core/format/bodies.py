@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from mcp_taskruns.core.format import spec
@@ -12,6 +13,7 @@ from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     BodyKind,
     Location,
+    OptionalObject,
     Parameter,
 )
 
@@ -38,8 +40,9 @@ def parse_body(body: Any, parser: TemplateParser) -> tuple[BodyKind | None, Any]
         return None, None
     if isinstance(body, str):
         return _parse_text(body, parser)
-    if is_json_without_data(body):
-        return "json", None
+    kind = kind_without_data(body)
+    if kind is not None:
+        return kind, None
     if not isinstance(body, Mapping) or set(body) != {"type", "data"}:
         return "json", parser.tree(body)  # some APIs have members `data` and `type` of their own
     kind = BODY_KINDS.get(_normalize(body["type"]))
@@ -58,14 +61,12 @@ def parse_body(body: Any, parser: TemplateParser) -> tuple[BodyKind | None, Any]
     return kind, parser.tree(data)
 
 
-def is_json_without_data(body: Any) -> bool:
-    """Return whether a body is `{type: json}`, which the caller passes as a whole."""
-    return (
-        isinstance(body, Mapping)
-        and {"type"} <= body.keys() <= {"type", "data"}
-        and _normalize(body["type"]) == "json"
-        and body.get("data") is None
-    )
+def kind_without_data(body: Any) -> BodyKind | None:
+    """Return the kind of a body such as `{type: json}`, which the caller passes as a whole; None for other bodies."""
+    is_without_data = isinstance(body, Mapping) and {"type"} <= body.keys() <= {"type", "data"}
+    if not is_without_data or body.get("data") is not None:
+        return None
+    return BODY_KINDS.get(_normalize(body["type"]))
 
 
 def _normalize(kind: Any) -> str:
@@ -88,20 +89,23 @@ def _parse_text(body: str, parser: TemplateParser) -> tuple[BodyKind, Any]:
 
 def body_from_parameters(parameters: Iterable[Parameter], *, is_whole: bool) -> Any:
     """Return the body that consists of parameters: the only one if that is the whole body, else an object of them."""
-    fields = {
-        parameter.name: ArgumentReference(parameter.argument) if parameter.argument else parameter.constant
+    fields = OptionalObject(
+        (parameter.name, ArgumentReference(parameter.argument) if parameter.argument else parameter.constant)
         for parameter in parameters
-    }
+    )
     return next(iter(fields.values()), None) if is_whole else fields or None
 
 
 def put_into_body(body: Any, steps: Sequence[str], value: ArgumentReference) -> Any:
-    """Return a body template with a value at the place that a `mapping` names. Raises Unsupported."""
+    """Return a body template with a value at the place that a `mapping` names. Raises Unsupported.
+
+    Objects on the way that the template does not have are only sent with the value.
+    """
     if not steps:
         return value
-    if body is not None and not isinstance(body, Mapping):
+    if body is not None and not isinstance(body, dict):
         raise Unsupported(f"maps an argument to the member {steps[0]!r} of a body that is not an object")
-    members = dict(body or {})
+    members = OptionalObject() if body is None else copy(body)
     members[steps[0]] = put_into_body(members.get(steps[0]), steps[1:], value)
     return members
 

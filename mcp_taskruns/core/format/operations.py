@@ -15,7 +15,7 @@ from mcp_taskruns.core.format.bodies import (
     body_from_parameters,
     body_kind_of,
     body_steps,
-    is_json_without_data,
+    kind_without_data,
     parse_body,
     put_into_body,
 )
@@ -43,6 +43,7 @@ from mcp_taskruns.core.model.operation import (
     Echo,
     Location,
     Operation,
+    OptionalObject,
     Template,
     Variable,
     variables_in,
@@ -158,6 +159,8 @@ class _OperationCompiler:
         kind, template = self._parse(lambda body: parse_body(body, self._parser), operation.body, _NO_BODY)
         used = {*references_of(template), *self._mapped}
         template = _substitute(template, inputs.values() | dict(inputs.with_))
+        if isinstance(template, dict) and template:
+            template = OptionalObject(template)
         inputs.add_undeclared(operation.method.upper(), path, used.union(references_of(template)))
         kind = kind or body_kind_of(self._declared.declared_inputs())
         if template is None:
@@ -180,7 +183,7 @@ class _OperationCompiler:
         """
         in_body = [parameter for parameter in inputs.parameters if parameter.location is Location.BODY]
         names = {parameter.name for parameter in in_body} | self._in_body.keys()
-        if not names and is_json_without_data(self._declared.operation.body) and not self._mapped:
+        if not (names or self._mapped) and kind_without_data(self._declared.operation.body):
             return ArgumentReference(BODY)
         is_member = self._mapped or any(item.value is not None for item in self._in_body.values())
         is_member = is_member or any(one.argument is None and _is_scalar(one.constant) for one in in_body)

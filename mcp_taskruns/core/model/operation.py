@@ -38,6 +38,10 @@ class ArgumentReference:
     name: str
 
 
+class OptionalObject(dict[str, Any]):
+    """An object in the template of a body that is not sent if all its members are absent."""
+
+
 Template = tuple[str | Variable | ArgumentReference, ...]
 """Text with placeholders."""
 

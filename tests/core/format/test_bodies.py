@@ -105,6 +105,33 @@ def test_json_body_without_data_may_declare_its_parameters() -> None:
     assert sent(whole, {"job": {"a": 1}}) == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "content_type", "content"),
+    [
+        ("formUrlEncoded", {"a": "x y", "b": 1}, "application/x-www-form-urlencoded", b"a=x%20y&b=1"),
+        ("text", "x {y}", "text/plain; charset=utf-8", b"x {y}"),
+        ("xml", "<a/>", "application/xml", b"<a/>"),
+        ("binary", "AAE=", "application/octet-stream", b"\x00\x01"),
+    ],
+)
+def test_body_of_any_type_without_data_takes_an_argument(
+    kind: str, value: Any, content_type: str, content: bytes
+) -> None:
+    request = request_of(tool_of({"method": "POST", "body": {"type": kind}}), {"body": value})
+    assert (dict(request.headers)["Content-Type"], request.content) == (content_type, content)
+
+
+def test_form_without_data_consists_of_its_parameters() -> None:
+    fields = [{"name": "a", "in": "body"}, {"name": "b", "in": "body", "value": "c"}]
+    request = request_of(tool_of(post(*fields, body={"type": "form"})), {"a": "x"})
+    assert (dict(request.headers)["Content-Type"], request.content) == (
+        "application/x-www-form-urlencoded",
+        b"a=x&b=c",
+    )
+    parts = request_of(tool_of(post(*fields, body={"type": "multipart"})), {"a": "x"}).content or b""
+    assert parts.count(b"Content-Disposition: form-data; name=") == 2
+
+
 def test_empty_data_is_an_empty_object() -> None:
     request = request_of(tool_of({"method": "POST", "body": {"type": "json", "data": {}}}))
     assert (request.content, dict(request.headers)["Content-Type"]) == (b"{}", "application/json")
@@ -154,6 +181,32 @@ def test_mapped_argument_in_with_is_sent_in_the_body_only() -> None:
     assert (request.content, request.url) == (b'{"query":"x"}', "https://api.example/things")
     named = {**mapped(QUERY), "with": {"query": "tools.q"}}
     assert sent(tool_of(post({"name": "query", "in": "body"}), tool=named), {"q": "x"}) == {"query": "x"}
+
+
+FIRST, LAST = ({"name": name, "mapping": f"body.filter.name.{name}"} for name in ("first", "last"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "body"),
+    [
+        (post(), {}, None),
+        (post(body={"type": "json"}), {}, None),
+        (post(), {"q": "x"}, {"query": "x"}),
+        (post(), {"last": "Z"}, {"filter": {"name": {"last": "Z"}}}),
+        (post({"name": "a", "in": "body"}, {"name": "b", "in": "body"}), {"a": 1}, {"a": 1}),
+        (post(body={"type": "json", "data": {"limit": 5}}), {}, {"limit": 5}),
+        # What the file writes is sent.
+        (post(body={"type": "json", "data": {}}), {}, {}),
+        (post(body={"type": "json", "data": {"filter": {}}}), {}, {"filter": {}}),
+        (
+            post(body={"type": "json", "data": {}}),
+            {"q": None, "first": None},
+            {"query": None, "filter": {"name": {"first": None}}},
+        ),
+    ],
+)
+def test_objects_around_absent_mapped_arguments_are_not_sent(operation: Json, arguments: Json, body: Any) -> None:
+    assert sent(tool_of(operation, tool=mapped(QUERY, FIRST, LAST)), arguments) == body
 
 
 def test_argument_may_be_mapped_to_the_whole_body() -> None:
