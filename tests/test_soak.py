@@ -935,7 +935,7 @@ async def check_followed_runs_have_the_status_at_the_provider(soak: Soak) -> Non
             if status in ENDED:
                 ended[call.tool.prefix] += 1
                 native = soak.stage.status_of(call.tool.prefix, run_id)
-                assert lifecycle.statuses[native] == status, str(call)
+                assert lifecycle.statuses.normalise((native,)) == status, str(call)
     assert min(ended[provider] for provider in ("render", "posthog")) > 5
 
 

@@ -22,7 +22,7 @@ from mcp_taskruns.core.calls.uploads import extract_files
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, RESULT_PATH, UNTIL, WAIT_SECONDS, Tool
 from mcp_taskruns.core.runs.logs import format_log
-from mcp_taskruns.core.runs.reading import runs_in_response
+from mcp_taskruns.core.runs.reading import ids_as_text, runs_in_response
 from mcp_taskruns.core.runs.results import status_line
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.paginate import read_pages
@@ -158,6 +158,7 @@ class Gateway:
         checked = {
             name: value for name, value in arguments.items() if value is not None and name not in tool.dropped_arguments
         }
+        checked |= {name: ids_as_text(checked[name]) for name in tool.operation.integer_arguments if name in checked}
         known, is_valid = self._checks.get(tool.name, (None, None))
         if is_valid is None or known is not tool:
             is_valid = compile_validator(tool.input_schema, time.thread_time)

@@ -18,7 +18,7 @@ from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.operation import Paging
-from mcp_taskruns.core.model.run import RunFields
+from mcp_taskruns.core.model.run import ProgressFields, RunFields, Statuses
 from mcp_taskruns.core.runs.events import EventCollector
 from mcp_taskruns.core.runs.reading import parse_reading
 from mcp_taskruns.errors import NotConfigured, ProviderError, SettingsError
@@ -221,8 +221,8 @@ def test_lines_of_lone_surrogates_are_read() -> None:
     ids=["huge", "negative", "1", "0.25"],
 )
 def test_progress_of_any_size_is_a_ratio(progress: float, ratio: float) -> None:
-    fields = RunFields(("id",), ("status",), progress=("progress",))
-    reading = parse_reading({"status": "x", "progress": progress}, fields, {}, "r")
+    fields = RunFields(("id",), (("status",),), progress=ProgressFields(("progress",)))
+    reading = parse_reading({"status": "x", "progress": progress}, fields, Statuses(), "r")
     assert reading is not None
     assert reading.progress == ratio
 

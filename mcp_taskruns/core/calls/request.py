@@ -116,11 +116,17 @@ def build_request(operation: Operation, arguments: Mapping[str, Any], environmen
     if operation.unsupported:
         raise NotConfigured(operation.unsupported, kind="unsupported", hint="This tool cannot be called.")
     try:
-        return _build(operation, arguments, environment)
+        return _build(operation, _with_integer_ids(operation, arguments), environment)
     except (ValueError, RecursionError) as exc:
         raise InvalidArguments(
             "the arguments contain a value that cannot be sent: invalid Unicode, NaN, infinity or too deep nesting"
         ) from exc
+
+
+def _with_integer_ids(operation: Operation, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments with the ids of runs as the provider takes them: callers pass all of them as text."""
+    integers = {name: int(arguments[name]) for name in operation.integer_arguments if name in arguments}
+    return {**arguments, **integers} if integers else arguments
 
 
 def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> HttpRequest:

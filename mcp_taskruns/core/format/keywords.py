@@ -230,17 +230,28 @@ class RunThenKeywords(RunCallKeywords):
     """The condition on the response of the first operation."""
 
 
+class ProgressKeywords(StrictModel):
+    """Where a run reports how far it is, if not as a ratio: `percent`, or `done` and `total`."""
+
+    percent: JsonPath = ""
+    """A percentage from 0 to 100."""
+    done: Names = ()
+    """The number of parts that are done; several numbers are added."""
+    total: JsonPath = ""
+    """The number of all parts."""
+
+
 class RunFieldsKeywords(StrictModel):
     """Paths to the fields of a run, from the run."""
 
     id: JsonPath = ""
-    """The run's id (required)."""
-    status: JsonPath = ""
-    """The provider's status of the run (required)."""
+    """The run's id, a text or an integer (required)."""
+    status: Names = ()
+    """The provider's status of the run (required). Several paths: see `statuses`."""
     stage: JsonPath = ""
     """A text that refines the status while the run is active."""
-    progress: JsonPath = ""
-    """A ratio from 0 to 1."""
+    progress: JsonPath | ProgressKeywords = ""
+    """A ratio from 0 to 1, or a mapping."""
     result: JsonPath = ""
     """The output of a run that succeeded."""
     error: Names = ()
@@ -270,11 +281,42 @@ class RunStreamKeywords(StrictModel):
     """Names of events about the connection, not about the run: they are not listed."""
 
 
+class RunActorKeywords(StrictModel):
+    """Who starts runs: the user of the credential."""
+
+    operation: str
+    """The operation whose response names the user."""
+    name: JsonPath
+    """Path to the name in the response."""
+    argument: str
+    """The argument of the list that takes the name."""
+
+
+class RunFindKeywords(StrictModel):
+    """A list in which the newest run since the start is the one that was started."""
+
+    operation: str
+    """The operation that lists runs; `runs_in` has the path to them. Arguments in its path come from the start."""
+    created_at: JsonPath
+    """Path from a run to the ISO 8601 timestamp of its creation."""
+    arguments: dict[str, Any] = {}
+    """Further arguments of the list."""
+    same: dict[str, JsonPath] = {}
+    """Arguments of the list, each with the path to its value in the arguments of the start."""
+    actor: RunActorKeywords | None = None
+
+
 class RunStartKeywords(StrictModel):
     """An operation that creates or starts a run."""
 
     idempotency_key_argument: JsonPath = ""
     """Path to the argument by which the provider recognises a repeated call; the server sets it if it is absent."""
+    key_is_run_id: bool = False
+    """Whether that is the run's id: after an error of the kind `conflict`, a run that has it is the started one."""
+    run_id: JsonPath = ""
+    """Path to the run's id in the response, if that contains no run."""
+    find: RunFindKeywords | None = None
+    """How to find the run if the response does not name it."""
     then: RunThenKeywords | None = None
 
 
@@ -298,20 +340,33 @@ class RunCancelKeywords(StrictModel):
     """The description of that argument."""
     confirm_effect: str = ""
     """What the call does to such a run, as a participle: `deleted together with its output`."""
+    ends_as: Names = ()
+    """The provider's statuses of canceled runs, if these are not among those of `canceled`."""
     first: RunCancelFirstKeywords | None = None
 
 
-class RunLostResultKeywords(RunCallKeywords):
-    """Another operation that has the result of a run whose own response may have lost it. It needs no tool."""
+class RunRequestKeywords(StrictModel):
+    """An operation on one run that needs no tool. It takes the arguments in its path from the call."""
 
-    when: When
-    """The condition on the run under which its result may be lost."""
-    result: JsonPath
+    operation: str
+    """The name of the operation."""
+    run_id_argument: str | None = None
+    """The argument that takes the run's id; default: that of `read`, if the operation has it."""
+    arguments: dict[str, Any] = {}
+    """Further arguments by name; texts in them that begin with `$` are paths from the run."""
+
+
+class RunResultKeywords(RunRequestKeywords):
+    """Another operation that has the result of a run that succeeded; it is called once, when the run has ended."""
+
+    result: JsonPath = "$"
     """Path to the result in the response of the operation."""
+    when: When = {}
+    """The condition on the run; default: all that succeeded."""
     unwrap: str = ""
     """The only member of an object in which the provider wraps results that are not objects."""
-    note: str
-    """What to report if the operation does not return the result."""
+    note: str = ""
+    """What to report if the operation does not return the result; default: the reason."""
 
 
 class RequestEventKeywords(StrictModel):
@@ -358,11 +413,15 @@ class RunsKeywords(StrictModel):
     """By the name of the operation."""
     runs_in: Annotated[dict[str, JsonPath], without_nulls] = Field({})
     """By the name of an operation, the path to the runs in its response; default for `read` and `start`: `$`."""
-    lost_result: RunLostResultKeywords | None = None
+    result: RunResultKeywords | None = None
     requests: RunRequestsKeywords | None = None
     fields: RunFieldsKeywords
     statuses: Annotated[dict[RunStatusName, Names], without_nulls]
-    """The provider's statuses for each normalised status."""
+    """The provider's statuses for each normalised status.
+
+    With several paths in `fields.status`, their values are joined by slashes, without those that are absent or null:
+    `completed/success`. There `*` stands for any value of one field: `completed/*`. A status without `*` counts first.
+    """
     poll_seconds: float = Field(5.0, gt=0)
     """The shortest useful time between two reads of a run, in seconds."""
     max_age_seconds: float = Field(0.0, ge=0)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -126,6 +126,10 @@ class _OperationCompiler:
         arguments = [refine_argument(argument, self._refinements) for argument in inputs.arguments.values()]
         order = list(Location)
         arguments.sort(key=lambda argument: order.index(argument.location))
+        ids = run_id_arguments(self._declared.consumed.runs)
+        integers = frozenset(one.name for one in arguments if one.name in ids and one.declared.type == "integer")
+        arguments = [_with_text_id(one) if one.name in integers else one for one in arguments]
+        operation = replace(operation, integer_arguments=integers)
         return CompiledOperation(operation, arguments, frozenset(inputs.dropped))
 
     def _parse(self, parse: Callable[[Any], _Parsed], written: Any, fallback: _Parsed) -> _Parsed:
@@ -270,7 +274,33 @@ def _returns_run(runs: keywords.RunsKeywords | None, operation: str) -> bool:
     """Whether the response of an operation shows runs. A cancellation may be confirmed without content."""
     if runs is None or operation in runs.cancel:
         return False
+    start = runs.start.get(operation)
+    if start is not None and start.find is not None:
+        return False
     return operation in {runs.read.operation, *runs.start, *runs.runs_in}
+
+
+def run_id_arguments(runs: keywords.RunsKeywords | None) -> set[str]:
+    """Return the names of the arguments that take the id of a run."""
+    if runs is None:
+        return set()
+    names = {runs.read.run_id_argument, *(cancel.run_id_argument for cancel in runs.cancel.values())}
+    return names.union(start.then.run_id_argument for start in runs.start.values() if start.then) - {""}
+
+
+def _with_text_id(argument: Argument) -> Argument:
+    """Return an argument for the integer id of a run, which callers pass as the text that results contain."""
+    written = argument.declared.json_schema or {}
+    kept = {name: value for name, value in written.items() if name in {"description", "title"}}
+    if examples := written.get("examples"):
+        kept["examples"] = [str(example) for example in examples]
+    schema = {**kept, "pattern": "^-?[0-9]+$"}
+    return Argument(
+        argument.name,
+        argument.declared.model_copy(update={"type": "string", "json_schema": schema}),
+        argument.location,
+        argument.required,
+    )
 
 
 def _is_scalar(value: Any) -> bool:

@@ -10,6 +10,7 @@ from mcp_taskruns.core.format.inputs import DeclaredOperation
 from mcp_taskruns.core.format.names import legal_name, rename_tools, suggest_name
 from mcp_taskruns.core.format.operations import compile_operation
 from mcp_taskruns.core.format.policies import Policies
+from mcp_taskruns.core.format.templates import references_of
 from mcp_taskruns.core.format.tool_schemas import (
     DEFAULT_TEXT,
     SECONDS_SCHEMA,
@@ -19,17 +20,23 @@ from mcp_taskruns.core.format.tool_schemas import (
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import (
+    ANY,
     Lifecycle,
+    ProgressFields,
     RequestEvent,
+    RunActor,
     RunCall,
     RunCancel,
     RunCancelFirst,
     RunFields,
-    RunLostResult,
+    RunFind,
+    RunRequest,
     RunRequests,
+    RunResult,
     RunStart,
     RunStatus,
     RunStream,
+    Statuses,
 )
 from mcp_taskruns.core.model.tool import UNTIL, WAIT_SECONDS, Hints, Tool
 from mcp_taskruns.core.runs.results import WAIT_SCHEMA
@@ -141,13 +148,13 @@ class _RunsCompiler:
             provider=self.tool(runs.read.operation, "read").prefix,
             read=read,
             fields=fields,
-            statuses=self._statuses(runs.statuses),
+            statuses=self._statuses(runs.statuses, len(fields.status)),
             wait_tool=next(is_wait_tool).name,
             stream=self._stream(runs, fields) if runs.stream else None,
             starts={name: self._start(name, start, read) for name, start in runs.start.items()},
             cancels=tuple(self._cancel(name, cancel, read) for name, cancel in runs.cancel.items()),
             runs_in=self._runs_in(runs),
-            lost_result=self._lost_result(runs.lost_result, read) if runs.lost_result else None,
+            result=self._result(runs.result, read) if runs.result else None,
             requests=self._requests(runs.requests, listed_names) if runs.requests else None,
             poll_seconds=runs.poll_seconds,
             max_age_seconds=runs.max_age_seconds,
@@ -163,33 +170,44 @@ class _RunsCompiler:
         parts: list[Callable[[], object]] = [
             partial(self.call, runs.read, "read"),
             partial(self._fields, runs.fields, "fields"),
-            partial(self._statuses, runs.statuses),
+            partial(self._statuses, runs.statuses, len(runs.fields.status)),
             *(partial(self._runs_in, place) for place in places),
         ]
         if runs.stream:
-            parts.append(partial(self._stream, runs, RunFields((), ())))
+            parts.append(partial(self._stream, runs, RunFields((), ((),))))
         if some is not None:
             read = RunCall("", some, runs.read.run_id_argument)
             parts += [partial(self._start, name, start, read) for name, start in runs.start.items()]
             parts += [partial(self._cancel, name, cancel, read) for name, cancel in runs.cancel.items()]
+            parts += [partial(self._result, runs.result, read)] if runs.result else []
         for part in parts:
             try:
                 part()
             except CapabilityError as exc:
                 yield exc
 
-    def _statuses(self, declared: Mapping[keywords.RunStatusName, tuple[str, ...]]) -> dict[str, RunStatus]:
-        statuses: dict[str, RunStatus] = {}
+    def _statuses(self, declared: Mapping[keywords.RunStatusName, tuple[str, ...]], parts: int) -> Statuses:
+        """Return the statuses; the native ones have at most so many parts."""
+        statuses: dict[tuple[str, ...], RunStatus] = {}
         for status, natives in declared.items():
-            for native in natives:
+            for text in natives:
+                native = tuple(text.split("/")) if parts > 1 else (text,)
                 if native in statuses:
-                    raise self._error(f"statuses.{status}", f"`{native}` is already {statuses[native]}")
+                    raise self._error(f"statuses.{status}", f"`{text}` is already {statuses[native]}")
+                if len(native) > max(parts, 1):
+                    reason = f"`{text}` has {len(native)} parts, and `fields.status` has {parts} paths"
+                    raise self._error(f"statuses.{status}", reason)
                 statuses[native] = RunStatus(status)
-        return statuses
+        is_pattern = {native: parts > 1 and ANY in native for native in statuses}
+        return Statuses(
+            {native: status for native, status in statuses.items() if not is_pattern[native]},
+            tuple((native, status) for native, status in statuses.items() if is_pattern[native]),
+        )
 
     def _runs_in(self, runs: keywords.RunsKeywords) -> dict[str, Path]:
         paths: dict[str, Path] = dict.fromkeys((runs.read.operation, *runs.start), ())
         without_tool = {cancel.first.operation for cancel in runs.cancel.values() if cancel.first}
+        without_tool |= {start.find.operation for start in runs.start.values() if start.find}
         for operation, path in runs.runs_in.items():
             if operation not in without_tool:
                 self.tool(operation, f"runs_in.{operation}")
@@ -220,6 +238,9 @@ class _RunsCompiler:
         return RunStart(
             tool=self.tool(operation, place).name,
             idempotency_key_argument=self._argument_path(key, f"{place}.idempotency_key_argument") if key else None,
+            key_is_run_id=start.key_is_run_id,
+            run_id=self._path(start.run_id, f"{place}.run_id") if start.run_id else None,
+            find=self._find(start.find, f"{place}.find", read) if start.find else None,
             then=self.call(then, f"{place}.then", read.run_id_argument) if then else None,
             then_when=self._condition(then.when, f"{place}.then.when") if then else (),
         )
@@ -232,6 +253,7 @@ class _RunsCompiler:
             when=self._condition(cancel.when, f"{place}.when"),
             confirm_argument=cancel.confirm_argument,
             confirm_effect=cancel.confirm_effect,
+            ends_as=frozenset(cancel.ends_as),
             first=self._first(cancel.first, f"{place}.first", read) if cancel.first else None,
         )
 
@@ -239,16 +261,54 @@ class _RunsCompiler:
         operation, argument = self._call_without_tool(first, place, read)
         return RunCancelFirst(operation, argument, self._condition(first.when, f"{place}.when"))
 
-    def _lost_result(self, lost: keywords.RunLostResultKeywords, read: RunCall) -> RunLostResult:
-        operation, argument = self._call_without_tool(lost, "lost_result", read)
-        return RunLostResult(
+    def _find(self, find: keywords.RunFindKeywords, place: str, read: RunCall) -> RunFind:
+        operation = self._operation(find.operation, place, read)
+        for name in (*find.arguments, *find.same):
+            self._check_parameter(operation, name, place)
+        return RunFind(
+            operation=operation,
+            created_at=self._path(find.created_at, f"{place}.created_at"),
+            arguments=find.arguments,
+            same={name: self._argument_path(path, f"{place}.same.{name}") for name, path in find.same.items()},
+            actor=self._actor(find.actor, operation, f"{place}.actor", read) if find.actor else None,
+        )
+
+    def _actor(self, actor: keywords.RunActorKeywords, lists: Operation, place: str, read: RunCall) -> RunActor:
+        self._check_parameter(lists, actor.argument, f"{place}.argument")
+        name = self._path(actor.name, f"{place}.name")
+        return RunActor(self._operation(actor.operation, place, read), name, actor.argument)
+
+    def _result(self, result: keywords.RunResultKeywords, read: RunCall) -> RunResult:
+        return RunResult(
+            request=self._request(result, "result", read),
+            result=self._path(result.result, "result.result"),
+            when=self._condition(result.when, "result.when"),
+            unwrap=result.unwrap,
+            note=result.note,
+        )
+
+    def _request(self, request: keywords.RunRequestKeywords, place: str, read: RunCall) -> RunRequest:
+        """Return an operation that needs no tool, with its arguments."""
+        operation = self._operation(request.operation, place, read)
+        known = {parameter.argument for parameter in operation.parameters} | set(references_of(operation.body))
+        argument = request.run_id_argument
+        if argument is None:
+            argument = read.run_id_argument if read.run_id_argument in known else ""
+        for name in (*([argument] if argument else []), *request.arguments):
+            self._check_parameter(operation, name, f"{place}.arguments")
+        return RunRequest(
             operation=operation,
             run_id_argument=argument,
-            when=self._condition(lost.when, "lost_result.when"),
-            result=self._path(lost.result, "lost_result.result"),
-            unwrap=lost.unwrap,
-            note=lost.note,
+            arguments=self._argument_tree(request.arguments, f"{place}.arguments"),
         )
+
+    def _argument_tree(self, tree: Any, place: str) -> Any:
+        """Return a tree of arguments, in which texts that begin with `$` are parsed as paths."""
+        if isinstance(tree, dict):
+            return {name: self._argument_tree(item, f"{place}.{name}") for name, item in tree.items()}
+        if isinstance(tree, list):
+            return [self._argument_tree(item, place) for item in tree]
+        return self._path(tree, place) if isinstance(tree, str) and tree.startswith("$") else tree
 
     def _requests(self, requests: keywords.RunRequestsKeywords, listed_names: Mapping[str, str]) -> RunRequests:
         for operation in requests.shown_by:
@@ -275,11 +335,13 @@ class _RunsCompiler:
         """Return an operation that needs no tool, and its argument for the run's id."""
         operation = self._operation(call.operation, place, read)
         argument = call.run_id_argument or read.run_id_argument
-        if argument not in {parameter.argument for parameter in operation.parameters}:
-            raise self._error(
-                f"{place}.run_id_argument", f"the operation {operation.name} has no argument `{argument}`"
-            )
+        self._check_parameter(operation, argument, f"{place}.run_id_argument")
         return operation, argument
+
+    def _check_parameter(self, operation: Operation, name: str, place: str) -> None:
+        known = {parameter.argument for parameter in operation.parameters} | set(references_of(operation.body))
+        if name not in known:
+            raise self._error(place, f"the operation {operation.name} has no argument `{name}`")
 
     def _required_fields(self, declared: keywords.RunFieldsKeywords) -> RunFields:
         fields = self._fields(declared, "fields")
@@ -288,15 +350,27 @@ class _RunsCompiler:
         return fields
 
     def _fields(self, fields: keywords.RunFieldsKeywords, place: str) -> RunFields | None:
-        if not (fields.id and fields.status):
+        if not (fields.id and all(fields.status) and fields.status):
             return None
-        names = ("stage", "progress", "result", "started_at", "ended_at", "attempts")
+        names = ("stage", "result", "started_at", "ended_at", "attempts")
         paths = {name: self._path(text, f"{place}.{name}") for name in names if (text := getattr(fields, name))}
         return RunFields(
             id=self._path(fields.id, f"{place}.id"),
-            status=self._path(fields.status, f"{place}.status"),
+            status=tuple(self._path(text, f"{place}.status") for text in fields.status),
+            progress=self._progress(fields.progress, f"{place}.progress") if fields.progress else None,
             error=tuple(self._path(text, f"{place}.error") for text in fields.error),
             **paths,
+        )
+
+    def _progress(self, declared: str | keywords.ProgressKeywords, place: str) -> ProgressFields:
+        if isinstance(declared, str):
+            return ProgressFields(ratio=self._path(declared, place))
+        if not declared.percent and not (declared.done and declared.total):
+            raise self._error(place, "needs `percent`, or `done` and `total`")
+        return ProgressFields(
+            percent=self._path(declared.percent, f"{place}.percent") if declared.percent else None,
+            done=tuple(self._path(text, f"{place}.done") for text in declared.done),
+            total=self._path(declared.total, f"{place}.total") if declared.total else None,
         )
 
     def _operation(self, name: str, place: str, read: RunCall) -> Operation:

@@ -83,7 +83,8 @@ def output_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
         schema["properties"]["cancelled"] = {"type": "boolean"}
     elif place is not None and EACH not in place:
         _declare_text(schema, (*place, *lifecycle.fields.id))
-        _declare_text(schema, (*place, *lifecycle.fields.status))
+        for path in lifecycle.fields.status[:1]:
+            _declare_text(schema, (*place, *path))
     if not schema["properties"]:
         return None
     schema["properties"] |= {"text": {"type": "string"}, "truncated": {"type": "string"}}

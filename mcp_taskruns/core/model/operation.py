@@ -262,6 +262,8 @@ class Operation:
     """The namespace of its `consumes` in the capability file."""
     outputs: Output | None = None
     """The parts of the response to return; None: all of it."""
+    integer_arguments: frozenset[str] = frozenset()
+    """Arguments with the id of a run that callers pass as text, and the provider takes as an integer."""
 
     @property
     def is_stream(self) -> bool:

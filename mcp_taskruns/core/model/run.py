@@ -29,14 +29,53 @@ class RunStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class Statuses:
+    """The normalised status of each native status.
+
+    A native status has one part for each field that it is made of. `*` in a pattern is any value of one part.
+    """
+
+    exact: Mapping[tuple[str, ...], RunStatus] = field(default_factory=dict, hash=False)
+    patterns: tuple[tuple[tuple[str, ...], RunStatus], ...] = ()
+    """The first that matches counts, if no exact one does."""
+
+    def normalise(self, native: tuple[str, ...]) -> RunStatus:
+        """Return the normalised status; `unknown` for a native status that is not listed."""
+        if native in self.exact:
+            return self.exact[native]
+        return next((status for pattern, status in self.patterns if _matches(native, pattern)), RunStatus.UNKNOWN)
+
+
+ANY = "*"
+"""Any value of one part of a native status."""
+
+
+def _matches(native: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    return len(native) == len(pattern) and all(
+        wanted in (ANY, part) for part, wanted in zip(native, pattern, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class ProgressFields:
+    """Paths to how far a run is: a ratio from 0 to 1, a percentage, or the number of done parts and of all parts."""
+
+    ratio: Path | None = None
+    percent: Path | None = None
+    done: tuple[Path, ...] = ()
+    """Several numbers, which are added."""
+    total: Path | None = None
+
+
+@dataclass(frozen=True)
 class RunFields:
     """Paths to the fields of a run in a JSON value; None for fields that the value does not have."""
 
     id: Path
-    status: Path
+    status: tuple[Path, ...]
+    """Several paths, whose values are the parts of the native status; parts without a value are left out."""
     stage: Path | None = None
-    progress: Path | None = None
-    """Path to a ratio from 0 to 1."""
+    progress: ProgressFields | None = None
     result: Path | None = None
     error: tuple[Path, ...] = ()
     """Several paths, whose texts are joined."""
@@ -79,10 +118,41 @@ class RunStart:
     tool: str
     idempotency_key_argument: Path | None = None
     """Path to the argument by which the provider recognises a repeated call."""
+    key_is_run_id: bool = False
+    """Whether that is the run's own id: a repeated call is refused with a conflict, and the run can be read."""
+    run_id: Path | None = None
+    """Path to the run's id in the response; None: in the run in the response."""
+    find: "RunFind | None" = None
+    """How to find the run if the response does not name it."""
     then: RunCall | None = None
     """An operation to call next, without which the run does not proceed."""
     then_when: Condition = ()
     """`then` is called only if the response matches this condition."""
+
+
+@dataclass(frozen=True)
+class RunActor:
+    """Who starts runs: an operation whose response names the user of the credential."""
+
+    operation: Operation
+    name: Path
+    """Path to the name in its response."""
+    argument: str
+    """The argument of the list that takes the name."""
+
+
+@dataclass(frozen=True)
+class RunFind:
+    """How to find the run of a start whose response does not name it: the newest in a list since the start."""
+
+    operation: Operation
+    created_at: Path
+    """Path from a run to the ISO 8601 timestamp of its creation."""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Constant arguments of the list. It also takes the arguments in its path from the start."""
+    same: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    """Arguments of the list with the path to their value in the arguments of the start."""
+    actor: RunActor | None = None
 
 
 @dataclass(frozen=True)
@@ -105,24 +175,39 @@ class RunCancel:
     """The argument without which a run with a terminal status is left unchanged; empty: it always is."""
     confirm_effect: str = ""
     """What the call does to such a run, as a participle: `deleted together with its output`."""
+    ends_as: frozenset[str] = frozenset()
+    """Native statuses of canceled runs that are not among those of `canceled`, because the provider has none."""
     first: RunCancelFirst | None = None
     """Sent first; `call` follows only if the provider does not have this operation."""
 
 
 @dataclass(frozen=True)
-class RunLostResult:
-    """Another operation that has the result of a run whose own response may have lost it."""
+class RunRequest:
+    """An operation on one run that needs no tool, and where its arguments come from.
+
+    It also takes the arguments in its path from the call.
+    """
 
     operation: Operation
-    run_id_argument: str
-    when: Condition
-    """Runs that match this condition may have lost their result."""
-    result: Path
+    run_id_argument: str = ""
+    """The argument that takes the run's id; empty: none does."""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further arguments, as trees in which tuples are paths to values of the run, or of a step of it."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Another operation that has the result of a run that succeeded."""
+
+    request: RunRequest
+    result: Path = ()
     """In the response of the operation."""
-    unwrap: str
+    when: Condition = ()
+    """Only of runs that match this condition."""
+    unwrap: str = ""
     """The only member of an object in which the provider wraps results that are not objects."""
-    note: str
-    """What to report if the operation does not return the result."""
+    note: str = ""
+    """What to report if the operation does not return the result; empty: the reason."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +244,7 @@ class Lifecycle:
     provider: str
     read: RunCall
     fields: RunFields
-    statuses: Mapping[str, RunStatus] = field(hash=False)
-    """The normalised status of each native status."""
+    statuses: Statuses
     wait_tool: str = ""
     stream: RunStream | None = None
     starts: Mapping[str, RunStart] = field(default_factory=dict, hash=False)
@@ -168,7 +252,7 @@ class Lifecycle:
     cancels: tuple[RunCancel, ...] = ()
     runs_in: Mapping[str, Path] = field(default_factory=dict, hash=False)
     """Path to the runs in the response of each operation that returns some."""
-    lost_result: RunLostResult | None = None
+    result: RunResult | None = None
     requests: RunRequests | None = None
     poll_seconds: float = 5.0
     """The shortest useful time between two reads of a run."""

@@ -1,15 +1,18 @@
 """The status of a run as a provider reports it, in a response or in an event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line, quote, quote_name
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import Path, matches, value_at, values_at
-from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
+from mcp_taskruns.core.model.json_path import Path, matches, replace_at, value_at, values_at
+from mcp_taskruns.core.model.run import Lifecycle, ProgressFields, RunFields, RunStatus, Statuses
 from mcp_taskruns.core.model.timestamps import is_zero_time
+
+MAX_NUMBER = 1e300
+"""Larger numbers count as this one."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Reading:
     Attributes:
         run_id: the id of the run.
         status: the normalised status.
-        native_status: the provider's own status, exactly; empty if it reports none.
+        native_status: the provider's own status, exactly, its parts joined by slashes; empty if it reports none.
         stage: the provider's name of the current step; may be empty.
         progress: a ratio from 0 to 1, if the provider reports it.
         result: the result of a run that succeeded.
@@ -43,21 +46,21 @@ class Reading:
     note: str = ""
 
 
-def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatus], run_id: str) -> Reading | None:
+def parse_reading(value: Any, fields: RunFields, statuses: Statuses, run_id: str) -> Reading | None:
     """Return the run in a JSON value, or None if the value has no run status.
 
     `run_id` is used if the value does not contain the id.
     """
-    native_status = value_at(value, fields.status)
-    if not isinstance(native_status, str) or not native_status:
+    native = native_parts(value, fields.status)
+    if not native:
         return None
-    status = statuses.get(native_status, RunStatus.UNKNOWN)
+    status = statuses.normalise(native)
     return Reading(
-        run_id=_to_text(value_at(value, fields.id)) or run_id,
+        run_id=id_text(value_at(value, fields.id)) or run_id,
         status=status,
-        native_status=native_status,
+        native_status=join_parts(native),
         stage=_to_text(value_at(value, fields.stage)),
-        progress=_to_ratio(value_at(value, fields.progress)),
+        progress=_read_progress(value, fields.progress),
         result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
         error=_find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
         started=_to_time(value_at(value, fields.started_at)),
@@ -66,10 +69,70 @@ def parse_reading(value: Any, fields: RunFields, statuses: Mapping[str, RunStatu
     )
 
 
-def _to_ratio(value: Any) -> float | None:
+def native_parts(value: Any, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return the parts of a native status, without those that have no value; empty if the first has none.
+
+    The first is a text. The others may be numbers or truth values, which are written as in JSON.
+    """
+    first, *others = (value_at(value, path) for path in paths)
+    if not (isinstance(first, str) and first):
+        return ()
+    return (first, *(part for other in others if (part := _part_text(other))))
+
+
+def join_parts(native: Sequence[str]) -> str:
+    """Return a native status as one text."""
+    return "/".join(native)
+
+
+def _part_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return dump(value) if isinstance(value, bool | int | float) else ""
+
+
+def id_text(value: Any) -> str:
+    """Return the id of a run, which some providers write as an integer, as text; empty for any other value."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _to_text(value)
+
+
+def ids_as_text(value: Any) -> Any:
+    """Return the id of a run, or the ids in a list, with integers as text; any other value as it is."""
+    if isinstance(value, list):
+        return [ids_as_text(item) for item in value]
+    return id_text(value) or value
+
+
+def with_text_ids(lifecycle: Lifecycle, operation: str, value: Any) -> Any:
+    """Return the response of an operation with the integer ids of runs in it as text.
+
+    Clients cannot pass large integers on exactly, and a run has one id everywhere.
+    """
+    place, path = lifecycle.runs_in.get(operation), lifecycle.fields.id
+    if place is None or not any(isinstance(found, int) for found in values_at(value, (*place, *path))):
+        return value
+    return replace_at(value, (*place, *path), ids_as_text)
+
+
+def _read_progress(value: Any, fields: ProgressFields | None) -> float | None:
+    """Return how far a run is, as a ratio; None if it does not report that."""
+    if fields is None:
+        return None
+    ratio = _to_number(value_at(value, fields.ratio))
+    percent = _to_number(value_at(value, fields.percent))
+    done = [number for path in fields.done if (number := _to_number(value_at(value, path))) is not None]
+    total = _to_number(value_at(value, fields.total))
+    if ratio is None and percent is not None:
+        ratio = percent / 100
+    if ratio is None and done and total is not None and total > 0:
+        ratio = sum(done) / total
+    return None if ratio is None else min(max(ratio, 0.0), 1.0)
+
+
+def _to_number(value: Any) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return None if isinstance(value, float) and isnan(value) else float(min(max(value, 0), 1))
+    return None if isinstance(value, float) and isnan(value) else float(min(max(value, -MAX_NUMBER), MAX_NUMBER))
 
 
 def _to_attempts(value: Any) -> int | None:

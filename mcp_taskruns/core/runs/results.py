@@ -182,7 +182,7 @@ def cancel_result(
     deletes the run, unless it `is_kept`.
     """
     is_deleted = was_accepted and before.status.is_terminal and not is_kept
-    is_cancelled = was_accepted and not before.status.is_terminal and after.status is RunStatus.CANCELED
+    is_cancelled = was_accepted and not before.status.is_terminal and is_canceled(cancel, after)
     return {
         "provider": lifecycle.provider,
         "run_id": after.run_id,
@@ -197,6 +197,11 @@ def cancel_result(
             lifecycle, cancel, before, after, was_accepted=was_accepted, was_sent=was_sent, was_lost=was_lost
         ),
     }
+
+
+def is_canceled(cancel: RunCancel, reading: Reading) -> bool:
+    """Return whether a run that was active before a request to cancel it has been canceled."""
+    return reading.status is RunStatus.CANCELED or reading.native_status in cancel.ends_as
 
 
 def _after_cancel(
@@ -214,7 +219,7 @@ def _after_cancel(
     lost = _LOST if was_lost else ""
     if was_accepted and before.status.is_terminal:
         return f"The run {_ALREADY[before.status]}: it was {effect}{lost}.{_how_it_ended(before)}"
-    if was_accepted and after.status is RunStatus.CANCELED:
+    if was_accepted and is_canceled(cancel, after):
         return f"The run was cancelled{lost}."
     if after.status.is_terminal:
         sentences = [f"The run {_ALREADY[after.status]}: nothing was cancelled.{_how_it_ended(after)}"]

@@ -13,7 +13,7 @@ from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
-from mcp_taskruns.core.runs.results import DELETED, cancel_result, status_line
+from mcp_taskruns.core.runs.results import DELETED, cancel_result, is_canceled, status_line
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.read import GONE_READS, read_run
@@ -21,11 +21,8 @@ from mcp_taskruns.errors import CallError, ProviderError
 
 NOT_FOUND = 404
 
-ACCEPTED = 202
-"""The status code of providers that cancel in the background."""
-
 SETTLE_SECONDS = (1.0, 2.0)
-"""How long to sleep before each further read of a run that is canceled in the background."""
+"""How long to sleep before each further read of a run that the provider cancels in the background."""
 
 
 def find_cancel(tool: Tool, arguments: Mapping[str, Any]) -> RunCancel | None:
@@ -85,8 +82,7 @@ class _Cancellation:
             return await self._after_deletion(before, response.value)
         runs = runs_in_response(self._lifecycle, operation.name, response.value, self._run_id)
         after = runs[0] if runs else await self._read_after(gone_after=1) or self._unknown
-        if response.status == ACCEPTED:
-            after = await self._settle(after)
+        after = await self._settle(after)
         return self._result(before, after, was_accepted=True, response=response.value)
 
     async def _explain(self, failure: CallError, before: Reading) -> CallResult:
@@ -98,7 +94,7 @@ class _Cancellation:
         after = await self._read_after(gone_after=GONE_READS) or self._unknown
         if not after.status.is_terminal:
             raise self._with_advice(failure, after) from failure.__cause__
-        was_cancelled = failure.outcome_unknown and after.status is RunStatus.CANCELED
+        was_cancelled = failure.outcome_unknown and is_canceled(self._cancel, after)
         return self._result(before, after, was_accepted=was_cancelled, was_lost=was_cancelled)
 
     def _with_advice(self, failure: CallError, after: Reading) -> CallError:
@@ -144,7 +140,7 @@ class _Cancellation:
     async def _settle(self, after: Reading) -> Reading:
         """Read the run until it has ended, but only for a few seconds."""
         for seconds in SETTLE_SECONDS:
-            if not after.status.is_terminal:
+            if not after.status.is_terminal and after.status is not RunStatus.UNKNOWN:
                 await anyio.sleep(seconds)
                 after = await self._read_after(gone_after=1) or after
         return after

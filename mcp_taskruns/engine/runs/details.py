@@ -13,9 +13,9 @@ from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.json_path import matches, replace_at, value_at
-from mcp_taskruns.core.model.run import Lifecycle, RunStatus
+from mcp_taskruns.core.model.run import Lifecycle, RunRequest, RunStatus
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.reading import run_in_event, runs_in_response
+from mcp_taskruns.core.runs.reading import parse_reading, run_in_event, runs_in_response, with_text_ids
 from mcp_taskruns.core.runs.requests import OpenRequests
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.errors import CallError
@@ -43,8 +43,9 @@ async def add_details(client: Client, tool: Tool, arguments: Mapping[str, Any], 
     if lifecycle is None:
         return result
     operation = tool.operation.name
+    result = result_with_text_ids(lifecycle, operation, result)
     if operation == lifecycle.read.operation.name:
-        result = await recover_result(client, lifecycle, arguments, result)
+        result = await complete_result(client, lifecycle, arguments, result)
     runs = runs_in_response(lifecycle, operation, result.value)
     hints = [hint for run in runs if len(runs) == 1 and (hint := lifecycle.status_hints.get(run.native_status))]
     requests = lifecycle.requests
@@ -67,24 +68,72 @@ def may_ask(status: RunStatus) -> bool:
     return status in {RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.UNKNOWN}
 
 
-async def recover_result(
+def result_with_text_ids(lifecycle: Lifecycle, operation: str, result: CallResult) -> CallResult:
+    """Return the result of an operation with the integer ids of runs in it as text."""
+    value = with_text_ids(lifecycle, operation, result.value)
+    return result if value is result.value else replace(result, text=dump(value), value=value)
+
+
+async def complete_result(
     client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], result: CallResult
 ) -> CallResult:
-    """Return the response to reading a run with its result from elsewhere, if this response may have lost it."""
-    lost, fields = lifecycle.lost_result, lifecycle.fields
-    run_path = lifecycle.runs_in[lifecycle.read.operation.name]
-    if lost is None or fields.result is None or not matches(value_at(result.value, run_path), lost.when):
+    """Return the response to reading a run with its result from elsewhere, if this response has a place for it."""
+    fields, run_path = lifecycle.fields, lifecycle.runs_in[lifecycle.read.operation.name]
+    if fields.result is None:
         return result
-    call = path_arguments(lost.operation, arguments)
-    call[lost.run_id_argument] = arguments[lifecycle.read.run_id_argument]
-    found = None
-    with suppress(CallError):
-        found = value_at((await client.fetch(lost.operation, call, max_retries=0)).value, lost.result)
+    found, note = await fetch_result(client, lifecycle, arguments, value_at(result.value, run_path))
+    if note:
+        return result.with_notes(note)
     if found is None:
-        return result.with_notes(lost.note)
-    found = _unwrap(found, lost.unwrap)
+        return result
     value = replace_at(result.value, (*run_path, *fields.result), lambda _: found)
     return replace(result, text=dump(value), value=value)
+
+
+async def fetch_result(client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], run: Any) -> tuple[Any, str]:
+    """Return the result of a run that succeeded from the operation that has it, or a note about why it is missing.
+
+    `arguments` are those of reading the run. Both are empty if the run's own response has its result.
+    """
+    source = lifecycle.result
+    reading = parse_reading(run, lifecycle.fields, lifecycle.statuses, "")
+    if source is None or reading is None or reading.status is not RunStatus.SUCCEEDED or not matches(run, source.when):
+        return None, ""
+    run_id = arguments[lifecycle.read.run_id_argument]
+    call = request_arguments(source.request, arguments, run_id, run)
+    if call is None:
+        return None, ""
+    try:
+        response = await client.fetch(source.request.operation, call, max_retries=0)
+    except CallError as exc:
+        return None, source.note or f"The result could not be read: {exc.message}"
+    value = response.text if response.value is None and response.data is None else response.value
+    found = value_at(value, source.result)
+    if found is None and (source.note or response.data is not None):
+        return None, source.note or "The result is a file, which is not shown here."
+    return _unwrap(found, source.unwrap), ""
+
+
+def request_arguments(
+    request: RunRequest, arguments: Mapping[str, Any], run_id: str, source: Any
+) -> dict[str, Any] | None:
+    """Return the arguments of a request about a run; None if the run, or the step, lacks a value for one.
+
+    `arguments` are those of the call, `source` is the run or the step with the values for further arguments.
+    """
+    filled = {name: _fill(tree, source) for name, tree in request.arguments.items()}
+    if any(value is None for value in filled.values()):
+        return None
+    named = {request.run_id_argument: run_id} if request.run_id_argument else {}
+    return {**path_arguments(request.operation, arguments), **named, **filled}
+
+
+def _fill(tree: Any, source: Any) -> Any:
+    if isinstance(tree, tuple):
+        return value_at(source, tree)
+    if isinstance(tree, dict):
+        return {name: _fill(item, source) for name, item in tree.items()}
+    return [_fill(item, source) for item in tree] if isinstance(tree, list) else tree
 
 
 def _unwrap(value: Any, name: str) -> Any:

@@ -6,13 +6,14 @@ from typing import Any
 
 import anyio
 
+from mcp_taskruns.core.model.json_path import value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunStatus
 from mcp_taskruns.core.runs.reading import Reading, runs_in_response
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import Notify, ignore
 from mcp_taskruns.engine.recent_starts import HINT
 from mcp_taskruns.engine.retries import MAX_RETRIES
-from mcp_taskruns.engine.runs.details import recover_result
+from mcp_taskruns.engine.runs.details import fetch_result
 from mcp_taskruns.errors import CallError, Kind, NotVisibleYet, ProviderError
 
 MAX_CONCURRENT_READS = 8
@@ -93,9 +94,8 @@ class _Read:
         result = await self._client.fetch(
             read.operation, self._arguments, notify=self._notify, max_retries=self._max_retries
         )
-        recovered = await recover_result(self._client, lifecycle, self._arguments, result)
         runs = await self._client.worker.run(
-            len(result.text), runs_in_response, lifecycle, read.operation.name, recovered.value, self._run_id
+            len(result.text), runs_in_response, lifecycle, read.operation.name, result.value, self._run_id
         )
         if not runs:
             raise ProviderError(
@@ -103,8 +103,10 @@ class _Read:
                 hint=f"Call {read.tool} to see the response.",
                 status=result.status,
             )
-        note = " ".join(recovered.notes[: len(recovered.notes) - len(result.notes)])
-        return replace(runs[0], run_id=self._run_id, note=note)  # the caller's spelling: some providers ignore case
+        reading = replace(runs[0], run_id=self._run_id)  # the caller's spelling: some providers ignore case
+        run = value_at(result.value, lifecycle.runs_in[read.operation.name])
+        found, note = await fetch_result(self._client, lifecycle, self._arguments, run)
+        return replace(reading, result=reading.result if found is None else found, note=note)
 
     async def confirm_gone(self, reads: int) -> Reading:
         """Read a run that was not found so many times more: one such response may come from a replica or a proxy."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -11,15 +12,18 @@ from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import format_path, matches, set_at
+from mcp_taskruns.core.model.json_path import format_path, matches, set_at, value_at
+from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle, RunStart, RunStatus
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.reading import Reading, describe_run, runs_in_response
+from mcp_taskruns.core.runs.reading import Reading, describe_run, id_text, runs_in_response
 from mcp_taskruns.core.runs.results import status_line, wait_result
 from mcp_taskruns.core.runs.watch import Watch
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.retries import Key
+from mcp_taskruns.engine.runs.details import result_with_text_ids
+from mcp_taskruns.engine.runs.find import find_run
 from mcp_taskruns.engine.runs.start_keys import Stage, StartCall
 from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
 from mcp_taskruns.errors import CallError
@@ -28,6 +32,8 @@ REUSED = (
     "An identical call, whose result had not reached the client, has sent this idempotency key before: this is its "
     "run, and no second one was started. To start another, pass another {argument}."
 )
+
+EXISTED = "A run with this id exists, so no second one was started: this is the run."
 
 _GENERAL_HINTS = frozenset(
     {REPEAT_HINT, HINT_BY_KIND["unavailable"], HINT_BY_KIND["timeout"], HINT_BY_KIND["conflict"]}
@@ -110,9 +116,15 @@ async def launch(
     start = lifecycle.starts[tool.operation.name]
     if call.key:
         arguments = set_at(arguments, call.key_path, call.key)
-    result = await _send(client, tool, call, arguments, reporter)
-    readings = runs_in_response(lifecycle, tool.operation.name, result.value)
+    sent_at = datetime.now(UTC)
+    operation, result = await _send(client, tool, call, start, arguments, reporter)
+    result = result_with_text_ids(lifecycle, operation.name, result)
+    readings = runs_in_response(lifecycle, operation.name, result.value)
     run_id = arguments.get(lifecycle.read.run_id_argument) or (readings[0].run_id if readings else "")
+    run_id = run_id or id_text(value_at(result.value, start.run_id))
+    if not run_id and start.find is not None:
+        found = await find_run(client, lifecycle, start.find, arguments, sent_at, reporter.note)
+        readings, run_id = ([found], found.run_id) if found else ([], "")
     # A call that names a run starts that run, even if the response shows others.
     readings = [reading for reading in readings if reading.run_id.lower() == run_id.lower()]
     started = Started(result, run_id, readings, call)
@@ -138,16 +150,32 @@ def with_notes(started: Started, *more: str) -> CallResult:
 
 
 async def _send(
-    client: Client, tool: Tool, call: StartCall, arguments: Mapping[str, Any], reporter: ProgressReporter
-) -> CallResult:
-    """Send the call. With an idempotency key it is safe to retry: the provider starts one run.
+    client: Client,
+    tool: Tool,
+    call: StartCall,
+    start: RunStart,
+    arguments: Mapping[str, Any],
+    reporter: ProgressReporter,
+) -> tuple[Operation, CallResult]:
+    """Send the call; return the operation that the provider carried out, and its response.
 
-    After an attempt that may have arrived, every error has the key and states that the run may exist.
+    With an idempotency key the call is safe to retry: the provider starts one run. After an attempt that may have
+    arrived, every error has the key and states that the run may exist.
     """
     call.stage = Stage.SENT
+    operation = tool.operation
+    # A conflict about the run's own id does not pass: it is no sign of an attempt that is still in progress.
+    key = Key.NONE if start.key_is_run_id else call.key_use
+    is_repeatable = True if start.key_is_run_id and call.key else None
     try:
-        return await client.fetch(tool.operation, arguments, notify=reporter.note, key=call.key_use)
+        return operation, await client.fetch(
+            operation, arguments, notify=reporter.note, key=key, safe_to_retry=is_repeatable
+        )
     except CallError as exc:
+        if start.key_is_run_id and call.key and exc.kind == "conflict":
+            existing = await _read_existing(client, call.lifecycle, arguments, call.key)
+            if existing is not None:
+                return call.lifecycle.read.operation, existing.with_notes(EXISTED)
         is_unknown = exc.outcome_unknown or call.key_use is Key.TRIED
         if not call.key or not (is_unknown or exc.retryable):
             raise
@@ -155,6 +183,18 @@ async def _send(
         if exc.hint not in _GENERAL_HINTS:
             hint = f"{exc.hint} {hint}"
         raise exc.replace(hint=hint, outcome_unknown=is_unknown) from exc.__cause__
+
+
+async def _read_existing(
+    client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], run_id: str
+) -> CallResult | None:
+    """Return the response to reading a run that may exist; None if it does not, or cannot be read."""
+    read = lifecycle.read
+    call = {**path_arguments(read.operation, arguments), read.run_id_argument: run_id}
+    try:
+        return await client.fetch(read.operation, call)
+    except CallError:
+        return None
 
 
 async def _start_created_run(

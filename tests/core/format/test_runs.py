@@ -14,6 +14,7 @@ from mcp_taskruns.core.model.json_path import EACH
 from mcp_taskruns.core.model.operation import ArgumentReference
 from mcp_taskruns.core.model.run import (
     Lifecycle,
+    ProgressFields,
     RunCall,
     RunCancel,
     RunCancelFirst,
@@ -21,6 +22,7 @@ from mcp_taskruns.core.model.run import (
     RunStart,
     RunStatus,
     RunStream,
+    Statuses,
 )
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.results import WAIT_SCHEMA
@@ -133,13 +135,21 @@ def test_lifecycle_is_compiled_from_all_keywords() -> None:
     read = RunCall("thing-get", operations["get"], "runId")
     begin = RunCall("thing-begin", operations["begin"], "runId")
     shape = RunFields(
-        ("id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",)), started_at=("at",)
+        ("id",),
+        (("status",),),
+        ("stage",),
+        ProgressFields(("progress",)),
+        ("out",),
+        (("failure",), ("code",)),
+        started_at=("at",),
     )
     stream = RunStream(
         operation=operations["follow"],
         run_ids_argument="ids",
         takes_many_runs=True,
-        fields=RunFields(("run_id",), ("status",), ("stage",), ("progress",), ("out",), (("failure",), ("code",))),
+        fields=RunFields(
+            ("run_id",), (("status",),), ("stage",), ProgressFields(("progress",)), ("out",), (("failure",), ("code",))
+        ),
         when=((("type",), ("run",)), (("kind",), ("a", "b"))),
         new_events_arguments={"start": "latest"},
         connection_events=frozenset({"bye"}),
@@ -154,18 +164,20 @@ def test_lifecycle_is_compiled_from_all_keywords() -> None:
         provider="thing",
         read=read,
         fields=shape,
-        statuses={
-            "wait": RunStatus.QUEUED,
-            "ready": RunStatus.QUEUED,
-            "on": RunStatus.RUNNING,
-            "ok": RunStatus.SUCCEEDED,
-            "bad": RunStatus.FAILED,
-            "off": RunStatus.CANCELED,
-        },
+        statuses=Statuses(
+            {
+                ("wait",): RunStatus.QUEUED,
+                ("ready",): RunStatus.QUEUED,
+                ("on",): RunStatus.RUNNING,
+                ("ok",): RunStatus.SUCCEEDED,
+                ("bad",): RunStatus.FAILED,
+                ("off",): RunStatus.CANCELED,
+            }
+        ),
         wait_tool="thing-wait-for-run",
         stream=stream,
         starts={
-            "make": RunStart("thing-make", ("body", "key"), begin, ((("env",), ("cloud",)),)),
+            "make": RunStart("thing-make", ("body", "key"), then=begin, then_when=((("env",), ("cloud",)),)),
             "begin": RunStart("thing-begin"),
         },
         cancels=(
@@ -199,8 +211,8 @@ def test_lifecycle_has_defaults() -> None:
     assert lifecycle_of(tools["thing-get"]) == Lifecycle(
         provider="thing",
         read=RunCall("thing-get", tools["thing-get"].operation, "runId"),
-        fields=RunFields(("id",), ("s",)),
-        statuses={},
+        fields=RunFields(("id",), (("s",),)),
+        statuses=Statuses(),
         wait_tool="thing-wait-for-run",
         runs_in={"get": ()},
     )

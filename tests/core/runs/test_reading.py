@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from mcp_taskruns.core.calls.truncation import MAX_LINE
 from mcp_taskruns.core.model.json import parse
 from mcp_taskruns.core.model.json_path import EACH
-from mcp_taskruns.core.model.run import Lifecycle, RunFields, RunStatus
+from mcp_taskruns.core.model.run import Lifecycle, ProgressFields, RunFields, RunStatus, Statuses
 from mcp_taskruns.core.runs.polling import MAX_INTERVAL_S, poll_interval_s, run_age_s
 from mcp_taskruns.core.runs.reading import (
     Reading,
@@ -24,6 +24,7 @@ from mcp_taskruns.core.runs.reading import (
     parse_reading,
     run_in_event,
     runs_in_response,
+    with_text_ids,
 )
 from mcp_taskruns.core.runs.results import MAX_LISTED_RUNS, WAIT_SCHEMA, cancel_result, status_line, wait_result
 from mcp_taskruns.core.runs.watch import MAX_FAILED_FIRST_READS, MAX_FAILED_READS, Until, Watch, describe_watch
@@ -94,7 +95,7 @@ SUCCEEDED, FAILED, CANCELED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.C
     ],
 )
 def test_every_native_status_has_a_status(provider: str, states: dict[str, RunStatus]) -> None:
-    assert LIFECYCLES[provider].statuses == states
+    assert LIFECYCLES[provider].statuses == Statuses({(native,): status for native, status in states.items()})
 
 
 def test_succeeded_failed_and_canceled_are_terminal() -> None:
@@ -348,15 +349,15 @@ def test_run_without_id_in_a_response_has_the_requested_id(run_id: dict[str, str
 
 SHAPE = RunFields(
     id=("id",),
-    status=("status",),
+    status=(("status",),),
     stage=("stage",),
-    progress=("progress",),
+    progress=ProgressFields(("progress",)),
     result=("out",),
     error=(("error",), ("code",), ("detail",)),
     started_at=("at",),
     ended_at=("over",),
 )
-STATES = {"on": RUNNING, "ok": SUCCEEDED, "bad": FAILED, "off": CANCELED}
+STATES = Statuses({("on",): RUNNING, ("ok",): SUCCEEDED, ("bad",): FAILED, ("off",): CANCELED})
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_value_without_status_is_not_a_run(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "run_id"),
-    [({}, "requested"), ({"id": None}, "requested"), ({"id": ""}, "requested"), ({"id": 5}, "requested")],
+    [({}, "requested"), ({"id": None}, "requested"), ({"id": ""}, "requested"), ({"id": True}, "requested")],
 )
 def test_run_without_id_has_the_requested_id(fields: Json, run_id: str) -> None:
     assert parse_reading({"status": "on", **fields}, SHAPE, STATES, "requested") == Reading(run_id, RUNNING, "on")
@@ -399,6 +400,87 @@ def test_progress_is_a_ratio_or_none(value: Any, read: float | None) -> None:
     assert reading.progress == read
 
 
+@pytest.mark.parametrize(
+    ("fields", "value", "read"),
+    [
+        (ProgressFields(percent=("p",)), {"p": 42}, 0.42),
+        (ProgressFields(percent=("p",)), {"p": 250}, 1.0),
+        (ProgressFields(percent=("p",)), {"p": "42"}, None),
+        (ProgressFields(done=(("ok",), ("bad",)), total=("all",)), {"ok": 2, "bad": 1, "all": 4}, 0.75),
+        (ProgressFields(done=(("ok",), ("bad",)), total=("all",)), {"ok": 2, "all": 4}, 0.5),
+        (ProgressFields(done=(("ok",),), total=("all",)), {"ok": 0, "all": 0}, None),
+        (ProgressFields(done=(("ok",),), total=("all",)), {"ok": 1, "all": None}, None),
+        (ProgressFields(done=(("ok",),), total=("all",)), {"all": 4}, None),
+    ],
+)
+def test_progress_is_read_from_a_percentage_or_from_parts(
+    fields: ProgressFields, value: Json, read: float | None
+) -> None:
+    reading = parse_reading({"status": "on", **value}, replace(SHAPE, progress=fields), STATES, "r")
+    assert reading is not None
+    assert reading.progress == read
+
+
+TWO_FIELDS = replace(SHAPE, status=(("status",), ("outcome",)))
+OUTCOMES = Statuses(
+    {("on",): RUNNING, ("over", "good"): SUCCEEDED, ("over", "true"): PAUSED},
+    ((("over", "*"), FAILED), (("*", "gone"), CANCELED)),
+)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "native", "status"),
+    [
+        (None, "on", RUNNING),
+        ("", "on", RUNNING),
+        ({"a": 1}, "on", RUNNING),
+        ("gone", "on/gone", CANCELED),
+        ("other", "on/other", RunStatus.UNKNOWN),
+    ],
+)
+def test_status_of_two_fields_leaves_out_a_field_without_value(outcome: Any, native: str, status: RunStatus) -> None:
+    value = {"id": "r", "status": "on", "outcome": outcome}
+    assert parse_reading(value, TWO_FIELDS, OUTCOMES, "r") == Reading("r", status, native)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "native", "status"),
+    [
+        ("good", "over/good", SUCCEEDED),
+        (True, "over/true", PAUSED),
+        (3, "over/3", FAILED),
+        ("gone", "over/gone", FAILED),  # the first pattern
+        ("with/slash", "over/with/slash", FAILED),
+    ],
+)
+def test_exact_status_of_two_fields_counts_before_patterns(outcome: Any, native: str, status: RunStatus) -> None:
+    reading = parse_reading({"id": "r", "status": "over", "outcome": outcome}, TWO_FIELDS, OUTCOMES, "r")
+    assert reading is not None
+    assert (reading.native_status, reading.status) == (native, status)
+
+
+@pytest.mark.parametrize(("run_id", "text"), [(12_345, "12345"), (-1, "-1"), (2**70, str(2**70)), ("a1", "a1")])
+def test_integer_id_becomes_text(run_id: Any, text: str) -> None:
+    reading = parse_reading({"status": "on", "id": run_id}, SHAPE, STATES, "requested")
+    assert reading is not None
+    assert reading.run_id == text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ([{"id": 1}, {"id": "b"}], [{"id": "1"}, {"id": "b"}]),
+        ([{"id": "a"}], [{"id": "a"}]),
+        ([{"id": None}, {}, 5], [{"id": None}, {}, 5]),
+        ({"id": 1}, {"id": 1}),
+    ],
+)
+def test_integer_ids_in_responses_become_text(value: Any, shown: Any) -> None:
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, STATES, runs_in={"op": (EACH,)})
+    assert with_text_ids(lifecycle, "op", value) == shown
+    assert with_text_ids(lifecycle, "other", value) is value
+
+
 @pytest.mark.parametrize("name", ["stage", "at"])
 def test_fields_that_are_not_text_are_empty(name: str) -> None:
     assert parse_reading({"status": "on", "id": "r", name: 5}, SHAPE, STATES, "") == Reading("r", RUNNING, "on")
@@ -410,8 +492,8 @@ def test_fields_that_are_not_text_are_empty(name: str) -> None:
 )
 def test_attempts_are_a_number_or_the_length_of_a_list(value: Any, attempts: int | None) -> None:
     run = {"id": "r", "state": "x", "tries": value}
-    fields = RunFields(id=("id",), status=("state",), attempts=("tries",))
-    reading = parse_reading(run, fields, {"x": SUCCEEDED}, "")
+    fields = RunFields(id=("id",), status=(("state",),), attempts=("tries",))
+    reading = parse_reading(run, fields, Statuses({("x",): SUCCEEDED}), "")
     assert reading is not None
     assert reading.attempts == attempts
 
@@ -708,7 +790,7 @@ def test_run_age_is_computed_from_the_start_time(started: str, age: float) -> No
 def test_zero_time_of_a_provider_is_unknown(zero: str) -> None:
     fields = replace(SHAPE, started_at=("started",), ended_at=("ended",))
     value = {"id": "r", "started": zero, "ended": zero}
-    for native in STATES:
+    for native in ("on", "ok", "bad", "off"):
         reading = parse_reading({**value, "status": native}, fields, STATES, "r")
         assert reading is not None
         assert (reading.started, reading.ended) == ("", "")
@@ -1046,7 +1128,7 @@ def test_wait_result_distinguishes_outcomes_of_several_runs(statuses: tuple[RunS
 def test_status_hints_are_listed_once_in_order() -> None:
     natives = "edcbad"
     advice = {native: f"Advice on {native}." for native in natives}
-    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints=advice)
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, Statuses(), wait_tool="p-wait", status_hints=advice)
     readings = [Reading(str(place), QUEUED, native) for place, native in enumerate(natives)]
     advice = wait_for(lifecycle, [reading.run_id for reading in readings], *readings, several=True)["next"]
     assert advice == (
@@ -1057,7 +1139,7 @@ def test_status_hints_are_listed_once_in_order() -> None:
 
 def test_status_hints_of_ended_runs_are_omitted() -> None:
     lifecycle = Lifecycle(
-        "p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints={"ok": "Wrong.", "on": "Right."}
+        "p", RENDER.read, SHAPE, Statuses(), wait_tool="p-wait", status_hints={"ok": "Wrong.", "on": "Right."}
     )
     readings = [Reading("a", SUCCEEDED, "ok"), Reading("b", RUNNING, "on")]
     advice = wait_for(lifecycle, ["a", "b"], *readings, several=True)["next"]
@@ -1087,7 +1169,7 @@ def test_status_hints_of_ended_runs_are_omitted() -> None:
     ],
 )
 def test_status_hint_is_followed_by_the_next_call(status: RunStatus, hint: str, advice: str) -> None:
-    lifecycle = Lifecycle("p", RENDER.read, SHAPE, {}, wait_tool="p-wait", status_hints={"on": hint})
+    lifecycle = Lifecycle("p", RENDER.read, SHAPE, Statuses(), wait_tool="p-wait", status_hints={"on": hint})
     assert wait_for(lifecycle, ["a"], Reading("a", status, "on"))["next"] == advice
 
 

@@ -6,6 +6,7 @@ import anyio
 import pytest
 from mcp.types import CallToolResult, TextContent
 
+from mcp_taskruns.engine.runs.cancel import SETTLE_SECONDS
 from mcp_taskruns.engine.runs.read import GONE_READS, GONE_SECONDS
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
@@ -572,7 +573,7 @@ async def test_run_that_does_not_stop_at_once_is_not_reported_as_cancelled(
 ) -> None:
     for fault in (NO_FAULT, Fault(204), NO_FAULT):
         simulator.fail_next("render", fault)
-    call = await finished(environment, *RUNNING["render"], 0)
+    call = await finished(environment, *RUNNING["render"], sum(SETTLE_SECONDS))
     assert (call.value["cancelled"], call.value["status"], call.value["terminal"]) == (False, "running", False)
     assert call.value["next"] == (
         "The provider has accepted the cancellation: call render-wait-for-run to wait for the run."

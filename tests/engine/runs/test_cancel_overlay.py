@@ -134,7 +134,10 @@ async def test_cancels_with_the_operation_that_is_sent_first(tmp_path: Path) -> 
     assert provider.requests == ["GET /teams/a b/jobs/j1", "POST /teams/a b/jobs/j1/stop"]
 
 
-async def test_cancels_with_the_other_operation_where_the_first_is_not_found(tmp_path: Path) -> None:
+async def test_cancels_with_the_other_operation_where_the_first_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_taskruns.engine.runs.cancel.SETTLE_SECONDS", ())
     provider = Provider({"POST": (404, {"detail": "no such route"}), "PATCH": (200, STOPPED)})
     # The response to PATCH is not in `runs_in`, so the job is read once more, and still works.
     value = await cancel(tmp_path, provider)

@@ -1,0 +1,290 @@
+"""What overlays can describe about the runs of any API: each test has a small API of one kind."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mcp_taskruns.errors import CallError, ProviderError
+from tests.engine.runs.described import OPERATIONS, RUNS, acme, by_path
+
+pytestmark = pytest.mark.anyio
+
+JOB = "/teams/t/jobs/7"
+
+
+def runs(**changes: Any) -> dict[str, Any]:
+    return {**RUNS, **changes}
+
+
+async def test_status_is_made_of_two_fields(tmp_path: Path) -> None:
+    described = runs(
+        fields={"id": "$.id", "status": ["$.state", "$.outcome"]},
+        statuses={"running": "working", "succeeded": "over/good", "failed": "over/*"},
+    )
+    responses = [
+        {"id": "7", "state": "working", "outcome": None},
+        {"id": "7", "state": "over", "outcome": "odd"},
+    ]
+    async with acme(tmp_path, by_path({f"GET {JOB}": responses}), runs=described) as provider:
+        value = (await provider.call("wait-for-run", job="7")).value
+        assert (value["status"], value["native_status"]) == ("failed", "over/odd")
+
+
+async def test_integer_ids_are_text_in_results_and_arguments(tmp_path: Path) -> None:
+    operations = {
+        **OPERATIONS,
+        "getjob": {
+            **OPERATIONS["getjob"],
+            "inputParameters": [
+                {"name": "team", "in": "path", "type": "string"},
+                {"name": "job", "in": "path", "type": "integer"},
+            ],
+        },
+    }
+    job = {"id": 9007199254740993, "state": "done"}
+    responses = by_path({"GET /teams/t/jobs": {"jobs": [job]}, "GET /teams/t/jobs/9007199254740993": job})
+    async with acme(tmp_path, responses, operations=operations) as provider:
+        listed = (await provider.call("listjobs")).value["jobs"][0]["id"]
+        assert listed == "9007199254740993"
+        for given in (listed, 9007199254740993):
+            assert (await provider.call("wait-for-run", job=given)).value["run_id"] == listed
+            assert (await provider.call("getjob", job=given)).value["id"] == listed
+        assert provider.gateway.tools["acme-getjob"].input_schema["properties"]["job"] == {
+            "type": "string",
+            "pattern": "^-?[0-9]+$",
+        }
+        with pytest.raises(CallError, match="job"):
+            await provider.call("getjob", job="7a")
+
+
+async def test_integer_id_in_a_body_is_sent_as_an_integer(tmp_path: Path) -> None:
+    operations = {
+        **OPERATIONS,
+        "stopjob": {
+            "method": "POST",
+            "path": "/teams/{team}/stop",
+            "inputParameters": [{"name": "job", "in": "body", "type": "integer"}, {"name": "why", "in": "body"}],
+        },
+    }
+    states = [{"id": 7, "state": "working"}, {"id": 7, "state": "off"}]
+    async with acme(
+        tmp_path, by_path({f"GET {JOB}": states, "POST /teams/t/stop": {}}), operations=operations
+    ) as provider:
+        value = (await provider.call("stopjob", job="7", why="late")).value
+        assert (value["run_id"], value["status"]) == ("7", "canceled")
+        assert provider.requests[1] == 'POST /teams/t/stop {"job":7,"why":"late"}'
+
+
+@pytest.mark.parametrize(
+    ("progress", "value", "percent"),
+    [
+        ({"percent": "$.percent"}, {"percent": 40}, 40),
+        ({"done": ["$.done.ok", "$.done.bad"], "total": "$.all"}, {"done": {"ok": 1, "bad": 1}, "all": 8}, 25),
+    ],
+)
+async def test_progress_is_a_percentage_or_a_number_of_parts(
+    tmp_path: Path, progress: Any, value: dict[str, Any], percent: float
+) -> None:
+    described = runs(fields={**RUNS["fields"], "progress": progress})
+    states = [{"id": "7", "state": "working", **value}, {"id": "7", "state": "done"}]
+    async with acme(tmp_path, by_path({f"GET {JOB}": states}), runs=described) as provider:
+        call = await provider.call("wait-for-run", job="7")
+        assert (call.progress[0].progress, call.progress[0].total) == (percent, 100)
+
+
+OUTPUT = {"method": "GET", "path": "/outputs/{file}", "tool": False}
+
+
+def with_output(**more: Any) -> dict[str, Any]:
+    return runs(result={"operation": "getoutput", "arguments": {"file": "$.output_file"}, **more})
+
+
+async def test_result_is_read_from_another_operation_once_the_run_has_ended(tmp_path: Path) -> None:
+    states = [{"id": "7", "state": "working"}, {"id": "7", "state": "done", "output_file": "f/1"}]
+    responses = by_path({f"GET {JOB}": states, "GET /outputs/f/1": {"data": {"answer": 42}}})
+    operations = {**OPERATIONS, "getoutput": OUTPUT}
+    async with acme(tmp_path, responses, operations=operations, runs=with_output(result="$.data")) as provider:
+        value = (await provider.call("wait-for-run", job="7")).value
+        assert value["result"] == {"answer": 42}
+        assert provider.requests == [f"GET {JOB}", f"GET {JOB}", "GET /outputs/f%2F1"]
+        # The response to reading the run has no place for it, so that is not read.
+        await provider.call("getjob", job="7")
+        assert len(provider.requests) == 4
+
+
+async def test_result_that_is_text_is_returned_as_text(tmp_path: Path) -> None:
+    lines = httpx.Response(200, text='{"a":1}\n{"a":2}\n', headers={"Content-Type": "text/plain"})
+    job = {"id": "7", "state": "done", "output_file": "f"}
+    operations = {**OPERATIONS, "getoutput": OUTPUT}
+    async with acme(
+        tmp_path, by_path({f"GET {JOB}": job, "GET /outputs/f": lines}), operations=operations, runs=with_output()
+    ) as provider:
+        assert (await provider.call("wait-for-run", job="7")).value["result"] == '{"a":1}\n{"a":2}\n'
+
+
+@pytest.mark.parametrize(
+    ("response", "note"),
+    [
+        (
+            httpx.Response(404, json={"detail": "expired"}),
+            'The result could not be read: the provider returned 404: "exp',
+        ),
+        (httpx.Response(200, content=b"\0\1", headers={"Content-Type": "image/png"}), "The result is a file"),
+    ],
+)
+async def test_result_that_cannot_be_read_is_reported_and_the_wait_stands(
+    tmp_path: Path, response: httpx.Response, note: str
+) -> None:
+    job = {"id": "7", "state": "done", "output_file": "f"}
+    operations = {**OPERATIONS, "getoutput": OUTPUT}
+    async with acme(
+        tmp_path, by_path({f"GET {JOB}": job, "GET /outputs/f": response}), operations=operations, runs=with_output()
+    ) as provider:
+        value = (await provider.call("wait-for-run", job="7")).value
+        assert (value["status"], value["result"]) == ("succeeded", None)
+        assert note in value["next"]
+
+
+@pytest.mark.parametrize("job", [{"id": "7", "state": "broken", "output_file": "f"}, {"id": "7", "state": "done"}])
+async def test_result_is_not_read_of_a_run_without_one(tmp_path: Path, job: dict[str, Any]) -> None:
+    operations = {**OPERATIONS, "getoutput": OUTPUT}
+    async with acme(tmp_path, by_path({f"GET {JOB}": job}), operations=operations, runs=with_output()) as provider:
+        assert (await provider.call("wait-for-run", job="7")).value["result"] is None
+        assert provider.requests == [f"GET {JOB}"]
+
+
+async def test_start_names_its_run_in_another_member(tmp_path: Path) -> None:
+    described = runs(start={"createjob": {"run_id": "$.job_id"}})
+    responses = by_path({"POST /teams/t/jobs": {"job_id": 7}, f"GET {JOB}": {"id": 7, "state": "done"}})
+    async with acme(tmp_path, responses, runs=described) as provider:
+        value = (await provider.call("createjob", wait_seconds=5)).value
+        assert (value["run_id"], value["status"]) == ("7", "succeeded")
+
+
+NO_CONTENT = httpx.Response(204)
+
+
+def created(seconds: float) -> str:
+    """Return the time so many seconds from now."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def finding(**more: Any) -> dict[str, Any]:
+    return runs(start={"createjob": {"find": {"operation": "listjobs", "created_at": "$.at", **more}}})
+
+
+async def test_start_without_response_finds_the_newest_run_since(tmp_path: Path) -> None:
+    operations = {
+        **OPERATIONS,
+        "whoami": {"method": "GET", "path": "/me", "tool": False},
+        "listjobs": {
+            **OPERATIONS["listjobs"],
+            "inputParameters": [{"name": name, "in": "query"} for name in ("kind", "branch", "actor")],
+        },
+    }
+    described = finding(
+        arguments={"kind": "manual"},
+        same={"branch": "$.body.ref"},
+        actor={"operation": "whoami", "name": "$.login", "argument": "actor"},
+    )
+    old = {"id": "6", "state": "done", "at": created(-60)}
+    lists = [
+        {"jobs": [old]},
+        {
+            "jobs": [
+                old,
+                {"id": "8", "state": "waiting", "at": created(0.5)},
+                {"id": "7", "at": created(0)},
+                {"at": "x"},
+            ]
+        },
+    ]
+    responses = by_path(
+        {
+            "POST /teams/t/jobs": NO_CONTENT,
+            "GET /me": {"login": "ada"},
+            "GET /teams/t/jobs": lists,
+            "GET /teams/t/jobs/8": {"id": "8", "state": "done"},
+        }
+    )
+    async with acme(tmp_path, responses, operations=operations, runs=described) as provider:
+        value = (await provider.call("createjob", body={"ref": "main"}, wait_seconds=5)).value
+        assert (value["run_id"], value["status"]) == ("8", "succeeded")
+        assert provider.requests[1:4] == [
+            "GET /me",
+            *["GET /teams/t/jobs?kind=manual&branch=main&actor=ada"] * 2,
+        ]
+
+
+@pytest.mark.parametrize("listed", [{"jobs": []}, httpx.Response(403, json={"detail": "no"})])
+async def test_started_run_that_is_not_found_is_no_error(
+    tmp_path: Path, listed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_taskruns.engine.runs.find.DELAYS", (0.0, 0.0))
+    responses = by_path({"POST /teams/t/jobs": NO_CONTENT, "GET /teams/t/jobs": listed})
+    async with acme(tmp_path, responses, runs=finding()) as provider:
+        call = await provider.call("createjob", wait_seconds=5)
+        assert "does not name the run, so there was nothing to wait for" in " ".join(call.result.notes)
+
+
+OWN_ID = runs(start={"createjob": {"idempotency_key_argument": "$.body.id", "key_is_run_id": True}})
+TAKEN = {"taken": {"status": 500, "message_matches": "already exists", "kind": "conflict"}}
+
+
+@pytest.mark.parametrize("response", [httpx.Response(409, json={}), httpx.Response(500, text="job 7 already exists")])
+async def test_duplicate_of_a_run_with_its_own_id_is_that_run(tmp_path: Path, response: httpx.Response) -> None:
+    responses = by_path({"POST /teams/t/jobs": response, f"GET {JOB}": {"id": "7", "state": "done"}})
+    async with acme(tmp_path, responses, runs=OWN_ID, consumed={"errors": TAKEN}) as provider:
+        call = await provider.call("createjob", body={"id": "7"})
+        assert call.value == {"id": "7", "state": "done"}
+        assert "A run with this id exists, so no second one was started: this is the run." in call.result.notes
+        assert provider.requests == ['POST /teams/t/jobs {"id":"7"}', f"GET {JOB}"]
+
+
+async def test_conflict_about_something_else_stays_an_error(tmp_path: Path) -> None:
+    responses = by_path({"POST /teams/t/jobs": httpx.Response(409, json={"detail": "same date"})})
+    async with acme(tmp_path, responses, runs=OWN_ID) as provider:
+        with pytest.raises(ProviderError, match="same date"):
+            await provider.call("createjob", body={"id": "7"})
+
+
+async def test_run_with_an_id_of_ours_is_started_once_although_the_first_response_is_lost(tmp_path: Path) -> None:
+    lost, taken = httpx.Response(503, text="proxy"), httpx.Response(409, json={})
+    responses: dict[str, Any] = {"POST /teams/t/jobs": [lost, taken]}
+    respond = by_path(responses)
+
+    def provide(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"id": request.url.path.rpartition("/")[2], "state": "done"})
+        return respond(request)
+
+    async with acme(tmp_path, provide, runs=OWN_ID) as provider:
+        value = (await provider.call("createjob", wait_seconds=5)).value
+        assert value["status"] == "succeeded"
+        assert [request.split()[0] for request in provider.requests][:3] == ["POST", "POST", "GET"]
+        assert value["run_id"] == value["idempotency_key"]
+
+
+@pytest.mark.parametrize(("after", "cancelled"), [("broken", True), ("off", True), ("done", False)])
+async def test_canceled_run_may_have_another_terminal_status(tmp_path: Path, after: str, cancelled: bool) -> None:
+    described = runs(cancel={"stopjob": {"ends_as": "broken"}})
+    states = [{"id": "7", "state": "working"}, {"id": "7", "state": after}]
+    responses = by_path({f"GET {JOB}": states, f"POST {JOB}/stop": {"ok": True}})
+    async with acme(tmp_path, responses, runs=described) as provider:
+        value = (await provider.call("stopjob", job="7")).value
+        assert value["cancelled"] is cancelled
+        assert ("The run was cancelled" in value["next"]) is cancelled
+
+
+async def test_cancel_reads_until_a_run_that_stops_in_the_background_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_taskruns.engine.runs.cancel.SETTLE_SECONDS", (0.0, 0.0))
+    states = [{"id": "7", "state": state} for state in ("working", "working", "working", "off")]
+    responses = by_path({f"GET {JOB}": states, f"POST {JOB}/stop": {"stopped": True}})
+    async with acme(tmp_path, responses) as provider:
+        value = (await provider.call("stopjob", job="7")).value
+        assert (value["cancelled"], value["status"], value["response"]) == (True, "canceled", {"stopped": True})
