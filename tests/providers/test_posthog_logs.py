@@ -329,7 +329,8 @@ async def test_posthog_log_and_stream_of_an_unknown_run_are_not_found(
     # api.py (stream): the renderer writes only the keys of the error
     assert "typecode" not in result.all_text
     assert "posthog-list-task-runs" in result.error["hint"]
-    assert len(server_requests(simulator)) == 1
+    # The run is read as well: the stream of a run that has ended may be gone.
+    assert len(server_requests(simulator)) == (2 if tool == STREAM else 1)
 
 
 @pytest.mark.parametrize(

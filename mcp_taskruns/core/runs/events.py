@@ -187,6 +187,8 @@ class EventCollector:
     def _notes(self, ended: EndReason, reason: str, is_complete: bool) -> Iterator[str]:
         if ended == "closed" and self._watch is not None and not self._watch.is_done:
             yield "The provider closed the stream before all followed runs had ended."
+        elif ended == "terminal" and self._watch is not None and not self._watch.is_done:
+            yield "All followed runs that can be read have ended."
         else:
             yield _END_NOTES[ended]
         if reason and ended == "terminal":

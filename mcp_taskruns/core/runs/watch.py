@@ -113,6 +113,11 @@ class Watch:
         return self.ended_count > 0 if self._until == "any" else not self.active
 
     @property
+    def has_settled(self) -> bool:
+        """Whether no run can change any more: all have ended, or all but those that cannot be read."""
+        return self.ended_count > 0 and not self.pending
+
+    @property
     def is_over(self) -> bool:
         """Whether waiting longer has no effect: the runs have ended, cannot be read, or wait for a call."""
         return self.is_done or not self.pending or self.awaits_start

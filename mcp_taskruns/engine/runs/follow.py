@@ -1,7 +1,7 @@
 """Follow an event stream: report each event as progress, and return all of them."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
 
 import anyio
@@ -15,6 +15,7 @@ from mcp_taskruns.core.runs.watch import Watch, describe_watch
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.poll import RunPoller
+from mcp_taskruns.engine.runs.read import BLOCKING
 from mcp_taskruns.engine.runs.reconnect import NO_CONTENT, Reconnected, reconnecting_events
 from mcp_taskruns.errors import CallError, NotVisibleYet
 
@@ -23,6 +24,9 @@ SETTLE_SECONDS = 2.0
 
 REPLAY_SECONDS = 5.0
 """How long a stream may take to send the events of runs that had ended before it was opened."""
+
+OPEN_SECONDS = 5.0
+"""How long a stream may take to open before the runs are read meanwhile; also beyond the time of the call."""
 
 READ_SECONDS = 5.0
 """How long the final read of the runs may take."""
@@ -33,28 +37,23 @@ async def follow(
 ) -> CallResult:
     """Call a tool whose operation returns an event stream, and follow it for at most `seconds`.
 
-    A response that is not an event stream is the result. Raises CallError when the stream cannot be opened, or when
-    none of the runs that it is about can be read.
+    A response that is not an event stream is the result. Raises CallError when the stream cannot be opened and the runs
+    have not ended, or when none of the runs that it is about can be read.
     """
     end = anyio.current_time() + seconds
     async with reporting(report, seconds, is_stream=True) as reporter:
         follower = _Follower(client, tool, arguments, reporter)
         await follower.wait_until_visible(end)
-        async with client.open(tool.operation, arguments, notify=reporter.note) as opened:
-            seconds = end - anyio.current_time()
-            if not isinstance(opened, CallResult):
-                return await follower.run(opened, seconds)
-            if opened.status == NO_CONTENT and follower.poller is not None:
-                return await follower.run(None, seconds)  # the stream is over, so only the runs are left to read
-            return opened
+        return await follower.run(client.open(tool.operation, arguments, notify=reporter.note), end)
 
 
 async def follow_stream(
     client: Client, tool: Tool, arguments: Mapping[str, Any], stream: EventStream, report: Report, *, seconds: float
 ) -> CallResult:
     """Follow a stream that a tool returned unexpectedly, for at most `seconds`."""
+    end = anyio.current_time() + seconds
     async with reporting(report, seconds, is_stream=True) as reporter:
-        return await _Follower(client, tool, arguments, reporter).run(stream, seconds)
+        return await _Follower(client, tool, arguments, reporter).run(nullcontext(stream), end)
 
 
 def _followed_runs(tool: Tool, arguments: Mapping[str, Any]) -> tuple[Lifecycle | None, Watch | None]:
@@ -87,7 +86,10 @@ class _Follower:
         self._collector = EventCollector(
             settings.stream_events, settings.max_result_chars, lifecycle, watch, tool.operation.events
         )
-        self._failure: CallError | None = None
+        self._response: CallResult | None = None
+        self._stream_failure: CallError | None = None
+        self._read_failure: CallError | None = None
+        self._is_open = anyio.Event()
         self._scope = anyio.CancelScope()
         self._end = 0.0
 
@@ -107,24 +109,31 @@ class _Follower:
         if scope.cancelled_caught and isinstance(watch.failures.get(run_id), NotVisibleYet):
             raise watch.failures[run_id]
 
-    async def run(self, stream: EventStream | None, seconds: float) -> CallResult:
-        """Follow the stream; None if it is over."""
-        self._end = self._scope.deadline = anyio.current_time() + seconds
-        reason = ""
+    async def run(self, opening: AbstractAsyncContextManager[CallResult | EventStream], end: float) -> CallResult:
+        """Follow the stream that `opening` opens, until the time `end`."""
+        self._end = end
+        self._scope.deadline = max(end, anyio.current_time() + OPEN_SECONDS)
         with self._scope:
             async with anyio.create_task_group() as tasks:
                 if self.poller is not None:
                     tasks.start_soon(self._keep_reading, self.poller)
-                try:
-                    await self._receive(stream)
-                    reason = self._collector.error
-                except CallError as exc:
-                    reason = exc.message
+                await self._receive(opening)
                 tasks.cancel_scope.cancel()
+        if self._response is not None:
+            return self._response
+        if self._read_failure is not None and not self._collector.count:
+            raise self._read_failure
         is_settled = not self._scope.cancelled_caught or self._scope.deadline < self._end
-        if self._failure is not None and not self._collector.count:
-            raise self._failure
-        await self._read_last()
+        refusal = None if self._is_open.is_set() else self._stream_failure
+        if refusal is None or refusal.kind not in BLOCKING:
+            await self._read_last()
+        if refusal is not None and not self._have_runs_ended:
+            raise refusal
+        return self._result(is_settled=is_settled)
+
+    def _result(self, *, is_settled: bool) -> CallResult:
+        failure = self._stream_failure
+        reason = self._collector.error if failure is None else failure.message
         properties = self._tool.input_schema["properties"]
         resume = next((name for name in properties if name.lower() == "last-event-id"), "")
         result = self._collector.result(
@@ -136,16 +145,30 @@ class _Follower:
     def _end_reason(self, reason: str) -> EndReason:
         if self._collector.is_full:
             return "event_limit"
-        if self.poller is not None and self.poller.watch.is_done:
+        if self._have_runs_ended:
             return "terminal"
         if reason:
             return "error"
         return "wait_over" if self._scope.cancelled_caught else "closed"
 
-    async def _receive(self, stream: EventStream | None) -> None:
-        """Receive events until the stream ends or a limit is reached. Raises CallError when the stream fails."""
-        if stream is None:
-            return
+    @property
+    def _have_runs_ended(self) -> bool:
+        return self.poller is not None and self.poller.watch.has_settled
+
+    async def _receive(self, opening: AbstractAsyncContextManager[CallResult | EventStream]) -> None:
+        """Open the stream, and receive its events until it ends or a limit is reached."""
+        try:
+            async with opening as opened:
+                self._is_open.set()
+                self._scope.deadline = min(self._scope.deadline, self._end)
+                if not isinstance(opened, CallResult):
+                    await self._receive_events(opened)
+                elif self.poller is None or opened.status != NO_CONTENT:  # else the stream is over
+                    self._response = opened
+        except CallError as exc:
+            self._stream_failure = exc
+
+    async def _receive_events(self, stream: EventStream) -> None:
         is_over = None if self.poller is None else self._is_over
         events = reconnecting_events(self._client, self._tool.operation, self._arguments, stream, is_over=is_over)
         async with aclosing(events):
@@ -171,6 +194,8 @@ class _Follower:
     async def _keep_reading(self, poller: RunPoller) -> None:
         """Read the runs at intervals until all have ended, which ends the call when the stream falls silent."""
         watch = poller.watch
+        with anyio.move_on_after(OPEN_SECONDS):
+            await self._is_open.wait()
         await poller.read(watch.pending)
         self._settle(SETTLE_SECONDS if self._collector.count else REPLAY_SECONDS)
         while watch.pending and poller.blocking is None:  # runs that nothing has started too: another call may do so
@@ -181,12 +206,12 @@ class _Follower:
         if failure is None or failure.retryable or watch.is_known:
             return
         if not self._collector.count:  # the runs do not exist, so the stream will never end
-            self._failure = failure
+            self._read_failure = failure
             self._scope.cancel()
 
     def _settle(self, seconds: float) -> None:
         """Limit the silence of the stream, if all runs have ended."""
-        if self.poller is not None and self.poller.watch.is_done:
+        if self._have_runs_ended:
             self._scope.deadline = min(self._end, anyio.current_time() + seconds)
 
     async def _is_over(self) -> bool:

@@ -291,7 +291,7 @@ async def test_event_above_the_size_limit_is_truncated_and_the_next_one_is_read(
 
 
 async def test_response_without_an_event_stream_is_an_error() -> None:
-    page = send_and_end("<html><title>Sign in</title></html>", "Content-Type: text/html\r\n")
+    page = send_and_end("<html><title>Sign in</title></html>", "Content-Type: text/html\r\n", has_run_ended=False)
     async with scripted_provider(page) as posthog:
         call = await follow(posthog.environment)
     assert isinstance(call.error, ProviderError)
@@ -476,7 +476,7 @@ async def test_heartbeats_are_sent_while_the_stream_opens() -> None:
 
     async with scripted_provider(script) as posthog, calling(posthog.environment, POSTHOG, IDS) as call:
         await pass_time(21)
-        assert [progress.message for progress in call.progress] == ["no events for 9 s", "no events for 18 s"]
+        assert call.lines == [f"{RUN}: running; no change for {seconds} s" for seconds in (9, 18)]
         await pass_time(6)
     assert call.value["ended"] == "terminal"
 

@@ -22,6 +22,7 @@ from tests.engine.runs.scripted import (
     ignore,
     log_event,
     numbers_of,
+    reject,
     scripted_provider,
     send_and_end,
     send_and_hold,
@@ -290,3 +291,53 @@ async def test_followed_run_is_read_again_after_an_outage_of_a_minute() -> None:
         await pass_time(35)
         assert call.finished.is_set()
     assert (call.value["ended"], call.value["runs"]) == ("terminal", {RUN: "succeeded"})
+
+
+@pytest.mark.parametrize("seconds", [3, 20])
+async def test_runs_are_read_while_the_stream_opens(seconds: int) -> None:
+    # A proxy that buffers sends not even the head before the first event.
+    async with (
+        scripted_provider(Connection.wait_until_closed, trn_a="running") as render,
+        calling(render.environment, RENDER, {"taskRunIds": ["trn-a"], "wait_seconds": seconds}) as call,
+    ):
+        await pass_time(2)
+        render.statuses["trn-a"] = "completed"
+        await pass_time(8 + 1)
+        assert call.finished.is_set()
+    assert (call.value["ended"], call.value["runs"]) == ("terminal", {"trn-a": "succeeded"})
+
+
+async def test_call_ends_in_time_while_the_stream_opens() -> None:
+    async with (
+        scripted_provider(Connection.wait_until_closed) as posthog,
+        calling(posthog.environment, POSTHOG, {**IDS, "wait_seconds": 20}) as call,
+    ):
+        await pass_time(20)
+        assert call.finished.is_set()
+    assert (call.value["ended"], call.value["runs"]) == ("wait_over", {RUN: "running"})
+    assert call.value["resume"] == {**IDS, "wait_seconds": 20}
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "410 Gone", "500 Internal Server Error"])
+async def test_terminal_status_of_the_run_wins_over_a_stream_that_cannot_be_opened(status: str) -> None:
+    async with scripted_provider(reject(status)) as posthog:
+        posthog.statuses[RUN] = "completed"
+        call = await follow(posthog.environment)
+    assert (call.value["ended"], call.value["runs"], call.value["resume"]) == ("terminal", {RUN: "succeeded"}, {})
+    assert "so events may be missing" in call.outcome.notes[1]
+
+
+async def test_unknown_run_among_several_does_not_keep_the_call_open() -> None:
+    async with (
+        scripted_provider(send_and_hold(""), trn_a="running") as render,
+        calling(render.environment, RENDER, {"taskRunIds": ["trn-a", "trn-b"]}) as call,
+    ):
+        await pass_time(2)
+        render.statuses["trn-a"] = "completed"
+        await pass_time(5 + 3)
+        assert call.finished.is_set()
+    assert (call.value["ended"], call.value["runs"], call.value["resume"]) == ("terminal", {"trn-a": "succeeded"}, {})
+    assert call.outcome.notes[1] == (
+        "All followed runs that can be read have ended. "
+        'The last read of trn-b failed: the provider returned 404: "task run not found".'
+    )
