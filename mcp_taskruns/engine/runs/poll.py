@@ -95,7 +95,8 @@ class RunPoller:
         if isinstance(outcome, Reading):
             return describe_run(outcome) if self.watch.update(outcome) else ""
         was_read = self.watch.readings[run_id] is not None
-        is_final = outcome.kind in FINAL and not (outcome.retryable or outcome.is_foreign or was_read)
+        is_lasting = outcome.kind in FINAL and not (outcome.retryable or outcome.is_foreign or was_read)
+        is_final = is_lasting or outcome.kind == "auth"  # a 403 for one of several runs
         self.watch.fail(run_id, outcome, is_final=is_final)
         now = anyio.current_time()
         if outcome.retry_after_s:

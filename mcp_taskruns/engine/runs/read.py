@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import anyio
 
@@ -28,7 +28,10 @@ GONE_SECONDS = 3.0
 """The time between these reads."""
 
 BLOCKING: frozenset[Kind] = frozenset({"auth", "config"})
-"""Kinds of failures that concern every run of a provider."""
+"""Kinds of failures that concern every run of a provider, as far as is known."""
+
+FORBIDDEN = 403
+"""The status code for a credential that may be wrong, or may lack a permission for one run."""
 
 
 async def read_run(
@@ -132,7 +135,7 @@ async def read_runs(
     """Read several runs at a time, each once: callers that poll have retries of their own.
 
     Returns the reading of each run, or why it could not be read. `known` are the runs that could be read before. Raises
-    a CallError that concerns all runs, such as that of a wrong credential.
+    a CallError that concerns all runs, such as that of a wrong credential; a 403 only if no run can be read.
     """
     reads = _ConcurrentReads(client, lifecycle, arguments, known, notify)
     return await reads.run(list(run_ids))
@@ -157,15 +160,22 @@ class _ConcurrentReads:
         self._slots = anyio.Semaphore(MAX_CONCURRENT_READS)
         self._tasks = anyio.create_task_group()
         self._outcomes: dict[str, Reading | CallError] = {}
-        self._blocking: CallError | None = None
 
     async def run(self, run_ids: list[str]) -> dict[str, Reading | CallError]:
         async with self._tasks:
             for run_id in run_ids:
                 self._tasks.start_soon(self._read, run_id)
-        if self._blocking is not None:
-            raise self._blocking
+        was_any_read = any(isinstance(outcome, Reading) for outcome in self._outcomes.values())
+        for run_id, outcome in self._outcomes.items():
+            if self._is_blocking(outcome, run_id) and not (was_any_read and outcome.status == FORBIDDEN):
+                raise outcome
         return self._outcomes
+
+    def _is_blocking(self, outcome: Reading | CallError, run_id: str) -> TypeGuard[CallError]:
+        """Whether the outcome is a failure that concerns all runs. The address is right if a run was read before."""
+        if not isinstance(outcome, CallError):
+            return False
+        return outcome.kind in BLOCKING and not (outcome.kind == "config" and run_id in self._known)
 
     async def _read(self, run_id: str) -> None:
         async with self._slots:
@@ -181,6 +191,5 @@ class _ConcurrentReads:
                 )
             except CallError as exc:
                 self._outcomes[run_id] = exc
-                if exc.kind in BLOCKING:
-                    self._blocking = exc
+                if self._is_blocking(exc, run_id) and exc.status != FORBIDDEN:
                     self._tasks.cancel_scope.cancel()

@@ -85,6 +85,8 @@ class Provider:
         self.statuses = {RUN: "in_progress", **statuses}
         self.responses: list[tuple[str, str, str]] = []
         """Status, body and headers of the next responses to reads."""
+        self.refusals: dict[str, tuple[str, str]] = {}
+        """Status and body of all responses to reads of these runs."""
         self._scripts = list(scripts)
         self._opened = anyio.Event()
         self.origin = ""
@@ -127,6 +129,8 @@ class Provider:
         self.reads.append(run_id)
         if self.responses:
             await connection.respond(*self.responses.pop(0))
+        elif run_id in self.refusals:
+            await connection.respond(*self.refusals[run_id])
         elif run_id in self.statuses:
             await connection.respond("200 OK", json.dumps({"id": run_id, "status": self.statuses[run_id]}))
         else:

@@ -767,6 +767,7 @@ async def test_run_that_ends_while_its_stream_is_silent_is_read_at_the_polling_i
 UNREADABLE: dict[str, tuple[str, str, str]] = {
     "404": ("404 Not Found", "application/json", '{"message":"task run not found"}'),
     "HTML page": ("200 OK", "text/html", "<html><title>Maintenance</title></html>"),
+    "404 of a router": ("404 Not Found", "text/plain", "404 page not found\n"),
     "HTML 404": ("404 Not Found", "text/html", "<html><title>Not Found</title></html>"),
     "empty": ("200 OK", "application/json", ""),
     "null status": ("200 OK", "application/json", '{"id":"trn-a","status":null}'),
@@ -1239,6 +1240,28 @@ async def test_unknown_run_among_several_has_its_own_reason_and_the_others_are_w
     assert (unknown["status"], unknown["terminal"]) == ("unknown", False)
     assert unknown["reason"] == 'the provider returned 404: "task run not found"'
     assert (call.value["terminal"], call.value["timed_out"]) == (False, False)
+
+
+@pytest.mark.parametrize("status", ["unknown", "running"])
+async def test_refused_run_among_several_has_its_own_reason_and_the_others_are_waited_for(status: str) -> None:
+    # The others can be read, so the credential is not wrong, but lacks a permission for this run.
+    refusal = {"trn-b": ("403 Forbidden", '{"message":"not your workspace"}')}
+    arguments = {"taskRunId": ["trn-a", "trn-b"]}
+    async with scripted_provider(send_and_hold(""), trn_a="running", trn_b="running") as scripted:
+        scripted.refusals.update(refusal if status == "unknown" else {})
+        async with scripted_calling(scripted.environment, "render-wait-for-run", arguments) as call:
+            await pass_time(2)
+            scripted.refusals.update(refusal)
+            await pass_time(10)
+            assert not call.finished.is_set()
+            scripted.statuses["trn-a"] = "completed"
+            await pass_time(6)
+    assert [(run["status"], run.get("reason")) for run in call.value["runs"]] == [
+        ("succeeded", None),
+        (status, 'the provider returned 403: "not your workspace"'),
+    ]
+    assert "RENDER_API_KEY" in call.value["next"]
+    assert "trn-b" in call.value["next"]
 
 
 async def test_unknown_runs_alone_are_an_error(environment: dict[str, str]) -> None:
