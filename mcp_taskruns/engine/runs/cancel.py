@@ -82,7 +82,7 @@ class _Cancellation:
             return await self._after_deletion(before, response.value)
         runs = runs_in_response(self._lifecycle, operation.name, response.value, self._run_id)
         after = runs[0] if runs else await self._read_after(gone_after=1) or self._unknown
-        after = await self._settle(after)
+        after = await self._settle(after, gone_after=1)
         return self._result(before, after, was_accepted=True, response=response.value)
 
     async def _explain(self, failure: CallError, before: Reading) -> CallResult:
@@ -92,6 +92,8 @@ class _Cancellation:
                 return self._result(before, before, was_accepted=True, was_lost=True)
             raise self._with_advice(failure, before) from failure.__cause__
         after = await self._read_after(gone_after=GONE_READS) or self._unknown
+        if failure.outcome_unknown:
+            after = await self._settle(after, gone_after=GONE_READS)
         if not after.status.is_terminal:
             raise self._with_advice(failure, after) from failure.__cause__
         was_cancelled = failure.outcome_unknown and is_canceled(self._cancel, after)
@@ -137,12 +139,12 @@ class _Cancellation:
     def _is_confirmed(self) -> bool:
         return bool(self._cancel.confirm_argument and self._arguments.get(self._cancel.confirm_argument))
 
-    async def _settle(self, after: Reading) -> Reading:
+    async def _settle(self, after: Reading, *, gone_after: int) -> Reading:
         """Read the run until it has ended, but only for a few seconds."""
         for seconds in SETTLE_SECONDS:
             if not after.status.is_terminal and after.status is not RunStatus.UNKNOWN:
                 await anyio.sleep(seconds)
-                after = await self._read_after(gone_after=1) or after
+                after = await self._read_after(gone_after=gone_after) or after
         return after
 
     async def _read_after(self, *, gone_after: int = 0) -> Reading | None:

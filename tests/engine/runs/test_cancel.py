@@ -431,6 +431,19 @@ async def test_run_that_is_canceled_after_a_lost_response_was_cancelled(
     assert call.value["next"] == "The run was cancelled; the provider's response was lost."
 
 
+async def test_run_that_is_canceled_a_moment_after_a_lost_response_was_cancelled(
+    simulator: Simulator, environment: dict[str, str]
+) -> None:
+    # A gateway that times out while the provider carries the request out, or a read replica that lags behind.
+    lose_cancellation(simulator, "render", "504")
+    for _ in range(2):
+        simulator.fail_next("render", json_response(run_json("render", "running")))
+    simulator.fail_next("render", json_response(run_json("render", "canceled")))
+    call = await finished(environment, *RUNNING["render"], sum(SETTLE_SECONDS))
+    assert (call.value["cancelled"], call.value["status"]) == (True, "canceled")
+    assert call.value["next"] == "The run was cancelled; the provider's response was lost."
+
+
 @pytest.mark.parametrize("lost", LOST)
 async def test_run_that_succeeded_before_a_lost_cancellation_was_not_cancelled(
     lost: str, simulator: Simulator, environment: dict[str, str]
@@ -457,13 +470,13 @@ async def test_lost_cancellation_of_a_run_that_goes_on_has_an_unknown_outcome(
     lost: str, simulator: Simulator, environment: dict[str, str]
 ) -> None:
     lose_cancellation(simulator, "render", lost)
-    call = await finished(environment, *RUNNING["render"], 0)
+    call = await finished(environment, *RUNNING["render"], sum(SETTLE_SECONDS))
     assert call.failure.outcome_unknown
     assert call.failure.hint == (
         f"The provider may have accepted the request for run {RENDER_RUNNING}: it is running now. Call "
         "render-wait-for-run to see whether it ends; if it does not, cancel it again."
     )
-    assert sent_methods(simulator) == ["GET", "DELETE", "GET"]
+    assert sent_methods(simulator) == ["GET", "DELETE", "GET", *["GET"] * len(SETTLE_SECONDS)]
 
 
 async def test_lost_cancellation_of_a_run_that_cannot_be_read_after_has_an_unknown_outcome(
