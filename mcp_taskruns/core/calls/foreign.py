@@ -105,7 +105,7 @@ def _host_of(location: str) -> str:
 
 def _refused_by_proxy(response: HttpResponse, operation: Operation) -> ProviderError:
     proxy = f"the proxy {response.proxy}" if response.proxy else f"a proxy before {response.host or 'the provider'}"
-    hint = "Nothing was sent to the provider. Set HTTPS_PROXY to `http://user:password@host:port`."
+    hint = "The proxy did not pass the request on. Set HTTPS_PROXY to `http://user:password@host:port`."
     return _error(response, operation, f"{proxy} requires a user and a password", Assessment("config", False, hint))
 
 

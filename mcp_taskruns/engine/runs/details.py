@@ -1,6 +1,6 @@
 """What the response about a run leaves out: its result, and what it waits for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from time import time
@@ -15,10 +15,10 @@ from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.json_path import matches, replace_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunRequest, RunStatus
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.reading import parse_reading, run_in_event, runs_in_response, with_text_ids
+from mcp_taskruns.core.runs.reading import Reading, parse_reading, run_in_event, runs_in_response, with_text_ids
 from mcp_taskruns.core.runs.requests import OpenRequests
 from mcp_taskruns.engine.client import Client, EventStream
-from mcp_taskruns.errors import CallError
+from mcp_taskruns.errors import CallError, NotVisibleYet
 
 FIRST_SECONDS = 0.4
 """How long the first event of the past may take."""
@@ -47,6 +47,7 @@ async def add_details(client: Client, tool: Tool, arguments: Mapping[str, Any], 
     if operation == lifecycle.read.operation.name:
         result = await complete_result(client, lifecycle, arguments, result)
     runs = runs_in_response(lifecycle, operation, result.value)
+    result = result.with_notes(*_older_statuses(client, lifecycle, runs))
     hints = [hint for run in runs if len(runs) == 1 and (hint := lifecycle.status_hints.get(run.native_status))]
     requests = lifecycle.requests
     if requests is None or operation not in requests.shown_by or any(not may_ask(run.status) for run in runs):
@@ -54,6 +55,15 @@ async def add_details(client: Client, tool: Tool, arguments: Mapping[str, Any], 
     if tool.operation.log is not None and requests.settled_by and matches(_last_entry(result), requests.settled_by):
         return result
     return result.with_notes(*hints, *await open_requests(client, lifecycle, arguments))
+
+
+def _older_statuses(client: Client, lifecycle: Lifecycle, runs: Iterable[Reading]) -> Iterator[str]:
+    """Yield a sentence about each run that this process has just started, and whose status is older than that."""
+    for run in runs:
+        try:
+            client.recent_starts.check(lifecycle.provider, run)
+        except NotVisibleYet as exc:
+            yield exc.to_line()
 
 
 def _last_entry(result: CallResult) -> Any:

@@ -889,6 +889,29 @@ async def test_end_from_before_a_resume_is_not_believed(simulator: Simulator, en
     assert (call.value["status"], call.value["error"]) == ("succeeded", None)
 
 
+async def test_end_from_before_a_resume_is_explained(simulator: Simulator, environment: dict[str, str]) -> None:
+    older = {"id": POSTHOG_FAILED, "status": "failed", "completed_at": "2026-01-01T00:00:00Z"}
+    arguments = {"task_id": TASK, "id": POSTHOG_FAILED}
+    notes = []
+    async with opened(environment) as gateway:
+        async with calling(gateway, "posthog-resume-task-run-cloud", arguments) as resume:
+            await resume.finish(0)
+        for seconds in (0, 16):
+            await pass_time(seconds)
+            simulator.fail_next("posthog", json_response(older))
+            async with calling(gateway, "posthog-retrieve-task-run", arguments) as call:
+                await call.finish(1)
+            notes.append(call.outcome.notes)
+    assert notes == [
+        (
+            f"Run {POSTHOG_FAILED}: failed.",
+            f"posthog still returns the status from before the start of run {POSTHOG_FAILED}: failed. The run was "
+            "started a moment ago, so it may not be visible yet: read it again in a few seconds.",
+        ),
+        (f"Run {POSTHOG_FAILED}: failed.",),
+    ]
+
+
 async def test_failed_attempt_does_not_end_a_start_with_wait(environment: dict[str, str]) -> None:
     flaky = {"body": {"task": "demo-workflow/flaky", "input": []}, "wait_seconds": 30}
     call = await finished(environment, "render-run-task", flaky, 31)
