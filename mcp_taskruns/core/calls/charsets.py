@@ -24,8 +24,21 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-_SAME_IN_PRACTICE = {"ascii": "cp1252", "iso8859-1": "cp1252"}
-"""https://encoding.spec.whatwg.org/#names-and-labels: what browsers read instead of these encodings."""
+_SAME_IN_PRACTICE = {
+    "ascii": "cp1252",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "shift_jis": "cp932",
+    "tis-620": "cp874",
+}
+"""https://encoding.spec.whatwg.org/#names-and-labels: the larger encodings that browsers read instead of these."""
+
+_OTHER_LABELS = {"x-sjis": "cp932", "x-gbk": "gb18030", "x-x-big5": "big5", "dos-874": "cp874", "x-cp1252": "cp1252"}
+"""Labels of the same specification that Python does not know."""
 
 _REFUSED = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
 """Codecs of Python that are not character encodings of responses; some take quadratic time."""
@@ -66,7 +79,8 @@ def _declared_encoding(response: HttpResponse) -> str:
     """Return Python's name of the charset in the content type; UTF-8 if there is none, or an unknown one."""
     match = _CHARSET.search(response.headers.get("content-type", ""))
     try:
-        name = codecs.lookup(match.group(1)).name if match else "utf-8"
+        label = match.group(1).lower() if match else "utf-8"
+        name = codecs.lookup(_OTHER_LABELS.get(label, label)).name
         b"x".decode(name, "replace")
     except (LookupError, UnicodeError):  # unknown, or a codec between other types
         return "utf-8"

@@ -23,9 +23,13 @@ MAX_TITLE = 200
 """Characters of a page's title that an error quotes."""
 
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
-_UNTYPED = frozenset({"", "text/plain"})
+_UNTYPED = frozenset({"", "text/plain", "application/octet-stream", "application/xml", "text/xml"})
 _MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<")
-_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html)[\s>]", re.IGNORECASE)
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*|<!--(?:(?!-->).){0,2000}-->\s*){0,5}"
+    rb"<(?:!doctype\s+html|html|head|title|meta|body)[\s>]",
+    re.IGNORECASE | re.DOTALL,
+)
 _HOST = re.compile(r"[\w.:\[\]-]{1,255}")
 
 

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-JSON_LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/json-lines"})
+JSON_LINES = frozenset(
+    f"application/{name}"
+    for name in ("jsonl", "json-lines", "jsonlines", "ndjson", "x-jsonl", "x-json-lines", "x-jsonlines", "x-ndjson")
+)
+_JSON = frozenset({"application/json", "application/x-json", "text/json", "text/x-json"})
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class HttpResponse:
 
     @property
     def media_type(self) -> str:
-        """The content type in lower case without parameters; empty if there is none."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        """The content type in lower case without parameters; the first one of several, empty if there is none."""
+        return self.headers.get("content-type", "").partition(";")[0].partition(",")[0].strip().lower()
 
     @property
     def is_json(self) -> bool:
@@ -51,9 +55,11 @@ class HttpResponse:
 
 def is_json(media_type: str) -> bool:
     """Whether a media type in lower case is one of JSON."""
-    return media_type == "application/json" or media_type.endswith("+json")
+    return media_type in _JSON or media_type.endswith("+json")
 
 
 def is_text(media_type: str) -> bool:
     """Whether a media type in lower case is one of text other than JSON, or missing."""
+    if is_json(media_type):
+        return False
     return not media_type or media_type.startswith("text/") or media_type.endswith(("xml", "yaml", "javascript"))

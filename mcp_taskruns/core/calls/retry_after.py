@@ -1,15 +1,21 @@
 """The delay that a provider asks for before the next request."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
+
+from mcp_taskruns.core.model.timestamps import parse_timestamp
 
 EPOCH_SECONDS = 1e9
 """A larger number is a time in seconds since 1970, a smaller one a delay in seconds."""
 
 EPOCH_MILLISECONDS = 1e12
 """A larger number is a time since 1970 in milliseconds, or in a smaller unit."""
+
+_DURATION = re.compile(r'"?(?P<number>\d{1,9}(\.\d{1,9})?)"?\s*(?P<unit>|ms|s|secs?|seconds?)', re.IGNORECASE)
+"""A delay with a unit or in quotes."""
 
 RESET_HEADERS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
 """When a rate limit allows requests again; read for 429 without `Retry-After`."""
@@ -34,15 +40,26 @@ def _parse_delay(header: str | None, now: float) -> float | None:
     """Return the delay until the time that a header names, or the delay that it is."""
     number = _parse_number(header)
     if number is None:
-        time = _parse_date(header or "")
-        return None if time is None else time - now
+        return _parse_date_or_duration(header or "", now)
     while number > EPOCH_MILLISECONDS:
         number /= 1000
     return number - now if number > EPOCH_SECONDS else number
 
 
+def _parse_date_or_duration(text: str, now: float) -> float | None:
+    """Return the delay of a duration such as `30s`, or until a date."""
+    duration = _DURATION.fullmatch(text.strip())
+    if duration:
+        return float(duration["number"]) / (1000 if duration["unit"].lower() == "ms" else 1)
+    time = _parse_date(text)
+    return None if time is None else time - now
+
+
 def _parse_date(text: str) -> float | None:
-    """Return the seconds since 1970 of an HTTP date (RFC 9110 section 5.6.7)."""
+    """Return the seconds since 1970 of an HTTP date (RFC 9110 section 5.6.7), or of one in the form of RFC 3339."""
+    moment = parse_timestamp(text.strip())
+    if moment is not None:
+        return moment.timestamp()
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -60,6 +60,37 @@ def test_json_in_an_east_asian_encoding_is_converted(charset: str) -> None:
     assert result.notes[0].startswith("The response was converted to UTF-8 from ")
 
 
+@pytest.mark.parametrize(
+    ("charset", "encoding", "text"),
+    [
+        ("Shift_JIS", "cp932", "\u2460\u3231"),
+        ("x-sjis", "cp932", "\u65e5"),
+        ("gb2312", "gbk", "\u9555"),
+        ("x-gbk", "gbk", "\u9555"),
+        ("euc-kr", "cp949", "\ub620\ubc29"),
+        ("ks_c_5601-1987", "cp949", "\ub620\ubc29"),
+        ("iso-8859-9", "cp1254", "\u015f\u2014"),
+        ("tis-620", "cp874", "\u0e01\u2026"),
+    ],
+)
+def test_json_is_read_in_the_larger_encoding_that_its_label_stands_for(charset: str, encoding: str, text: str) -> None:
+    # https://encoding.spec.whatwg.org/#names-and-labels
+    result = result_of(f"application/json; charset={charset}", f'{{"name":"{text}"}}'.encode(encoding))
+    assert result.value == {"name": text}
+
+
+@pytest.mark.parametrize("media_type", ["text/json", "application/x-json", "application/json, application/json"])
+def test_other_types_of_json_are_json(media_type: str) -> None:
+    assert result_of(media_type, TEXT.encode()).value == {"name": "Jos\u00e9"}
+    with pytest.raises(ProviderError, match="is not valid JSON"):
+        result_of(media_type, b"{")
+
+
+@pytest.mark.parametrize("name", ["ndjson", "x-ndjson", "jsonl", "x-jsonlines", "json-lines"])
+def test_types_of_json_lines_are_lists(name: str) -> None:
+    assert result_of(f"application/{name}", b'{"a":1}\n2\n').value == [{"a": 1}, 2]
+
+
 @pytest.mark.parametrize("charset", ["", "utf-8", "UTF8", "iso-8859-1", "utf-16", "klingon", "zlib", "punycode"])
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
 def test_json_in_utf8_is_read_whatever_its_declared_charset(charset: str, mark: bytes) -> None:

@@ -371,7 +371,6 @@ def after(status: int = 503, **headers: str) -> float | None:
         ("Wed, 21 Oct 2026 25:28:00 GMT", None),
         pytest.param("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None, id="a year with twenty digits"),
         ("21 Oct 2026 07:28:00 +99999999999", None),
-        ("2026-10-21T07:28:00Z", None),
         ("\x00", None),
         (",", None),
     ],
@@ -396,6 +395,23 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_retry_after_date_is_gmt_in_any_time_zone(header: str) -> None:
     assert after(retry_after=header) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("30s", 30.0),
+        ("1.5 seconds", 1.5),
+        ("250ms", 0.25),
+        ('"30"', 30.0),
+        ("2026-10-21T07:28:00Z", 20.0),
+        ("2026-10-21t09:28:00.5+02:00", 20.5),
+        ("2026-13-99", None),
+        ("30 parsecs", None),
+    ],
+)
+def test_retry_after_with_a_unit_or_an_iso_date_is_read(header: str, seconds: float | None) -> None:
+    assert after(retry_after=header) == seconds
 
 
 @pytest.mark.parametrize(

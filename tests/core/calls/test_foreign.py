@@ -1,5 +1,6 @@
 """Responses that the provider's API did not make."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,23 @@ def test_html_page_is_the_result_of_an_operation_that_may_return_one(called: Ope
 def test_text_and_json_with_the_type_of_a_page_are_results(body: bytes, text: str) -> None:
     # https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks: `ok` as text/html
     assert read_response(response(200, body, "text/html"), WRITE).text == text
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain", "application/json", "application/octet-stream", "text/xml"])
+@pytest.mark.parametrize(
+    "start",
+    ["<!-- a --> <!-- b > -->\n<html>", "<?xml version='1.0'?><!DOCTYPE html>", "<head>", "<meta x>", "<body>"],
+)
+def test_beginning_of_a_page_is_recognised_under_another_type(media_type: str, start: str) -> None:
+    with pytest.raises(ProviderError, match="an HTML page instead of JSON"):
+        read_response(response(200, f"{start}<title>Login</title>".encode(), media_type), READ)
+
+
+@pytest.mark.parametrize("text", ["<!---->" * 20_000, "<!-- " * 20_000, "<?xml " * 20_000, " " * 100_000])
+def test_markup_without_a_page_is_recognised_in_little_time(text: str) -> None:
+    start = time.process_time()
+    assert read_response(response(200, text.encode(), "text/plain"), READ).text
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("text", ["", "<p>some markup</p>", "htmlx", "<htmlx>", "say <html>", "OK"])
