@@ -4,6 +4,8 @@ import signal
 import sys
 from types import FrameType
 
+from mcp_taskruns.garbage import pause_collection
+
 SERVERS = {"serve", "simulate"}
 """Commands that run until they are stopped, so a signal is not a failure."""
 
@@ -12,7 +14,8 @@ def main() -> None:
     """Run the command line and exit with its status."""
     signal.signal(signal.SIGINT, _exit)
     signal.signal(signal.SIGTERM, _exit)
-    from mcp_taskruns.cli import run  # after the handlers are set: importing takes long enough to be interrupted
+    with pause_collection():
+        from mcp_taskruns.cli import run  # after the handlers are set: importing takes long enough to be interrupted
 
     status = run()
     _ignore_signals()

@@ -12,6 +12,7 @@ from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.reload import watch
 from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.garbage import pause_collection
 from mcp_taskruns.loading.catalog import Catalog, build_catalog
 from mcp_taskruns.loading.files import capability_folders
 from mcp_taskruns.loading.loader import Loaded, load
@@ -93,7 +94,8 @@ def notes_for_operator(gateway: Gateway, settings: Settings) -> list[str]:
 async def serve(settings: Settings, notify: Notify) -> None:
     """Serve until the client disconnects (stdio), or until SIGINT or SIGTERM."""
     async with simulate_if_requested(settings) as effective:
-        gateway, loaded = load_gateway(effective, notify)
+        with pause_collection():
+            gateway, loaded = load_gateway(effective, notify)
         for note in notes_for_operator(gateway, effective):
             notify(note)
         configure_logging(effective.log_level, gateway.redactor)
@@ -156,14 +158,16 @@ async def watch_if_requested(
 
 
 async def _serve_stdio(gateway: Gateway, settings: Settings) -> None:
-    from mcp_taskruns.servers.mcp.stdio import run  # the MCP SDK is most of the start; other commands do not need it
+    with pause_collection():
+        from mcp_taskruns.servers.mcp.stdio import run  # the SDK is most of the start; other commands do not need it
 
     await run(gateway, is_watched=settings.watch)
 
 
 async def _serve_http(gateway: Gateway, settings: Settings, notify: Notify) -> None:
     """Serve MCP over HTTP, or over stdio beside the REST API."""
-    from mcp_taskruns.servers.http import open_servers  # the REST API and its pages; stdio alone does not need them
+    with pause_collection():
+        from mcp_taskruns.servers.http import open_servers  # the REST API and its pages; stdio alone does not need them
 
     with open_servers(gateway, settings) as servers:
 
