@@ -116,7 +116,7 @@ class Tasks:
                 if exc.kind == "not_found" and not exc.is_foreign:
                     raise _not_found() from exc
                 # Not a task status: that of the run is unknown, and `failed` would be terminal for the client.
-                raise MCPError(types.INTERNAL_ERROR, self._gateway.redactor.redact_text(exc.message)) from exc
+                raise MCPError(types.INTERNAL_ERROR, self._gateway.redactor.redact_text(exc.to_line())) from exc
 
         return handle
 

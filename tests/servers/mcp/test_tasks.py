@@ -351,6 +351,18 @@ async def test_unavailable_provider_does_not_end_the_task(simulator: Simulator, 
     assert key not in base64.urlsafe_b64decode(task.task_id + "==").decode("latin-1")
 
 
+async def test_error_of_a_task_has_the_hint(simulator: Simulator, environment: dict[str, str]) -> None:
+    async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
+        task = await start(client, "render-run-task", SLOW)
+        simulator.fail_next("render", Fault(status=401, body="revoked"))
+        with pytest.raises(MCPError, match="Check RENDER_API_KEY in the server's environment"):
+            await get(client, task.task_id)
+        for fault in (Fault(), Fault(status=502, body="lost")):
+            simulator.fail_next("render", fault)
+        with pytest.raises(MCPError, match="The provider may have accepted the request"):
+            await cancel(client, task.task_id)
+
+
 async def test_run_that_was_not_started_is_a_tool_error(environment: dict[str, str]) -> None:
     async with open_client("memory", "auto", environment, extensions=[Tasks()]) as client:
         result = await client.call_tool("render-run-task", {"body": {"task": "demo-workflow/nope", "input": []}})
