@@ -20,6 +20,6 @@ def parse_timestamp(text: Any) -> datetime | None:
 
 
 def is_zero_time(text: Any) -> bool:
-    """Return whether an ISO 8601 text is the zero time that providers send for an unknown time."""
-    timestamp = parse_timestamp(text)
-    return timestamp is not None and timestamp.year <= LAST_ZERO_YEAR
+    """Return whether a text is the zero time that providers send for an unknown time, in ISO 8601 or a similar form."""
+    year, dash, _ = text.partition("-") if isinstance(text, str) else ("", "", "")
+    return bool(dash) and len(year) == 4 and year.isdecimal() and int(year) <= LAST_ZERO_YEAR

@@ -786,7 +786,16 @@ def test_run_age_is_computed_from_the_start_time(started: str, age: float) -> No
     assert run_age_s(reading, now.astimezone(timezone(timedelta(hours=-5)))) == age
 
 
-@pytest.mark.parametrize("zero", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00", "1970-01-01T00:00:00+00:00"])
+@pytest.mark.parametrize(
+    "zero",
+    [
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00",
+        "1970-01-01T00:00:00+00:00",
+        "0000-00-00 00:00:00",  # MySQL
+        "0001-01-01 00:00:00 +0000 UTC",  # Go, time.Time.String
+    ],
+)
 def test_zero_time_of_a_provider_is_unknown(zero: str) -> None:
     fields = replace(SHAPE, started_at=("started",), ended_at=("ended",))
     value = {"id": "r", "started": zero, "ended": zero}
