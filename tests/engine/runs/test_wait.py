@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mcp_taskruns.core.runs.watch import MAX_FAILED_FIRST_READS
+from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.runs.read import GONE_SECONDS
 from mcp_taskruns.engine.runs.wait import MAX_BRIEF_STREAMS
 from mcp_taskruns.errors import NotVisibleYet, ProviderError
@@ -64,6 +65,7 @@ from tests.calls import (
     sent,
     timeless,
 )
+from tests.calls import Call as FinishedCall
 from tests.clients import Era, Transport, listening, open_client
 from tests.clock import LoopClock, pass_time, settle
 from tests.engine.runs.scripted import IDS, RUN, Call, Provider, scripted_provider, send_and_hold
@@ -72,6 +74,8 @@ from tests.servers.mcp.test_stdio import Process, running
 from tests.timing import PATIENCE, scaled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
+
+SQUARE = {"body": {"task": "demo-workflow/square", "input": [7]}}
 
 HINT_SUCCEEDED = "The run has succeeded: no further call is needed."
 HINT_FAILED = "The run has failed: read error; waiting longer has no effect."
@@ -815,62 +819,61 @@ async def test_404_page_of_a_proxy_does_not_show_that_a_runway_task_is_gone(
     assert call.value["status"] == "succeeded"
 
 
+async def start(gateway: Gateway, tool: str, arguments: Arguments) -> dict[str, Any]:
+    """Start a run without waiting for it, and return the provider's response."""
+    async with calling(gateway, tool, arguments) as call:
+        await call.finish(0)
+    return call.value
+
+
 async def test_run_that_is_not_visible_after_its_start_is_waited_for(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    simulator.fail_next("render", NO_FAULT)
     missing = json_response({"message": "task run not found"}, 404)
     async with opened(environment) as gateway:
-        async with calling(
-            gateway, "render-run-task", {"body": {"task": "demo-workflow/square", "input": [7]}}
-        ) as start:
-            await start.finish(0)
-        run_id = start.value["id"]
+        run = await start(gateway, "render-run-task", SQUARE)
         for _ in range(2):
             simulator.fail_next("render", missing)
-        async with calling(gateway, "render-wait-for-run", {"taskRunId": run_id}) as call:
+        async with calling(gateway, "render-wait-for-run", {"taskRunId": run["id"]}) as call:
             await call.finish(10)
     assert (call.value["status"], call.value["result"]) == ("succeeded", [49])
+
+
+async def follow_invisible(
+    simulator: Simulator, environment: dict[str, str], *, misses: int, seconds: float
+) -> FinishedCall:
+    """Start a run, and follow it although the next reads do not find it."""
+    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
+    async with opened(environment) as gateway:
+        await start(gateway, "posthog-start-task-run", arguments)
+        for _ in range(misses):
+            simulator.fail_next("posthog", json_response({"detail": "Task run not found"}, 404))
+        async with calling(gateway, "posthog-stream-task-run", {**arguments, "wait_seconds": seconds}) as call:
+            return await call.finish(seconds)
 
 
 async def test_run_that_is_not_visible_after_its_start_is_followed(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
-    async with opened(environment) as gateway:
-        async with calling(gateway, "posthog-start-task-run", arguments) as start:
-            await start.finish(0)
-        for _ in range(2):
-            simulator.fail_next("posthog", json_response({"detail": "Task run not found"}, 404))
-        async with calling(gateway, "posthog-stream-task-run", arguments) as call:
-            await call.finish(20)
+    call = await follow_invisible(simulator, environment, misses=2, seconds=20)
     assert (call.value["ended"], call.value["runs"]) == ("terminal", {POSTHOG_NOT_STARTED: "succeeded"})
 
 
 async def test_follow_of_a_run_that_is_not_visible_yet_ends_in_time(
     simulator: Simulator, environment: dict[str, str]
 ) -> None:
-    arguments = {"task_id": TASK, "id": POSTHOG_NOT_STARTED}
-    async with opened(environment) as gateway:
-        async with calling(gateway, "posthog-start-task-run", arguments) as start:
-            await start.finish(0)
-        for _ in range(20):
-            simulator.fail_next("posthog", json_response({"detail": "Task run not found"}, 404))
-        async with calling(gateway, "posthog-stream-task-run", {**arguments, "wait_seconds": 3}) as call:
-            await call.finish(3)
+    call = await follow_invisible(simulator, environment, misses=20, seconds=3)
     assert isinstance(call.error, NotVisibleYet)
 
 
 async def test_404_right_after_the_start_is_explained(simulator: Simulator, environment: dict[str, str]) -> None:
     async with opened(environment) as gateway:
-        arguments = {"body": {"task": "demo-workflow/square", "input": [7]}}
-        async with calling(gateway, "render-run-task", arguments) as start:
-            await start.finish(0)
+        run = await start(gateway, "render-run-task", SQUARE)
         errors = []
         for seconds in (0, 16):
             await pass_time(seconds)
             simulator.fail_next("render", json_response({"message": "task run not found"}, 404))
-            async with calling(gateway, "render-retrieve-task-run", {"taskRunId": start.value["id"]}) as call:
+            async with calling(gateway, "render-retrieve-task-run", {"taskRunId": run["id"]}) as call:
                 await call.finish(0)
             errors.append(call.error)
     assert [type(error) for error in errors] == [NotVisibleYet, ProviderError]
@@ -894,8 +897,7 @@ async def test_end_from_before_a_resume_is_explained(simulator: Simulator, envir
     arguments = {"task_id": TASK, "id": POSTHOG_FAILED}
     notes = []
     async with opened(environment) as gateway:
-        async with calling(gateway, "posthog-resume-task-run-cloud", arguments) as resume:
-            await resume.finish(0)
+        await start(gateway, "posthog-resume-task-run-cloud", arguments)
         for seconds in (0, 16):
             await pass_time(seconds)
             simulator.fail_next("posthog", json_response(older))
