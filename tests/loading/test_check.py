@@ -548,6 +548,9 @@ capability:
           status: high                                           #: integer
           when: {status: x}                                      #: status
       error_body: {status: code, message: $.message}             #: code
+      base_uri_rules:
+      - {env: ACME_DEV, base_uri: 'https://{value}'}
+      - {env: ACME_DEV, matches: "[a", base_uri: '{value}'}      #: unterminated
       runs:
         read: {operation: getjb, run_id_argument: job_id}        #: getjb
         fields: {id: id, status: $.status}                       #: $.id
@@ -557,6 +560,13 @@ capability:
           startjobx: {}                                          #: startjobx
         cancel:
           getjob: {run_id_argument: jobid}                       #: jobid
+        result: {operation: getjbb, when: {$.a: 1}}              #: getjbb
+        requests:
+          hint: Respond.
+          asked: [{id: $.id, when: {'$.a[': 1}}]                 #: $.a[
+          resolved: [{id: '$.id[', when: {$.b: 1}}]              #: $.id[
+          settled_by: {$.done.: true}                            #: $.done.
+          shown_by: [listjobs, showjob]                          #: showjob
         runs_in: {nope: $.x, never: $.y}                         #: nope; never
       operations:
         listjobs:
@@ -567,9 +577,12 @@ capability:
             total: total                                         #: $.total
           log: {time_path: at, message_paths: [$.ok, bad]}       #: $.at; $.bad
           redact: [secret, $.ok]                                 #: $.secret
+          echo: {argument: changes, text: Unchanged.}            #: changes
         getjob:
           paging: {default_page_size: 10}                        #: offset_argument
           timeout_seconds: soon                                  #: number
+          trim:
+          - {path: data, drop: [raw], flags: {late: is_late}}    #: $.data; $.is_late
           notes:
           - {text: fine}
           - {when: {no: 1}, text: x}                             #: $.no
@@ -593,7 +606,7 @@ def test_all_mistakes_of_an_overlay_are_reported_with_those_of_its_file(tmp_path
         if word
     ]
     of_overlay = [one for one in found if one.file == "overlays/acme.yaml"]
-    assert len(of_overlay) == len(expected) == 27
+    assert len(of_overlay) == len(expected) == 36
     for line, word in expected:
         assert any(one.line == line and word in one.message for one in of_overlay), (line, word)
     assert [one for one in lines(CheckResult((), 0, found)) if not one.startswith("overlays")] == [

@@ -23,6 +23,7 @@ from mcp_taskruns.core.format import spec
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.names import legal_name, make_unique, suggest_name
 from mcp_taskruns.core.model.json_path import EACH, Path
+from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.tool import Tool
 
 
@@ -106,22 +107,26 @@ def _check_error_patterns(file: File) -> Iterator[Finding]:
                 yield Finding("unsafe-pattern", (*place, "errors", name, "message_matches"), message)
 
 
-def _check_paging(file: File) -> Iterator[Finding]:
+def _check_argument_names(file: File) -> Iterator[Finding]:
+    """Find keywords of operations that refer to arguments that the tool does not have."""
     for use in file.tools:
-        paging = use.tool.operation.paging
-        if use.site is None or paging is None:
+        if use.site is None:
             continue
         properties = use.tool.input_schema["properties"]
-        keywords = {
-            "page_size_argument": paging.page_size_argument,
-            "cursor_argument": paging.cursor_argument,
-            "offset_argument": paging.offset_argument,
-        }
-        for keyword, name in keywords.items():
+        for (keyword, key), name in _named_arguments(use.tool.operation).items():
             if name and name not in properties:
-                message = f"{use.name}: paging refers to the argument {name}, which the tool does not have"
-                place = (*use.site.place, "paging", keyword)
-                yield Finding("unknown-argument", place, message, suggest_name(name, properties))
+                message = f"{use.name}: {keyword} refers to the argument {name}, which the tool does not have"
+                yield Finding(
+                    "unknown-argument", (*use.site.place, keyword, key), message, suggest_name(name, properties)
+                )
+
+
+def _named_arguments(operation: Operation) -> Mapping[tuple[str, str], str | None]:
+    """Return the names of arguments in keywords, by keyword and key."""
+    paging, echo = operation.paging, operation.echo
+    keys = ("page_size_argument", "cursor_argument", "offset_argument") if paging else ()
+    names = {("paging", key): getattr(paging, key) for key in keys}
+    return names | ({("echo", "argument"): echo.argument} if echo else {})
 
 
 def _check_other_hints(file: File) -> Iterator[Finding]:
@@ -208,6 +213,6 @@ _CHECKS: Sequence[Callable[[File], Iterator[Finding]]] = (
     _check_hint_placeholders,
     _check_other_hints,
     _check_error_patterns,
-    _check_paging,
+    _check_argument_names,
     _check_upload,
 )

@@ -1,7 +1,7 @@
 """Compilation of an operation, as a tool calls it: what is sent, and which of it the caller passes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -38,7 +38,6 @@ from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     Authentication,
     BaseUri,
-    BaseUriRule,
     BodyKind,
     Echo,
     Location,
@@ -60,13 +59,6 @@ _Parsed = TypeVar("_Parsed")
 
 _NO_PATH: Template = ()
 _NO_BODY: tuple[BodyKind | None, Any] = (None, None)
-
-
-def _parse_base_uri_rules(rules: Sequence[keywords.BaseUriRuleKeywords]) -> tuple[BaseUriRule, ...]:
-    try:
-        return tuple(BaseUriRule(rule.env, re.compile(rule.matches), rule.base_uri) for rule in rules)
-    except re.error as exc:
-        raise ValueError(f"an invalid pattern in `base_uri_rules`: {exc}") from exc
 
 
 @dataclass(frozen=True)
@@ -260,7 +252,7 @@ class _OperationCompiler:
         literal = "".join(part if isinstance(part, str) else "x" for part in template or ())
         is_address = template and (isinstance(template[0], Variable) or _URL.match(literal))
         default = template if is_address and "{" not in literal else None
-        return BaseUri(default, variables, self._parse(_parse_base_uri_rules, consumed.base_uri_rules, ()))
+        return BaseUri(default, variables, self._declared.policies.base_uri_rules())
 
     def _authentication(self) -> Authentication | None:
         def parse(declared: Mapping[str, Any]) -> Authentication | None:

@@ -9,7 +9,16 @@ from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.names import suggest_name
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
-from mcp_taskruns.core.model.operation import ErrorBody, ErrorRule, EventFormat, LogFormat, Paging, Trim, Upload
+from mcp_taskruns.core.model.operation import (
+    BaseUriRule,
+    ErrorBody,
+    ErrorRule,
+    EventFormat,
+    LogFormat,
+    Paging,
+    Trim,
+    Upload,
+)
 from mcp_taskruns.core.model.tool import ALL_PAGES, DEFAULT_LAST, LAST, RAW, SINCE, TYPES
 from mcp_taskruns.errors import CapabilityError
 
@@ -23,6 +32,8 @@ Report = Callable[[CapabilityError], None]
 def _raise(error: CapabilityError) -> None:
     raise error
 
+
+_ANY = re.compile("")
 
 _REQUEST_KINDS = {
     "reads": frozenset({RequestKind.READ}),
@@ -76,6 +87,17 @@ class Policies:
             return None
         status = self._path(declared.status, "error_body", "status")
         return ErrorBody(status, self._path(declared.message, "error_body", "message"))
+
+    def base_uri_rules(self) -> tuple[BaseUriRule, ...]:
+        """Return the variables that determine the base URI, in the order in which they are tried."""
+        return tuple(
+            BaseUriRule(
+                rule.env,
+                self._parse(re.compile, rule.matches, _ANY, "base_uri_rules", index, "matches"),
+                rule.base_uri,
+            )
+            for index, rule in enumerate(self._consumed.base_uri_rules)
+        )
 
     def redactions(self, operation: spec.ConsumedOperation) -> tuple[Path, ...]:
         """Return the places of secrets in a response: those of the operation, and those of each run in it."""
@@ -167,6 +189,7 @@ class Policies:
         self.events(operation.events)
         self.log(operation.log)
         self.upload(operation.upload)
+        self.trims(operation)
 
     def _path(self, text: str, *keys: str | int) -> Path:
         return self._parse(parse_path, text, (), *keys)
@@ -203,6 +226,7 @@ def keyword_problems(capability: spec.Capability) -> Iterator[CapabilityError]:
         problems: list[CapabilityError] = []
         policies = Policies(capability.source, consumed, problems.append)
         policies.error_body()
+        policies.base_uri_rules()
         scope = ("capability", "consumes", consumed.namespace)
         yield from (_inside(scope, problem) for problem in problems)
         for operation in chain.from_iterable(resource.operations for resource in consumed.resources):

@@ -180,6 +180,8 @@ class _RunsCompiler:
             parts += [partial(self._start, name, start, read) for name, start in runs.start.items()]
             parts += [partial(self._cancel, name, cancel, read) for name, cancel in runs.cancel.items()]
             parts += [partial(self._result, runs.result, read)] if runs.result else []
+        if runs.requests:
+            parts += self._parts_of_requests(runs.requests)
         for part in parts:
             try:
                 part()
@@ -323,6 +325,14 @@ class _RunsCompiler:
             shown_by=frozenset(requests.shown_by),
         )
 
+    def _parts_of_requests(self, requests: keywords.RunRequestsKeywords) -> Iterator[Callable[[], object]]:
+        for operation in requests.shown_by:
+            yield partial(self.tool, operation, "requests.shown_by")
+        for key in ("asked", "resolved"):
+            for event in getattr(requests, key):
+                yield partial(self._request_event, event, f"requests.{key}")
+        yield partial(self._condition, requests.settled_by, "requests.settled_by")
+
     def _request_event(self, event: keywords.RequestEventKeywords, place: str) -> RequestEvent:
         return RequestEvent(
             when=self._condition(event.when, f"{place}.when"),
@@ -383,7 +393,8 @@ class _RunsCompiler:
                     tool = spec.ExposedTool(name=name)  # without `with`, arguments have the names of parameters
                     compiled = compile_operation(self._capability, tool, read.operation.provider, declared)
                     return replace(compiled.operation, base=read.operation.base)
-        raise self._error(place, f"there is no operation `{name}`")
+        known = {one.name for resource in self._consumed.resources for one in resource.operations}
+        raise self._error(place, f"there is no operation `{name}`", suggest_name(name, known))
 
     def tool(self, operation: str, place: str) -> Tool:
         """Return the tool that calls an operation."""

@@ -15,7 +15,7 @@ from mcp_taskruns.core.calls.request import HttpRequest, build_form_request, bui
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.spec import parse_capability
 from mcp_taskruns.core.model.operation import ArgumentReference, Variable
-from mcp_taskruns.errors import CallError, InvalidArguments, NotConfigured, UpstreamError
+from mcp_taskruns.errors import CallError, CapabilityError, InvalidArguments, NotConfigured, UpstreamError
 from tests.core.documents import KEY, Json, document, inputs, request_of, tool_of
 
 NASTY = [
@@ -1075,8 +1075,7 @@ def test_form_of_a_provider_elsewhere_is_not_sent_to_this_machine_or_its_network
     assert build_form_request("thing's storage", "https://s3.example/", *FORM).public_only is True
 
 
-def test_invalid_pattern_of_a_base_uri_rule_makes_the_operation_unsupported() -> None:
-    tool = tool_of(baseUri="https://api.example", base_uri_rules=[{"env": "LOCAL_URL", "matches": "("}])
-    with pytest.raises(NotConfigured) as caught:
-        request_of(tool, {}, {})
-    assert "an invalid pattern in `base_uri_rules`" in caught.value.message
+def test_invalid_pattern_of_a_base_uri_rule_is_rejected_with_its_place() -> None:
+    with pytest.raises(CapabilityError, match="unterminated") as caught:
+        tool_of(baseUri="https://api.example", base_uri_rules=[{"env": "LOCAL_URL", "matches": "("}])
+    assert caught.value.place == "capability.consumes.base_uri_rules.matches"
