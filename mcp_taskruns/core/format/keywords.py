@@ -22,6 +22,12 @@ When = dict[str, Any]
 """Paths with the value, or the list of accepted values, that has to be there."""
 
 
+class Keywords(BaseModel):
+    """Keywords that the models of capability files and of overlays inherit; nothing is validated against them alone."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
 class StrictModel(BaseModel):
     """A mapping that accepts known keys only; a key with the value null counts as absent."""
 
@@ -148,7 +154,7 @@ class TrimKeywords(StrictModel):
     """Members that are added: whether something is at a path of the object, before members are left out."""
 
 
-class OperationKeywords(BaseModel):
+class OperationKeywords(Keywords):
     """Keywords of an operation."""
 
     accept: str | None = None
@@ -447,7 +453,7 @@ class BaseUriRuleKeywords(StrictModel):
     """The base URI; `{value}` is replaced by the value without a slash at its end."""
 
 
-class ConsumedKeywords(BaseModel):
+class ConsumedKeywords(Keywords):
     """Keywords of a provider."""
 
     base_uri_env: Names = ()
@@ -466,7 +472,7 @@ class ConsumedKeywords(BaseModel):
     runs: RunsKeywords | None = None
 
 
-class ParameterKeywords(BaseModel):
+class ParameterKeywords(Keywords):
     """Keywords of an input parameter."""
 
     json_schema: dict[str, Any] | None = Field(None, alias="schema")
@@ -477,7 +483,7 @@ class ParameterKeywords(BaseModel):
     """Environment variables that set the value if the caller does not; the first that is set counts."""
 
 
-class ToolKeywords(BaseModel):
+class ToolKeywords(Keywords):
     """Keywords of a tool."""
 
     rename: str | None = None
