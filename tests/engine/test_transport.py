@@ -399,28 +399,31 @@ async def test_unreachable_proxy(proxy: str, no_proxy: str, message: str, monkey
     assert (error.message, error.kind) == (message, "unavailable")
 
 
-PROXY_LOGIN = "407 Proxy Authentication Required"
+@contextlib.asynccontextmanager
+async def through_a_proxy_that_requires_a_login(
+    monkeypatch: pytest.MonkeyPatch, variable: str, body: bytes, headers: str
+) -> AsyncIterator[tuple[Exchange, str]]:
+    """Yield an exchange that uses such a proxy, and the address of the proxy."""
+    monkeypatch.setenv("NO_PROXY", "")
+    async with responding(returns(body, headers, "407 Proxy Authentication Required")) as proxy:
+        address = proxy.removeprefix("http://")
+        monkeypatch.setenv(variable, f"http://user:s3cret@{address}")
+        exchange = Exchange(PATIENCE)
+        yield exchange, address
+        await exchange.aclose()
 
 
 async def test_proxy_that_requires_a_login_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "")
-    async with responding(returns(b"<html>", 'Proxy-Authenticate: Basic realm="x"\r\n', PROXY_LOGIN)) as proxy:
-        address = proxy.removeprefix("http://")
-        monkeypatch.setenv("HTTP_PROXY", f"http://user:s3cret@{address}")
-        exchange = Exchange(PATIENCE)
+    challenge = 'Proxy-Authenticate: Basic realm="x"\r\n'
+    async with through_a_proxy_that_requires_a_login(monkeypatch, "HTTP_PROXY", b"<html>", challenge) as opened:
+        exchange, address = opened
         response = await fetch(exchange, get("http://provider.invalid/v1"))
-        await exchange.aclose()
     assert (response.status, response.host, response.proxy) == (407, "provider.invalid", address)
 
 
 async def test_proxy_that_requires_a_login_for_a_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "")
-    async with responding(returns(b"", "", PROXY_LOGIN)) as proxy:
-        address = proxy.removeprefix("http://")
-        monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cret@{address}")
-        exchange = Exchange(PATIENCE)
+    async with through_a_proxy_that_requires_a_login(monkeypatch, "HTTPS_PROXY", b"", "") as (exchange, address):
         error = await failure(exchange, post("https://provider.invalid/v1"))
-        await exchange.aclose()
     assert error.message == (
         f"acme could not be reached: the proxy {address} returned 407, it requires a user and a password"
     )

@@ -650,18 +650,22 @@ def test_mistakes_of_an_overlay_are_reported_if_its_file_is_invalid(tmp_path: Pa
     ]
 
 
-def test_entry_for_operations_of_one_name_does_not_hide_other_mistakes(tmp_path: Path) -> None:
-    written(tmp_path, JOBS.replace("name: startjob,", "name: listjobs,"), "acme.yaml")
-    overlay = """\
+OPERATIONS_OVERLAY = """\
 overlay: 2
 capability:
   consumes:
     acme:
       operations:
+"""
+
+
+def test_entry_for_operations_of_one_name_does_not_hide_other_mistakes(tmp_path: Path) -> None:
+    written(tmp_path, JOBS.replace("name: startjob,", "name: listjobs,"), "acme.yaml")
+    overlay = """\
         getjob: {timeout: 5}
         listjobs: {timeout_seconds: 5}
 """
-    written(tmp_path, overlay, "overlays/acme.yaml")
+    written(tmp_path, OPERATIONS_OVERLAY + overlay, "overlays/acme.yaml")
     found = [f"{one.file}:{one.line}: {one.code}" for one in check_files([tmp_path]).findings]
     assert found[-2:] == ["overlays/acme.yaml:6: invalid-file", "overlays/acme.yaml:7: invalid-file"]
     assert "acme.yaml:26: unknown-operation" in found
@@ -694,16 +698,11 @@ def test_fault_of_an_operation_that_an_overlay_changes_is_located_in_its_file(tm
 def test_missing_keyword_of_an_overlay_is_located_beside_its_other_keywords(tmp_path: Path) -> None:
     written(tmp_path, JOBS.replace("startjobb", "startjob"), "acme.yaml")
     overlay = """\
-overlay: 2
-capability:
-  consumes:
-    acme:
-      operations:
         startjob:
           description: Starts some job.
           paging: {offset_argument: skip, default_page_size: 5}
 """
-    written(tmp_path, overlay, "overlays/acme.yaml")
+    written(tmp_path, OPERATIONS_OVERLAY + overlay, "overlays/acme.yaml")
     found = [one for one in check_files([tmp_path]).findings if one.code == "unknown-argument"]
     # `page_size_argument` is not written: its default is the argument that the tool does not have.
     assert [(one.file, one.line) for one in found] == [("overlays/acme.yaml", 8)] * 2
