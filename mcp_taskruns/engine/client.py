@@ -345,7 +345,8 @@ class _Call:
         operation, settings = self._operation, self._client.settings
         response = to_utf8(response)  # so that credentials in it are found
         shown = response if self._shows_body else without_content(response)
-        redacted = replace(shown, body=self._client.redactor.redact_bytes(shown.body))
+        body = self._client.redactor.redact_bytes(shown.body)
+        redacted = shown if body is shown.body else replace(shown, body=body)
         try:
             result = read_response(redacted, operation, reveal=settings.reveal_secrets)
         except ProviderError as exc:

@@ -48,9 +48,13 @@ class DecodingTransport(httpx.AsyncBaseTransport):
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         coding = response.headers.get("content-encoding", "identity").strip().lower()
-        if coding not in {"", "identity"}:
+        is_coded, is_stream = coding not in {"", "identity"}, is_event_stream(response)
+        if not (is_coded or is_stream):
+            response.request = request
+            return response
+        if is_coded:
             stream = _DecodedStream(stream, coding)
-        if is_event_stream(response):
+        if is_stream:
             stream = _EventStream(stream)
         return httpx.Response(
             response.status_code,

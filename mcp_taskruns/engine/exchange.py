@@ -88,7 +88,7 @@ class OpenResponse:
                     )
         return HttpResponse(
             self._response.status_code,
-            dict(self._response.headers),
+            dict(self._response.headers.items()),
             bytes(body),
             time.time(),
             host=urlsplit(self._request.url).netloc,

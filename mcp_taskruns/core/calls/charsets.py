@@ -78,8 +78,10 @@ def _encoding_of(response: HttpResponse) -> str:
 def _declared_encoding(response: HttpResponse) -> str:
     """Return Python's name of the charset in the content type; UTF-8 if there is none, or an unknown one."""
     match = _CHARSET.search(response.headers.get("content-type", ""))
+    if match is None:
+        return "utf-8"
     try:
-        label = match.group(1).lower() if match else "utf-8"
+        label = match.group(1).lower()
         name = codecs.lookup(_OTHER_LABELS.get(label, label)).name
         b"x".decode(name, "replace")
     except (LookupError, UnicodeError):  # unknown, or a codec between other types

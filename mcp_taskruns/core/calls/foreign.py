@@ -41,9 +41,8 @@ def without_content(response: HttpResponse) -> HttpResponse:
 
 def foreign_error(response: HttpResponse, operation: Operation) -> ProviderError | None:
     """Return the exception for a response that the API did not make, as far as its head shows; None for any other."""
-    challenge = next((name for header, name in CHALLENGES.items() if header in response.headers), None)
-    if challenge:
-        return _challenge(response, operation, challenge)
+    if not CHALLENGES.keys().isdisjoint(response.headers):
+        return _challenge(response, operation)
     if response.status < 200:
         return _interim(response, operation)
     if 300 <= response.status < 400:
@@ -66,7 +65,8 @@ def _error(response: HttpResponse, operation: Operation, message: str, meaning: 
     return provider_error(status, headers, None, message, operation, response.received_at, meaning)
 
 
-def _challenge(response: HttpResponse, operation: Operation, protection: str) -> ProviderError:
+def _challenge(response: HttpResponse, operation: Operation) -> ProviderError:
+    protection = next(name for header, name in CHALLENGES.items() if header in response.headers)
     message = f"a challenge of {protection}, which protects {response.host or 'the provider'} against bots"
     hint = "Ask the provider to admit this server's address, or use another network: a retry does not help."
     return _error(response, operation, message, Assessment("unavailable", False, hint))

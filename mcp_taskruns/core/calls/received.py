@@ -22,6 +22,7 @@ class HttpResponse:
         host: the host and the port that the request was sent to; may be empty.
         proxy: the host and the port of the proxy that the request was sent over; empty without a proxy.
         notes: sentences about the body that are not part of it.
+        media_type: the content type in lower case without parameters; the first one of several, empty if there is none.
     """
 
     status: int
@@ -31,11 +32,11 @@ class HttpResponse:
     host: str = ""
     proxy: str = ""
     notes: tuple[str, ...] = ()
+    media_type: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def media_type(self) -> str:
-        """The content type in lower case without parameters; the first one of several, empty if there is none."""
-        return self.headers.get("content-type", "").partition(";")[0].partition(",")[0].strip().lower()
+    def __post_init__(self) -> None:
+        media_type = self.headers.get("content-type", "").partition(";")[0].partition(",")[0].strip().lower()
+        object.__setattr__(self, "media_type", media_type)
 
     @property
     def is_json(self) -> bool:

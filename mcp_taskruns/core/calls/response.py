@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mcp_taskruns.core.calls.charsets import to_utf8
 from mcp_taskruns.core.calls.errors import message_from_text, provider_error, quote_message, unknown_outcome_hint
 from mcp_taskruns.core.calls.foreign import foreign_error, missing_run
 from mcp_taskruns.core.calls.outputs import map_output
@@ -78,7 +77,8 @@ class CallResult:
 
     def with_notes(self, *notes: str) -> "CallResult":
         """Return the result with these notes before its own; empty notes are dropped."""
-        return replace(self, notes=(*filter(None, notes), *self.notes))
+        added = tuple(filter(None, notes))
+        return replace(self, notes=added + self.notes) if added else self
 
     @classmethod
     def from_value(cls, value: Any, *notes: str) -> "CallResult":
@@ -87,13 +87,12 @@ class CallResult:
 
 
 def read_response(response: HttpResponse, operation: Operation, *, reveal: bool = False) -> CallResult:
-    """Return the result of a call, not truncated.
+    """Return the result of a call, not truncated. The text of the response is in UTF-8, as `to_utf8` returns it.
 
     Values at the operation's `redactions` are redacted unless `reveal` is set. Raises ProviderError for a status code
     outside 200 to 299, for a body that the operation's `error_body` declares an error, for a page or nothing instead of
     JSON, and for invalid JSON.
     """
-    response = to_utf8(response)
     foreign = foreign_error(response, operation)
     if foreign is not None:
         raise foreign

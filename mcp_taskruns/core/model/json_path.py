@@ -58,17 +58,18 @@ def parse_condition(when: Mapping[str, Any]) -> Condition:
 
 def values_at(value: Any, path: Path) -> Iterator[Any]:
     """Yield all values at a path; none where the value has no such place."""
-    if not path:
-        yield value
-    elif path[0] is EACH:
+    for position, step in enumerate(path):
+        if step is EACH:
+            for item in value if isinstance(value, list) else ():
+                yield from values_at(item, path[position + 1 :])
+            return
         if isinstance(value, list):
-            for item in value:
-                yield from values_at(item, path[1:])
-    elif isinstance(path[0], int):
-        if isinstance(value, list) and -len(value) <= path[0] < len(value):
-            yield from values_at(value[path[0]], path[1:])
-    elif isinstance(value, Mapping) and path[0] in value:
-        yield from values_at(value[path[0]], path[1:])
+            if not (isinstance(step, int) and -len(value) <= step < len(value)):
+                return
+        elif not (isinstance(value, Mapping) and isinstance(step, str) and step in value):
+            return
+        value = value[step]
+    yield value
 
 
 def value_at(value: Any, path: Path | None) -> Any:

@@ -42,6 +42,11 @@ class Backlog:
         return self._bytes > MAX_WAITING_BYTES
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no messages wait."""
+        return not self._items
+
+    @property
     def waits_for_client(self) -> bool:
         """Whether messages wait until the client reads."""
         return self.is_blocked and bool(self._items)

@@ -132,7 +132,8 @@ class Reader(_Stream):
         return self
 
     async def __anext__(self) -> Item:
-        await asyncio.sleep(0)  # a quick response to the last request may show that the client does not read
+        if not self._backlog.is_empty:
+            await asyncio.sleep(0)  # a quick response to the last request may show that the client does not read
         while (item := self._backlog.next()) is None:
             if self.has_ended and not self._backlog.waits_for_client:
                 raise StopAsyncIteration

@@ -25,7 +25,7 @@ def response(content_type: str, body: bytes, status: int = 200) -> HttpResponse:
 
 
 def result_of(content_type: str, body: bytes) -> CallResult:
-    return read_response(response(content_type, body), READ)
+    return read_response(to_utf8(response(content_type, body)), READ)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_json_lines_in_utf16_are_converted() -> None:
 
 def test_text_file_is_read_in_its_declared_encoding() -> None:
     given = response("text/plain; charset=latin1", b"caf\xe9")
-    assert read_response(given, FILE).text == "caf\u00e9"
+    assert read_response(to_utf8(given), FILE).text == "caf\u00e9"
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream; charset=utf-16"])
@@ -145,13 +145,13 @@ def test_binary_content_is_not_converted(content_type: str) -> None:
 def test_error_message_in_another_encoding_is_converted() -> None:
     given = response("application/json; charset=utf-16", '{"message":"Jos\u00e9"}'.encode("utf-16"), 400)
     with pytest.raises(ProviderError, match="Jos\u00e9"):
-        read_response(given, READ)
+        read_response(to_utf8(given), READ)
 
 
 def test_title_of_a_page_in_another_encoding_is_converted() -> None:
     given = response("text/html", "<html><title>Jos\u00e9</title>".encode("utf-16"))
     with pytest.raises(ProviderError, match='instead of JSON: "Jos\u00e9"'):
-        read_response(given, READ)
+        read_response(to_utf8(given), READ)
 
 
 def test_conversion_is_done_once() -> None:
