@@ -289,6 +289,18 @@ async def test_mcp_body_above_the_size_limit_is_413(is_chunked: bool, monkeypatc
     assert response.status_code == 413
 
 
+async def test_mcp_message_with_too_many_values_is_not_parsed() -> None:
+    call = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":%s}}}'
+    many, text = call % (b"[" + b"[]," * 200_000 + b"[]]"), call % (b'"' + b"[]," * 200_000 + b'"')
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    async with listening(build_http_app(open_gateway({}), Settings())) as origin, httpx.AsyncClient() as client:
+        response = await client.post(f"{origin}/mcp", content=many, headers=headers)
+        accepted = await client.post(f"{origin}/mcp", content=text, headers=headers)
+    assert response.status_code == 413
+    assert "more than 600,000 values or 100,000 lists" in response.json()["error"]["message"]
+    assert accepted.json()["error"]["message"] == "Bad Request: Missing session ID"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of file descriptors")
 @pytest.mark.parametrize("descriptors", [64, 256])
 def test_many_connections_leave_the_server_usable_and_the_log_short(descriptors: int) -> None:

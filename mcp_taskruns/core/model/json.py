@@ -107,8 +107,7 @@ def parse(text: str | bytes) -> Any:
     A lone surrogate becomes a question mark.
     """
     data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    if len(data) > _SMALL and not _is_bounded(data) and not _is_bounded(_without_strings(data)):
-        raise JsonLimitExceeded(f"has more than {MAX_VALUES:,} values or {MAX_CONTAINERS:,} lists and objects")
+    check_bounded(data)
     try:
         return from_json(data, cache_strings="keys")
     except ValueError as exc:
@@ -120,6 +119,12 @@ def parse(text: str | bytes) -> Any:
         if repaired == data:
             raise
     return parse(repaired)
+
+
+def check_bounded(data: bytes) -> None:
+    """Raise JsonLimitExceeded for JSON text with more values than any parser should read; it is not parsed."""
+    if len(data) > _SMALL and not _is_bounded(data) and not _is_bounded(_without_strings(data)):
+        raise JsonLimitExceeded(f"has more than {MAX_VALUES:,} values or {MAX_CONTAINERS:,} lists and objects")
 
 
 def parse_or_text(text: str) -> Any:

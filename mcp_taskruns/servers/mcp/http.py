@@ -11,6 +11,7 @@ from mcp_taskruns import __version__
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.servers.bodies import MAX_BODY_BYTES, BodyBudget
 from mcp_taskruns.servers.guard import guard
+from mcp_taskruns.servers.mcp.messages import MessageLimit
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.servers.mcp.sessions import (
     IDLE_SECONDS,
@@ -41,7 +42,7 @@ def build_http_app(gateway: Gateway, settings: Settings, bodies: BodyBudget | No
         max_sessions=MAX_SESSIONS,
     )
     app = Starlette(
-        routes=[Route("/mcp", Sessions(manager.handle_request)), Route("/health", health)],
+        routes=[Route("/mcp", MessageLimit(Sessions(manager.handle_request))), Route("/health", health)],
         lifespan=lambda _: manager.run(),
     )
     return guard(app, settings, bodies)

@@ -19,6 +19,7 @@ import anyio
 from mcp import types
 from mcp.shared.message import SessionMessage
 
+from mcp_taskruns.core.model.json import JsonLimitExceeded, check_bounded
 from mcp_taskruns.servers.mcp.backlog import Backlog, Item
 
 MAX_MESSAGE_BYTES = 64_000_000
@@ -159,6 +160,7 @@ class Reader(_Stream):
 
 def _parse(line: bytes) -> Item:
     try:
+        check_bounded(line)
         return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError as exc:
         return exc
@@ -222,9 +224,10 @@ class Writer(_Stream):
             if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
                 self._reader.finish_request(message.id)
 
-    async def send_parse_error(self, _: Exception) -> None:
+    async def send_parse_error(self, reason: Exception) -> None:
         """Write the error response for a line that is not a JSON-RPC message."""
-        error = types.ErrorData(code=types.PARSE_ERROR, message="Parse error: the line is not a JSON-RPC message")
+        fault = f"JSON that {reason}" if isinstance(reason, JsonLimitExceeded) else "not a JSON-RPC message"
+        error = types.ErrorData(code=types.PARSE_ERROR, message=f"Parse error: the line is {fault}")
         self._write(types.JSONRPCError(jsonrpc="2.0", id=None, error=error))  # without waiting: the SDK reads nothing
 
     def _write(self, message: types.JSONRPCMessage) -> None:

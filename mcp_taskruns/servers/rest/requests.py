@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from mcp_taskruns.core.model.json import JsonLimitExceeded, check_bounded
 from mcp_taskruns.core.model.operation import Location
 from mcp_taskruns.core.rest.arguments import parse_argument
 from mcp_taskruns.core.rest.router import Match
@@ -56,6 +57,9 @@ async def _read_body(request: Request) -> Any:
         message = f"the content type {media_type!r} is not supported; send application/json"
         raise InvalidArguments(message, status=415)
     try:
+        check_bounded(content)
         return json.loads(content)
+    except JsonLimitExceeded as exc:
+        raise InvalidArguments(f"the body is JSON that {exc}", status=413) from exc
     except (ValueError, RecursionError) as exc:
         raise InvalidArguments("the body is not valid JSON") from exc

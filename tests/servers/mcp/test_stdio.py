@@ -162,6 +162,15 @@ def test_invalid_line_gets_an_error_response_and_the_next_is_served() -> None:
         assert process.handshake()["id"] == 1
 
 
+def test_line_with_too_many_values_gets_an_error_response_and_the_next_is_served() -> None:
+    with running() as process:
+        process.send_bytes(b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":[' + b"[]," * 200_000 + b"0]}}\n")
+        response = process.receive()
+        assert (response["id"], response["error"]["code"]) == (None, -32700)
+        assert "more than 600,000 values" in response["error"]["message"]
+        assert process.handshake()["id"] == 1
+
+
 def test_message_of_ten_megabytes_is_accepted() -> None:
     with running() as process:
         process.handshake()

@@ -285,6 +285,16 @@ async def test_body_above_the_size_limit_is_413(monkeypatch: pytest.MonkeyPatch)
     assert len(provider.received) == 1
 
 
+async def test_body_with_too_many_values_is_413_and_is_not_parsed() -> None:
+    provider = Provider()
+    async with acme(provider) as side:
+        content = b'{"x": [' + b"{}," * 200_000 + b"0]}"
+        details = problem(await side.client.post(THINGS, content=content, headers=JSON))
+    assert details["status"] == 413
+    assert details["detail"] == "the body is JSON that has more than 600,000 values or 100,000 lists and objects"
+    assert provider.received == []
+
+
 async def test_incomplete_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
     provider = Provider()
