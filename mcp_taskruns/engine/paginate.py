@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from mcp_taskruns.core.calls.pages import Page, join_pages, read_page
+from mcp_taskruns.core.calls.pages import Page, join_pages, page_number, read_page
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import EACH, Path, value_at
@@ -33,7 +33,7 @@ async def read_pages(
     Reading stops after `seconds`, after MAX_PAGES, when the result is full, at a page that fails, and at one that leads
     back to an earlier page; a note contains the reason. Raises CallError when the first page fails.
     """
-    if arguments.get(paging.page_size_argument) is None:
+    if _may_set_page_size(paging, arguments):
         arguments = {**arguments, paging.page_size_argument: paging.max_page_size}
     end = anyio.current_time() + seconds
     room = client.settings.max_result_chars
@@ -62,6 +62,12 @@ async def read_pages(
     return replace(whole, notes=tuple(filter(None, (stopped, *notes)))), page
 
 
+def _may_set_page_size(paging: Paging, arguments: Mapping[str, Any]) -> bool:
+    """Whether the caller leaves the page size open. The number of a later page depends on it."""
+    is_later = bool(paging.page_argument) and page_number(paging, arguments) != paging.first_page
+    return bool(paging.page_size_argument) and arguments.get(paging.page_size_argument) is None and not is_later
+
+
 def _reason_to_stop(pages: int, room: int, end: float, seconds: float) -> str:
     """Return why no further page is read, empty to go on."""
     if pages == MAX_PAGES:
@@ -76,16 +82,19 @@ def _reason_to_stop(pages: int, room: int, end: float, seconds: float) -> str:
 class _Pages:
     """The pages of a list so far, each item once.
 
-    Runs are recognised by their ids, and items with cursors by their JSON. Other items may be equal, for example the
-    entries of a log: of these only a whole page is recognised.
+    Runs are recognised by their ids, and items that have cursors by their JSON. Other items may be equal, for example
+    the entries of a log: of these only a whole page is recognised.
     """
 
     def __init__(self, tool: Tool, paging: Paging, arguments: Mapping[str, Any]) -> None:
         self.pages: list[Page] = []
         self._id_path = _run_id_path(tool, paging)
-        self._has_distinct_items = bool(self._id_path or paging.cursor_argument)
+        self._has_distinct_items = bool(self._id_path or paging.next_cursor)
         self._keys: set[str] = set()
-        self._requested = [arguments.get(paging.cursor_argument or paging.offset_argument)]
+        first: dict[str, Any] = {paging.offset_argument: 0, paging.page_argument: paging.first_page}
+        self._arguments = first | {name: value for name, value in arguments.items() if value is not None}
+        self._is_complete = arguments.get(paging.position_argument) in (None, first.get(paging.position_argument))
+        self._requested = {_identity(self._arguments)}
 
     @property
     def count(self) -> int:
@@ -95,21 +104,24 @@ class _Pages:
     @property
     def known_count(self) -> int | None:
         """The number of items before the next page; None if the list was not read from its beginning."""
-        return self.count if self._requested[0] is None else None
+        return self.count if self._is_complete else None
 
     def add(self, page: Page) -> dict[str, Any]:
         """Add the new items of the next page; return the arguments of the one after it, none at the end of the list."""
         new_items = self._new_items(page.items)
-        if self.pages and not new_items and (page.items or page.has_more):
+        is_gap = page.has_more and not page.items and bool(page.following)
+        if self.pages and not new_items and (page.items or page.has_more) and not is_gap:
             repeated = "the next page contains only items that were already listed"
             self.pages[-1] = self.pages[-1].end(repeated if page.items else "the next page is empty")
             return {}
-        following = page.next_arguments(len(page.items)) if page.items and page.has_more else {}
-        if any(value in self._requested for value in following.values()):
-            page = page.end(f"the next {page.paging.cursor_argument} leads back to an earlier page")
+        following = page.next_arguments(len(page.items)) if page.has_more and (page.items or is_gap) else {}
+        self._arguments |= following
+        if following and _identity(self._arguments) in self._requested:
+            names = " and ".join(following)
+            page = page.end(f"the next {names} leads back to an earlier page")
             following = {}
         self.pages.append(replace(page, items=new_items))
-        self._requested += following.values()
+        self._requested.add(_identity(self._arguments))
         return following
 
     def _new_items(self, items: Sequence[Any]) -> list[Any]:
@@ -125,6 +137,11 @@ class _Pages:
     def _key(self, item: Any) -> str:
         run_id = value_at(item, self._id_path)
         return run_id if isinstance(run_id, str) else dump(item)
+
+
+def _identity(arguments: Mapping[str, Any]) -> str:
+    """Return a text that is the same for the same arguments in any order."""
+    return dump(dict(sorted(arguments.items())))
 
 
 def _run_id_path(tool: Tool, paging: Paging) -> Path | None:

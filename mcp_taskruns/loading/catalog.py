@@ -93,6 +93,8 @@ def _validate_base_uris(base_uris: Mapping[str, str], namespaces: set[str]) -> N
 
 
 def _is_served(tool: Tool, settings: Settings) -> bool:
+    if not tool.operation.is_available(settings.environment):
+        return False
     if settings.only and tool.prefix not in settings.only:
         return False
     if settings.read_only and not tool.hints.read_only:

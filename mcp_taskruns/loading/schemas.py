@@ -201,6 +201,10 @@ def _definition_of(schema: Mapping[str, Any], value: Mapping[str, Any]) -> Mappi
     return {}
 
 
+_SHORT_MAPPINGS = {"Header": "`{header: name}`", "ResponseValue": "`{response: path}`"}
+"""Models with one key, which tables show."""
+
+
 def _type_of(value: Mapping[str, Any]) -> str:
     """Return the type of a value as text."""
     alternatives = [part for part in value.get("anyOf", ()) if part != {"type": "null"}]
@@ -209,7 +213,7 @@ def _type_of(value: Mapping[str, Any]) -> str:
     if "enum" in value:
         return ", ".join(f"`{item}`" for item in value["enum"])
     if "$ref" in value:
-        return "`{header: name}`" if value["$ref"].endswith("/Header") else "mapping"
+        return _SHORT_MAPPINGS.get(value["$ref"].rpartition("/")[2], "mapping")
     match value.get("type"):
         case "array":
             return f"list of {_type_of(value.get('items', {}))}"

@@ -1,5 +1,6 @@
 """The catalog: filters of the settings, and settings that refer to something that does not exist."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcp_taskruns.core.model.operation import NeededVariable
 from mcp_taskruns.core.model.tool import Hints, Tool
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.loading.catalog import Catalog, build_catalog, describe_changes
@@ -68,6 +70,31 @@ def test_filters_apply_to_tools_and_their_routes(settings: dict[str, Any], tools
     catalog = build(**settings)
     assert (len(catalog.tools), len(catalog.routes)) == (tools, routes)
     assert routed(catalog) <= names(catalog)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_served"),
+    [
+        ({}, False),
+        ({"ACME_KEY_V2": ""}, False),
+        ({"ACME_KEY_V2": "  "}, False),
+        ({"ACME_KEY_V2": "x"}, True),
+        ({"ACME_KEY": "x"}, False),
+        ({"ACME_KEY": "v2-"}, False),
+        ({"ACME_KEY": " v2-x\n"}, True),
+        ({"ACME_KEY": "old-v2-x"}, False),
+        ({"ACME_KEY": "x", "ACME_KEY_V2": "x"}, True),
+    ],
+)
+def test_tool_is_served_if_a_needed_variable_has_a_matching_value(environment: dict[str, str], is_served: bool) -> None:
+    needs = (NeededVariable("ACME_KEY_V2", re.compile(".+")), NeededVariable("ACME_KEY", re.compile("v2-.+")))
+    tool, other = (replace(one, name=name) for one, name in zip(BUILTIN.tools, ("needy", "other"), strict=False))
+    needy = replace(tool, operation=replace(tool.operation, needs=needs))
+    route = replace(rest_tool("GET", "/v1/v1/runs/{runid}"), operation=needy.operation)
+    catalog = build_catalog([needy, other], Settings(environment=environment), [route])
+    assert names(catalog) == ({"needy", "other"} if is_served else {"other"})
+    assert len(catalog.routes) == int(is_served)
+    assert needy.operation in catalog.operations
 
 
 def test_patterns_are_case_sensitive() -> None:

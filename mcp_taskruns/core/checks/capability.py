@@ -124,7 +124,7 @@ def _check_argument_names(file: File) -> Iterator[Finding]:
 def _named_arguments(operation: Operation) -> Mapping[tuple[str, str], str | None]:
     """Return the names of arguments in keywords, by keyword and key."""
     paging, echo = operation.paging, operation.echo
-    keys = ("page_size_argument", "cursor_argument", "offset_argument") if paging else ()
+    keys = ("page_size_argument", "cursor_argument", "offset_argument", "page_argument") if paging else ()
     names = {("paging", key): getattr(paging, key) for key in keys}
     return names | ({("echo", "argument"): echo.argument} if echo else {})
 

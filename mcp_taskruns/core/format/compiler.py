@@ -19,7 +19,7 @@ from mcp_taskruns.core.format.names import (
 )
 from mcp_taskruns.core.format.operations import CompiledOperation, compile_operation
 from mcp_taskruns.core.format.pairing import Caller, pair_operations
-from mcp_taskruns.core.format.policies import Policies, policy_arguments
+from mcp_taskruns.core.format.policies import Policies, policy_arguments, with_query_arguments
 from mcp_taskruns.core.format.runs import add_lifecycles, compile_wait_tools, run_arguments
 from mcp_taskruns.core.format.templates import TemplateParser, without_fragment
 from mcp_taskruns.core.format.tool_schemas import input_schema
@@ -176,7 +176,7 @@ def compile_tool(capability: spec.Capability, tool: Caller, meant: Sequence[Decl
         hints=_hints(tool.hints, compiled.operation.method),
         input_schema=schema,
         safe_names=safe_names(schema),
-        operation=compiled.operation,
+        operation=with_query_arguments(compiled.operation, schema["properties"]),
         dropped_arguments=compiled.dropped,
         server_arguments=frozenset(server_arguments) - {argument.name for argument in compiled.arguments},
     )

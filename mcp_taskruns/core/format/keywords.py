@@ -55,25 +55,40 @@ class Header(StrictModel):
     """The header's name, in any case."""
 
 
+class ResponseValue(StrictModel):
+    """A value that is in the response once, not in each item."""
+
+    response: JsonPath
+    """Path to the value in the response."""
+
+
 class PagingKeywords(StrictModel):
-    """How to get the next page of a list: by cursor, or by offset."""
+    """How to get the next page of a list: by cursor, offset, page number, or the URL of the next page."""
 
     items: JsonPath = "$"
     """Path to the list in the response."""
     page_size_argument: str = "limit"
-    """The argument that takes the page size."""
+    """The argument that takes the page size; empty if the page size is fixed."""
     default_page_size: int = Field(gt=0)
     """The page size without that argument, in items."""
     max_page_size: int | None = Field(None, gt=0)
     """The largest page size, in items; default: `default_page_size`."""
     cursor_argument: str = ""
     """The argument that takes the cursor of the next page."""
-    next_cursor: JsonPath = ""
-    """Path to the cursor in the last item of a page."""
+    next_cursor: JsonPath | ResponseValue | Header = ""
+    """Path to the cursor in the last item of a page, or where the response has it."""
     offset_argument: str = ""
     """The argument that takes the number of items to skip."""
+    page_argument: str = ""
+    """The argument that takes the number of the page."""
+    first_page: int = Field(1, ge=0)
+    """The number of the first page."""
+    next_url: JsonPath | Header | None = None
+    """The URL of the next page, absent or null on the last one. Its query has the arguments for the next page; of a
+    header `Link` the relation `next` counts."""
     has_more: JsonPath | Header | None = None
-    """What is set if there are more items; without it `total` decides, or else a full page may be the last one."""
+    """What is set if there are more items. Without it `next_url` decides, then a `next_cursor` of the response, then
+    `total`, or else a full page may be the last one."""
     total: JsonPath | Header | None = None
     """The number of items of all pages."""
     unfiltered_total: JsonPath | Header | None = None
@@ -154,8 +169,20 @@ class TrimKeywords(StrictModel):
     """Members that are added: whether something is at a path of the object, before members are left out."""
 
 
+class NeededVariableKeywords(StrictModel):
+    """An environment variable without which an operation cannot be called."""
+
+    env: str
+    """The environment variable."""
+    matches: str = ".+"
+    """A regular expression that the whole value has to match."""
+
+
 class OperationKeywords(Keywords):
     """Keywords of an operation."""
+
+    needs: tuple[NeededVariableKeywords, ...] = ()
+    """Tools of the operation are listed only if one of these environment variables is set; default: always."""
 
     accept: str | None = None
     """The Accept header; `text/event-stream` makes the operation an event stream."""

@@ -229,6 +229,7 @@ class _OperationCompiler:
             echo=Echo(declared.echo.argument, declared.echo.text) if declared.echo else None,
             notes=policies.notes(declared),
             returns_file=declared.returns_file,
+            needs=policies.needs(declared),
             returns_run=_returns_run(consumed.runs, declared.name),
             output_format=(declared.output_raw_format or "json").lower(),
             outputs=parse_outputs_or_none(self._tool.output_parameters),

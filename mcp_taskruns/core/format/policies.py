@@ -1,7 +1,8 @@
 """Compilation of overlay keywords about requests and responses: errors, rate limits, paging, logs, uploads, notes."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -14,8 +15,12 @@ from mcp_taskruns.core.model.operation import (
     ErrorBody,
     ErrorRule,
     EventFormat,
+    Location,
     LogFormat,
+    NeededVariable,
+    Operation,
     Paging,
+    QueryArgument,
     Trim,
     Upload,
 )
@@ -112,6 +117,13 @@ class Policies:
             paths += [(*run, *path) for path in self._paths(runs.redact, "runs", "redact")]
         return tuple(paths)
 
+    def needs(self, operation: spec.ConsumedOperation) -> tuple[NeededVariable, ...]:
+        """Return the environment variables of which one has to be set."""
+        return tuple(
+            NeededVariable(one.env, self._parse(re.compile, one.matches, _ANY, "needs", index, "matches"))
+            for index, one in enumerate(operation.needs)
+        )
+
     def notes(self, operation: spec.ConsumedOperation) -> tuple[tuple[Condition, str], ...]:
         """Return the notes for responses, each with its condition."""
         return tuple(
@@ -134,22 +146,33 @@ class Policies:
         """Return how to get the next page."""
         if declared is None:
             return None
-        if bool(declared.cursor_argument) == bool(declared.offset_argument):
-            self._fail(("paging",), "needs either `cursor_argument` or `offset_argument`")
-        if declared.cursor_argument and not declared.next_cursor:
-            self._fail(("paging", "next_cursor"), "is missing: write the path to the cursor in an item")
+        place = declared.next_cursor
+        self._check_paging(declared)
         return Paging(
             items=self._path(declared.items, "paging", "items"),
             page_size_argument=declared.page_size_argument,
             default_page_size=declared.default_page_size,
             max_page_size=declared.max_page_size or declared.default_page_size,
             cursor_argument=declared.cursor_argument,
-            next_cursor=self._path(declared.next_cursor, "paging", "next_cursor") if declared.next_cursor else (),
+            next_cursor=self._path(place, "paging", "next_cursor") if isinstance(place, str) and place else (),
+            response_cursor=None if isinstance(place, str) else self._place(place, "paging", "next_cursor"),
             offset_argument=declared.offset_argument,
-            has_more=self._path_or_header(declared.has_more, "paging", "has_more"),
-            total=self._path_or_header(declared.total, "paging", "total"),
-            unfiltered_total=self._path_or_header(declared.unfiltered_total, "paging", "unfiltered_total"),
+            page_argument=declared.page_argument,
+            first_page=declared.first_page,
+            next_url=self._place(declared.next_url, "paging", "next_url"),
+            has_more=self._place(declared.has_more, "paging", "has_more"),
+            total=self._place(declared.total, "paging", "total"),
+            unfiltered_total=self._place(declared.unfiltered_total, "paging", "unfiltered_total"),
         )
+
+    def _check_paging(self, declared: keywords.PagingKeywords) -> None:
+        """Report keywords that do not show how to get the next page, or that show several ways."""
+        given = [one for one in (declared.cursor_argument, declared.offset_argument, declared.page_argument) if one]
+        if len(given) != 1 and not (declared.next_url and not given):
+            ways = "`cursor_argument`, `offset_argument` and `page_argument`"
+            self._fail(("paging",), f"needs one of {ways}, or `next_url` alone")
+        if declared.cursor_argument and not (declared.next_cursor or declared.next_url):
+            self._fail(("paging", "next_cursor"), "is missing: write the path to the cursor in an item")
 
     def events(self, declared: keywords.EventKeywords | None) -> EventFormat:
         """Return the paths to the type and the message of an event."""
@@ -183,6 +206,7 @@ class Policies:
 
     def compile(self, operation: spec.ConsumedOperation) -> None:
         """Compile all keywords of an operation, for the problems that they have."""
+        self.needs(operation)
         self.redactions(operation)
         self.notes(operation)
         self.paging(operation.paging)
@@ -197,10 +221,14 @@ class Policies:
     def _paths(self, texts: tuple[str, ...], *keys: str | int) -> tuple[Path, ...]:
         return tuple(self._path(text, *keys, index) for index, text in enumerate(texts))
 
-    def _path_or_header(self, declared: str | keywords.Header | None, *keys: str | int) -> Path | str | None:
+    def _place(
+        self, declared: str | keywords.Header | keywords.ResponseValue | None, *keys: str | int
+    ) -> Path | str | None:
         """Return a path as its steps, a header as its name in lower case."""
         if isinstance(declared, keywords.Header):
             return declared.header.lower()
+        if isinstance(declared, keywords.ResponseValue):
+            return self._path(declared.response, *keys, "response")
         return self._path(declared, *keys) if declared else None
 
     def _condition(self, when: keywords.When, *keys: str | int) -> Condition:
@@ -241,6 +269,26 @@ def _inside(scope: tuple[str, ...], problem: CapabilityError) -> CapabilityError
     """Return a problem whose steps begin at the document."""
     steps = (*scope, *problem.steps)
     return CapabilityError(problem.source, problem.place, problem.reason, steps=steps, fix=problem.fix)
+
+
+def with_query_arguments(operation: Operation, properties: Mapping[str, Any]) -> Operation:
+    """Return an operation whose paging knows its arguments in the query, with the `properties` of the input schema.
+
+    An argument that the server's environment sets by default is not one of them: it has the same value for each page.
+    """
+    if operation.paging is None:
+        return operation
+    query = {
+        parameter.name: QueryArgument(parameter.argument, _type_of(properties[parameter.argument]))
+        for parameter in operation.parameters
+        if parameter.location is Location.QUERY and parameter.argument and parameter.default is None
+    }
+    return replace(operation, paging=replace(operation.paging, query=query))
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    type_ = schema.get("type", "")
+    return type_ if isinstance(type_, str) else ""
 
 
 def policy_arguments(operation: spec.ConsumedOperation) -> Iterator[tuple[str, dict[str, Any]]]:

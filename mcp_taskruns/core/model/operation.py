@@ -116,6 +116,19 @@ class Output:
 
 
 @dataclass(frozen=True)
+class NeededVariable:
+    """An environment variable, and what its whole value has to match."""
+
+    name: str
+    matches: re.Pattern[str]
+
+    def is_set(self, environment: Mapping[str, str]) -> bool:
+        """Whether the variable has such a value."""
+        value = environment.get(self.name, "").strip()
+        return bool(value) and self.matches.fullmatch(value) is not None
+
+
+@dataclass(frozen=True)
 class Echo:
     """An argument whose members the response shows as they are stored, whether or not the call has changed them."""
 
@@ -160,11 +173,19 @@ class ErrorRule:
 
 
 @dataclass(frozen=True)
+class QueryArgument:
+    """The argument of a query parameter, with its JSON Schema type; the type is empty if it has several or none."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
 class Paging:
     """How to get the next page of a list.
 
-    A provider with `cursor_argument` takes the value at `next_cursor` of the last item there, one with
-    `offset_argument` the number of items to skip.
+    A provider with `cursor_argument` takes a cursor there, one with `offset_argument` the number of items to skip, one
+    with `page_argument` the number of the page. With `next_url` the arguments are in the URL of the next page.
     """
 
     items: Path
@@ -173,13 +194,28 @@ class Paging:
     max_page_size: int
     cursor_argument: str = ""
     next_cursor: Path = ()
+    """Path to the cursor, from the last item."""
+    response_cursor: Path | str | None = None
+    """Path to the cursor, from the response, or the header that has it."""
     offset_argument: str = ""
+    page_argument: str = ""
+    first_page: int = 1
+    """The number of the first page."""
+    next_url: Path | str | None = None
+    """Path to the URL of the next page, or the header that has it."""
     has_more: Path | str | None = None
     """Path, or header, that is set when there are more items. Without it a full page may be the last one."""
     total: Path | str | None = None
     """Path, or header, of the number of items."""
     unfiltered_total: Path | str | None = None
     """Path, or header, of the number of items without filters."""
+    query: Mapping[str, QueryArgument] = field(default_factory=dict, hash=False, compare=False)
+    """The arguments of the operation that are sent in the query, by their query parameters."""
+
+    @property
+    def position_argument(self) -> str:
+        """The argument that takes the place of the page in the list: its offset, its number or its cursor."""
+        return self.offset_argument or self.page_argument or self.cursor_argument
 
 
 @dataclass(frozen=True)
@@ -260,6 +296,8 @@ class Operation:
     """The format that the capability file declares for the response. The response may have another one."""
     namespace: str = ""
     """The namespace of its `consumes` in the capability file."""
+    needs: tuple[NeededVariable, ...] = field(default=(), hash=False)
+    """Variables of which one has to be set, or else tools that call the operation are not listed."""
     outputs: Output | None = None
     """The parts of the response to return; None: all of it."""
     integer_arguments: frozenset[str] = frozenset()
@@ -288,6 +326,10 @@ class Operation:
         delete a run that the first one canceled.
         """
         return self.is_safe if self.safe_to_retry is None else self.safe_to_retry
+
+    def is_available(self, environment: Mapping[str, str]) -> bool:
+        """Whether the environment has what the operation needs."""
+        return not self.needs or any(variable.is_set(environment) for variable in self.needs)
 
     def credentials(self) -> Iterator[Variable]:
         """Yield the variables whose values are secrets: those of the authentication, of constants and of the body.

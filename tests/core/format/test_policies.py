@@ -245,6 +245,7 @@ def test_timeout_and_retry_safety_are_compiled() -> None:
     assert (declared.timeout_s, declared.safe_to_retry, declared.is_safe_to_retry) == (610.0, True, True)
 
 
+NO_WAY_TO_PAGE = "paging: needs one of `cursor_argument`, `offset_argument` and `page_argument`, or `next_url` alone"
 NO_PATH = "is not a path such as `$.data.id` or `$[*].run`"
 
 
@@ -256,11 +257,19 @@ NO_PATH = "is not a path such as `$.data.id` or `$[*].run`"
         ({"redact": "token"}, {}, "redact: `token` is not a path: paths start with `$`, write `$.token`"),
         ({"redact": "[0]"}, {}, "redact: `[0]` is not a path: paths start with `$`, write `$[0]`"),
         ({"notes": [{"when": {"$.a b": 1}, "text": "x"}]}, {}, f"notes.when: `$.a b` {NO_PATH}"),
-        ({"paging": {"default_page_size": 50}}, {}, "paging: needs either `cursor_argument` or `offset_argument`"),
+        ({"paging": {"default_page_size": 50}}, {}, NO_WAY_TO_PAGE),
+        ({"paging": PAGING | {"cursor_argument": "c"}}, {}, NO_WAY_TO_PAGE),
+        ({"paging": PAGING | {"page_argument": "p", "next_url": "$.next"}}, {}, NO_WAY_TO_PAGE),
         (
-            {"paging": PAGING | {"cursor_argument": "c"}},
+            {"paging": {"default_page_size": 1, "cursor_argument": "c", "next_cursor": {"response": "$*"}}},
             {},
-            "paging: needs either `cursor_argument` or `offset_argument`",
+            f"paging.next_cursor.response: `$*` {NO_PATH}",
+        ),
+        ({"paging": {"default_page_size": 1, "next_url": "$/next"}}, {}, f"paging.next_url: `$/next` {NO_PATH}"),
+        (
+            {"needs": [{"env": "A"}, {"env": "KEY", "matches": "sk-("}]},
+            {},
+            "needs.matches: missing ), unterminated subpattern at position 3",
         ),
         (
             {"paging": {"default_page_size": 1, "cursor_argument": "c"}},
