@@ -4,15 +4,15 @@ The status code gives the first interpretation. The error rules of an overlay re
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import unescape
-from itertools import islice
+from itertools import dropwhile, islice
 from typing import Any
 
 from mcp_taskruns.core.calls.retry_after import retry_after
 from mcp_taskruns.core.calls.truncation import quote, quote_name
-from mcp_taskruns.core.model.json_path import matches
+from mcp_taskruns.core.model.json_path import Path, matches, values_at
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
 from mcp_taskruns.core.model.patterns import InvalidPattern, search
 from mcp_taskruns.errors import Kind, ProviderError
@@ -90,14 +90,24 @@ MAX_STEPS = 20
 UNTITLED = "an HTML page"
 """The message of a page without a title."""
 
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _WHITESPACE = re.compile(r"\s+")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SENTENCE_END = re.compile(r"(?<=\.) (?=[A-Z])")
 _TITLE = re.compile(r"<(title|Message)[^>]*>([^<]*)", re.IGNORECASE)
 """The title of an HTML page, or the message of an Amazon S3 error."""
 
-_MESSAGE_KEYS = ("message", "error", "detail", "title", "error_description", "errors", "issues")
-"""Where providers put error messages; among them the fields of RFC 9457 and RFC 6749."""
+_MESSAGE_KEYS = ("message", "msg", "error", "detail", "title", "error_description", "errors", "issues")
+"""Where providers put error messages; among them the fields of RFC 9457, RFC 6749 and FastAPI."""
+
+_LOCATIONS = frozenset({"body", "query", "path", "header", "cookie"})
+"""The first step of FastAPI's places: the part of the request."""
+
+_TRACEBACK = "Traceback (most recent call last):"
+"""The first line of a Python traceback."""
+
+MAX_TRACEBACK = 200_000
+"""Bytes of a traceback that are read: its exception comes last."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ def provider_error(
     `assessment`, `text` is a message of ours; without one, the status code decides. `http_status` is the status code of
     the response if `status` is that in its body.
     """
-    message = error_message(value) or text
+    message = error_message(value, operation.error_messages) or text
     shown = message if assessment else quote_message(message)
     credentials = ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials()))
     assessment = assessment or _assess_status(status, operation, credentials)
@@ -237,14 +247,19 @@ def _fill_placeholders(hint: str, variables: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: variables[match.group(1)], " ".join(sentences))
 
 
-def error_message(value: Any) -> str:
-    """Return the message of an error body in one of the shapes that providers use; empty if there is none."""
-    return truncate_message(" - ".join(dict.fromkeys(islice(_find_messages(value), MAX_MESSAGES))))
+def error_message(value: Any, paths: Iterable[Path] = ()) -> str:
+    """Return the message of an error body; empty if there is none.
+
+    It is at `paths`, or else in one of the shapes that providers use.
+    """
+    found = [one for path in paths for one in values_at(value, path)]
+    messages = list(islice(_find_messages(found), MAX_MESSAGES)) or islice(_find_messages(value), MAX_MESSAGES)
+    return truncate_message(" - ".join(dict.fromkeys(messages)))
 
 
 def _find_messages(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value:
-        yield truncate_message(value)
+        yield truncate_message(_without_traceback(value))
     elif isinstance(value, list):
         for item in value:
             yield from _find_messages(item)
@@ -262,10 +277,22 @@ def quote_message(message: str, limit: int = MAX_ERROR_MESSAGE + 1) -> str:
 
 def _place_of_error(value: Mapping[str, Any]) -> str:
     """Return the field that an error is about; empty if the error does not name one."""
-    place, path = value.get("attr"), value.get("path")
+    place, path = value.get("attr"), value.get("path") or value.get("loc")
     if not place and isinstance(path, list):
-        place = ".".join(str(step) for step in path[:MAX_STEPS] if isinstance(step, str | int))
+        steps = [str(step) for step in path[:MAX_STEPS] if isinstance(step, str | int)]
+        is_field = len(steps) > 1 and "loc" in value and steps[0] in _LOCATIONS and not steps[1].isdecimal()
+        place = ".".join(steps[1:] if is_field else steps)
     return place[:MAX_QUOTED] if isinstance(place, str) else ""
+
+
+def _without_traceback(text: str) -> str:
+    """Return the exception of the last Python traceback in a text; a text without one is returned unchanged."""
+    start = text.rfind(_TRACEBACK)
+    if start < 0:
+        return text
+    lines = [line.rstrip() for line in text[start:].splitlines() if _LETTER_OR_DIGIT.search(line)]
+    exception = list(dropwhile(lambda line: line[0].isspace(), lines[1:]))
+    return "\n".join(exception) or lines[-1].strip()
 
 
 def truncate_message(text: str) -> str:
@@ -281,4 +308,7 @@ def message_from_text(body: bytes, media_type: str) -> str:
     if text and (media_type == "text/html" or text[:1] == "<"):
         title = _TITLE.search(text)
         return truncate_message(_WHITESPACE.sub(" ", unescape(title.group(2))).strip()) if title else UNTITLED
+    start = body.rfind(_TRACEBACK.encode())
+    if start >= 0:
+        text = _without_traceback(body[start : start + MAX_TRACEBACK].decode("utf-8", "replace"))
     return truncate_message(text)

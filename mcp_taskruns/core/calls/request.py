@@ -47,11 +47,12 @@ ABSENT = object()
 
 @dataclass(frozen=True)
 class _Value:
-    """The value of a parameter, the argument that it comes from, and whether an array repeats the name."""
+    """The value of a parameter, the argument that it comes from, and how it is written."""
 
     argument: str
     value: Any
-    explode: bool
+    explode: bool = True
+    keeps_slashes: bool = False
 
 
 _Values = dict[tuple[Location, str], _Value]
@@ -253,7 +254,9 @@ def _parameter_values(operation: Operation, arguments: Mapping[str, Any], enviro
         value = _parameter_value(parameter, arguments, environment)
         if value is not None:
             argument = parameter.argument or parameter.name
-            values[parameter.location, parameter.name] = _Value(argument, value, parameter.explode)
+            values[parameter.location, parameter.name] = _Value(
+                argument, value, parameter.explode, parameter.keeps_slashes
+            )
     return values
 
 
@@ -277,7 +280,7 @@ def _parameter_value(parameter: Parameter, arguments: Mapping[str, Any], environ
 
 
 def _encode_path(template: Template, values: _Values, environment: Mapping[str, str]) -> str:
-    """Fill the placeholders of a path. Each value is percent-encoded and stays one segment."""
+    """Fill the placeholders of a path. Each value is percent-encoded and stays one segment, unless it keeps slashes."""
     path = ""
     names: list[str] = []
     for part in template:
@@ -285,20 +288,26 @@ def _encode_path(template: Template, values: _Values, environment: Mapping[str, 
             path += quote(part, safe=_PATH_CHARACTERS)
             continue
         value = _path_value(part, values, environment)
-        text = to_text(value.value)
         names.append(value.argument)
-        if text in {"", ".", ".."}:
-            raise InvalidArguments(f"{value.argument}: must be one segment of a path, not {text!r}")
-        path += quote(text, safe="")
+        path += _encode_segments(value)
     if any(segment in {".", ".."} for segment in path.partition("?")[0].split("/")):
         raise InvalidArguments(f"{', '.join(names)}: must not form the path segment `.` or `..` together")
     return path if path[:1] in {"", "/", "?"} else f"/{path}"
 
 
+def _encode_segments(value: _Value) -> str:
+    text = to_text(value.value)
+    segments = text.split("/") if value.keeps_slashes else [text]
+    if not {"", ".", ".."}.isdisjoint(segments):
+        expected = "segments separated by single slashes" if value.keeps_slashes else "one segment of a path"
+        raise InvalidArguments(f"{value.argument}: must be {expected}, not {text!r}")
+    return "/".join(quote(segment, safe="") for segment in segments)
+
+
 def _path_value(part: Variable | ArgumentReference, values: _Values, environment: Mapping[str, str]) -> _Value:
     if isinstance(part, Variable):
-        return _Value(part.names[0], require_variable(part, environment, CONSTANT), True)
-    return values.get((Location.PATH, part.name)) or _Value(part.name, "", True)
+        return _Value(part.names[0], require_variable(part, environment, CONSTANT))
+    return values.get((Location.PATH, part.name)) or _Value(part.name, "")
 
 
 def _encode_query(values: _Values) -> Iterator[str]:

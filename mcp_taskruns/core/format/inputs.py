@@ -98,15 +98,19 @@ class Inputs:
         is_server_header = location is Location.HEADER and declared.name.lower() in SERVER_HEADERS
         if declared.value is not None:
             if not (is_server_header and declared.name.lower() in CONNECTION_HEADERS):
-                self.parameters.append(Parameter(declared.name, location, None, constant))
+                self.parameters.append(self._constant(declared, location, constant))
         elif is_server_header:
             self.dropped.add(given.name if isinstance(given, ArgumentReference) else declared.name)
         elif given is None and declared.name in self.with_:
             return  # `with` omits it by null
         elif given is not None and not isinstance(given, ArgumentReference):
-            self.parameters.append(Parameter(declared.name, location, None, given))
+            self.parameters.append(self._constant(declared, location, given))
         else:
             self._add_from_caller(declared, location, given)
+
+    @staticmethod
+    def _constant(declared: spec.InputParameter, location: Location, value: Any) -> Parameter:
+        return Parameter(declared.name, location, None, value, keeps_slashes=declared.keeps_slashes)
 
     def _add_from_caller(
         self, declared: spec.InputParameter, location: Location, given: ArgumentReference | None
@@ -117,8 +121,16 @@ class Inputs:
         self.sources.setdefault(name, declared.name)
         default = Variable(declared.env) if declared.env else None
         required = declared.required if declared.required is not None else location is Location.PATH
-        explode = declared.explode is not False
-        self.parameters.append(Parameter(declared.name, location, name, None, default, explode))
+        self.parameters.append(
+            Parameter(
+                declared.name,
+                location,
+                name,
+                default=default,
+                explode=declared.explode is not False,
+                keeps_slashes=declared.keeps_slashes,
+            )
+        )
         self.add_argument(name, declared, location, required and default is None)
 
     def add_undeclared(self, method: str, path: Template, used: Set[str]) -> None:

@@ -490,6 +490,8 @@ class ConsumedKeywords(Keywords):
     accept: str | None = None
     """The Accept header of all operations."""
     error_body: ErrorBodyKeywords | None = None
+    error_messages: Names = ()
+    """Paths to the message of an error body; if none has a value, the message is in one of the usual members."""
     errors: Annotated[dict[str, ErrorRuleKeywords], without_nulls] = Field({})
     """Error rules by name; the first that matches counts, in the order of the file."""
     rate_limits: tuple[RateLimit, ...] = ()
@@ -506,6 +508,8 @@ class ParameterKeywords(Keywords):
     """JSON Schema keywords that are added to the parameter's schema."""
     explode: bool | None = None
     """Whether an array in a query repeats the name; if false its items are joined by commas."""
+    keeps_slashes: bool = False
+    """Whether a value in the path may have several segments, separated by slashes; otherwise slashes are encoded."""
     env: Names = ()
     """Environment variables that set the value if the caller does not; the first that is set counts."""
 

@@ -216,6 +216,7 @@ class _OperationCompiler:
             accept=declared.accept or _accept(consumed, declared),
             authentication=authentication,
             error_body=policies.error_body(),
+            error_messages=policies.error_messages(),
             errors=policies.errors(declared.name),
             limits=policies.limits,
             safe_to_retry=declared.safe_to_retry,

@@ -93,6 +93,10 @@ class Policies:
         status = self._path(declared.status, "error_body", "status")
         return ErrorBody(status, self._path(declared.message, "error_body", "message"))
 
+    def error_messages(self) -> tuple[Path, ...]:
+        """Return the paths to the message of an error body."""
+        return self._paths(self._consumed.error_messages, "error_messages")
+
     def base_uri_rules(self) -> tuple[BaseUriRule, ...]:
         """Return the variables that determine the base URI, in the order in which they are tried."""
         return tuple(
@@ -254,6 +258,7 @@ def keyword_problems(capability: spec.Capability) -> Iterator[CapabilityError]:
         problems: list[CapabilityError] = []
         policies = Policies(capability.source, consumed, problems.append)
         policies.error_body()
+        policies.error_messages()
         policies.base_uri_rules()
         scope = ("capability", "consumes", consumed.namespace)
         yield from (_inside(scope, problem) for problem in problems)

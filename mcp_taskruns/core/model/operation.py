@@ -63,6 +63,8 @@ class Parameter:
     """The value of an argument that the caller does not pass."""
     explode: bool = True
     """Whether an array in a query repeats the name; else its items are joined by commas."""
+    keeps_slashes: bool = False
+    """Whether slashes of a value in the path separate segments; else they are encoded."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,8 @@ class Operation:
     accept: str = "application/json, */*;q=0.5"
     authentication: Authentication | None = None
     error_body: ErrorBody | None = None
+    error_messages: tuple[Path, ...] = ()
+    """Where error bodies have their message; otherwise in one of the usual members."""
     unsupported: str | None = None
     """Why the operation cannot be called, if it cannot."""
     errors: tuple[ErrorRule, ...] = field(default=(), hash=False)

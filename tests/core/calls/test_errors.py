@@ -216,6 +216,99 @@ BASIC = Authentication("basic", ((Variable(("USER_NAME",)),), (Variable(("PASSWO
 TEAM = (Parameter("X-Team", Location.HEADER, None, (Variable(("TEAM_KEY",)),)),)
 
 
+# Bodies of an Airflow 3.3.2 server and a Prefect 3.9.1 server, which use FastAPI
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            {"detail": [{"type": "missing", "loc": ["body", "logical_date"], "msg": "Field required", "input": {}}]},
+            "logical_date: Field required",
+        ),
+        (
+            {
+                "detail": [
+                    {"type": "extra_forbidden", "loc": ["body", "a", 0], "msg": "Extra inputs are not permitted"},
+                    {"type": "missing", "loc": ["query", "interval"], "msg": "Field required"},
+                ]
+            },
+            "a.0: Extra inputs are not permitted - interval: Field required",
+        ),
+        ({"detail": [{"loc": ["body", 1], "msg": "JSON decode error"}]}, "body.1: JSON decode error"),
+        ({"detail": [{"loc": ["body"], "msg": "Field required"}]}, "body: Field required"),
+        ({"detail": {"reason": "Unique constraint violation", "message": "Serious error"}}, "Serious error"),
+    ],
+    ids=repr,
+)
+def test_message_of_fastapi_names_the_field(body: Json, message: str) -> None:
+    raised = raised_by(response(422, "application/json", json.dumps(body)))
+    assert raised.message == f'the provider returned 422: "{message}"'
+
+
+PREFECT = {
+    "exception_message": "Invalid request received.",
+    "exception_detail": [{"type": "extra_forbidden", "loc": ["body", "nope"], "msg": "Extra inputs are not permitted"}],
+    "request_body": {"nope": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (PREFECT, "Invalid request received. - nope: Extra inputs are not permitted"),
+        ({"exception_message": "Unauthorized"}, "Unauthorized"),
+        ({"exception_message": "Unauthorized", "message": "no"}, "Unauthorized"),
+        ({"exception_message": None, "detail": "Flow run not found"}, "Flow run not found"),
+        ({"exception_message": "", "exception_detail": [], "detail": "Not Found"}, "Not Found"),
+        ([], "[]"),
+    ],
+    ids=repr,
+)
+def test_error_message_is_at_the_paths_of_the_provider(body: Any, message: str) -> None:
+    called = replace(operation(), error_messages=(("exception_message",), ("exception_detail",)))
+    assert raised_by(response(422, "application/json", json.dumps(body)), called).message == (
+        f'the provider returned 422: "{message}"'
+    )
+
+
+# Bodies of a Ray 2.60.0 dashboard; a traceback may be in another one
+FRAMES = """Traceback (most recent call last):
+  File "/srv/common.py", line 445, in validate_request_type
+    return request_type(**json_data)
+           ^^^^^^^^^^^^^^^^^^^^^^^^^
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            FRAMES + "TypeError: an unexpected keyword argument 'foo'\n",
+            "TypeError: an unexpected keyword argument 'foo'",
+        ),
+        (
+            FRAMES + f"RuntimeError: Request failed with status code 500: {FRAMES}RuntimeError: it is RUNNING.\n.\n",
+            "RuntimeError: it is RUNNING.",
+        ),
+        (
+            FRAMES
+            + "\nThe above exception was the direct cause of the following exception:\n\n"
+            + FRAMES
+            + "KeyError: 5",
+            "KeyError: 5",
+        ),
+        (FRAMES + "ValueError: two lines\nof text", "ValueError: two lines of text"),
+        (FRAMES, "return request_type(**json_data)"),
+        ("Traceback (most recent call last):", "Traceback (most recent call last):"),
+        (FRAMES + FRAMES.partition("\n")[2] * 1_000 + "KeyError: 5", "KeyError: 5"),
+    ],
+    ids=["one", "nested", "chained", "two lines", "truncated", "first line", "long"],
+)
+@pytest.mark.parametrize("media_type", ["text/plain", "application/json"])
+def test_traceback_is_shown_by_its_exception(media_type: str, text: str, message: str) -> None:
+    body = json.dumps({"detail": text}) if media_type == "application/json" else text
+    assert raised_by(response(500, media_type, body)).message == f'the provider returned 500: "{message}"'
+
+
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize(
     ("called", "names"),

@@ -203,6 +203,40 @@ def test_empty_and_dot_path_parameters_are_refused(value: Any) -> None:
     assert str(caught.value) == f"id: must be one segment of a path, not {value if value and '.' in value else ''!r}"
 
 
+SLASHES = inputs({"name": "app", "in": "path", "keeps_slashes": True})
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("fal-ai/flux/dev", "fal-ai/flux/dev"),
+        ("one", "one"),
+        ("a b/c?d=e#f/%2e%2e", "a%20b/c%3Fd%3De%23f/%252e%252e"),
+        ("a/..;/\\../...", "a/..%3B/%5C../..."),
+        (5, "5"),
+    ],
+)
+def test_path_parameter_can_keep_its_slashes(value: Any, path: str) -> None:
+    for tool in (
+        tool_of(SLASHES, path="/apps/{app}/runs"),
+        tool_of(SLASHES, path="/apps/{app}/runs", tool={"with": {"app": value}}),
+    ):
+        assert request_of(tool, {"app": value}).url == f"https://api.example/apps/{path}/runs"
+
+
+@pytest.mark.parametrize("value", ["", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/..", "a/../b", "a/./b"])
+def test_path_parameter_with_slashes_has_no_empty_or_dot_segment(value: str) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        request_of(tool_of(SLASHES, path="/apps/{app}/runs"), {"app": value})
+    assert str(caught.value) == f"app: must be segments separated by single slashes, not {value!r}"
+
+
+@pytest.mark.parametrize(("path", "value"), [("/.{app}", "x/y"), ("/.{app}.", "a/b")])
+def test_segments_beside_dots_of_the_path_are_sent(path: str, value: str) -> None:
+    sent = path.replace("{app}", value)
+    assert request_of(tool_of(SLASHES, path=path), {"app": value}).url == f"https://api.example{sent}"
+
+
 def test_missing_path_parameter_is_reported_by_argument_name() -> None:
     with pytest.raises(InvalidArguments, match=r"^thing: must be one segment"):
         request_of(tool_of(path="/{id}", tool={"with": {"id": "tools.thing"}}), {"thing": ".."})
