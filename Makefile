@@ -11,6 +11,9 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST = -m pytest -q -n $(WORKERS) --dist worksteal
 
+# Without cached bytecode, every worker and every server that a test starts compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 CONFORMANCE = $(VENV)/conformance
 SPECTRAL = $(VENV)/spectral
 SCHEMATHESIS = $(VENV)/schemathesis
