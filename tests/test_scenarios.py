@@ -15,6 +15,7 @@ from mcp.client import Client
 from mcp.types import CallToolResult, TextContent
 
 from mcp_taskruns.engine import retries
+from mcp_taskruns.engine.runs import poll, reconnect
 from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.server import serve
 from tests.clients import Era, Transport, open_client
@@ -230,9 +231,10 @@ USUAL_COMMAND = ("-m", "mcp_taskruns")
 COMMAND_WITHOUT_BACKOFF = (
     "-c",
     "from mcp_taskruns import __main__; from mcp_taskruns.engine import retries; "
-    "retries.backoff = lambda *_: 0.0; __main__.main()",
+    "from mcp_taskruns.engine.runs import poll, reconnect; "
+    "retries.backoff = reconnect.backoff = lambda *_: 0.0; poll.MAX_INTERVAL_S = 0.0; __main__.main()",
 )
-"""A server that retries without backoff."""
+"""A server that retries, and reads a run after a failed read, without backoff."""
 
 
 async def errors_and_log(
@@ -270,7 +272,9 @@ async def test_missing_credential_names_its_variable(transport: Transport, simul
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 async def test_unreachable_provider_is_a_retryable_error(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "backoff", lambda *_: 0.0)
+    for module in (retries, reconnect):
+        monkeypatch.setattr(module, "backoff", lambda *_: 0.0)
+    monkeypatch.setattr(poll, "MAX_INTERVAL_S", 0.0)
     unused = "http://127.0.0.1:9"  # the discard port, on which nothing listens
     addresses = {f"{name}_BASE_URL": unused for name in VARIABLES.values()}
     texts, log = await errors_and_log(PLANTED | addresses, transport, COMMAND_WITHOUT_BACKOFF)
