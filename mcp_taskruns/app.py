@@ -14,7 +14,7 @@ from mcp_taskruns.engine.reload import watch
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.garbage import pause_collection
 from mcp_taskruns.loading.catalog import Catalog, build_catalog
-from mcp_taskruns.loading.files import capability_folders
+from mcp_taskruns.loading.files import capability_folders, paths_to_load
 from mcp_taskruns.loading.loader import Loaded, load
 from mcp_taskruns.logs import configure_logging
 from mcp_taskruns.settings import Settings
@@ -49,12 +49,13 @@ def load_gateway(settings: Settings, notify: Notify) -> tuple[Gateway, Loaded]:
 
 
 def _check_command(settings: Settings) -> str:
-    return shlex.join(["mcp-taskruns", "check", *settings.capabilities])
+    more = ["--with", ",".join(settings.with_)] if settings.with_ else []
+    return shlex.join(["mcp-taskruns", "check", *settings.capabilities, *more])
 
 
 def _load(settings: Settings, previous: Loaded | None = None) -> Loaded:
     return load(
-        settings.capabilities,
+        paths_to_load(settings.capabilities, settings.with_),
         overlays=not settings.no_overlays,
         names=settings.tool_names,
         base_uris=settings.base_uris,
@@ -146,7 +147,7 @@ async def watch_if_requested(
         loaded = _load(settings, loaded)
         return _build_catalog(loaded, settings), loaded.problems
 
-    folders = capability_folders(settings.capabilities)
+    folders = capability_folders(paths_to_load(settings.capabilities, settings.with_))
     known = [str(problem) for problem in loaded.problems]
     stopped = anyio.Event()
     async with anyio.create_task_group() as tasks:

@@ -21,6 +21,7 @@ from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import Progress
 from mcp_taskruns.errors import CallError, CapabilityError, SettingsError, UnknownTool
+from mcp_taskruns.loading.files import paths_to_load
 from mcp_taskruns.loading.schemas import format_schema
 from mcp_taskruns.logs import configure_logging
 from mcp_taskruns.servers.mcp.wire import tool_to_wire
@@ -45,6 +46,7 @@ _LIST_METAVARS = {
     "base_uri": "NAMESPACE=URL",
     "capabilities": "DIR[,DIR]",
     "only": "PREFIX[,PREFIX]",
+    "with_": "NAME[,NAME]",
 }
 """What the values of list options are called in the help; other lists hold patterns."""
 
@@ -257,7 +259,7 @@ def _check(settings: Settings, parsed: dict[str, Any]) -> int:
 
     variables = [name for name, value in settings.environment.items() if value]
     result = check_files(
-        parsed["files"] or settings.capabilities,
+        paths_to_load(parsed["files"] or settings.capabilities, settings.with_),
         overlays=not settings.no_overlays,
         names=settings.tool_names,
         environment=variables if parsed["env"] else None,

@@ -66,6 +66,9 @@ class Settings:
     capabilities: tuple[str, ...] = _option(
         (), "Folders of capability files to load instead of the built-in files; can be repeated", CHECK
     )
+    with_: tuple[str, ...] = _option(
+        (), "Load these built-in providers too, or all; `mcp-taskruns providers` lists their names", CHECK
+    )
     no_overlays: bool = _option(False, "Load capability files without their overlays", CHECK)
     strict: bool = _option(
         False, "Fail if a capability file is invalid; with check, also exit with 1 on warnings", CHECK
@@ -118,13 +121,13 @@ def options() -> tuple[Field[Any], ...]:
 
 
 def flag_of(option: Field[Any]) -> str:
-    """Return the command-line flag of an option: `--read-only` for `read_only`."""
-    return "--" + option.name.replace("_", "-")
+    """Return the command-line flag of an option: `--read-only` for `read_only`, `--with` for `with_`."""
+    return "--" + option.name.rstrip("_").replace("_", "-")
 
 
 def variable_of(option: Field[Any]) -> str:
     """Return the environment variable of an option: `MCP_TASKRUNS_READ_ONLY` for `read_only`."""
-    return PREFIX + option.name.upper()
+    return PREFIX + option.name.rstrip("_").upper()
 
 
 def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

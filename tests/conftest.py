@@ -35,7 +35,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the settings, credentials and proxies of the machine."""
-    endings = ("_BASE_URL", "_API_KEY", "_API_SECRET", "_SIGNING_KEY", "_PROXY", "_proxy", "POSTHOG_HOST")
+    endings = ("_API_URL", "_BASE_URL", "_KEY", "_SECRET", "_TOKEN", "_PASSWORD", "_PROXY", "_proxy", "POSTHOG_HOST")
     for name in list(os.environ):
         if name.startswith(PREFIX) or name.endswith(endings) or name == "POSTHOG_PROJECT_ID":
             monkeypatch.delenv(name)

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mcp_taskruns.errors import CapabilityError
+from mcp_taskruns.errors import CapabilityError, SettingsError
+
+ALL = "all"
+"""Instead of names: all built-in files that are loaded on request."""
 
 MAX_FILE_BYTES = 10_000_000
 """The size above which a file is rejected without reading it."""
@@ -14,6 +17,32 @@ def builtin_capabilities() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "capabilities"
     return installed if installed.is_dir() else package.parent / "capabilities"
+
+
+def files_on_request(names: Sequence[str] = (ALL,)) -> list[Path]:
+    """Return the built-in files that are not loaded by default, sorted; only those with these names.
+
+    A name is that of a file, `acme-jobs` for `acme-jobs.yaml`, or its first words, `acme`. Raises SettingsError for a
+    name that no file has.
+    """
+    files = sorted(_yaml_files(builtin_capabilities() / "more"))
+    for name in names:
+        if name != ALL and not any(_has_name(path, name) for path in files):
+            known = ", ".join(path.stem for path in files)
+            raise SettingsError(f"--with: no built-in provider has the name {name!r}; names: {known}, {ALL}")
+    return [path for path in files if any(name == ALL or _has_name(path, name) for name in names)]
+
+
+def _has_name(path: Path, name: str) -> bool:
+    return f"{path.stem}-".startswith(f"{name.lower()}-")
+
+
+def paths_to_load(folders: Sequence[str | Path], names: Sequence[str]) -> list[Path]:
+    """Return the folders, or without any that of the built-in files, and the files on request with these names.
+
+    Raises SettingsError for a name that no file has.
+    """
+    return [*_expand(folders), *(files_on_request(names) if names else ())]
 
 
 def capability_files(folders: Sequence[str | Path]) -> list[Path]:

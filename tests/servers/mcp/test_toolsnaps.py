@@ -5,12 +5,9 @@ A change of a name, a description or a schema changes what models read, so it mu
 """
 
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -18,37 +15,30 @@ from jsonschema import Draft202012Validator
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.servers.mcp.wire import tool_to_wire
+from tests.toolsnaps import (
+    check_description,
+    check_hints,
+    check_input_schema,
+    check_named_tools,
+    check_no_snapshot_is_left,
+    check_snapshot,
+)
 
 SNAPS = Path(__file__).parent / "toolsnaps"
 TOOLS = load_tools([])
 BY_NAME = {tool.name: tool for tool in TOOLS}
 LISTED = {tool.name: tool_to_wire(tool) for tool in TOOLS}
 
-UPDATE_HINT = f"if this is intended, run UPDATE_TOOLSNAPS=1 pytest {Path(__file__).name}"
-
 every_tool = pytest.mark.parametrize("name", LISTED)
-
-
-def text_of(listed: Any) -> str:
-    return json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
 
 
 @every_tool
 def test_tool_matches_its_snapshot(name: str) -> None:
-    snap, text = SNAPS / f"{name}.json", text_of(LISTED[name])
-    if os.environ.get("UPDATE_TOOLSNAPS") == "1":
-        snap.write_text(text, encoding="utf-8")
-    assert snap.is_file(), f"{name} is new; run UPDATE_TOOLSNAPS=1 pytest {Path(__file__).name}"
-    assert text == snap.read_text(encoding="utf-8"), UPDATE_HINT
+    check_snapshot(SNAPS / f"{name}.json", LISTED[name])
 
 
 def test_each_snapshot_belongs_to_a_tool() -> None:
-    left = {path.stem for path in SNAPS.iterdir()} - set(LISTED)
-    if os.environ.get("UPDATE_TOOLSNAPS") == "1":
-        for name in left:
-            (SNAPS / f"{name}.json").unlink()
-        left = set()
-    assert left == set(), UPDATE_HINT
+    check_no_snapshot_is_left(SNAPS, LISTED)
 
 
 def test_number_of_tools_per_provider() -> None:
@@ -60,38 +50,19 @@ def test_names_are_unique_and_valid() -> None:
     assert len(LISTED) == len(TOOLS) == 35
 
 
-def sentences(text: str) -> list[str]:
-    """Return the sentences of a text; the full stop of an abbreviation does not end one."""
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", re.sub(r"\b(e\.g|i\.e|etc)\.", r"\1", text))
-
-
 @every_tool
 def test_description_has_at_most_three_sentences(name: str) -> None:
-    description = LISTED[name]["description"]
-    assert description == " ".join(description.split())
-    assert description.endswith(".")
-    assert len(description) <= 400
-    assert len(sentences(description)) <= 3
+    check_description(LISTED[name])
 
 
 @every_tool
 def test_description_refers_to_existing_tools_only(name: str) -> None:
-    named = re.findall(r"\b(?:render|inngest|posthog|runway)-[a-z-]+", LISTED[name]["description"])
-    assert set(named) <= set(LISTED) - {name}
+    check_named_tools(LISTED[name], LISTED, ("render", "inngest", "posthog", "runway"))
 
 
 @every_tool
 def test_hints_are_complete_and_consistent(name: str) -> None:
-    hints = LISTED[name]["annotations"]
-    assert {hint: type(value) for hint, value in hints.items()} == {
-        "readOnlyHint": bool,
-        "destructiveHint": bool,
-        "idempotentHint": bool,
-        "openWorldHint": bool,
-    }
-    assert hints["openWorldHint"] is True
-    if hints["readOnlyHint"]:
-        assert (hints["destructiveHint"], hints["idempotentHint"]) == (False, True)
+    check_hints(LISTED[name])
 
 
 def test_destructive_tools() -> None:
@@ -118,12 +89,8 @@ def test_read_only_tools_only_read() -> None:
 
 
 @every_tool
-def test_input_schema_is_a_plain_object(name: str) -> None:
-    schema = LISTED[name]["inputSchema"]
-    Draft202012Validator.check_schema(schema)
-    assert set(schema) <= {"type", "properties", "required", "additionalProperties"}
-    assert (schema["type"], schema["additionalProperties"]) == ("object", False)
-    assert set(schema.get("required", [])) <= set(schema["properties"])
+def test_input_schema_is_a_plain_object_with_descriptions(name: str) -> None:
+    check_input_schema(LISTED[name])
 
 
 ABOUT_ONE_RUN = {
@@ -176,28 +143,6 @@ def test_every_provider_has_a_wait_tool_that_reads_a_run() -> None:
         BY_NAME[name].input_schema["required"] == waiting[prefix].input_schema["required"]
         for prefix, name in reading.items()
     )
-
-
-@every_tool
-def test_every_argument_is_described(name: str) -> None:
-    properties = LISTED[name]["inputSchema"]["properties"]
-    assert [argument for argument, schema in properties.items() if not schema.get("description")] == []
-
-
-def parts(schema: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(schema, dict):
-        yield schema
-        for value in schema.values():
-            yield from parts(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from parts(value)
-
-
-@every_tool
-def test_every_array_describes_its_items(name: str) -> None:
-    arrays = [part for part in parts(LISTED[name]["inputSchema"]) if part.get("type") == "array"]
-    assert [array for array in arrays if "items" not in array] == []
 
 
 def test_size_of_the_list_of_tools() -> None:
