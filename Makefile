@@ -35,7 +35,7 @@ check: static ## Check formatting, types and imports, and run the fast tests, in
 test: static ## Run all checks and tests, and measure coverage
 	$(BIN)/cog --check docs/*.md
 	$(BIN)/coverage erase
-	$(BIN)/python $(PYTEST) -m load
+	$(BIN)/python $(PYTEST) -m load $$(grep -rl --include='test_*.py' 'pytest\.mark\.load' tests)
 	$(BIN)/coverage run $(PYTEST) -m "not load"
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
