@@ -462,6 +462,7 @@ async def test_slots_are_released_when_calls_time_out(simulator: TimedSimulator,
     assert late.value["id"] == POSTHOG_COMPLETED
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("provider", STREAMS)
 async def test_hanging_streams_and_calls_at_a_provider_do_not_delay_others(
     provider: str, simulator: TimedSimulator, environment: dict[str, str]

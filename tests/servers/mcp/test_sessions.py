@@ -249,6 +249,7 @@ async def test_call_of_a_connected_client_goes_on_when_another_response_is_close
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.load
 async def test_stopping_with_1000_sessions_takes_seconds() -> None:
     app = build_http_app(open_gateway({}), Settings())
     with listen("127.0.0.1", 0) as opened:
