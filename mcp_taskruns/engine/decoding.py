@@ -12,9 +12,12 @@ import anyio
 import anyio.lowlevel
 import httpx
 
+from mcp_taskruns.core.calls.json_lines import LineSplitter
 from mcp_taskruns.core.calls.sse import EventSplitter
 
 ACCEPT_ENCODING = "gzip, deflate"
+
+EVENT_STREAM = "text/event-stream"
 
 MAX_PIECE_BYTES = 262_144
 """Decoded bytes that exist at a time."""
@@ -28,7 +31,11 @@ MAX_MEMBERS = 10_000
 MAX_EVENT_INPUT_BYTES = 4_096
 """Bytes of an event stream that are divided into events at a time. They can hold hundreds of events."""
 
+LINES = "lines"
+"""A request extension: true makes an event of each line of a body, whatever its content type."""
+
 _GZIP = 16 + zlib.MAX_WBITS
+_WITHOUT_CONTENT = frozenset({204, 205})
 _CONSUMED_HEADERS = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
@@ -48,21 +55,25 @@ class DecodingTransport(httpx.AsyncBaseTransport):
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         coding = response.headers.get("content-encoding", "identity").strip().lower()
-        is_coded, is_stream = coding not in {"", "identity"}, is_event_stream(response)
+        has_lines = bool(request.extensions.get(LINES)) and _has_content(response)
+        is_coded, is_stream = coding not in {"", "identity"}, has_lines or is_event_stream(response)
         if not (is_coded or is_stream):
             response.request = request
             return response
         if is_coded:
             stream = _DecodedStream(stream, coding)
         if is_stream:
-            stream = _EventStream(stream)
-        return httpx.Response(
+            stream = _EventStream(stream, LineSplitter() if has_lines else EventSplitter())
+        decoded = httpx.Response(
             response.status_code,
             headers=[(name, value) for name, value in response.headers.raw if name.lower() not in _CONSUMED_HEADERS],
             stream=stream,
             extensions=response.extensions,
             request=request,
         )
+        if has_lines:
+            decoded.headers["Content-Type"] = EVENT_STREAM
+        return decoded
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -71,7 +82,11 @@ class DecodingTransport(httpx.AsyncBaseTransport):
 def is_event_stream(response: httpx.Response) -> bool:
     """Whether the body is a stream of server-sent events that can be followed."""
     media_type: str = response.headers.get("content-type", "")
-    return response.status_code < 300 and media_type.partition(";")[0].strip().lower() == "text/event-stream"
+    return response.status_code < 300 and media_type.partition(";")[0].strip().lower() == EVENT_STREAM
+
+
+def _has_content(response: httpx.Response) -> bool:
+    return response.is_success and response.status_code not in _WITHOUT_CONTENT
 
 
 def whole_body(response: httpx.Response) -> httpx.AsyncByteStream:
@@ -118,18 +133,22 @@ class _DecodedStream(_WrappedStream):
 class _EventStream(_WrappedStream):
     """An event stream, event by event."""
 
+    def __init__(self, stream: httpx.AsyncByteStream, splitter: EventSplitter | LineSplitter) -> None:
+        super().__init__(stream)
+        self._splitter = splitter
+
     @property
     def undivided(self) -> httpx.AsyncByteStream:
         return self._stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        splitter = EventSplitter()
         async for data in self._stream:
             for part in _parts(data, MAX_EVENT_INPUT_BYTES):
-                for event in splitter.feed(part):
+                for event in self._splitter.feed(part):
                     yield event
                 await anyio.lowlevel.checkpoint()
-        splitter.end()
+        for event in self._splitter.end():
+            yield event
 
 
 class _Decompressor(Protocol):

@@ -12,7 +12,7 @@ from mcp_taskruns import __version__
 from mcp_taskruns.core.calls.received import JSON_LINES, HttpResponse
 from mcp_taskruns.core.calls.request import HttpRequest
 from mcp_taskruns.core.calls.sse import Event, EventId
-from mcp_taskruns.engine.decoding import ACCEPT_ENCODING, DecodingTransport, is_event_stream, whole_body
+from mcp_taskruns.engine.decoding import ACCEPT_ENCODING, LINES, DecodingTransport, is_event_stream, whole_body
 from mcp_taskruns.engine.transport import NEW_CONNECTION, PROXY, PUBLIC_ONLY, AiohttpTransport
 from mcp_taskruns.engine.transport_errors import (
     MAX_HEADER_BYTES,
@@ -157,6 +157,7 @@ class Exchange:
                 "timeout": self._timeouts_of(request),
                 NEW_CONNECTION: not request.safe_to_retry,
                 PUBLIC_ONLY: request.public_only,
+                LINES: request.stream_format == "ndjson",
             },
         )
         if request.digest is None:
@@ -164,7 +165,7 @@ class Exchange:
         return await self._send_with_digest(message, *request.digest)
 
     def _timeouts_of(self, request: HttpRequest) -> dict[str, float]:
-        expects_stream = any(
+        expects_stream = request.stream_format is not None or any(
             name == "Accept" and value.startswith("text/event-stream") for name, value in request.headers
         )
         return {

@@ -32,6 +32,7 @@ from mcp_taskruns.core.model.operation import (
     Operation,
     OptionalObject,
     Parameter,
+    StreamFormat,
     Template,
     Variable,
 )
@@ -76,6 +77,7 @@ class HttpRequest:
         safe_to_retry: whether sending the request twice has the same effect as sending it once.
         timeout_s: how long the provider may take to respond, in seconds; None for the default.
         public_only: whether the host must have a public address, because the URL is from a response.
+        stream_format: how the events of a stream are written; None if the response is not known to be one.
     """
 
     provider: str
@@ -87,6 +89,7 @@ class HttpRequest:
     safe_to_retry: bool = False
     timeout_s: float | None = field(default=None, repr=False)
     public_only: bool = field(default=False, repr=False)
+    stream_format: StreamFormat | None = field(default=None, repr=False)
 
     @property
     def is_safe(self) -> bool:
@@ -154,6 +157,7 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
         digest=digest,
         safe_to_retry=operation.is_safe_to_retry,
         timeout_s=operation.timeout_s,
+        stream_format=operation.stream_format,
     )
 
 

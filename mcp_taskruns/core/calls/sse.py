@@ -6,7 +6,7 @@ whether an event brought an id or inherited the last one, and whether the text i
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mcp_taskruns.core.calls.truncation import quote
@@ -29,7 +29,7 @@ MAX_QUOTED_BYTES = 100
 MAX_ID_CHARS = 1_000
 """Characters of an id that is sent back to the provider."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _REPLACEMENT = "\ufffd".encode()
 _FIELDS = (b"data", b"event", b"id", b"retry")
 
@@ -102,7 +102,7 @@ class EventSplitter:
     """
 
     def __init__(self) -> None:
-        self._line = _Line()
+        self._line = Line()
         self._event = _EventLines()
         self._after_cr = False
         self._is_first_line = True
@@ -128,12 +128,13 @@ class EventSplitter:
                 yield event
         self._extend_line(data[start:])
 
-    def end(self) -> None:
+    def end(self) -> Iterable[bytes]:
         """Check the stream when no more bytes come; an incomplete event is dropped, as the standard demands."""
         if not self._has_fields and self._line.size:
             self._end_line()
         if not self._has_fields and self._unknown_size:
             raise self._no_events()
+        return ()
 
     def _extend_line(self, part: bytes) -> None:
         self._line.extend(part, room=MAX_EVENT_BYTES - self._event.size)
@@ -141,13 +142,13 @@ class EventSplitter:
             raise InvalidEventStream("a line that does not end")
 
     def _end_line(self) -> bytes | None:
-        line, self._line = self._line, _Line()
+        line, self._line = self._line, Line()
         text = bytes(line.data)
         is_blank = not line.size
         if self._is_first_line:
             self._is_first_line = False
-            if text.startswith(_BOM):
-                text = text.removeprefix(_BOM)
+            if text.startswith(BOM):
+                text = text.removeprefix(BOM)
                 is_blank = not text
         if is_blank:
             event, self._event = self._event, _EventLines()
@@ -161,7 +162,7 @@ class EventSplitter:
     def _add_line(self, line: bytes, *, is_truncated: bool) -> None:
         if line.partition(b":")[0] in _FIELDS:
             self._has_fields = True
-            text = _to_utf8(line, is_truncated=is_truncated)
+            text = to_valid_utf8(line, is_truncated=is_truncated)
             room = max(MAX_EVENT_BYTES - self._event.size, len(line))
             self._event.add(_truncate(text, room), is_truncated=is_truncated or len(text) > room)
         elif not self._has_fields:
@@ -176,7 +177,7 @@ class EventSplitter:
         return InvalidEventStream(f"text that has no events: {quote(quoted)}")
 
 
-class _Line:
+class Line:
     """A line that is being received: its size, and as much of it as there is room for."""
 
     def __init__(self) -> None:
@@ -223,7 +224,7 @@ class _EventLines:
         return b"\n".join([b"id:" + flags + b":" + (self._id or b""), *self._lines, b"", b""])
 
 
-def _to_utf8(line: bytes, *, is_truncated: bool) -> bytes:
+def to_valid_utf8(line: bytes, *, is_truncated: bool) -> bytes:
     """Return the line with U+FFFD instead of invalid bytes; of a truncated line drop the character that was divided."""
     try:
         line.decode()

@@ -186,6 +186,9 @@ class OperationKeywords(Keywords):
 
     accept: str | None = None
     """The Accept header; `text/event-stream` makes the operation an event stream."""
+    stream_format: Literal["sse", "ndjson"] | None = None
+    """Makes the operation an event stream: of server-sent events, or of lines that are one event each, whatever the
+    Content-Type of the response is; default: server-sent events, if `accept` asks for them."""
     safe_to_retry: bool | None = None
     """Whether two calls have the effect of one; default: for GET, HEAD and OPTIONS."""
     timeout_seconds: float | None = Field(None, gt=0)

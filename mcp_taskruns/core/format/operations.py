@@ -52,6 +52,7 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 DEFAULT_ACCEPT = "application/json, */*;q=0.5"
 EVENT_STREAM_ACCEPT = "text/event-stream, */*;q=0.1"
+JSON_LINES_ACCEPT = "application/x-ndjson, */*;q=0.1"
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
@@ -231,6 +232,7 @@ class _OperationCompiler:
             notes=policies.notes(declared),
             returns_file=declared.returns_file,
             needs=policies.needs(declared),
+            stream_format=declared.stream_format,
             returns_run=_returns_run(consumed.runs, declared.name),
             output_format=(declared.output_raw_format or "json").lower(),
             outputs=parse_outputs_or_none(self._tool.output_parameters),
@@ -348,6 +350,8 @@ def _as_part(value: Any) -> Any:
 
 
 def _accept(consumed: spec.Consumed, operation: spec.ConsumedOperation) -> str:
+    if operation.stream_format is not None:
+        return JSON_LINES_ACCEPT if operation.stream_format == "ndjson" else EVENT_STREAM_ACCEPT
     descriptions = [operation.description, *(parameter.description for parameter in operation.input_parameters)]
     if any("text/event-stream" in (description or "") for description in descriptions):
         return EVENT_STREAM_ACCEPT

@@ -255,6 +255,10 @@ class Upload:
     hint: str = ""
 
 
+StreamFormat = Literal["sse", "ndjson"]
+"""How the events of a stream are written: as server-sent events, or one on each line, whatever the content type."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """One HTTP method of a resource of a provider."""
@@ -306,11 +310,13 @@ class Operation:
     """The parts of the response to return; None: all of it."""
     integer_arguments: frozenset[str] = frozenset()
     """Arguments with the id of a run that callers pass as text, and the provider takes as an integer."""
+    stream_format: StreamFormat | None = None
+    """The format of the event stream that the operation returns; None: decided by `accept`."""
 
     @property
     def is_stream(self) -> bool:
-        """Whether the response is a stream of server-sent events."""
-        return self.accept.startswith("text/event-stream")
+        """Whether the response is a stream of events."""
+        return self.stream_format is not None or self.accept.startswith("text/event-stream")
 
     @property
     def request_kind(self) -> RequestKind:

@@ -71,7 +71,7 @@ class EventCollector:
         shares = max(MIN_SHARES, len(watch.readings) if watch else 0)
         self._max_event_chars = max(self._chars_left // shares, MIN_EVENT_CHARS)
         self._events: list[dict[str, Any]] = []
-        self._last_id = ""
+        self._last_id = self._last_data = ""
         self._ended_runs: set[str] = set()
         self._unlisted_runs: set[str] = set()
         self._lifecycle = lifecycle
@@ -85,9 +85,10 @@ class EventCollector:
         return self.count >= self._max_events or self._chars > MAX_STREAM_CHARS
 
     def add(self, event: Event) -> "CollectedEvent | None":
-        """Add an event and return what it reports; None if it is about the connection, or repeats the end of a run.
+        """Add an event and return what it reports; None if it is about the connection, or repeats what is known.
 
-        A stream of several runs may repeat the end of a run on each new connection.
+        A stream of several runs may repeat the end of a run on each new connection. A stream without ids may repeat the
+        status of its run at intervals, to keep the connection open.
         """
         if self._stream is not None and event.event in self._stream.connection_events:
             return None
@@ -95,12 +96,13 @@ class EventCollector:
         reading = self._read_run(data)
         if reading is None:
             line, ended_run_id = describe_event(event.event, data, self._event_format), ""
-        elif self._is_repeated(reading):
+        elif self._is_repeated(reading) or (event.data == self._last_data and not event.id):
             return None
         else:
             line, ended_run_id = self._take_run(reading)
         self.count += 1
         self._chars += len(event.data)
+        self._last_data = event.data
         self.error = line if event.event == "error" else ""
         if not self._list(event, data) and reading is not None:
             self._unlisted_runs.add(reading.run_id)

@@ -111,14 +111,17 @@ class Acme:
 @asynccontextmanager
 async def acme(
     folder: Path,
-    respond: Respond,
+    respond: Respond | None,
     *,
     operations: Mapping[str, Json] = OPERATIONS,
     runs: Mapping[str, Any] = RUNS,
     consumed: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
 ) -> AsyncIterator[Acme]:
-    """Serve the tools of the provider; `consumed` are further keywords of the provider in the overlay."""
+    """Serve the tools of the provider; `consumed` are further keywords of the provider in the overlay.
+
+    `respond` is None for a provider on a socket, whose address is ACME_BASE_URL in the environment of the settings.
+    """
     (folder / "overlays").mkdir(exist_ok=True)
     overlay = {"overlay": 2, "capability": {"consumes": {"acme": {"runs": dict(runs), **(consumed or {})}}}}
     (folder / "acme.yaml").write_text(yaml.safe_dump(capability(operations)), encoding="utf-8")
@@ -129,9 +132,11 @@ async def acme(
 
     def receive(request: httpx.Request) -> httpx.Response:
         requests.append(request)
+        assert respond is not None
         return respond(request)
 
-    gateway = Gateway(catalog, settings, Client(settings, catalog.operations, httpx.MockTransport(receive)))
+    transport = httpx.MockTransport(receive) if respond else None
+    gateway = Gateway(catalog, settings, Client(settings, catalog.operations, transport))
     try:
         yield Acme(gateway, requests)
     finally:
