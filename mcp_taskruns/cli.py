@@ -33,6 +33,7 @@ COMMANDS = {
     "serve": "Serve the tools over MCP (default)",
     "tools": "List the tools",
     "call": "Call a tool",
+    "providers": "List the providers, their abilities and their environment variables",
     "check": "Check capability files and overlays",
     "schema": "Print the JSON Schema of capability files or overlays",
     "simulate": "Run simulated providers on a loopback port",
@@ -100,6 +101,8 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     """Add the arguments that only one command has."""
     if name == "tools":
         command.add_argument("--json", action="store_true", help="Print the tools as MCP lists them")
+    elif name == "providers":
+        command.add_argument("--json", action="store_true", help="Print the providers as JSON")
     elif name == "call":
         command.add_argument("tool", metavar="TOOL", help="Name of the tool; `mcp-taskruns tools` lists them")
         command.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="Arguments as a JSON object")
@@ -254,6 +257,24 @@ def _print_result(result: CallResult) -> None:
         _show(result.text)
 
 
+def _providers(settings: Settings, parsed: dict[str, Any]) -> int:
+    from mcp_taskruns.loading import providers  # no other command needs it
+
+    def report(problem: CapabilityError) -> None:
+        _echo_error(f"{problem} (this file is not served)")
+
+    found = providers.list_providers(
+        settings.capabilities, settings.environment, report, overlays=not settings.no_overlays
+    )
+    if parsed["json"]:
+        _show(json.dumps({"providers": [provider.to_json() for provider in found]}, indent=2, ensure_ascii=False))
+        return 0
+    for line in providers.format_table(found):
+        _show(line)
+    _echo_error("Providers marked --with are served on request: mcp-taskruns --with NAME")
+    return 0
+
+
 def _check(settings: Settings, parsed: dict[str, Any]) -> int:
     from mcp_taskruns.loading.check import check_files  # the checks and jsonschema, which no other command needs
 
@@ -307,6 +328,7 @@ _RUN = {
     "serve": _serve,
     "tools": _tools,
     "call": _call,
+    "providers": _providers,
     "check": _check,
     "schema": _schema,
     "simulate": _simulate,

@@ -31,7 +31,8 @@ SERVE = frozenset({"serve"})
 CALL = frozenset({"serve", "call"})
 LIST = frozenset({"serve", "call", "tools"})
 CHECK = LIST | {"check"}
-ALL = CHECK | {"simulate"}
+READ = CHECK | {"providers"}
+ALL = READ | {"simulate"}
 
 
 def _option(
@@ -64,12 +65,12 @@ class Settings:
     simulate: bool = _option(False, "Call simulated providers in this process; needs no credentials", CALL)
     speed: float = _option(1.0, "Speed factor of simulated runs", CALL | {"simulate"})
     capabilities: tuple[str, ...] = _option(
-        (), "Folders of capability files to load instead of the built-in files; can be repeated", CHECK
+        (), "Folders of capability files to load instead of the built-in files; can be repeated", READ
     )
     with_: tuple[str, ...] = _option(
         (), "Load these built-in providers too, or all; `mcp-taskruns providers` lists their names", CHECK
     )
-    no_overlays: bool = _option(False, "Load capability files without their overlays", CHECK)
+    no_overlays: bool = _option(False, "Load capability files without their overlays", READ)
     strict: bool = _option(
         False, "Fail if a capability file is invalid; with check, also exit with 1 on warnings", CHECK
     )
@@ -93,7 +94,7 @@ class Settings:
         False, "Do not redact the secrets in responses that overlays mark, such as sandbox tokens", CALL
     )
     env_file: str = _option(
-        "", "Read environment variables from a file of NAME=value lines; existing ones take precedence", CHECK
+        "", "Read environment variables from a file of NAME=value lines; existing ones take precedence", READ
     )
     timeout: float = _option(60.0, "Timeout in seconds of a request to a provider, except event streams", CALL)
     wait_seconds: float = _option(

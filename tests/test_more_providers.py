@@ -2,12 +2,14 @@
 
 import json
 import os
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from mcp_taskruns.cli import run
-from mcp_taskruns.loading.files import files_on_request
+from mcp_taskruns.loading.files import builtin_capabilities, files_on_request
+from mcp_taskruns.loading.sources import relative_path
 from tests.clients import open_client
 
 Captured = pytest.CaptureFixture[str]
@@ -80,3 +82,80 @@ async def test_server_over_stdio_serves_a_provider_on_request() -> None:
         result = await client.call_tool("replicate-list-predictions", {})
         assert result.is_error
         assert "REPLICATE_API_TOKEN" in result.model_dump_json()
+
+
+def row_of(name: str, table: str) -> str:
+    """Return the lines of a provider in the table, joined."""
+    lines = table.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.split()[:1] == [name])
+    more = takewhile(lambda line: line.startswith(" "), lines[start + 1 :])
+    return " ".join(" ".join([lines[start], *more]).split())
+
+
+def test_providers_prints_a_table_of_all_providers(capsys: Captured) -> None:
+    assert run(["providers"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["PROVIDER", "SERVED", "TOOLS", "RUNS", "VARIABLES"]
+    assert row_of("render", out) == "render default 8 wait, cancel RENDER_API_KEY (not set) RENDER_BASE_URL (base URL)"
+    assert row_of("replicate", out).startswith("replicate --with 10 wait, ")
+    assert {line.split()[0] for line in out.splitlines() if line[0] != " "} == {
+        "PROVIDER",
+        *DEFAULT,
+        *(path.stem for path in files_on_request()),
+    }
+    assert err == "Providers marked --with are served on request: mcp-taskruns --with NAME\n"
+
+
+def test_providers_fits_into_100_columns(capsys: Captured) -> None:
+    assert run(["providers"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 100 or line != line.rstrip() or not line.isascii()] == []
+
+
+def test_providers_reports_which_variables_are_set_and_no_values(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RUNWAY_API_KEY", "REPLICATE_API_TOKEN", "RENDER_LOCAL_DEV_URL"):
+        monkeypatch.setenv(name, "https://secret.example")
+    monkeypatch.setenv("INNGEST_API_KEY", "")  # an empty variable counts as not set
+    assert run(["providers", "--json"]) == 0
+    assert "secret" not in capsys.readouterr().out
+    assert run(["providers"]) == 0
+    table = capsys.readouterr().out
+    assert "secret" not in table
+    assert row_of("runway", table).endswith("RUNWAY_API_KEY (set) RUNWAY_BASE_URL (base URL)")
+    assert row_of("replicate", table).endswith("REPLICATE_API_TOKEN (set) REPLICATE_BASE_URL (base URL)")
+    assert row_of("render", table).endswith("RENDER_API_KEY (not set) RENDER_LOCAL_DEV_URL (base URL, set)")
+    assert "INNGEST_SIGNING_KEY or INNGEST_API_KEY (not set)" in row_of("inngest", table)
+
+
+def test_providers_json_has_the_fields_of_the_table(capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("RUNWAY_API_KEY=key_0123456789\n", encoding="utf-8")
+    assert run(["providers", "--json", "--env-file", str(tmp_path / "env")]) == 0
+    providers = {one["name"]: one for one in json.loads(capsys.readouterr().out)["providers"]}
+    assert providers["runway"] == {
+        "name": "runway",
+        "file": relative_path(builtin_capabilities() / "video-generation-tasks.yaml"),
+        "served": "default",
+        "tools": 3,
+        "runs": ["wait", "cancel"],
+        "credentials": [{"variables": ["RUNWAYML_API_SECRET", "RUNWAY_API_KEY"], "set": True}],
+        "base_url": {"variables": ["RUNWAY_BASE_URL", "RUNWAYML_BASE_URL"], "set": False},
+    }
+    assert providers["replicate"]["served"] == "--with replicate"
+
+
+def test_providers_reports_a_file_that_cannot_be_served(capsys: Captured, tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("- a\n", encoding="utf-8")
+    assert run(["providers", "--capabilities", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "broken" not in out
+    assert "broken.yaml" in err.splitlines()[0]
+    assert err.splitlines()[0].endswith("(this file is not served)")
+
+
+def test_providers_without_tools_and_variables_is_a_row(capsys: Captured, tmp_path: Path) -> None:
+    text = "naftiko: 1.0.0-alpha2\ninfo: {label: Bare, tags: [Bare]}\ncapability: {consumes: [], exposes: []}\n"
+    (tmp_path / "bare.yaml").write_text(text, encoding="utf-8")
+    assert run(["providers", "--capabilities", str(tmp_path)]) == 0
+    assert row_of("bare", capsys.readouterr().out) == "bare default 0"
