@@ -293,11 +293,11 @@ class RunFieldsKeywords(StrictModel):
     error: Names = ()
     """The error of a run that failed: one or more paths, whose texts are joined."""
     started_at: JsonPath = ""
-    """An ISO 8601 timestamp; older runs are polled less often."""
+    """An ISO 8601 timestamp or a Unix time; older runs are polled less often."""
     attempts: JsonPath = ""
     """The attempts of a run that the provider retries: a number, or a list that is counted."""
     ended_at: JsonPath = ""
-    """The ISO 8601 timestamp of the terminal status."""
+    """The time of the terminal status, in the same form."""
 
 
 class RunStreamKeywords(StrictModel):
@@ -334,7 +334,7 @@ class RunFindKeywords(StrictModel):
     operation: str
     """The operation that lists runs; `runs_in` has the path to them. Arguments in its path come from the start."""
     created_at: JsonPath
-    """Path from a run to the ISO 8601 timestamp of its creation."""
+    """Path from a run to the time of its creation, an ISO 8601 timestamp or a Unix time."""
     arguments: dict[str, Any] = {}
     """Further arguments of the list."""
     same: dict[str, JsonPath] = {}

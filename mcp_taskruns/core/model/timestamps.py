@@ -1,4 +1,4 @@
-"""ISO 8601 timestamps."""
+"""ISO 8601 timestamps and Unix times."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,16 +7,37 @@ LAST_ZERO_YEAR = 1970
 """Times up to this year are the zero of a clock: year 1 in Go and .NET, 1970 elsewhere."""
 
 
-def parse_timestamp(text: Any) -> datetime | None:
-    """Return the time that an ISO 8601 text names, or None for any other value.
+FIRST_MILLISECONDS = 100_000_000_000
+"""Unix times from here on are in milliseconds; in seconds it would be in the year 5138."""
 
-    A timestamp without a time zone is in UTC.
+
+def parse_timestamp(value: Any) -> datetime | None:
+    """Return the time that an ISO 8601 text or a Unix time names, or None for any other value.
+
+    A timestamp without a time zone is in UTC. A Unix time is a positive number of seconds or milliseconds.
     """
+    if isinstance(value, int | float) and value > 0 and not isinstance(value, bool):
+        return _from_unix(value)
     try:
-        timestamp = datetime.fromisoformat(text.upper())
+        timestamp = datetime.fromisoformat(value.upper())
     except (AttributeError, TypeError, ValueError):
         return None
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+
+
+def to_timestamp(value: Any) -> str:
+    """Return a time as an ISO 8601 timestamp; a text as it is; empty for any other value and for a zero time."""
+    if isinstance(value, str):
+        return "" if is_zero_time(value) else value
+    moment = parse_timestamp(value)
+    return moment.isoformat().replace("+00:00", "Z") if moment else ""
+
+
+def _from_unix(number: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(number / 1000 if number >= FIRST_MILLISECONDS else number, UTC)
+    except (OverflowError, ValueError):  # beyond the year 9999, or not a number
+        return None
 
 
 def is_zero_time(text: Any) -> bool:

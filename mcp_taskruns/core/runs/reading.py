@@ -9,7 +9,7 @@ from mcp_taskruns.core.calls.truncation import one_line, quote, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Path, matches, replace_at, value_at, values_at
 from mcp_taskruns.core.model.run import Lifecycle, ProgressFields, RunFields, RunStatus, Statuses
-from mcp_taskruns.core.model.timestamps import is_zero_time
+from mcp_taskruns.core.model.timestamps import to_timestamp
 
 MAX_NUMBER = 1e300
 """Larger numbers count as this one."""
@@ -63,9 +63,9 @@ def parse_reading(value: Any, fields: RunFields, statuses: Statuses, run_id: str
         progress=_read_progress(value, fields.progress),
         result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
         error=_find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
-        started=_to_time(value_at(value, fields.started_at)),
+        started=to_timestamp(value_at(value, fields.started_at)),
         attempts=_to_attempts(value_at(value, fields.attempts)),
-        ended=_to_time(value_at(value, fields.ended_at)) if status.is_terminal else "",
+        ended=to_timestamp(value_at(value, fields.ended_at)) if status.is_terminal else "",
     )
 
 
@@ -143,10 +143,6 @@ def _to_attempts(value: Any) -> int | None:
 
 def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _to_time(value: Any) -> str:
-    return "" if is_zero_time(value) else _to_text(value)
 
 
 def _find_error(value: Any, paths: Sequence[Path]) -> Any:

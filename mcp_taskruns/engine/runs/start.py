@@ -130,7 +130,7 @@ async def launch(
     started = Started(result, run_id, readings, call)
     call.run_id = run_id
     if run_id:
-        is_new = lifecycle.read.run_id_argument not in arguments
+        is_new = start.key_is_run_id or lifecycle.read.run_id_argument not in arguments
         client.recent_starts.add(lifecycle.provider, run_id, is_new=is_new)
     if is_complete and run_id:
         call.stage = Stage.CREATED if start.then else Stage.STARTED

@@ -157,7 +157,7 @@ def test_since_selects_later_entries(since: str, shown: list[int]) -> None:
     )
 
 
-@pytest.mark.parametrize("at", [None, "", "yesterday", "2026-99-99T09:00:00Z", 1769850000, {"a": 1}])
+@pytest.mark.parametrize("at", [None, "", "yesterday", "2026-99-99T09:00:00Z", -1, {"a": 1}])
 def test_since_omits_entries_without_time(at: Any) -> None:
     untimed = entry(0, message="entry 0") | {"timestamp": at}
     if at is None:
@@ -165,6 +165,12 @@ def test_since_omits_entries_without_time(at: Any) -> None:
     entries = [untimed, entry(1, message="entry 1")]
     assert numbers(render(entries, since="2020-01-01T00:00:00Z")) == [1]
     assert numbers(render(entries)) == [0, 1]
+
+
+def test_since_compares_unix_times() -> None:
+    entries = [entry(0, message="entry 0") | {"timestamp": 1769850000}, entry(1, message="entry 1")]
+    assert numbers(render(entries, since="2026-01-31T09:00:00Z")) == [1]
+    assert numbers(render(entries, since="2026-01-31T08:59:59Z")) == [0, 1]
 
 
 def test_time_without_zone_is_utc() -> None:

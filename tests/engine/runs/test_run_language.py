@@ -268,6 +268,21 @@ async def test_run_with_an_id_of_ours_is_started_once_although_the_first_respons
         assert value["run_id"] == value["idempotency_key"]
 
 
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_run_with_an_own_id_is_new_if_its_argument_has_the_name_of_that_of_read(
+    tmp_path: Path, is_taken: bool
+) -> None:
+    named = [{"name": "job", "in": "body", "type": "string"}, {"name": "why", "in": "body", "type": "string"}]
+    operations = {**OPERATIONS, "createjob": {**OPERATIONS["createjob"], "inputParameters": named}}
+    described = runs(start={"createjob": {"idempotency_key_argument": "$.job", "key_is_run_id": True}})
+    response = httpx.Response(409, json={}) if is_taken else {"id": "7"}
+    responses = by_path({"POST /teams/t/jobs": response, f"GET {JOB}": {"id": "7", "state": "done"}})
+    async with acme(tmp_path, responses, operations=operations, runs=described) as provider:
+        # The end of a run that a call resumes is believed only if it is newer than the call.
+        value = (await provider.call("createjob", job="7", why="test", wait_seconds=1)).value
+        assert (value["status"], value["timed_out"]) == ("succeeded", False)
+
+
 @pytest.mark.parametrize(("after", "cancelled"), [("broken", True), ("off", True), ("done", False)])
 async def test_canceled_run_may_have_another_terminal_status(tmp_path: Path, after: str, cancelled: bool) -> None:
     described = runs(cancel={"stopjob": {"ends_as": "broken"}})
