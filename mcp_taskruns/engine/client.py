@@ -21,6 +21,16 @@ from mcp_taskruns.core.calls.errors import unknown_outcome_hint
 from mcp_taskruns.core.calls.foreign import without_content
 from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.redaction import Redactor
+from mcp_taskruns.core.calls.redirects import (
+    REDIRECTS,
+    credential_in_url,
+    follow_redirect,
+    leads_elsewhere,
+    redirected_error,
+    redirected_operation,
+    second_redirect,
+    without_error_body,
+)
 from mcp_taskruns.core.calls.request import File, HttpRequest, base_uri, build_form_request, build_request
 from mcp_taskruns.core.calls.response import CallResult, read_response
 from mcp_taskruns.core.calls.sse import Event, is_sendable_id
@@ -314,12 +324,12 @@ class _Call:
         await connection.enter_async_context(
             self._rate_limiter.slot(self._slot, deadline=deadline, notify=self._notify)
         )
-        exchange = self._client.exchange()
         started_at = anyio.current_time()
         try:
             with anyio.fail_after(deadline - started_at):
-                response = await connection.enter_async_context(exchange.send(self._request))
-                if self._is_streaming and response.is_event_stream:
+                response = await self._send_request(connection)
+                is_redirected = response.request is not self._request
+                if self._is_streaming and response.is_event_stream and not is_redirected:
                     return EventStream(response, self._client.redactor, self._client.worker)
                 complete = await self._read_body(response, large)
         except TimeoutError as exc:
@@ -327,7 +337,24 @@ class _Call:
         await connection.aclose()  # frees the slot
         elapsed = anyio.current_time() - started_at
         logger.debug("response provider=%s status=%d seconds=%.3f", self._request.provider, complete.status, elapsed)
-        return await self._client.reader.run(len(complete.body), self._read, complete)
+        read = self._read_redirected if is_redirected else self._read
+        return await self._client.reader.run(len(complete.body), read, complete)
+
+    async def _send_request(self, connection: AsyncExitStack) -> "OpenResponse":
+        """Send the request and follow one redirect, if the operation allows it."""
+        exchange = self._client.exchange()
+        response = await connection.enter_async_context(exchange.send(self._request))
+        if not self._operation.follow_redirect or response.status not in REDIRECTS:
+            return response
+        is_local = is_loopback_url(self._request.url)
+        request = follow_redirect(self._request, response.status, response.location, is_local=is_local)
+        if leads_elsewhere(self._request, request) and self._client.redactor.redact_text(request.url) != request.url:
+            raise credential_in_url(request, response.status)
+        await response.aclose()
+        response = await connection.enter_async_context(exchange.send(request))
+        if response.status in REDIRECTS:
+            raise second_redirect(request, response.status)
+        return response
 
     async def _read_body(self, response: "OpenResponse", large: AsyncExitStack) -> HttpResponse:
         take_turn = partial(large.enter_async_context, self._client.large_bodies)
@@ -358,6 +385,16 @@ class _Call:
         if operation.is_stream and response.body and result.value is None:
             raise no_stream(self._request, response.status)
         return result
+
+    def _read_redirected(self, response: HttpResponse) -> CallResult:
+        """Return the result of a response from the address to which the provider has redirected the request."""
+        shown = without_error_body(to_utf8(response))
+        redacted = replace(shown, body=self._client.redactor.redact_bytes(shown.body))
+        operation = redirected_operation(self._operation)
+        try:
+            return read_response(redacted, operation, reveal=self._client.settings.reveal_secrets)
+        except ProviderError as exc:
+            raise redirected_error(exc, response.host) from exc.__cause__
 
     def _timeout_error(self) -> UpstreamError:
         request = self._request

@@ -57,8 +57,18 @@ class OpenResponse:
     """A response whose status and headers have arrived; its body is still to be read, whole or event by event."""
 
     def __init__(self, response: httpx.Response, request: HttpRequest) -> None:
+        self.request = request
         self._response = response
-        self._request = request
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return self._response.status_code
+
+    @property
+    def location(self) -> str:
+        """The address to which a redirect leads; it may hold a credential. Empty if there is none."""
+        return str(self._response.headers.get("location", ""))
 
     @property
     def is_event_stream(self) -> bool:
@@ -77,21 +87,21 @@ class OpenResponse:
         media_type = self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
         max_bytes = MAX_FILE_BYTES if is_file or media_type in JSON_LINES else MAX_PARSED_BYTES
         body = bytearray()
-        with translated_errors(self._request):
+        with translated_errors(self.request):
             async for chunk in whole_body(self._response):
                 if len(body) <= LARGE_BYTES < len(body) + len(chunk):
                     await before_more()
                 body += chunk
                 if len(body) > max_bytes:
                     raise UpstreamError(
-                        f"{self._request.provider} sent more than {max_bytes:,} bytes", hint="Ask for less at a time."
+                        f"{self.request.provider} sent more than {max_bytes:,} bytes", hint="Ask for less at a time."
                     )
         return HttpResponse(
             self._response.status_code,
             dict(self._response.headers.items()),
             bytes(body),
             time.time(),
-            host=urlsplit(self._request.url).netloc,
+            host=urlsplit(self.request.url).netloc,
             proxy=self._response.extensions.get(PROXY, ""),
         )
 
@@ -101,7 +111,7 @@ class OpenResponse:
         Raises UpstreamError when the connection is lost, or the body is not an event stream.
         """
         last_id = ""
-        with translated_errors(self._request):
+        with translated_errors(self.request):
             async with aclosing(EventSource(self._response).aiter_sse()) as events:
                 async for event in events:
                     event_id = EventId.parse(event.id)

@@ -81,7 +81,7 @@ def _interim(response: HttpResponse, operation: Operation) -> ProviderError:
 def _redirect(response: HttpResponse, operation: Operation) -> ProviderError:
     """Return the exception for a redirect. It names the host only: the rest of the address may hold a secret."""
     location = response.headers.get("location", "")
-    host = _host_of(location)
+    host = host_of(location)
     message = "a redirect, which this server does not follow"
     hint = _address_hint(response, operation)
     if response.status == 304:
@@ -98,7 +98,7 @@ def _redirect(response: HttpResponse, operation: Operation) -> ProviderError:
     return _error(response, operation, message, Assessment("unsupported", False, hint))
 
 
-def _host_of(location: str) -> str:
+def host_of(location: str) -> str:
     """Return the host and the port of an absolute URL, or an empty text."""
     try:
         host = urlsplit(location).netloc.rpartition("@")[2].lower()

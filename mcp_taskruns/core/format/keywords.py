@@ -206,6 +206,9 @@ class OperationKeywords(Keywords):
     """Objects in the response that are shortened."""
     notes: tuple[Note, ...] = ()
     """Notes that are added to responses that match a condition."""
+    follow_redirect: bool = False
+    """Whether one redirect of a GET is followed, to https and a public address only, without the provider's credential
+    and headers; on loopback if the provider is there."""
     returns_file: bool = False
     """Whether the response is a user's file, to be returned unchanged."""
 

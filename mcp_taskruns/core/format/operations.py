@@ -233,6 +233,7 @@ class _OperationCompiler:
             returns_file=declared.returns_file,
             needs=policies.needs(declared),
             stream_format=declared.stream_format,
+            follow_redirect=policies.follow_redirect(declared),
             returns_run=_returns_run(consumed.runs, declared.name),
             output_format=(declared.output_raw_format or "json").lower(),
             outputs=parse_outputs_or_none(self._tool.output_parameters),

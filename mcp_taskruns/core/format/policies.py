@@ -128,6 +128,12 @@ class Policies:
             for index, one in enumerate(operation.needs)
         )
 
+    def follow_redirect(self, operation: spec.ConsumedOperation) -> bool:
+        """Return whether a redirect is followed."""
+        if operation.follow_redirect and operation.method.upper() != "GET":
+            self._fail(("follow_redirect",), f"needs the method GET, not {operation.method}")
+        return operation.follow_redirect
+
     def notes(self, operation: spec.ConsumedOperation) -> tuple[tuple[Condition, str], ...]:
         """Return the notes for responses, each with its condition."""
         return tuple(
@@ -211,6 +217,7 @@ class Policies:
     def compile(self, operation: spec.ConsumedOperation) -> None:
         """Compile all keywords of an operation, for the problems that they have."""
         self.needs(operation)
+        self.follow_redirect(operation)
         self.redactions(operation)
         self.notes(operation)
         self.paging(operation.paging)

@@ -312,6 +312,8 @@ class Operation:
     """Arguments with the id of a run that callers pass as text, and the provider takes as an integer."""
     stream_format: StreamFormat | None = None
     """The format of the event stream that the operation returns; None: decided by `accept`."""
+    follow_redirect: bool = False
+    """Whether one redirect is followed, without credentials."""
 
     @property
     def is_stream(self) -> bool:
