@@ -38,9 +38,9 @@ def mcp_taskruns(*arguments: str, **environment: str) -> subprocess.CompletedPro
 def test_tools_prints_a_table(capsys: Captured) -> None:
     assert run(["tools"]) == 0
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 35
+    assert len(out.splitlines()) == 40
     assert re.search(r"^render-cancel-task-run +destructive +Render: cancel task run$", out, re.MULTILINE)
-    assert err == "35 tools\n"
+    assert err == "40 tools\n"
 
 
 def test_tools_json_is_the_list_of_mcp(capsys: Captured) -> None:

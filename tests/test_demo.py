@@ -57,7 +57,7 @@ def output() -> str:
 
 
 def test_output_shows_each_provider(output: str) -> None:
-    assert "35 tools: 4 Inngest, 20 PostHog, 8 Render, 3 Runway\n" in output
+    assert "40 tools: 5 Inngest, 22 PostHog, 9 Render, 4 Runway\n" in output
     assert re.search(r"[█░]{24} +\d s  started trn-\w+: queued\n", output)
     assert re.search(r"pipeline \[3, 4\]: succeeded with \[25\] after \d+ polls?\n", output)
     seconds = [int(number) for number in re.findall(r"[█░]{24} +(\d+) s  (?:fail|square|flaky):", output)]

@@ -241,7 +241,7 @@ async def test_example_configuration_starts_a_server_that_names_missing_keys() -
         env=server["env"] | {"PATH": os.environ["PATH"]},
     )
     async with Client(command) as client:
-        assert len((await client.list_tools()).tools) == 35
+        assert len((await client.list_tools()).tools) == 40
         result = await client.call_tool("render-list-tasks", {})
     assert "Set RENDER_API_KEY" in str(result.content)
 

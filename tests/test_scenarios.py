@@ -1,4 +1,4 @@
-"""All 35 tools over every transport and protocol version, against the simulated providers."""
+"""All 40 tools over every transport and protocol version, against the simulated providers."""
 
 import json
 import re

@@ -20,7 +20,7 @@ from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.calls.unknown_outcome import changes_something, find_reader, with_reader, write_hint
 from mcp_taskruns.core.calls.uploads import extract_files
 from mcp_taskruns.core.model.run import Lifecycle
-from mcp_taskruns.core.model.tool import ALL_PAGES, RESULT_PATH, UNTIL, WAIT_SECONDS, Tool
+from mcp_taskruns.core.model.tool import ALL_PAGES, LINES, PART, RESULT_PATH, UNTIL, WAIT_SECONDS, Derived, Tool
 from mcp_taskruns.core.runs.logs import format_log
 from mcp_taskruns.core.runs.reading import ids_as_text, runs_in_response
 from mcp_taskruns.core.runs.results import status_line
@@ -30,8 +30,10 @@ from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.results import advice_of, finish_result, select_part
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
 from mcp_taskruns.engine.runs.details import add_details
+from mcp_taskruns.engine.runs.explain import explain_run
 from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
 from mcp_taskruns.engine.runs.read import explain_missing
+from mcp_taskruns.engine.runs.retry import retry_run
 from mcp_taskruns.engine.runs.start import start_run
 from mcp_taskruns.engine.runs.start_keys import Caller, Stage, StartCall, StartKeys
 from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
@@ -99,7 +101,7 @@ class Gateway:
     def _explain(self, tool: Tool, arguments: Mapping[str, Any], failure: CallError) -> CallError:
         """Return the failure of a call; a run that was just started may not be visible yet."""
         runs = tool.runs
-        if runs is None or tool.is_wait_tool or tool.operation.name != runs.read.operation.name:
+        if runs is None or tool.derived or tool.operation.name != runs.read.operation.name:
             return failure
         return explain_missing(self.client, runs, arguments[runs.read.run_id_argument], failure)
 
@@ -220,7 +222,7 @@ class Gateway:
             return UpstreamError(message, hint=hint, retryable=not was_sent, outcome_unknown=was_sent)
         if tool is not None and changes_something(tool):
             return UpstreamError(message, hint=write_hint(self.reader_of(tool)), outcome_unknown=True)
-        is_about_run = tool is None or tool.is_wait_tool or tool.operation.is_stream
+        is_about_run = tool is None or tool.derived or tool.operation.is_stream
         hint = "The run continues at the provider." if is_about_run else "Nothing was changed."
         return UpstreamError(message, hint=hint, retryable=True)
 
@@ -272,8 +274,8 @@ class Gateway:
         """Run a call that takes more than one request; None for any other."""
         lifecycle, operation = tool.runs, tool.operation
         if lifecycle is not None:
-            if tool.is_wait_tool:
-                return await self._wait(tool, lifecycle, arguments, report)
+            if tool.derived:
+                return await self._run_derived(tool, lifecycle, arguments, report)
             if operation.name in lifecycle.starts:
                 return await self._start(tool, lifecycle, arguments, report, caller)
             cancel = find_cancel(tool, arguments)
@@ -328,6 +330,21 @@ class Gateway:
         size = len(result.text)
         result = await self.client.worker.run(size, self._select, tool, arguments, result)
         return await self.client.worker.run(size, self.client.redact_result, result)
+
+    async def _run_derived(
+        self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report
+    ) -> CallResult:
+        """Run a call of a tool that is made of the description of runs."""
+        if tool.derived is Derived.WAIT:
+            return await self._wait(tool, lifecycle, arguments, report)
+        own = {name: value for name, value in arguments.items() if name not in tool.server_arguments}
+        if tool.derived is Derived.EXPLAIN:
+            lines = arguments.get(LINES) if LINES in tool.server_arguments else None
+            return await explain_run(self.client, lifecycle, own, report, lines=lines, served=self.tools)
+        part = arguments.get(PART) if PART in tool.server_arguments else None
+        part = part or next(iter(lifecycle.retries))
+        seconds = self._seconds(tool, arguments) if self._has_wait(tool, arguments) else None
+        return await retry_run(self.client, lifecycle, own, report, part=part, seconds=seconds)
 
     async def _wait(self, tool: Tool, lifecycle: Lifecycle, arguments: Mapping[str, Any], report: Report) -> CallResult:
         ids = arguments[lifecycle.read.run_id_argument]

@@ -45,7 +45,7 @@ def build_catalog(
     without_routes = tuple(_describe_missing_routes(served.values(), rest_tools)) if settings.rest else ()
     if not rest_tools:
         return Catalog(served, operations, notes=without_routes)
-    decisions = {operation_key(tool): _is_served(tool, settings) for tool in tools if not tool.is_wait_tool}
+    decisions = {operation_key(tool): _is_served(tool, settings) for tool in tools if not tool.derived}
     routed = [tool for tool in rest_tools if decisions.get(operation_key(tool), _is_served(tool, settings))]
     compiled = compile_routes(routed, tools)
     return Catalog(served, operations, compiled.routes, (*compiled.notes, *without_routes))
@@ -57,7 +57,7 @@ def _describe_missing_routes(served: Iterable[Tool], rest_tools: Sequence[Tool])
     missing = Counter(
         (tool.prefix, tool.operation.namespace)
         for tool in served
-        if not tool.is_wait_tool and tool.operation.namespace and (tool.prefix, tool.operation.namespace) not in routed
+        if not tool.derived and tool.operation.namespace and (tool.prefix, tool.operation.namespace) not in routed
     )
     for (prefix, namespace), number in missing.items():
         yield (

@@ -126,7 +126,7 @@ START = ("render-run-task", REPEATED["render-run-task"])
 
 
 def test_every_operation_is_in_one_table() -> None:
-    tools = {tool.name for tool in load_tools(()) if not tool.is_wait_tool}
+    tools = {tool.name for tool in load_tools(()) if not tool.derived}
     assert tools == {*REPEATED, *SENT_ONCE, *CANCELS}
     assert len(tools) == len(REPEATED) + len(SENT_ONCE) + len(CANCELS) == 31
 

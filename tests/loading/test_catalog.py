@@ -41,7 +41,7 @@ def routed(catalog: Catalog) -> set[str]:
 
 def test_all_tools_and_routes_are_served_by_default() -> None:
     catalog = build()
-    assert len(catalog.tools) == 35
+    assert len(catalog.tools) == 40
     assert len(catalog.routes) == 31
     assert len(catalog.notes) == 2
     assert [tool.name for tool in catalog.tools.values()] == list(catalog.tools)
@@ -49,21 +49,21 @@ def test_all_tools_and_routes_are_served_by_default() -> None:
 
 def test_catalog_without_rest_tools_has_no_routes_and_notes() -> None:
     catalog = build_catalog(BUILTIN.tools, Settings())
-    assert len(catalog.tools) == 35
+    assert len(catalog.tools) == 40
     assert (catalog.routes, catalog.notes) == ((), ())
 
 
 @pytest.mark.parametrize(
     ("settings", "tools", "routes"),
     [
-        ({"only": ("runway",)}, 3, 2),
-        ({"only": ("runway", "inngest")}, 7, 5),
-        ({"tools": ("runway-*",)}, 3, 2),
+        ({"only": ("runway",)}, 4, 2),
+        ({"only": ("runway", "inngest")}, 9, 5),
+        ({"tools": ("runway-*",)}, 4, 2),
         ({"tools": ("render-list-tasks", "*-wait-for-run")}, 5, 1),
-        ({"exclude_tools": ("posthog-*",)}, 15, 12),
-        ({"tools": ("render-*",), "exclude_tools": ("*-list-*",)}, 6, 5),
+        ({"exclude_tools": ("posthog-*",)}, 18, 12),
+        ({"tools": ("render-*",), "exclude_tools": ("*-list-*",)}, 7, 5),
         ({"only": ("render",), "tools": ("runway-*",)}, 0, 0),
-        ({"only": ("render",), "read_only": True}, 6, 5),
+        ({"only": ("render",), "read_only": True}, 7, 5),
     ],
 )
 def test_filters_apply_to_tools_and_their_routes(settings: dict[str, Any], tools: int, routes: int) -> None:
@@ -167,12 +167,12 @@ def test_settings_that_match_nothing_are_rejected(settings: dict[str, Any], mess
 
 
 def test_base_uri_of_an_existing_namespace_is_accepted() -> None:
-    assert len(build(base_uri=("inngest-runs=http://127.0.0.1:1",)).tools) == 35
+    assert len(build(base_uri=("inngest-runs=http://127.0.0.1:1",)).tools) == 40
 
 
 def test_settings_that_match_nothing_are_accepted_if_a_file_is_missing() -> None:
     settings = Settings(exclude_tools=("rendr-*",), base_uri=("acme=https://a.example",))
-    assert len(build_catalog(BUILTIN.tools, settings, BUILTIN.rest_tools, is_complete=False).tools) == 35
+    assert len(build_catalog(BUILTIN.tools, settings, BUILTIN.rest_tools, is_complete=False).tools) == 40
 
 
 def changed(catalog: Catalog, *without: str, **others: str) -> Catalog:

@@ -70,9 +70,9 @@ def load_error(path: Path) -> str:
 
 def test_builtin_files_are_loaded_in_name_order_without_folders() -> None:
     assert [path.name for path in capability_files([])] == BUILTIN
-    assert [tool.prefix for tool in load_tools([])] == ["inngest"] * 4 + ["posthog"] * 20 + ["render"] * 8 + [
+    assert [tool.prefix for tool in load_tools([])] == ["inngest"] * 5 + ["posthog"] * 22 + ["render"] * 9 + [
         "runway"
-    ] * 3
+    ] * 4
 
 
 def test_builtin_files_and_overlays_have_the_same_names() -> None:
@@ -112,7 +112,7 @@ def test_overlays_can_be_disabled(tmp_path: Path) -> None:
 
 def test_builtin_files_load_without_overlays() -> None:
     bare, refined = load_tools([], overlays=False), load_tools([])
-    assert [tool.declared_name for tool in bare] == [tool.declared_name for tool in refined if not tool.is_wait_tool]
+    assert [tool.declared_name for tool in bare] == [tool.declared_name for tool in refined if not tool.derived]
     assert "posthog-api-managing-task-runs-each-2" in {tool.name for tool in bare}
 
 
@@ -121,7 +121,7 @@ def test_tool_names_can_be_those_of_the_files() -> None:
     assert {"run-task", "start-task-run", "cancel-delete-task"} <= names
     # Two providers have a tool of this name.
     assert {"render-list-task-runs", "posthog-list-task-runs", "runway-wait-for-run"} <= names
-    assert len(names) == 35
+    assert len(names) == 40
 
 
 def test_only_yaml_and_yml_files_are_capability_files(tmp_path: Path) -> None:
@@ -613,7 +613,7 @@ def test_unexpected_exception_in_one_file_does_not_affect_other_files(
     def failing(given: Capability, *_: object) -> tuple[Tool, ...]:
         return () if given.source == "good.yaml" else (1 // 0,)  # type: ignore[return-value]  # it never returns
 
-    monkeypatch.setattr(compiler, "compile_wait_tools", failing)
+    monkeypatch.setattr(compiler, "compile_run_tools", failing)
     written(tmp_path, THING, "bad.yaml")
     written(tmp_path, thing("Good"), "good.yaml")
     found = load([tmp_path])

@@ -34,7 +34,7 @@ ENVIRONMENT = {
     "POSTHOG_API_KEY": "phx_simulated",
     "RUNWAYML_API_SECRET": "key_simulated",
 }
-TOOLS = {tool.name: tool for tool in load_tools([]) if not tool.is_wait_tool}
+TOOLS = {tool.name: tool for tool in load_tools([]) if not tool.derived}
 
 # The data of the simulators.
 COMPLETED, RUNNING = "trn-d5im0000000000000001", "trn-d5im0000000000000004"

@@ -58,7 +58,7 @@ async def post(settings: Settings, **headers: str) -> httpx.Response:
 async def test_tools_are_listed_on_loopback() -> None:
     response = await post(Settings())
     assert response.status_code == 200
-    assert len(response.json()["result"]["tools"]) == 35
+    assert len(response.json()["result"]["tools"]) == 40
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ async def test_health_needs_no_token() -> None:
     async with listening(app) as origin, httpx.AsyncClient() as client:
         response = (await client.get(f"{origin}/health")).json()
     assert response["status"] == "ok"
-    assert 0 < response["tools"] < 35
+    assert 0 < response["tools"] < 40
 
 
 async def test_health_checks_the_host_header() -> None:

@@ -37,7 +37,9 @@ def with_reader(failure: _Failure, reader: str) -> _Failure:
 
 def changes_something(tool: Tool) -> bool:
     """Return whether a call of the tool is more than reading."""
-    return not (tool.is_wait_tool or (tool.operation.is_safe and tool.operation.is_safe_to_retry))
+    if tool.derived:
+        return not tool.hints.read_only
+    return not (tool.operation.is_safe and tool.operation.is_safe_to_retry)
 
 
 def _how_to_read(reader: str) -> str:
@@ -47,7 +49,7 @@ def _how_to_read(reader: str) -> str:
 def _reads(tool: Tool) -> bool:
     operation = tool.operation
     is_short = not (operation.is_stream or operation.returns_file or operation.log)
-    return is_short and not tool.is_wait_tool and not changes_something(tool)
+    return is_short and not tool.derived and not changes_something(tool)
 
 
 def _are_related(one: Operation, other: Operation) -> bool:

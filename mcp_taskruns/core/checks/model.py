@@ -87,8 +87,8 @@ class File:
         self.capability = capability
         self.environment = environment
         self.sites = self._find_sites()
-        self.compile_wait_tools = [tool for tool in tools if tool.is_wait_tool]
-        self.tools = list(self._find_tools([tool for tool in tools if not tool.is_wait_tool]))
+        self.run_tools = [tool for tool in tools if tool.derived]
+        self.tools = list(self._find_tools([tool for tool in tools if not tool.derived]))
         self.rest = list(self._find_rest_operations())
 
     @property

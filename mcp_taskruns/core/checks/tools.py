@@ -76,7 +76,7 @@ def _check_html(name: str, subject: str, place: Place, text: str) -> Iterator[Fi
 
 def check_names(file: File) -> Iterator[Finding]:
     """Find tool names that are changed when they are listed, or that do not distinguish tools."""
-    taken = {legal_name(f"{tool.prefix}-{tool.declared_name}") for tool in file.compile_wait_tools}
+    taken = {legal_name(f"{tool.prefix}-{tool.declared_name}") for tool in file.run_tools}
     names = {use.declared.name: use.name for use in file.tools}
     for use in file.tools:
         tool = use.declared

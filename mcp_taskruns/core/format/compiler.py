@@ -20,7 +20,8 @@ from mcp_taskruns.core.format.names import (
 from mcp_taskruns.core.format.operations import CompiledOperation, compile_operation
 from mcp_taskruns.core.format.pairing import Caller, pair_operations
 from mcp_taskruns.core.format.policies import Policies, policy_arguments, with_query_arguments
-from mcp_taskruns.core.format.runs import add_lifecycles, compile_wait_tools, run_arguments
+from mcp_taskruns.core.format.run_tools import compile_run_tools
+from mcp_taskruns.core.format.runs import add_lifecycles, run_arguments
 from mcp_taskruns.core.format.templates import TemplateParser, without_fragment
 from mcp_taskruns.core.format.tool_schemas import input_schema
 from mcp_taskruns.core.model.operation import BaseUri, Location, Operation
@@ -96,8 +97,8 @@ def _compile_all(
     for capability in capabilities:
         try:
             group = [_with_base_uri(tool, base_uris) for tool in _compile_capability(capability, surface)]
-            wait_tools = compile_wait_tools(capability, group) if surface == "mcp" else ()
-            compiled.append((capability, [*group, *wait_tools]))
+            run_tools = compile_run_tools(capability, group) if surface == "mcp" else ()
+            compiled.append((capability, [*group, *run_tools]))
         except Exception as exc:
             refuse(capability, _to_capability_error(capability, exc))
     return compiled

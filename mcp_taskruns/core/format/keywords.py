@@ -408,6 +408,76 @@ class RunResultKeywords(RunRequestKeywords):
     """What to report if the operation does not return the result; default: the reason."""
 
 
+class RunStepFieldsKeywords(StrictModel):
+    """Paths to the fields of a step, from the step."""
+
+    name: JsonPath
+    """The step's name."""
+    status: Names
+    """The provider's status of the step; several paths as in `fields.status` of `runs`."""
+    error: Names = ()
+    """Why the step failed: one or more paths, whose texts are joined."""
+    started_at: JsonPath = ""
+    """The ISO 8601 timestamp of its start."""
+    ended_at: JsonPath = ""
+    """The ISO 8601 timestamp of its end."""
+    attempts: JsonPath = ""
+    """How often the step was tried: a number, or a list that is counted."""
+
+
+class RunStepsKeywords(RunRequestKeywords):
+    """The operation that lists the steps of a run. It needs no tool."""
+
+    items: JsonPath
+    """Path to the steps in its response, with `[*]`."""
+    fields: RunStepFieldsKeywords
+    failed: Names
+    """The provider's statuses of steps that failed, as in `statuses` of `runs`."""
+
+
+class RunLogKeywords(RunRequestKeywords):
+    """An operation that returns the log of a run, or of one step. It needs no tool."""
+
+    of: Literal["run", "step"] = "run"
+    """What the log is of. For `step` it is called for failed steps, and paths in `arguments` start at the step."""
+    entries: JsonPath = ""
+    """Path to the entries in a JSON response, with `[*]`, or to one text with all lines; default: the response."""
+    time: JsonPath = ""
+    """Path from an entry to its time."""
+    message: Names = ()
+    """Paths from an entry to its texts, which are joined; default: as the operation's `log` says, or all of it."""
+
+
+class RunRetryKeywords(RunRequestKeywords):
+    """An operation that runs a run again. It needs no tool."""
+
+    run_id: JsonPath = ""
+    """Path to the id of the new run in the response; default: the run keeps its id."""
+    refused: When = {}
+    """The condition on a response of 2xx that nonetheless is a refusal."""
+    reason: JsonPath = ""
+    """Path to the reason of a refusal."""
+    then: RunThenKeywords | None = None
+
+
+class RunAgainKeywords(StrictModel):
+    """How to start a run again with the same input, where the API cannot retry."""
+
+    operation: str
+    """The operation that starts it; a tool has to call it."""
+    arguments: dict[str, Any]
+    """Its arguments; texts in them that begin with `$` are paths from the run."""
+
+
+class RunFailureKeywords(StrictModel):
+    """The meaning of a failure."""
+
+    matches: str
+    """A regular expression that is searched in the error of a run or of a step."""
+    meaning: str
+    """What it means, and what to do."""
+
+
 class RequestEventKeywords(StrictModel):
     """Events about something that a run asks its user; the paths start at the event."""
 
@@ -453,6 +523,14 @@ class RunsKeywords(StrictModel):
     runs_in: Annotated[dict[str, JsonPath], without_nulls] = Field({})
     """By the name of an operation, the path to the runs in its response; default for `read` and `start`: `$`."""
     result: RunResultKeywords | None = None
+    steps: RunStepsKeywords | None = None
+    logs: tuple[RunLogKeywords, ...] = ()
+    """The first whose operation returns something counts."""
+    retry: Annotated[dict[Literal["whole", "failed"], RunRetryKeywords], without_nulls] = Field({})
+    """How to run the whole run again, or only what failed."""
+    again: RunAgainKeywords | None = None
+    failures: tuple[RunFailureKeywords, ...] = ()
+    """The first that matches counts."""
     requests: RunRequestsKeywords | None = None
     fields: RunFieldsKeywords
     statuses: Annotated[dict[RunStatusName, Names], without_nulls]

@@ -1,5 +1,6 @@
-"""The `runs` of an overlay, compiled to the lifecycle of a provider's runs and its wait tool."""
+"""The `runs` of an overlay, compiled to the lifecycle of a provider's runs."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -7,44 +8,42 @@ from typing import Any, TypeVar
 
 from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.inputs import DeclaredOperation
-from mcp_taskruns.core.format.names import legal_name, rename_tools, suggest_name
+from mcp_taskruns.core.format.names import rename_tools, suggest_name
 from mcp_taskruns.core.format.operations import compile_operation
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.format.templates import references_of
-from mcp_taskruns.core.format.tool_schemas import (
-    DEFAULT_TEXT,
-    SECONDS_SCHEMA,
-    output_schema,
-    wait_input_schema,
-)
+from mcp_taskruns.core.format.tool_schemas import DEFAULT_TEXT, SECONDS_SCHEMA, output_schema
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import (
     ANY,
     Lifecycle,
+    Part,
     ProgressFields,
     RequestEvent,
     RunActor,
+    RunAgain,
     RunCall,
     RunCancel,
     RunCancelFirst,
+    RunFailure,
     RunFields,
     RunFind,
+    RunLog,
     RunRequest,
     RunRequests,
     RunResult,
+    RunRetry,
     RunStart,
     RunStatus,
+    RunSteps,
     RunStream,
     Statuses,
 )
-from mcp_taskruns.core.model.tool import UNTIL, WAIT_SECONDS, Hints, Tool
-from mcp_taskruns.core.runs.results import WAIT_SCHEMA
+from mcp_taskruns.core.model.tool import WAIT_SECONDS, Derived, Tool
 from mcp_taskruns.errors import CapabilityError
 
 _Parsed = TypeVar("_Parsed")
-
-WAIT_TOOL = "wait-for-run"
 
 
 def run_arguments(consumed: spec.Consumed, operation: str, *, is_stream: bool) -> dict[str, Any]:
@@ -66,37 +65,6 @@ def run_arguments(consumed: spec.Consumed, operation: str, *, is_stream: bool) -
     return arguments
 
 
-def compile_wait_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Iterator[Tool]:
-    """Yield a tool that waits for a run, for each provider with `runs`."""
-    for consumed in capability.capability.consumes:
-        if consumed.runs is not None:
-            yield _compile_wait_tool(_RunsCompiler(capability, consumed, tools), consumed.runs)
-
-
-def _compile_wait_tool(compiler: "_RunsCompiler", runs: keywords.RunsKeywords) -> Tool:
-    read = compiler.call(runs.read, "read")
-    tool = compiler.tool(runs.read.operation, "read")
-    stream = runs.stream
-    takes_many = stream is not None and _takes_list(compiler.tool(stream.operation, "stream"), stream.run_ids_argument)
-    label = tool.title.partition(": ")[0] if ": " in tool.title else tool.prefix
-    many = f" For several runs pass an array of ids, with {UNTIL} all or any." if takes_many else ""
-    return replace(
-        tool,
-        name=legal_name(f"{tool.prefix}-{WAIT_TOOL}"),
-        declared_name=WAIT_TOOL,
-        title=f"{label}: wait for run",
-        description=(
-            "Waits until a run has finished and returns its status, result or error: one call instead of repeated "
-            f"polling.{many} A timeout is not an error and cancels nothing: the result then has timed_out."
-        ),
-        hints=Hints(read_only=True, destructive=False, idempotent=True, open_world=True),
-        input_schema=wait_input_schema(tool.input_schema, read.run_id_argument, takes_many=takes_many),
-        output_schema=WAIT_SCHEMA,
-        is_wait_tool=True,
-        server_arguments=frozenset({WAIT_SECONDS, UNTIL} if takes_many else {WAIT_SECONDS}),
-    )
-
-
 def add_lifecycles(
     capability: spec.Capability, tools: Sequence[Tool], listed_names: Mapping[str, str]
 ) -> Iterator[Tool]:
@@ -108,7 +76,7 @@ def add_lifecycles(
     lifecycles: dict[tuple[str, str], Lifecycle] = {}
     for consumed in capability.capability.consumes:
         if consumed.runs is not None:
-            lifecycle = _RunsCompiler(capability, consumed, tools).compile(consumed.runs, listed_names)
+            lifecycle = RunsCompiler(capability, consumed, tools).compile(consumed.runs, listed_names)
             operations = {lifecycle.read.operation.name, *lifecycle.starts, *lifecycle.runs_in}
             operations |= {cancel.call.operation.name for cancel in lifecycle.cancels}
             operations |= {lifecycle.stream.operation.name} if lifecycle.stream else set()
@@ -124,14 +92,21 @@ def find_run_problems(capability: spec.Capability, tools: Sequence[Tool]) -> Ite
     """Yield what is wrong with each part of the `runs` of a capability, of which `tools` are compiled without them."""
     for consumed in capability.capability.consumes:
         if consumed.runs is not None:
-            yield from _RunsCompiler(capability, consumed, tools).problems(consumed.runs)
+            yield from RunsCompiler(capability, consumed, tools).problems(consumed.runs)
 
 
-def _takes_list(tool: Tool, argument: str) -> bool:
+def retry_parts(runs: keywords.RunsKeywords) -> list[Part]:
+    """Return what of a run can be run again, the default first."""
+    parts: tuple[Part, ...] = ("whole", "failed")
+    return [part for part in parts if part in runs.retry]
+
+
+def takes_list(tool: Tool, argument: str) -> bool:
+    """Return whether an argument of a tool is a list."""
     return bool(tool.input_schema["properties"].get(argument, {}).get("type") == "array")
 
 
-class _RunsCompiler:
+class RunsCompiler:
     """Compiles the `runs` of one provider. All methods raise CapabilityError, with the place in `runs`."""
 
     def __init__(self, capability: spec.Capability, consumed: spec.Consumed, tools: Sequence[Tool]) -> None:
@@ -143,18 +118,24 @@ class _RunsCompiler:
     def compile(self, runs: keywords.RunsKeywords, listed_names: Mapping[str, str]) -> Lifecycle:
         fields = self._required_fields(runs.fields)
         read = self.call(runs.read, "read")
-        is_wait_tool = (tool for tool in self._tools if tool.is_wait_tool and tool.operation == read.operation)
         return Lifecycle(
             provider=self.tool(runs.read.operation, "read").prefix,
             read=read,
             fields=fields,
             statuses=self._statuses(runs.statuses, len(fields.status)),
-            wait_tool=next(is_wait_tool).name,
+            wait_tool=self._derived(read, Derived.WAIT),
+            explain_tool=self._derived(read, Derived.EXPLAIN),
+            retry_tool=self._derived(read, Derived.RETRY),
             stream=self._stream(runs, fields) if runs.stream else None,
             starts={name: self._start(name, start, read) for name, start in runs.start.items()},
             cancels=tuple(self._cancel(name, cancel, read) for name, cancel in runs.cancel.items()),
             runs_in=self._runs_in(runs),
             result=self._result(runs.result, read) if runs.result else None,
+            steps=self._steps(runs.steps, read) if runs.steps else None,
+            logs=tuple(self._log(log, read) for log in runs.logs),
+            retries={part: self._retry(part, runs.retry[part], read) for part in retry_parts(runs)},
+            again=self._again(runs.again) if runs.again else None,
+            failures=tuple(self._failure(failure, listed_names) for failure in runs.failures),
             requests=self._requests(runs.requests, listed_names) if runs.requests else None,
             poll_seconds=runs.poll_seconds,
             max_age_seconds=runs.max_age_seconds,
@@ -180,6 +161,11 @@ class _RunsCompiler:
             parts += [partial(self._start, name, start, read) for name, start in runs.start.items()]
             parts += [partial(self._cancel, name, cancel, read) for name, cancel in runs.cancel.items()]
             parts += [partial(self._result, runs.result, read)] if runs.result else []
+            parts += [partial(self._steps, runs.steps, read)] if runs.steps else []
+            parts += [partial(self._log, log, read) for log in runs.logs]
+            parts += [partial(self._retry, part, retry, read) for part, retry in runs.retry.items()]
+            parts += [partial(self._again, runs.again)] if runs.again else []
+            parts += [partial(self._failure, failure, {}) for failure in runs.failures]
         if runs.requests:
             parts += self._parts_of_requests(runs.requests)
         for part in parts:
@@ -188,17 +174,17 @@ class _RunsCompiler:
             except CapabilityError as exc:
                 yield exc
 
-    def _statuses(self, declared: Mapping[keywords.RunStatusName, tuple[str, ...]], parts: int) -> Statuses:
+    def _statuses(self, declared: Mapping[Any, tuple[str, ...]], parts: int, place: str = "statuses") -> Statuses:
         """Return the statuses; the native ones have at most so many parts."""
         statuses: dict[tuple[str, ...], RunStatus] = {}
         for status, natives in declared.items():
             for text in natives:
                 native = tuple(text.split("/")) if parts > 1 else (text,)
                 if native in statuses:
-                    raise self._error(f"statuses.{status}", f"`{text}` is already {statuses[native]}")
+                    raise self._error(f"{place}.{status}", f"`{text}` is already {statuses[native]}")
                 if len(native) > max(parts, 1):
-                    reason = f"`{text}` has {len(native)} parts, and `fields.status` has {parts} paths"
-                    raise self._error(f"statuses.{status}", reason)
+                    reason = f"`{text}` has {len(native)} parts, and there are {parts} paths to the status"
+                    raise self._error(f"{place}.{status}", reason)
                 statuses[native] = RunStatus(status)
         is_pattern = {native: parts > 1 and ANY in native for native in statuses}
         return Statuses(
@@ -227,7 +213,7 @@ class _RunsCompiler:
         return RunStream(
             operation=tool.operation,
             run_ids_argument=stream.run_ids_argument,
-            takes_many_runs=_takes_list(tool, stream.run_ids_argument),
+            takes_many_runs=takes_list(tool, stream.run_ids_argument),
             fields=self._fields(runs.fields.model_copy(update=changed), "stream.fields") or fields,
             when=self._condition(stream.when, "stream.when"),
             new_events_arguments=stream.new_events_arguments,
@@ -288,6 +274,58 @@ class _RunsCompiler:
             unwrap=result.unwrap,
             note=result.note,
         )
+
+    def _steps(self, steps: keywords.RunStepsKeywords, read: RunCall) -> RunSteps:
+        fields, place = steps.fields, "steps.fields"
+        return RunSteps(
+            request=self._request(steps, "steps", read),
+            items=self._path(steps.items, "steps.items"),
+            name=self._path(fields.name, f"{place}.name"),
+            status=tuple(self._path(text, f"{place}.status") for text in fields.status),
+            failed=self._statuses({"failed": steps.failed}, len(fields.status), "steps"),
+            error=tuple(self._path(text, f"{place}.error") for text in fields.error),
+            started_at=self._optional_path(fields.started_at, f"{place}.started_at"),
+            ended_at=self._optional_path(fields.ended_at, f"{place}.ended_at"),
+            attempts=self._optional_path(fields.attempts, f"{place}.attempts"),
+        )
+
+    def _log(self, log: keywords.RunLogKeywords, read: RunCall) -> RunLog:
+        return RunLog(
+            request=self._request(log, "logs", read),
+            is_of_step=log.of == "step",
+            entries=self._optional_path(log.entries, "logs.entries"),
+            time=self._optional_path(log.time, "logs.time"),
+            message=tuple(self._path(text, "logs.message") for text in log.message),
+        )
+
+    def _retry(self, part: str, retry: keywords.RunRetryKeywords, read: RunCall) -> RunRetry:
+        place, then = f"retry.{part}", retry.then
+        return RunRetry(
+            request=self._request(retry, place, read),
+            run_id=self._optional_path(retry.run_id, f"{place}.run_id"),
+            refused=self._condition(retry.refused, f"{place}.refused"),
+            reason=self._optional_path(retry.reason, f"{place}.reason"),
+            then=self.call(then, f"{place}.then", read.run_id_argument) if then else None,
+            then_when=self._condition(then.when, f"{place}.then.when") if then else (),
+        )
+
+    def _again(self, again: keywords.RunAgainKeywords) -> RunAgain:
+        tool = self.tool(again.operation, "again")
+        for name in again.arguments:
+            self._check_argument(tool, name, "again.arguments")
+        return RunAgain(tool.name, self._argument_tree(again.arguments, "again.arguments"))
+
+    def _failure(self, failure: keywords.RunFailureKeywords, listed_names: Mapping[str, str]) -> RunFailure:
+        try:
+            pattern = re.compile(failure.matches)
+        except re.error as exc:
+            raise self._error("failures.matches", f"is an invalid pattern: {exc}") from exc
+        return RunFailure(pattern, rename_tools(failure.meaning, listed_names))
+
+    def _derived(self, read: RunCall, kind: Derived) -> str:
+        """Return the name of a tool that is made of the description of runs; empty if there is none."""
+        tools = (tool for tool in self._tools if tool.derived is kind and tool.operation == read.operation)
+        return next((tool.name for tool in tools), "")
 
     def _request(self, request: keywords.RunRequestKeywords, place: str, read: RunCall) -> RunRequest:
         """Return an operation that needs no tool, with its arguments."""
@@ -399,7 +437,7 @@ class _RunsCompiler:
     def tool(self, operation: str, place: str) -> Tool:
         """Return the tool that calls an operation."""
         for tool in self._tools:
-            if tool.operation.name == operation and not tool.is_wait_tool:
+            if tool.operation.name == operation and not tool.derived:
                 return tool
         known = {one.name for resource in self._consumed.resources for one in resource.operations}
         fix = "Add a tool that calls it."
@@ -430,6 +468,9 @@ class _RunsCompiler:
 
     def _path(self, text: str, place: str) -> Path:
         return self._parse(parse_path, text, place)
+
+    def _optional_path(self, text: str, place: str) -> Path | None:
+        return self._path(text, place) if text else None
 
     def _condition(self, when: Mapping[str, Any], place: str) -> Condition:
         return self._parse(parse_condition, when, place)

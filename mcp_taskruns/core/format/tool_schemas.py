@@ -71,7 +71,7 @@ def output_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
     """Return the schema of a result that is about one run, which declares the places of the run's id and status.
 
     It forbids nothing and requires nothing: providers change their responses, and strict clients refuse results that do
-    not match. A result that would not match has `text` instead.
+    not match. A result that would not match has `text` instead, and one that is truncated `truncated`.
     """
     operation = tool.operation.name
     cancels = any(cancel.call.operation == tool.operation and not cancel.when for cancel in lifecycle.cancels)
@@ -85,10 +85,7 @@ def output_schema(lifecycle: Lifecycle, tool: Tool) -> dict[str, Any] | None:
         _declare_text(schema, (*place, *lifecycle.fields.id))
         for path in lifecycle.fields.status[:1]:
             _declare_text(schema, (*place, *path))
-    if not schema["properties"]:
-        return None
-    schema["properties"] |= {"text": {"type": "string"}, "truncated": {"type": "string"}}
-    return schema
+    return schema if schema["properties"] else None
 
 
 def with_result_path(tool: Tool) -> Tool:
@@ -97,7 +94,7 @@ def with_result_path(tool: Tool) -> Tool:
     Waiting and following are not repeated for a part. An argument of the provider hides one with the same name.
     """
     properties = tool.input_schema["properties"]
-    if not tool.hints.read_only or tool.is_wait_tool or tool.operation.is_stream or RESULT_PATH in properties:
+    if not tool.hints.read_only or tool.derived or tool.operation.is_stream or RESULT_PATH in properties:
         return tool
     schema = {**tool.input_schema, "properties": {**properties, RESULT_PATH: _RESULT_PATH_SCHEMA}}
     return replace(tool, input_schema=schema, server_arguments=tool.server_arguments | {RESULT_PATH})
@@ -105,7 +102,7 @@ def with_result_path(tool: Tool) -> Tool:
 
 _RESULT_PATH_SCHEMA = {
     "type": "string",
-    "description": "Return only this part of the result, e.g. data.items[500:] or text[40000:60000].",
+    "description": "Return only this part, e.g. data.items[500:] or text[40000:60000].",
 }
 
 

@@ -1,9 +1,10 @@
 """The lifecycle of a provider's runs, compiled from the `runs` of an overlay."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from mcp_taskruns.core.model.json_path import Condition, Path
 from mcp_taskruns.core.model.operation import Operation
@@ -211,6 +212,70 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class RunSteps:
+    """The operation that lists the steps of a run, with paths to the fields of a step."""
+
+    request: RunRequest
+    items: Path
+    name: Path
+    status: tuple[Path, ...]
+    failed: Statuses
+    """Native statuses of steps that failed have the status `failed` here, all others are unknown."""
+    error: tuple[Path, ...] = ()
+    started_at: Path | None = None
+    ended_at: Path | None = None
+    attempts: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """An operation that returns the log of a run, or of a step of it."""
+
+    request: RunRequest
+    is_of_step: bool = False
+    entries: Path | None = None
+    """Path to the entries in a JSON response, or to one text with all lines; None: the response is text."""
+    time: Path | None = None
+    message: tuple[Path, ...] = ()
+    """Paths to the texts of an entry, which are joined; empty: the whole entry."""
+
+
+Part = Literal["whole", "failed"]
+"""What of a run is run again."""
+
+
+@dataclass(frozen=True)
+class RunRetry:
+    """An operation that runs a run again, or a part of it."""
+
+    request: RunRequest
+    run_id: Path | None = None
+    """Path to the id of the new run in the response; None: the run keeps its id."""
+    refused: Condition = ()
+    """A response that matches this condition is a refusal, although its status code is 2xx; empty: none is."""
+    reason: Path | None = None
+    """Path to the reason of a refusal."""
+    then: RunCall | None = None
+    then_when: Condition = ()
+
+
+@dataclass(frozen=True)
+class RunAgain:
+    """How to start a run again with the same input: a tool, and its arguments as a tree with paths from the run."""
+
+    tool: str
+    arguments: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class RunFailure:
+    """The meaning of errors that match a pattern."""
+
+    matches: re.Pattern[str]
+    meaning: str
+
+
+@dataclass(frozen=True)
 class RequestEvent:
     """Events about something that a run asks its user; the paths start at the event."""
 
@@ -253,6 +318,13 @@ class Lifecycle:
     runs_in: Mapping[str, Path] = field(default_factory=dict, hash=False)
     """Path to the runs in the response of each operation that returns some."""
     result: RunResult | None = None
+    steps: RunSteps | None = None
+    logs: tuple[RunLog, ...] = ()
+    retries: Mapping[Part, RunRetry] = field(default_factory=dict, hash=False)
+    retry_tool: str = ""
+    explain_tool: str = ""
+    again: RunAgain | None = None
+    failures: tuple[RunFailure, ...] = ()
     requests: RunRequests | None = None
     poll_seconds: float = 5.0
     """The shortest useful time between two reads of a run."""

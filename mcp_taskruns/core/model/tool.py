@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from mcp_taskruns.core.model.operation import Operation
@@ -9,12 +10,30 @@ from mcp_taskruns.core.model.run import Lifecycle
 
 WAIT_SECONDS = "wait_seconds"
 UNTIL = "until"
+PART = "part"
+LINES = "lines"
 ALL_PAGES = "all_pages"
 RESULT_PATH = "result_path"
 LAST, SINCE, TYPES, RAW = "last", "since", "types", "raw"
 
 DEFAULT_LAST = 100
 """Number of log entries to return when the caller passes no `last`."""
+
+DEFAULT_LINES = 40
+"""Number of log lines that an explanation has when the caller passes no `lines`."""
+
+MAX_LINES = 500
+
+
+class Derived(StrEnum):
+    """What a tool does that is made of the description of runs, not of an operation."""
+
+    WAIT = "wait"
+    """Read a run until it has reached a terminal status."""
+    EXPLAIN = "explain"
+    """Read a run, its steps and its log."""
+    RETRY = "retry"
+    """Run a run again."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +65,8 @@ class Tool:
     """Arguments that are accepted and not sent: headers that the server sets itself."""
     runs: Lifecycle | None = field(default=None, hash=False, repr=False)
     """The lifecycle of the runs that the operation works on."""
-    is_wait_tool: bool = False
-    """Whether the tool reads a run until it has reached a terminal status."""
+    derived: Derived | None = None
+    """What the tool does with a run, if it does not just call `operation`, which reads the run."""
     server_arguments: frozenset[str] = frozenset()
     """Arguments that the server handles itself, such as `wait_seconds`."""
     safe_names: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -55,3 +74,8 @@ class Tool:
     output_schema: Mapping[str, Any] | None = field(default=None, hash=False)
     route: tuple[str, str, str] | None = None
     """Method, path and capability file of the tool's route on the REST side."""
+
+    @property
+    def is_wait_tool(self) -> bool:
+        """Whether the tool waits for a run."""
+        return self.derived is Derived.WAIT

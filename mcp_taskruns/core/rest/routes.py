@@ -56,7 +56,7 @@ def compile_routes(rest_tools: Sequence[Tool], served: Sequence[Tool]) -> Routes
     If a served MCP tool calls the same operation with the same arguments, the route calls that tool. If several files
     declare the same route, each is served below its prefix. If one file declares a route twice, the first is served.
     """
-    equivalent = {operation_key(tool): tool for tool in reversed(served) if not tool.is_wait_tool}
+    equivalent = {operation_key(tool): tool for tool in reversed(served) if not tool.derived}
     declared = [_compile_route(tool, _equivalent_tool(tool, equivalent)) for tool in rest_tools if tool.route]
     distinct = _remove_duplicates(declared)
     routes = _separate_conflicts(distinct)

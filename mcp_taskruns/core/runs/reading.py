@@ -62,9 +62,9 @@ def parse_reading(value: Any, fields: RunFields, statuses: Statuses, run_id: str
         stage=_to_text(value_at(value, fields.stage)),
         progress=_read_progress(value, fields.progress),
         result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
-        error=_find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
+        error=find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
         started=to_timestamp(value_at(value, fields.started_at)),
-        attempts=_to_attempts(value_at(value, fields.attempts)),
+        attempts=number_of_attempts(value_at(value, fields.attempts)),
         ended=to_timestamp(value_at(value, fields.ended_at)) if status.is_terminal else "",
     )
 
@@ -135,7 +135,7 @@ def _to_number(value: Any) -> float | None:
     return None if isinstance(value, float) and isnan(value) else float(min(max(value, -MAX_NUMBER), MAX_NUMBER))
 
 
-def _to_attempts(value: Any) -> int | None:
+def number_of_attempts(value: Any) -> int | None:
     """Return the number of attempts, or of the items of a list of them; None if there is only one."""
     count = len(value) if isinstance(value, list) else value
     return count if isinstance(count, int) and count > 1 else None
@@ -145,7 +145,7 @@ def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _find_error(value: Any, paths: Sequence[Path]) -> Any:
+def find_error(value: Any, paths: Sequence[Path]) -> Any:
     """Return the value at one of the paths; if several have a value, join them as text."""
     errors = [error for path in paths if (error := value_at(value, path)) not in (None, "", {}, [])]
     if len(errors) > 1:

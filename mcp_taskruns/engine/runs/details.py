@@ -15,6 +15,7 @@ from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.json_path import matches, replace_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunRequest, RunStatus
 from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.core.runs.explanation import fill, has_gaps
 from mcp_taskruns.core.runs.reading import Reading, parse_reading, run_in_event, runs_in_response, with_text_ids
 from mcp_taskruns.core.runs.requests import OpenRequests
 from mcp_taskruns.engine.client import Client, EventStream
@@ -131,19 +132,11 @@ def request_arguments(
 
     `arguments` are those of the call, `source` is the run or the step with the values for further arguments.
     """
-    filled = {name: _fill(tree, source) for name, tree in request.arguments.items()}
-    if any(value is None for value in filled.values()):
+    filled = fill(request.arguments, source)
+    if has_gaps(filled):
         return None
     named = {request.run_id_argument: run_id} if request.run_id_argument else {}
     return {**path_arguments(request.operation, arguments), **named, **filled}
-
-
-def _fill(tree: Any, source: Any) -> Any:
-    if isinstance(tree, tuple):
-        return value_at(source, tree)
-    if isinstance(tree, dict):
-        return {name: _fill(item, source) for name, item in tree.items()}
-    return [_fill(item, source) for item in tree] if isinstance(tree, list) else tree
 
 
 def _unwrap(value: Any, name: str) -> Any:

@@ -73,6 +73,13 @@ def explain_missing(client: Client, lifecycle: Lifecycle, run_id: str, failure: 
     return NotVisibleYet(failure.message, kind=failure.kind, status=failure.status, hint=HINT, retryable=True)
 
 
+async def fetch_run(
+    client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], run_id: str, *, notify: Notify = ignore
+) -> tuple[Any, Reading]:
+    """Return a run as the provider reports it, and what it shows. Raises CallError, as `read_run` does."""
+    return await _Read(client, lifecycle, arguments, run_id, notify, MAX_RETRIES).fetch()
+
+
 class _Read:
     """A read of one run, that can be sent more than once."""
 
@@ -93,6 +100,13 @@ class _Read:
         self._max_retries = max_retries
 
     async def send(self) -> Reading:
+        """Return the run, with its result from the operation that has it."""
+        run, reading = await self.fetch()
+        found, note = await fetch_result(self._client, self._lifecycle, self._arguments, run)
+        return replace(reading, result=reading.result if found is None else found, note=note)
+
+    async def fetch(self) -> tuple[Any, Reading]:
+        """Return the run as the response has it, and the reading of it."""
         lifecycle, read = self._lifecycle, self._lifecycle.read
         result = await self._client.fetch(
             read.operation, self._arguments, notify=self._notify, max_retries=self._max_retries
@@ -107,9 +121,7 @@ class _Read:
                 status=result.status,
             )
         reading = replace(runs[0], run_id=self._run_id)  # the caller's spelling: some providers ignore case
-        run = value_at(result.value, lifecycle.runs_in[read.operation.name])
-        found, note = await fetch_result(self._client, lifecycle, self._arguments, run)
-        return replace(reading, result=reading.result if found is None else found, note=note)
+        return value_at(result.value, lifecycle.runs_in[read.operation.name]), reading
 
     async def confirm_gone(self, reads: int) -> Reading:
         """Read a run that was not found so many times more: one such response may come from a replica or a proxy."""

@@ -8,10 +8,10 @@ import pytest
 from mcp_taskruns.core.format import compiler
 from mcp_taskruns.core.format.compiler import compile_tools
 from mcp_taskruns.core.format.names import base_uri_variable, legal_name, prefix_of
-from mcp_taskruns.core.format.runs import compile_wait_tools
+from mcp_taskruns.core.format.run_tools import compile_run_tools
 from mcp_taskruns.core.format.spec import Capability, parse_capability
 from mcp_taskruns.core.model.operation import BaseUri, ConstantTemplate, ErrorBody, Variable
-from mcp_taskruns.core.model.tool import Hints, Tool
+from mcp_taskruns.core.model.tool import Derived, Hints, Tool
 from mcp_taskruns.errors import CapabilityError, InvalidArguments
 from tests.core.documents import Json, capability, document, inputs, request_of, tool_of
 
@@ -825,7 +825,7 @@ RUNS: Json = {
 }
 
 
-@pytest.mark.parametrize("stage", ["compile_wait_tools", "add_lifecycles"])
+@pytest.mark.parametrize("stage", ["compile_run_tools", "add_lifecycles"])
 def test_unexpected_error_in_any_stage_refuses_the_capability(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     def failing(given: Capability, *_: Any) -> Iterator[Tool]:
         raise ZeroDivisionError("odd")
@@ -862,9 +862,9 @@ def test_unexpected_error_affects_its_file_only(monkeypatch: pytest.MonkeyPatch)
     def failing(given: Capability, tools: Sequence[Tool]) -> Iterator[Tool]:
         if given.source == "broken.yaml":
             raise ZeroDivisionError("odd")
-        return compile_wait_tools(given, tools)
+        return compile_run_tools(given, tools)
 
-    monkeypatch.setattr(compiler, "compile_wait_tools", failing)
+    monkeypatch.setattr(compiler, "compile_run_tools", failing)
     sound, broken = capability(source="sound.yaml"), capability(source="broken.yaml")
     refused: list[CapabilityError] = []
     tools = compile_tools([sound, broken, sound], refuse=lambda _, error: refused.append(error))
@@ -883,8 +883,8 @@ def test_rest_side_has_no_lifecycles() -> None:
         {"type": "rest", "resources": [{"path": "/v1/{id}", "operations": [{"name": "get", "call": "things.op"}]}]}
     )
     read = parse_capability(given, "f.yaml")
-    waits = {tool.declared_name: tool.is_wait_tool for tool in compile_tools([read])}
-    assert waits == {"do-it": False, "wait-for-run": True}
+    derived = {tool.declared_name: tool.derived for tool in compile_tools([read])}
+    assert derived == {"do-it": None, "wait-for-run": Derived.WAIT, "explain-run": Derived.EXPLAIN}
     assert all(tool.runs is not None for tool in compile_tools([read]))
     (tool,) = compile_tools([read], surface="rest")
     assert (tool.declared_name, tool.is_wait_tool, tool.runs) == ("get", False, None)

@@ -123,7 +123,7 @@ def test_operation_without_runs_in_its_response_has_no_redactions_of_runs() -> N
         {"name": name, "call": f"things.{name}"} for name in ("get", "make", "list")
     ]
     tools = compile_tools([parse_capability(given, "f.yaml")])
-    assert {tool.declared_name: tool.operation.redactions for tool in tools if not tool.is_wait_tool} == {
+    assert {tool.declared_name: tool.operation.redactions for tool in tools if not tool.derived} == {
         "get": (("token",),),
         "make": (("token",),),
         "list": (),
@@ -424,7 +424,7 @@ def own_of(tools: dict[str, Tool]) -> dict[str, set[str]]:
     return {
         name: set(tool.server_arguments & refined)
         for name, tool in tools.items()
-        if tool.server_arguments & refined and not tool.is_wait_tool
+        if tool.server_arguments & refined and not tool.derived
     }
 
 
@@ -463,6 +463,8 @@ def test_builtin_redactions_are_those_of_the_providers() -> None:
         "posthog-create-task-run": places(),
         "posthog-retrieve-task-run": places(),
         "posthog-wait-for-run": places(),
+        "posthog-explain-run": places(),
+        "posthog-retry-run": places(),
         "posthog-update-task-run": places(),
         "posthog-append-log-entries": places(),
         "posthog-resume-task-run-cloud": places(),

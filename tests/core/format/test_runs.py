@@ -175,6 +175,7 @@ def test_lifecycle_is_compiled_from_all_keywords() -> None:
             }
         ),
         wait_tool="thing-wait-for-run",
+        explain_tool="thing-explain-run",
         stream=stream,
         starts={
             "make": RunStart("thing-make", ("body", "key"), then=begin, then_when=((("env",), ("cloud",)),)),
@@ -214,6 +215,7 @@ def test_lifecycle_has_defaults() -> None:
         fields=RunFields(("id",), (("s",),)),
         statuses=Statuses(),
         wait_tool="thing-wait-for-run",
+        explain_tool="thing-explain-run",
         runs_in={"get": ()},
     )
 
@@ -242,7 +244,7 @@ def test_without_runs_there_is_no_lifecycle_and_no_wait_tool() -> None:
 def test_adapter_without_runs_has_no_wait_tool() -> None:
     given = document()
     given["capability"]["consumes"].append({"namespace": "other", "resources": []})
-    assert len(compile_tools([parse_capability(given, "f.yaml")])) == len(OPERATIONS) + 1
+    assert len(compile_tools([parse_capability(given, "f.yaml")])) == len(OPERATIONS) + 2
 
 
 def changed(place: str, value: Any) -> Json:
@@ -371,18 +373,18 @@ def test_runs_add_a_wait_tool() -> None:
     tools = compiled()
     wait, read = tools["thing-wait-for-run"], tools["thing-get"]
     assert [name for name, tool in tools.items() if tool.is_wait_tool] == ["thing-wait-for-run"]
-    assert list(tools)[-1] == "thing-wait-for-run"
+    assert list(tools)[-2:] == ["thing-wait-for-run", "thing-explain-run"]
     assert (wait.declared_name, wait.prefix, wait.title) == ("wait-for-run", "thing", "Thing: wait for run")
     assert wait.operation == read.operation
     assert wait.output_schema == WAIT_SCHEMA
-    description = {name: {"type": "string"} for name in ("id", "status", "text", "truncated")}
+    description = {name: {"type": "string"} for name in ("id", "status")}
     assert read.output_schema == {"type": "object", "properties": description}
     hints = wait.hints
     assert (hints.read_only, hints.destructive, hints.idempotent, hints.open_world) == (True, False, True, True)
     assert wait.description == (
-        "Waits until a run has finished and returns its status, result or error: one call instead of repeated polling. "
-        "For several runs pass an array of ids, with until all or any. A timeout is not an error and cancels nothing: "
-        "the result then has timed_out."
+        "Waits for a Thing run to finish and returns its status, result or error: one call instead of repeated "
+        "polling. For several runs pass an array of ids, with until all or any. A timeout is not an error and cancels "
+        "nothing: the result then has timed_out."
     )
 
 
@@ -390,7 +392,7 @@ def test_wait_tool_title_falls_back_to_the_prefix() -> None:
     given = document()
     given["capability"]["exposes"][0]["tools"][0]["label"] = "Read a run"
     tools = compile_tools([parse_capability(given, "f.yaml")])
-    assert tools[-1].title == "thing: wait for run"
+    assert [tool.title for tool in tools[-2:]] == ["thing: wait for run", "thing: explain run"]
 
 
 def test_wait_tool_accepts_an_array_of_ids_if_the_stream_does() -> None:
@@ -454,7 +456,7 @@ def test_wait_tool_schema_rejects_other_arguments(arguments: Json) -> None:
 def test_run_id_without_description_gets_a_default() -> None:
     given = document()
     del given["capability"]["consumes"][0]["resources"][0]["operations"][0]["inputParameters"][0]["description"]
-    wait = compile_tools([parse_capability(given, "f.yaml")])[-1]
+    wait = compile_tools([parse_capability(given, "f.yaml")])[-2]
     assert wait.input_schema["properties"]["runId"]["description"] == "Run id. Or an array of them."
 
 
@@ -637,7 +639,7 @@ def test_builtin_lifecycles_have_the_tools_of_their_providers(
     prefix: str, starts: list[str], cancels: list[str], streams: str | None, many: bool
 ) -> None:
     found = shipped(prefix)
-    by_operation = {tool.operation: tool.name for tool in SHIPPED if tool.prefix == prefix and not tool.is_wait_tool}
+    by_operation = {tool.operation: tool.name for tool in SHIPPED if tool.prefix == prefix and not tool.derived}
     assert [start.tool for start in found.starts.values()] == starts
     assert [cancel.call.tool for cancel in found.cancels] == cancels
     assert (by_operation[found.stream.operation] if found.stream else None) == streams
@@ -695,8 +697,8 @@ TEXT = {"type": "string"}
 
 
 def response(**properties: Any) -> Json:
-    """The schema of an response with these members, or with what there is in place of one."""
-    return {"type": "object", "properties": {**properties, "text": TEXT, "truncated": TEXT}}
+    """Return the schema of a response with these members."""
+    return {"type": "object", "properties": properties}
 
 
 RUN = {"id": TEXT, "status": TEXT}
@@ -748,7 +750,7 @@ def test_result_of_a_start_that_waited_matches_the_output_schema(name: str) -> N
 def test_builtin_output_schemas() -> None:
     # Where runs stand: render 1.5.0 TaskRun; inngest pkg/api/apiv1 (data); PostHog TaskRunDetailSerializer, and for
     # start the Task with its latest_run; Runway's Task
-    assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.is_wait_tool} == {
+    assert {tool.name: tool.output_schema for tool in SHIPPED if tool.output_schema and not tool.derived} == {
         "render-run-task": response(**RUN),
         "render-retrieve-task-run": response(**RUN),
         "render-cancel-task-run": response(**CANCELLED),
@@ -778,9 +780,8 @@ def test_output_schemas_forbid_nothing(tool: Tool) -> None:
     assert schema["type"] == "object"
     assert "additionalProperties" not in str(schema)
     assert not {"anyOf", "oneOf", "allOf", "not", "$ref"} & set(schema)
-    if not tool.is_wait_tool:
+    if not tool.derived:
         assert "required" not in str(schema)
-        assert schema["properties"]["text"] == TEXT
         assert Draft202012Validator(schema).is_valid({})
         assert Draft202012Validator(schema).is_valid({"text": "whatever", "newer": [1], "id": "run"})
 
@@ -796,7 +797,6 @@ DATA = response(data={"type": "object", "properties": {"run_id": TEXT, "status":
         (response(**RUN), {"id": "r"}, True),
         (response(**RUN), {"id": 5, "status": "running"}, False),
         (response(**RUN), {"id": "r", "status": None}, False),
-        (response(**RUN), {"id": "r", "text": ["a"]}, False),
         (response(**RUN), [], False),
         (response(**RUN), "text", False),
         (response(**RUN), None, False),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mcp_taskruns.core.model.operation import ArgumentReference, BaseUri, Location, Operation, Parameter
-from mcp_taskruns.core.model.tool import Hints, Tool
+from mcp_taskruns.core.model.tool import Derived, Hints, Tool
 from mcp_taskruns.core.rest.arguments import parse_argument
 from mcp_taskruns.core.rest.routes import Route, Routes, compile_routes, normalize_name, route_key
 from tests.core.documents import Json
@@ -189,7 +189,7 @@ def test_route_calls_the_first_equivalent_tool() -> None:
     "change",
     [
         {"prefix": "other"},
-        {"is_wait_tool": True},
+        {"derived": Derived.WAIT},
         {"input_schema": {"properties": {"x": TEXT}}},
         {"operation": replace(tool().operation, name="other")},
         {"operation": replace(tool().operation, namespace="other")},

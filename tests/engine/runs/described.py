@@ -1,9 +1,10 @@
 """A provider of jobs whose runs an overlay describes, called through the gateway."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from copy import deepcopy
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ Json = dict[str, Any]
 
 BASE = "https://api.acme.example"
 
-Respond = Callable[[httpx.Request], httpx.Response]
+Respond = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 RUNS: Json = {
     "read": {"operation": "getjob", "run_id_argument": "job"},
@@ -124,16 +125,17 @@ async def acme(
     """
     (folder / "overlays").mkdir(exist_ok=True)
     overlay = {"overlay": 2, "capability": {"consumes": {"acme": {"runs": dict(runs), **(consumed or {})}}}}
-    (folder / "acme.yaml").write_text(yaml.safe_dump(capability(operations)), encoding="utf-8")
-    (folder / "overlays" / "acme.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    (folder / "acme.yaml").write_text(yaml.safe_dump(capability(operations), sort_keys=False), encoding="utf-8")
+    (folder / "overlays" / "acme.yaml").write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
     settings = settings or Settings()
     catalog = build_catalog(load_tools([folder]), settings)
     requests: list[httpx.Request] = []
 
-    def receive(request: httpx.Request) -> httpx.Response:
+    async def receive(request: httpx.Request) -> httpx.Response:
         requests.append(request)
         assert respond is not None
-        return respond(request)
+        response = respond(request)
+        return await response if isawaitable(response) else response
 
     transport = httpx.MockTransport(receive) if respond else None
     gateway = Gateway(catalog, settings, Client(settings, catalog.operations, transport))

@@ -259,7 +259,9 @@ async def test_run_with_an_id_of_ours_is_started_once_although_the_first_respons
     def provide(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             return httpx.Response(200, json={"id": request.url.path.rpartition("/")[2], "state": "done"})
-        return respond(request)
+        response = respond(request)
+        assert isinstance(response, httpx.Response)
+        return response
 
     async with acme(tmp_path, provide, runs=OWN_ID) as provider:
         value = (await provider.call("createjob", wait_seconds=5)).value

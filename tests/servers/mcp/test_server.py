@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 async def test_all_tools_are_listed_with_four_hints(era: Era) -> None:
     async with Client(build_server(open_gateway({})), mode=era) as client:
         tools = (await client.list_tools()).tools
-    assert len(tools) == 35
+    assert len(tools) == 40
     for tool in tools:
         assert tool.title
         assert tool.annotations
@@ -112,7 +112,7 @@ async def test_structured_content_is_redacted(environment: dict[str, str]) -> No
 
 OTHER_SHAPES = {
     "array": json_response([{"id": RENDER_COMPLETED, "status": "completed"}]),
-    "id that is a number": json_response({"id": 5, "status": "completed"}),
+    "id that is a truth value": json_response({"id": True, "status": "completed"}),
     "status that is an object": json_response({"id": RENDER_COMPLETED, "status": {"name": "completed"}}),
     "text": Fault(200, {"Content-Type": "text/plain"}, "completed"),
 }

@@ -109,7 +109,7 @@ def test_client_can_initialize_after_discover() -> None:
         assert responses[2]["result"]["protocolVersion"] == "2025-11-25"
         process.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         process.send({"jsonrpc": "2.0", "id": 3, "method": "tools/list"})
-        assert len(process.receive()["result"]["tools"]) == 35
+        assert len(process.receive()["result"]["tools"]) == 40
 
 
 def test_both_eras_are_served_on_one_connection() -> None:

@@ -42,12 +42,12 @@ def test_each_snapshot_belongs_to_a_tool() -> None:
 
 
 def test_number_of_tools_per_provider() -> None:
-    assert Counter(tool.prefix for tool in TOOLS) == {"render": 8, "inngest": 4, "posthog": 20, "runway": 3}
+    assert Counter(tool.prefix for tool in TOOLS) == {"render": 9, "inngest": 5, "posthog": 22, "runway": 4}
 
 
 def test_names_are_unique_and_valid() -> None:
     assert [name for name in LISTED if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)] == []
-    assert len(LISTED) == len(TOOLS) == 35
+    assert len(LISTED) == len(TOOLS) == 40
 
 
 @every_tool
@@ -82,9 +82,10 @@ def test_read_only_tools_only_read() -> None:
     changing = {tool.name for tool in TOOLS if tool.hints.read_only and tool.operation.method != "GET"}
     # These read by POST, with a path in the body.
     assert changing == {"posthog-download-artifact-through-backend", "posthog-generate-presigned-url-artifact"}
-    # This GET creates a credential.
+    # This GET creates a credential; the tool that retries a run reads it first.
     assert {tool.name for tool in TOOLS if not tool.hints.read_only and tool.operation.method == "GET"} == {
-        "posthog-get-sandbox-connection-token"
+        "posthog-get-sandbox-connection-token",
+        "posthog-retry-run",
     }
 
 
@@ -114,7 +115,7 @@ ABOUT_ONE_RUN = {
 @every_tool
 def test_only_tools_about_one_run_have_an_output_schema(name: str) -> None:
     schema = LISTED[name].get("outputSchema")
-    assert (schema is not None) is (name in ABOUT_ONE_RUN or BY_NAME[name].is_wait_tool)
+    assert (schema is not None) is (name in ABOUT_ONE_RUN or BY_NAME[name].derived is not None)
     if schema is not None:
         Draft202012Validator.check_schema(schema)
         assert schema["type"] == "object"

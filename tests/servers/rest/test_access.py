@@ -182,7 +182,7 @@ async def test_routes_of_filtered_providers_do_not_make_a_path_ambiguous(
 async def test_read_only_serves_only_routes_that_change_nothing(environment: dict[str, str]) -> None:
     async with served(environment, read_only=True) as side:
         named = {route.tool.name for route in side.gateway.catalog.routes}
-        assert named == {name for name, tool in side.gateway.tools.items() if not tool.is_wait_tool}
+        assert named == {name for name, tool in side.gateway.tools.items() if not tool.derived}
         # The only POST is one that reads.
         posted = {route.tool.name for route in side.gateway.catalog.routes if route.method != "GET"}
         assert posted == {"posthog-download-artifact-through-backend", "posthog-generate-presigned-url-artifact"}

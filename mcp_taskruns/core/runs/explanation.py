@@ -1,0 +1,253 @@
+"""What explains a run: its times, error, attempts, failed steps and the end of its log."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.model.json import dump
+from mcp_taskruns.core.model.json_path import value_at, values_at
+from mcp_taskruns.core.model.patterns import InvalidPattern, search
+from mcp_taskruns.core.model.run import Lifecycle, RunFailure, RunLog, RunStatus, RunSteps
+from mcp_taskruns.core.model.timestamps import is_zero_time, parse_timestamp
+from mcp_taskruns.core.runs.logs import describe_entry
+from mcp_taskruns.core.runs.reading import Reading, error_text, find_error, join_parts, native_parts, number_of_attempts
+
+MAX_ERROR = 1_200
+"""Characters of the error of a run."""
+
+MAX_STEPS = 8
+"""Steps that are listed, those that failed first."""
+
+MAX_STEP_ERROR = 300
+
+MAX_ATTEMPTS = 3
+"""Earlier attempts that are listed, the last ones."""
+
+MAX_ATTEMPT = 200
+"""Characters of an earlier attempt."""
+
+MAX_LOG_LINE = 240
+
+MAX_LOG = 2_000
+"""Characters of all log lines, unless the caller asks for a number of lines."""
+
+MAX_LONG_LOG = 16_000
+"""Characters of all log lines if it does."""
+
+MAX_INPUT = 600
+"""Characters of the arguments that start a run again; longer ones are not repeated."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
+"""Colours and movements of a terminal."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a run.
+
+    Attributes:
+        value: the step as the provider reports it.
+        has_failed: whether its status is one of those of failed steps.
+        fields: what is shown of it.
+    """
+
+    value: Any
+    has_failed: bool
+    fields: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the step."""
+        return str(self.fields["name"])
+
+
+@dataclass
+class Explanation:
+    """What is known about a run.
+
+    Attributes:
+        reading: the run.
+        run: the run as the provider reports it.
+        steps: its steps.
+        logs: the last lines of logs, by the name of the step, or empty for the log of the run.
+        unavailable: what could not be read, each with the reason.
+    """
+
+    reading: Reading
+    run: Any
+    steps: list[Step] = field(default_factory=list)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    unavailable: list[str] = field(default_factory=list)
+
+    @property
+    def failed_steps(self) -> list[Step]:
+        """The steps that failed."""
+        return [step for step in self.steps if step.has_failed]
+
+
+def parse_steps(steps: RunSteps, value: Any) -> list[Step]:
+    """Return the steps in the response that lists them."""
+    return [_parse_step(steps, item) for item in values_at(value, steps.items) if isinstance(item, dict)]
+
+
+def _parse_step(steps: RunSteps, item: Any) -> Step:
+    native = native_parts(item, steps.status)
+    has_failed = steps.failed.normalise(native) is RunStatus.FAILED
+    error = find_error(item, steps.error) if has_failed else None
+    fields = {
+        "name": one_line(_text(value_at(item, steps.name)) or "unnamed"),
+        "status": one_line(join_parts(native)) or "unknown",
+        "attempts": number_of_attempts(value_at(item, steps.attempts)),
+        "seconds": _seconds_between(value_at(item, steps.started_at), value_at(item, steps.ended_at)),
+        "error": None if error is None else _shorten(error_text(error), MAX_STEP_ERROR),
+    }
+    return Step(item, has_failed, {name: value for name, value in fields.items() if value is not None})
+
+
+def log_lines(log: RunLog, value: Any, text: str) -> list[str]:
+    """Return the lines of a log, oldest first, from the JSON `value` of a response, or from its text."""
+    if log.entries is None:
+        entries = value if isinstance(value, list) else text.splitlines()
+    else:
+        found = list(values_at(value, log.entries))
+        entries = found[0].splitlines() if len(found) == 1 and isinstance(found[0], str) else found
+    lines = (_log_line(log, entry) for entry in entries)
+    return [line for line in lines if line]
+
+
+def _log_line(log: RunLog, entry: Any) -> str:
+    own = log.request.operation.log
+    if isinstance(entry, str):
+        shown = entry
+    elif own is not None and not log.message:
+        shown = describe_entry(entry, own)
+    elif log.message:
+        texts = (_text(value_at(entry, path)) for path in log.message)
+        shown = " ".join(text for text in (_text(value_at(entry, log.time)), *texts) if text)
+    else:
+        shown = dump(entry)
+    return one_line(_ANSI.sub("", shown), MAX_LOG_LINE)
+
+
+def last_lines(lines: Sequence[str], count: int, max_chars: int) -> list[str]:
+    """Return the last lines, at most `count` of them and at most `max_chars` characters, with a mark for the others."""
+    kept: list[str] = []
+    for line in reversed(lines[-count:]):
+        max_chars -= len(line) + 4  # quotes, a comma and a space
+        if max_chars < 0 and kept:
+            break
+        kept.append(line)
+    omitted = len(lines) - len(kept)
+    mark = [f"… {omitted:,} earlier lines"] if omitted else []
+    return [*mark, *reversed(kept)]
+
+
+def explain(lifecycle: Lifecycle, explanation: Explanation, next_step: str) -> dict[str, Any]:
+    """Return the explanation of a run as one object; members that are unknown are left out."""
+    reading = explanation.reading
+    failed = [step.fields for step in explanation.failed_steps]
+    others = [step.fields for step in explanation.steps if not step.has_failed]
+    shown = [*failed, *others[len(others) - max(MAX_STEPS - len(failed), 0) :]][:MAX_STEPS]
+    texts = [error_text(reading.error)] if reading.error is not None else []
+    texts += [str(step.fields["error"]) for step in explanation.failed_steps if "error" in step.fields]
+    value = {
+        "provider": lifecycle.provider,
+        "run_id": reading.run_id,
+        "status": str(reading.status),
+        "native_status": reading.native_status or None,
+        "terminal": reading.status.is_terminal,
+        "stage": reading.stage or None,
+        "progress": reading.progress if not reading.status.is_terminal else None,
+        "started_at": reading.started or None,
+        "ended_at": reading.ended or None,
+        "seconds": _seconds_between(reading.started, reading.ended),
+        "error": None if reading.error is None else _shorten(error_text(reading.error), MAX_ERROR),
+        "meaning": _meaning(lifecycle.failures, texts),
+        "attempts": reading.attempts,
+        "earlier_attempts": _earlier_attempts(lifecycle, explanation.run),
+        "steps": shown or None,
+        "steps_in_total": len(explanation.steps) if len(explanation.steps) > len(shown) else None,
+        "logs": explanation.logs or None,
+        "unavailable": explanation.unavailable or None,
+        "next": next_step,
+    }
+    return {name: item for name, item in value.items() if item is not None}
+
+
+def _earlier_attempts(lifecycle: Lifecycle, run: Any) -> list[str] | None:
+    """Return the attempts before the last one, if the provider lists them."""
+    attempts = value_at(run, lifecycle.fields.attempts)
+    if not isinstance(attempts, list) or len(attempts) < 2:
+        return None
+    return [_shorten(dump(attempt), MAX_ATTEMPT) for attempt in attempts[:-1][-MAX_ATTEMPTS:]]
+
+
+def _meaning(failures: Sequence[RunFailure], texts: Sequence[str]) -> str | None:
+    """Return the meaning of the first failure that matches one of the errors."""
+    return next(_meanings(failures, texts), None)
+
+
+def _meanings(failures: Sequence[RunFailure], texts: Sequence[str]) -> Iterator[str]:
+    for failure in failures:
+        for text in texts:
+            try:
+                if search(failure.matches.pattern, text[:MAX_ERROR]):
+                    yield failure.meaning
+            except (TimeoutError, InvalidPattern):
+                continue
+
+
+def next_step(lifecycle: Lifecycle, explanation: Explanation, served: Sequence[str]) -> str:
+    """Return a sentence about what to call next, of the tools that are `served`."""
+    reading = explanation.reading
+    if not reading.status.is_terminal:
+        hint = lifecycle.status_hints.get(reading.native_status)
+        return hint or f"The run has not ended: call {lifecycle.wait_tool} to wait for it."
+    if reading.status is RunStatus.SUCCEEDED:
+        return f"The run has succeeded: {lifecycle.read.tool} returns its result."
+    if lifecycle.retry_tool in served:
+        part = ' with part "failed"' if len(lifecycle.retries) > 1 else ""
+        return f"Fix the cause, then call {lifecycle.retry_tool}{part} to run it again with the same input."
+    again = lifecycle.again
+    if again is not None and again.tool in served:
+        arguments = fill(again.arguments, explanation.run)
+        text = dump(arguments)
+        if has_gaps(arguments) or len(text) > MAX_INPUT:
+            text = f"the input that {lifecycle.read.tool} shows"
+        return f"Fix the cause, then start it again with the same input: call {again.tool} with {text}."
+    starts = [start.tool for start in lifecycle.starts.values() if start.tool in served]
+    return f"Fix the cause, then start it again with {starts[0]}." if starts else "Fix the cause, then start it again."
+
+
+def fill(tree: Any, source: Any) -> Any:
+    """Return a tree of arguments with the values of the run, or of a step, that its paths lead to."""
+    if isinstance(tree, tuple):
+        return value_at(source, tree)
+    if isinstance(tree, dict):
+        return {name: fill(item, source) for name, item in tree.items()}
+    return [fill(item, source) for item in tree] if isinstance(tree, list) else tree
+
+
+def has_gaps(arguments: Any) -> bool:
+    """Return whether a value is missing in arguments."""
+    if isinstance(arguments, dict | list):
+        return any(map(has_gaps, arguments.values() if isinstance(arguments, dict) else arguments))
+    return arguments is None
+
+
+def _seconds_between(started: Any, ended: Any) -> float | None:
+    begin, end = parse_timestamp(started), parse_timestamp(ended)
+    if begin is None or end is None or is_zero_time(started) or end < begin:
+        return None
+    return round((end - begin).total_seconds(), 1)
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _text(value: Any) -> str:
+    """Return a value of a step or of a log entry as text; empty for an absent one."""
+    return value if isinstance(value, str) else "" if value is None else dump(value)

@@ -1,0 +1,248 @@
+"""The tool that explains a run, for APIs with steps and logs of several kinds."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from mcp_taskruns.core.runs.explanation import MAX_LOG
+from mcp_taskruns.errors import ProviderError
+from mcp_taskruns.settings import Settings
+from tests.engine.runs.described import OPERATIONS, RUNS, Call, acme, by_path
+
+pytestmark = pytest.mark.anyio
+
+JOB = "/teams/t/jobs/7"
+
+FAILED = {
+    "id": "7",
+    "state": "broken",
+    "error": {"name": "ValueError", "message": "no such file"},
+    "started": "2026-11-30T10:00:00Z",
+    "ended": "2026-11-30T10:01:30.5Z",
+    "tries": [{"n": 1, "error": "reset"}, {"n": 2, "error": "no such file"}],
+    "task": "resize",
+    "input": [5],
+}
+
+WITH_STEPS = {
+    **OPERATIONS,
+    "liststeps": {"method": "GET", "path": "/teams/{team}/jobs/{job}/steps", "tool": False},
+    "getsteplog": {"method": "GET", "path": "/teams/{team}/steps/{step}/log/{try}", "tool": False},
+    "getjoblog": {"method": "GET", "path": "/teams/{team}/jobs/{job}/log", "tool": False},
+}
+
+STEPS = {
+    "steps": [
+        {"key": 11, "title": "fetch", "state": "done", "began": "2026-11-30T10:00:00Z", "over": "2026-11-30T10:00:05Z"},
+        {"key": 12, "title": "resize", "state": "broken", "why": "exit code 3", "tries": 2},
+        {"key": 13, "title": "upload", "state": "skipped"},
+    ]
+}
+
+DESCRIBED: dict[str, Any] = {
+    **RUNS,
+    "fields": {
+        **RUNS["fields"],
+        "started_at": "$.started",
+        "ended_at": "$.ended",
+        "attempts": "$.tries",
+    },
+    "steps": {
+        "operation": "liststeps",
+        "items": "$.steps[*]",
+        "fields": {
+            "name": "$.title",
+            "status": "$.state",
+            "error": "$.why",
+            "started_at": "$.began",
+            "ended_at": "$.over",
+            "attempts": "$.tries",
+        },
+        "failed": ["broken"],
+    },
+    "logs": [
+        {"operation": "getsteplog", "of": "step", "arguments": {"step": "$.key", "try": "$.tries"}},
+        {"operation": "getjoblog", "entries": "$.lines[*]", "time": "$.at", "message": ["$.text", "$.fault.kind"]},
+    ],
+    "again": {"operation": "createjob", "arguments": {"body": {"task": "$.task", "input": "$.input"}}},
+    "failures": [
+        {"matches": "^never", "meaning": "Never."},
+        {"matches": "exit code [0-9]+", "meaning": "The program of the step reported an error."},
+    ],
+}
+
+
+async def explained(
+    folder: Path, responses: dict[str, Any], runs: dict[str, Any] = DESCRIBED, **arguments: Any
+) -> Call:
+    """Return the call that explains a job of a provider with these responses."""
+    async with acme(folder, by_path(responses), operations=WITH_STEPS, runs=runs) as provider:
+        return await provider.call("explain-run", job="7", **arguments)
+
+
+LOG = "\n".join(f"line {number}" for number in range(1, 101))
+TEXT_LOG = httpx.Response(200, text=f"\x1b[31m{LOG}\x1b[0m\n", headers={"Content-Type": "text/plain"})
+
+
+async def test_failed_run_is_explained_in_one_call(tmp_path: Path) -> None:
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, "GET /teams/t/steps/12/log/2": TEXT_LOG}
+    call = await explained(tmp_path, responses)
+    lines = [f"line {number}" for number in range(61, 101)]
+    assert call.value == {
+        "provider": "acme",
+        "run_id": "7",
+        "status": "failed",
+        "native_status": "broken",
+        "terminal": True,
+        "started_at": "2026-11-30T10:00:00Z",
+        "ended_at": "2026-11-30T10:01:30.5Z",
+        "seconds": 90.5,
+        "error": "ValueError: no such file",
+        "meaning": "The program of the step reported an error.",
+        "attempts": 2,
+        "earlier_attempts": ['{"n":1,"error":"reset"}'],
+        "steps": [
+            {"name": "resize", "status": "broken", "attempts": 2, "error": "exit code 3"},
+            {"name": "fetch", "status": "done", "seconds": 5.0},
+            {"name": "upload", "status": "skipped"},
+        ],
+        "logs": {"resize": ["… 60 earlier lines", *lines]},
+        "next": (
+            "Fix the cause, then start it again with the same input: call acme-createjob with "
+            '{"body":{"task":"resize","input":[5]}}.'
+        ),
+    }
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(3, 3), (90, 90), (500, 100)])
+async def test_caller_chooses_the_number_of_log_lines(tmp_path: Path, asked: int, shown: int) -> None:
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, "GET /teams/t/steps/12/log/2": TEXT_LOG}
+    lines = (await explained(tmp_path, responses, lines=asked)).value["logs"]["resize"]
+    assert [line for line in lines if line.startswith("line")] == [f"line {n}" for n in range(101 - shown, 101)]
+
+
+async def test_log_of_the_run_is_read_if_steps_have_none(tmp_path: Path) -> None:
+    entries = [
+        {"at": "10:00", "text": "began"},
+        {"at": "10:01", "text": "stopped", "fault": {"kind": "OSError"}},
+        {"other": True},
+    ]
+    responses = {
+        f"GET {JOB}": FAILED,
+        f"GET {JOB}/steps": {"steps": []},
+        f"GET {JOB}/log": {"lines": entries},
+    }
+    value = (await explained(tmp_path, responses)).value
+    assert value["logs"] == {"run": ["10:00 began", "10:01 stopped OSError"]}
+    assert "steps" not in value
+
+
+@pytest.mark.parametrize(
+    ("log", "entries", "lines"),
+    [
+        ({"logs": "a\n\nb\n"}, "$.logs", ["a", "b"]),
+        (httpx.Response(200, json=[{"a": 1}, "b"]), "", ['{"a":1}', "b"]),
+        (
+            httpx.Response(200, text='{"a":1}\n{"b":2}\n', headers={"Content-Type": "application/x-ndjson"}),
+            "",
+            ['{"a":1}', '{"b":2}'],
+        ),
+        (
+            httpx.Response(200, content=b"\xffa\0\n", headers={"Content-Type": "application/octet-stream"}),
+            "",
+            ["\ufffda"],
+        ),
+    ],
+    ids=["text in JSON", "list", "JSON lines", "binary"],
+)
+async def test_logs_of_several_kinds_are_shown(tmp_path: Path, log: Any, entries: str, lines: list[str]) -> None:
+    described = {**DESCRIBED, "logs": [{"operation": "getjoblog", "entries": entries}]}
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, f"GET {JOB}/log": log}
+    shown = (await explained(tmp_path, responses, described)).value["logs"]["run"]
+    assert shown == lines
+
+
+async def test_side_request_that_fails_is_named_and_the_explanation_stands(tmp_path: Path) -> None:
+    refused = httpx.Response(403, json={"message": "logs are off"})
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": refused, f"GET {JOB}/log": refused}
+    value = (await explained(tmp_path, responses)).value
+    assert value["error"] == "ValueError: no such file"
+    assert value["unavailable"] == [
+        'steps: the provider returned 403: "logs are off"',
+        'log: the provider returned 403: "logs are off"',
+    ]
+
+
+async def test_run_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ProviderError, match="404"):
+        await explained(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("run", "step"),
+    [
+        ({"id": "7", "state": "working"}, "The run has not ended: call acme-wait-for-run to wait for it."),
+        ({"id": "7", "state": "done"}, "The run has succeeded: acme-getjob returns its result."),
+        (
+            {"id": "7", "state": "off"},
+            "Fix the cause, then start it again with the same input: call acme-createjob with the input that "
+            "acme-getjob shows.",
+        ),
+        (
+            {"id": "7", "state": "broken", "task": "x", "input": "i" * 700},
+            "Fix the cause, then start it again with the same input: call acme-createjob with the input that "
+            "acme-getjob shows.",
+        ),
+    ],
+)
+async def test_next_step_follows_from_the_status(tmp_path: Path, run: dict[str, Any], step: str) -> None:
+    assert (await explained(tmp_path, {f"GET {JOB}": run})).value["next"] == step
+
+
+async def test_explanation_without_description_of_a_new_start_names_the_tool(tmp_path: Path) -> None:
+    value = (await explained(tmp_path, {f"GET {JOB}": FAILED}, RUNS)).value
+    assert value["next"] == "Fix the cause, then start it again with acme-createjob."
+
+
+async def test_explanation_is_short_whatever_the_provider_returns(tmp_path: Path) -> None:
+    run = {**FAILED, "error": "e" * 50_000, "tries": [{"error": "t" * 5_000}] * 50}
+    steps = {
+        "steps": [{"key": n, "title": "s" * 900, "state": "broken", "why": "w" * 9_000, "tries": 1} for n in range(99)]
+    }
+    log = httpx.Response(200, text="\n".join(["l" * 3_000] * 900), headers={"Content-Type": "text/plain"})
+    logs = {f"GET /teams/t/steps/{number}/log/1": log for number in range(99)}
+    call = await explained(tmp_path, {f"GET {JOB}": run, f"GET {JOB}/steps": steps, **logs})
+    assert len(call.value["steps"]) == 8
+    assert call.value["steps_in_total"] == 99
+    assert sum(len(line) for lines in call.value["logs"].values() for line in lines) < MAX_LOG + 200
+    assert len(call.result.text) < 9_500
+
+
+async def test_key_in_a_log_is_redacted(tmp_path: Path) -> None:
+    key = "planted_1f0c93ab77"
+    log = httpx.Response(200, text=f"using {key}\n", headers={"Content-Type": "text/plain"})
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, "GET /teams/t/steps/12/log/2": log}
+    settings = Settings(environment={"ACME_KEY": key})
+    consumed = {"authentication": {"type": "bearer", "token": "{{env.ACME_KEY}}"}}
+    async with acme(
+        tmp_path, by_path(responses), operations=WITH_STEPS, runs=DESCRIBED, consumed=consumed, settings=settings
+    ) as provider:
+        call = await provider.call("explain-run", job="7")
+        assert key not in call.result.text
+        assert provider.received[-1].headers["Authorization"] == f"Bearer {key}"
+
+
+async def test_time_for_side_requests_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_taskruns.engine.runs.explain.SIDE_SECONDS", 0.05)
+
+    async def respond(request: httpx.Request) -> httpx.Response:
+        if request.url.path != JOB:
+            await anyio.sleep_forever()
+        return httpx.Response(200, json=FAILED)
+
+    async with acme(tmp_path, respond, operations=WITH_STEPS, runs=DESCRIBED) as provider:
+        value = (await provider.call("explain-run", job="7")).value
+    assert value["unavailable"] == ["the rest: the provider took longer than 0.05 s"]
