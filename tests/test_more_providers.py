@@ -159,3 +159,9 @@ def test_providers_without_tools_and_variables_is_a_row(capsys: Captured, tmp_pa
     (tmp_path / "bare.yaml").write_text(text, encoding="utf-8")
     assert run(["providers", "--capabilities", str(tmp_path)]) == 0
     assert row_of("bare", capsys.readouterr().out) == "bare default 0"
+
+
+@pytest.mark.parametrize("name", [path.stem for path in files_on_request()])
+def test_provider_on_request_has_a_row_in_the_readme(name: str) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"| `{name}` | " in readme
