@@ -96,8 +96,9 @@ def test_providers_prints_a_table_of_all_providers(capsys: Captured) -> None:
     assert run(["providers"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0].split() == ["PROVIDER", "SERVED", "TOOLS", "RUNS", "VARIABLES"]
-    assert row_of("render", out) == "render default 8 wait, cancel RENDER_API_KEY (not set) RENDER_BASE_URL (base URL)"
-    assert row_of("replicate", out).startswith("replicate --with 10 wait, ")
+    variables = "RENDER_API_KEY (not set) RENDER_BASE_URL (base URL)"
+    assert row_of("render", out) == f"render default 9 wait, explain, cancel {variables}"
+    assert row_of("replicate", out).startswith("replicate --with 11 wait, ")
     assert {line.split()[0] for line in out.splitlines() if line[0] != " "} == {
         "PROVIDER",
         *DEFAULT,
@@ -137,8 +138,8 @@ def test_providers_json_has_the_fields_of_the_table(capsys: Captured, tmp_path: 
         "name": "runway",
         "file": relative_path(builtin_capabilities() / "video-generation-tasks.yaml"),
         "served": "default",
-        "tools": 3,
-        "runs": ["wait", "cancel"],
+        "tools": 4,
+        "runs": ["wait", "explain", "cancel"],
         "credentials": [{"variables": ["RUNWAYML_API_SECRET", "RUNWAY_API_KEY"], "set": True}],
         "base_url": {"variables": ["RUNWAY_BASE_URL", "RUNWAYML_BASE_URL"], "set": False},
     }

@@ -105,11 +105,10 @@ def _describe(name: str, path: Path, served: str, loaded: Iterable[Tool], enviro
 
 def _abilities(tools: Sequence[Tool]) -> Iterator[str]:
     """Yield what the tools can do with runs."""
-    if any(tool.is_wait_tool for tool in tools):
-        yield "wait"
+    yield from dict.fromkeys(tool.derived.value for tool in tools if tool.derived)
     if any(tool.runs and tool.runs.cancels for tool in tools):
         yield "cancel"
-    if any(tool.operation.log for tool in tools):
+    if any(tool.operation.log or (tool.runs and tool.runs.logs) for tool in tools):
         yield "logs"
 
 
