@@ -1,4 +1,4 @@
-"""Inngest's run API: v1 as its open-source server implements it, and the operations of v2 that read and cancel runs.
+"""Inngest's run API: v1 as its open-source server implements it, and what v2 has to list, read and cancel runs.
 
 Written from responses of the Inngest dev server and from its source (inngest/inngest pkg/api/apiv1, pkg/api/v2).
 """
@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mcp_taskruns.simulator.http import ALL_METHODS, Json, has_valid_key
+from mcp_taskruns.simulator.inngest_trace import TracedRun, to_object, trace
 from mcp_taskruns.simulator.lifecycle import Clock, Step, Timeline
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -29,6 +31,11 @@ RUN_MAX_AGE, JOBS_MAX_AGE, EVENT_RUNS_MAX_AGE = 3, 5, 15
 # How long a step executes once its job is due, in simulated seconds.
 EXECUTION_SECONDS = 1.0
 MAX_JOBS = 10
+APP = "demo"
+MAX_V2_RUNS, MAX_V2_EVENT_RUNS = 100, 40
+V2_STATUSES = {"QUEUED", "RUNNING", "PAUSED", "COMPLETED", "FAILED", "CANCELLED", "SKIPPED"}
+NEVER = datetime.min.replace(tzinfo=UTC)
+V2_TIME_FIELDS = {"queuedAt", "startedAt", "endedAt"}
 V2_CANCEL_CONFLICTS = {
     "Cancelled": "run_already_cancelled",
     "Completed": "run_already_ended",
@@ -127,8 +134,23 @@ def v2_error(status: int, code: str, message: str) -> Response:
     return JSONResponse({"errors": [{"code": code, "message": message}]}, status, COMMON_HEADERS)
 
 
+def _includes_output(request: Request) -> bool:
+    return request.query_params.get("includeOutput") == "true"
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _is_between(at: datetime | None, first: datetime | None, end: datetime | None) -> bool:
+    if at is None:
+        return first is end is None
+    return (first is None or first <= at) and (end is None or at < end)
+
+
 class Inngest:
-    """GET and DELETE `/v1/runs/{id}`, `/v1/runs/{id}/jobs`, `/v1/events/{id}/runs`, and `/v2/runs` (also `/api/v2`).
+    """GET and DELETE `/v1/runs/{id}`, `/v1/runs/{id}/jobs`, `/v1/events/{id}/runs`, and v2 (below `/v2` and `/api/v2`):
+    `/runs`, `/runs/{id}`, `/runs/{id}/trace`, `/runs/{id}/cancel`, `/events/{id}/runs`.
 
     This API cannot start a run, so these runs exist from the start:
 
@@ -144,8 +166,8 @@ class Inngest:
     Valid keys begin with `signkey-`, on v2 also with `sk-inn-api-`, and do not contain `wrong`. With `is_dev` any key
     is valid, and none is needed, as on the dev server.
 
-    Not simulated: sending events, bulk cancellations, metadata, traces, reruns, branch environments, rate limits,
-    statuses before Running, and filters of the v2 list other than status and functionId.
+    Not simulated: sending events, bulk cancellations, metadata, reruns, branch environments, rate limits, statuses
+    before Running, and the filters query and isDeferred of the v2 list.
     """
 
     name = "inngest"
@@ -168,6 +190,8 @@ class Inngest:
             "/runs": {"GET": self._v2(self._list_v2)},
             "/runs/{run}": {"GET": self._v2(self._get_v2)},
             "/runs/{run}/cancel": {"POST": self._v2(self._cancel_v2)},
+            "/runs/{run}/trace": {"GET": self._v2(self._trace_v2)},
+            "/events/{event}/runs": {"GET": self._v2(self._event_runs_v2)},
         }
         table: dict[str, dict[str, Endpoint]] = {
             "/v1/runs/{run}": {
@@ -385,7 +409,7 @@ class Inngest:
     def _v2_run(self, run: Run, request: Request) -> Json:
         started_at, step = self._step(run)
         data: Json = {
-            "app": {"id": "demo"},
+            "app": {"id": APP},
             "function": {"id": run.function, "name": run.function},
             "id": run.id,
             "queuedAt": self._clock.timestamp(started_at),
@@ -393,26 +417,69 @@ class Inngest:
             "status": step.status.upper(),
             "trigger": {"eventIds": [run.event_id]},
         }
-        if request.query_params.get("includeOutput") == "true" and step.is_terminal and step.status != "Cancelled":
-            data["output"] = run.output if isinstance(run.output, dict) else {"data": run.output}
+        if _includes_output(request) and step.is_terminal and step.status != "Cancelled":
+            data["output"] = to_object(run.output)
         return data
 
     async def _get_v2(self, request: Request) -> Response:
         run = self._find_v2(request)
         return run if isinstance(run, Response) else self._v2_response(self._v2_run(run, request))
 
+    async def _trace_v2(self, request: Request) -> Response:
+        run = self._find_v2(request)
+        if isinstance(run, Response):
+            return run
+        started_at, step = self._step(run)
+        ended_at = started_at + step.at if step.is_terminal else None
+        traced = TracedRun(run.id, run.function, started_at, step.status.upper(), ended_at, run.output)
+        return self._v2_response(trace(traced, self._clock, include_output=_includes_output(request)))
+
     async def _list_v2(self, request: Request) -> Response:
         query = request.query_params
-        limit = query.get("limit", "20")
-        if not limit.isdecimal() or not 1 <= int(limit) <= 100:
-            return v2_error(400, "invalid_field_format", "limit must be between 1 and 100")
-        runs = [self._v2_run(run, request) for run in self.runs.values()]
-        runs = [run for run in runs if query.get("status", run["status"]).upper() == run["status"]]
-        runs = [run for run in runs if query.get("functionId", run["function"]["id"]) == run["function"]["id"]]
-        # Newest first; runs queued at the same time by id.
-        runs.sort(key=lambda run: (run["queuedAt"], run["id"]), reverse=True)
+        statuses = [status.upper() for status in query.getlist("status")]
+        if unknown := set(statuses) - V2_STATUSES:
+            return v2_error(400, "invalid_field_format", f"Status is invalid: {min(unknown)}")
+        time_field = query.get("timeField", "queuedAt")
+        if time_field not in V2_TIME_FIELDS:
+            return v2_error(400, "invalid_field_format", "timeField is invalid")
+        if query.get("order", "desc") not in ("asc", "desc"):
+            return v2_error(400, "invalid_field_format", "order is invalid")
+        try:
+            first, end = (_parse_time(query.get(name)) for name in ("from", "until"))
+        except ValueError:
+            return v2_error(400, "invalid_field_format", "from and until must be valid timestamps")
+        timed = [(self._v2_time(run, time_field), run) for run in self.runs.values()]
+        runs = [run for at, run in timed if _is_between(at, first, end)]
+        runs.sort(
+            key=lambda run: (self._v2_time(run, time_field) or NEVER, run.id), reverse=query.get("order") != "asc"
+        )
+        listed = [self._v2_run(run, request) for run in runs]
+        listed = [run for run in listed if not statuses or run["status"] in statuses]
+        for name, part in (("appId", "app"), ("functionId", "function")):
+            listed = [run for run in listed if run[part]["id"] in (query.getlist(name) or [run[part]["id"]])]
+        return self._v2_page(listed, request, MAX_V2_RUNS)
+
+    def _v2_time(self, run: Run, time_field: str) -> datetime | None:
+        """Return the time in a field of a run in v2, or None for the end of a run that has not ended."""
+        started_at, step = self._step(run)
+        if time_field != "endedAt":
+            return self._clock.datetime_at(started_at)
+        return self._clock.datetime_at(started_at + step.at) if step.is_terminal else None
+
+    async def _event_runs_v2(self, request: Request) -> Response:
+        """List the runs that an event started; none for an unknown event."""
+        event_id = request.path_params["event"]
+        if not ULID.fullmatch(event_id):
+            return v2_error(400, "invalid_field_format", "Event ID must be a valid ULID")
+        runs = [self._v2_run(run, request) for run in self.runs.values() if run.event_id == event_id.upper()]
+        return self._v2_page(runs, request, MAX_V2_EVENT_RUNS)
+
+    def _v2_page(self, runs: list[Json], request: Request, max_limit: int) -> Response:
+        limit = request.query_params.get("limit", "20")
+        if not limit.isdecimal() or not 1 <= int(limit) <= max_limit:
+            return v2_error(400, "invalid_field_format", f"limit must be between 1 and {max_limit}")
         cursors = [base64.b64encode(json.dumps({"id": run["id"]}).encode()).decode() for run in runs]
-        after = query.get("cursor")
+        after = request.query_params.get("cursor")
         if after and after not in cursors:
             return v2_error(400, "invalid_field_format", "Invalid cursor")
         start = cursors.index(after) + 1 if after else 0

@@ -70,7 +70,7 @@ def load_error(path: Path) -> str:
 
 def test_builtin_files_are_loaded_in_name_order_without_folders() -> None:
     assert [path.name for path in capability_files([])] == BUILTIN
-    assert [tool.prefix for tool in load_tools([])] == ["inngest"] * 5 + ["posthog"] * 22 + ["render"] * 9 + [
+    assert [tool.prefix for tool in load_tools([])] == ["inngest"] * 8 + ["posthog"] * 22 + ["render"] * 9 + [
         "runway"
     ] * 4
 
@@ -112,7 +112,8 @@ def test_overlays_can_be_disabled(tmp_path: Path) -> None:
 
 def test_builtin_files_load_without_overlays() -> None:
     bare, refined = load_tools([], overlays=False), load_tools([])
-    assert [tool.declared_name for tool in bare] == [tool.declared_name for tool in refined if not tool.derived]
+    declared = [tool for tool in refined if not (tool.derived or tool.operation.needs)]
+    assert [tool.declared_name for tool in bare] == [tool.declared_name for tool in declared]
     assert "posthog-api-managing-task-runs-each-2" in {tool.name for tool in bare}
 
 
@@ -121,7 +122,7 @@ def test_tool_names_can_be_those_of_the_files() -> None:
     assert {"run-task", "start-task-run", "cancel-delete-task"} <= names
     # Two providers have a tool of this name.
     assert {"render-list-task-runs", "posthog-list-task-runs", "runway-wait-for-run"} <= names
-    assert len(names) == 40
+    assert len(names) == 43
 
 
 def test_only_yaml_and_yml_files_are_capability_files(tmp_path: Path) -> None:

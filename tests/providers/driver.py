@@ -127,6 +127,10 @@ class Caller:
         assert results, f"the call did not return within {within} s: {messages}"
         return ToolResult(results[0], messages)
 
+    async def names(self) -> list[str]:
+        """Return the names of the listed tools."""
+        return [tool.name for tool in (await self._client.list_tools()).tools]
+
     async def annotations(self, tool: str) -> dict[str, bool]:
         """Return the annotations of a listed tool."""
         listed = await self._client.list_tools()

@@ -220,6 +220,15 @@ def v1(status: int, text: str) -> dict[str, Any]:
     return {"error": text, "data": None, "status": status}
 
 
+LIST_V2, EVENT_V2 = "inngest-list-function-runs", "inngest-list-event-runs"
+TRACE_V2, FORMAT = "inngest-get-function-run-trace", "invalid_field_format"
+
+
+def v2(code: str, text: str) -> dict[str, Any]:
+    """Inngest pkg/api/v2/apiv2base/errors.go"""
+    return {"errors": [{"code": code, "message": text}]}
+
+
 NO_RUN = "Unable to load function run: 01HXYZ8K3V5QWERTY6ABCDEFGH"
 INNGEST = [
     Row("unknown in a 200", STATUS, 200, v1(500, NO_RUN), "not_found", "no such run", in_body=500),
@@ -265,6 +274,15 @@ INNGEST = [
         media_type=TEXT,
         in_body=500,
     ),
+    Row("v2 unknown", TRACE_V2, 404, v2("not_found", "Run not found"), "not_found", "inngest-list-event-runs"),
+    Row("v2 no trace", TRACE_V2, 404, v2("not_found", "Trace not found"), "not_found", "no such run"),
+    Row("v2 no ulid", TRACE_V2, 400, v2(FORMAT, "Run ID must be a valid ULID"), "validation", "26 characters"),
+    Row("v2 event, no ulid", EVENT_V2, 400, v2(FORMAT, "Event ID must be a valid ULID"), "validation", "of the event"),
+    Row("v2 limit", EVENT_V2, 400, v2(FORMAT, "Limit cannot exceed 40"), "validation", ""),
+    Row("v2 401", LIST_V2, 401, v2("invalid_signing_key", "Invalid signing key"), "auth", "v2 takes an API key"),
+    Row("v2 403", LIST_V2, 403, v2("forbidden", "Forbidden"), "auth", "may read runs"),
+    Row("v2 429", LIST_V2, 429, v2("rate_limited", "API rate limit exceeded."), "rate_limited", "", retryable=True),
+    Row("v2 501", LIST_V2, 501, v2("not_implemented", "List runs is not yet implemented"), "config", "newer version"),
     Row("504", "inngest-get-function-run-status", 504, "", "timeout", "too long", retryable=True, media_type=TEXT),
 ]
 
@@ -699,7 +717,8 @@ def test_the_tables_have_every_kind_of_error() -> None:
 def test_message_contains_the_message_of_the_provider() -> None:
     for row in ROWS:
         if isinstance(row.body, dict):
-            message = next(row.body[key] for key in ("message", "detail", "error") if row.body.get(key))
+            body = row.body["errors"][0] if "errors" in row.body else row.body
+            message = next(body[key] for key in ("message", "detail", "error") if body.get(key))
             quoted = message.replace('"', "'")
             assert quoted in error_of(row).message
 

@@ -24,6 +24,7 @@ from mcp_taskruns.loading.loader import load_tools
 ENVIRONMENT = {
     "RENDER_API_KEY": "rnd_key",
     "INNGEST_SIGNING_KEY": "signkey-prod-1",
+    "INNGEST_API_KEY_V2": "sk-inn-api-1",
     "POSTHOG_API_KEY": "phx_key",
     "POSTHOG_PROJECT_ID": "42",
     "RUNWAYML_API_SECRET": "key_1",
@@ -36,6 +37,7 @@ RENDER = {"Accept": "application/json", "Authorization": "Bearer rnd_key"}
 RENDER_JSON = RENDER | {"Content-Type": "application/json"}
 # inngest.com/docs/reference/rest-api: the bearer token is the signing key; the response is JSON whatever Accept is
 INNGEST = {"Accept": "application/json, */*;q=0.5", "Authorization": "Bearer signkey-prod-1"}
+INNGEST_V2 = INNGEST | {"Authorization": "Bearer sk-inn-api-1"}
 # posthog.com/docs/api: personal API key as bearer token. Renders only JSON, also for bytes and JSON lines:
 # products/tasks/backend/api.py
 POSTHOG = {"Accept": "application/json, */*;q=0.5", "Authorization": "Bearer phx_key"}
@@ -139,6 +141,22 @@ EVERY_TOOL = [
         "GET",
         "https://api.inngest.com/v1/runs/01HXYZ8K3V5QWERTY6ABCDEFGH/jobs",
         INNGEST,
+    ),
+    # inngest pkg/api/v2/endpoints_runs.go: ListRuns, GetEventRuns, GetFunctionTrace
+    Pinned("inngest-list-function-runs", {}, "GET", "https://api.inngest.com/v2/runs", INNGEST_V2),
+    Pinned(
+        "inngest-list-event-runs",
+        {"eventId": "01HXYZ8K3V5QWERTY6ABCDEFGH"},
+        "GET",
+        "https://api.inngest.com/v2/events/01HXYZ8K3V5QWERTY6ABCDEFGH/runs",
+        INNGEST_V2,
+    ),
+    Pinned(
+        "inngest-get-function-run-trace",
+        {"runId": "01HXYZ8K3V5QWERTY6ABCDEFGH"},
+        "GET",
+        "https://api.inngest.com/v2/runs/01HXYZ8K3V5QWERTY6ABCDEFGH/trace",
+        INNGEST_V2,
     ),
     # PostHog's API schema: tasks_runs_list
     Pinned("posthog-list-task-runs", TASK, "GET", RUNS, POSTHOG),
@@ -515,7 +533,7 @@ def test_every_shipped_operation_has_a_request() -> None:
     # A wait tool sends the requests of the tool that reads the run.
     forwarding = [name for name, tool in TOOLS.items() if not tool.derived]
     assert sorted(pinned.tool for pinned in EVERY_TOOL) == sorted(forwarding)
-    assert (len(forwarding), len(TOOLS)) == (31, 40)
+    assert (len(forwarding), len(TOOLS)) == (34, 43)
 
 
 @pytest.mark.parametrize("pinned", EVERY_TOOL + VARIANTS, ids=str)

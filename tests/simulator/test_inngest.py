@@ -274,6 +274,57 @@ async def test_v2_list_filters_by_status_and_function(api: httpx.AsyncClient) ->
     assert (no_runs["data"], no_runs["page"]) == ([], {"hasMore": False, "limit": 20})
 
 
+@pytest.mark.parametrize(
+    ("query", "runs"),
+    [
+        ("status=FAILED&status=cancelled", [CANCELLED, FAILS]),
+        ("appId=demo&functionId=sleepy", [SLEEPY, CANCELLED]),
+        ("appId=other", []),
+        # quick and fails started 1020 s before the clock's start, at 23:43
+        ("until=2025-12-31T23:44:00Z", [FAILS, QUICK]),
+        ("until=2025-12-31T23:44:00Z&order=asc", [QUICK, FAILS]),
+        ("from=2025-12-31T23:44:00Z&until=2025-12-31T23:59:00Z", [CANCELLED, CHECKPOINTED]),
+        ("timeField=endedAt&until=2025-12-31T23:43:00.150Z", [FAILS]),
+        ("timeField=startedAt&until=2025-12-31T23:43:00Z", []),
+    ],
+)
+async def test_v2_list_has_the_filters_of_the_server(api: httpx.AsyncClient, query: str, runs: list[str]) -> None:
+    assert [run["id"] for run in (await api.get(f"/v2/runs?{query}")).json()["data"]] == runs
+
+
+async def test_v2_lists_the_runs_of_an_event(api: httpx.AsyncClient) -> None:
+    event = FAILS.replace("RVN", "EVT")
+    body = (await api.get(f"/v2/events/{event}/runs?includeOutput=true")).json()
+    assert [(run["id"], run["output"]["name"]) for run in body["data"]] == [(FAILS, "NonRetriableError")]
+    assert (body["page"]["hasMore"], body["page"]["limit"]) == (False, 20)
+    assert (await api.get(f"/v2/events/{UNKNOWN}/runs")).json()["data"] == []
+
+
+async def test_v2_trace_lists_the_steps_that_have_begun(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    async def statuses(run_id: str) -> list[tuple[str, str]]:
+        root = (await api.get(f"/v2/runs/{run_id}/trace")).json()["data"]["rootSpan"]
+        return [(root["name"], root["status"]), *((step["name"], step["status"]) for step in root["children"])]
+
+    fresh = QUICK.removesuffix("3") + "1"
+    assert await statuses(fresh) == [("onboarding", "RUNNING"), ("send-welcome", "RUNNING")]
+    clock.advance(2)
+    assert (await statuses(fresh))[1:] == [("send-welcome", "COMPLETED"), ("wait-for-signup", "WAITING")]
+    assert await statuses(SLEEPY) == [("sleepy", "RUNNING"), ("nap", "WAITING")]
+    assert await statuses(CANCELLED) == [("sleepy", "CANCELLED"), ("nap", "CANCELLED")]
+    assert await statuses(FAILS) == [("fails", "FAILED"), ("charge-card", "FAILED")]
+
+
+async def test_v2_trace_has_times_and_outputs_on_request(api: httpx.AsyncClient) -> None:
+    body = (await api.get(f"/v2/runs/{CHECKPOINTED}/trace?includeOutput=true")).json()
+    root = body["data"]["rootSpan"]
+    (step,) = root["children"]
+    assert (body["data"]["runId"], root["output"], step["output"]) == (CHECKPOINTED, {"data": 42}, {"data": 42})
+    assert (step["stepOp"], step["durationMs"], step["endedAt"]) == ("RUN", "300", "2025-12-31T23:45:00.300Z")
+    plain = (await api.get(f"/v2/runs/{CHECKPOINTED}/trace")).json()["data"]["rootSpan"]
+    assert "output" not in plain
+    assert "output" not in plain["children"][0]
+
+
 async def test_v2_cancel_of_a_terminal_run_is_409(api: httpx.AsyncClient) -> None:
     responses = [await api.post(f"/v2/runs/{run_id}/cancel", json={}) for run_id in (SLEEPY, SLEEPY, FAILS)]
     assert responses[0].json()["data"] == {"runId": SLEEPY}
@@ -291,6 +342,13 @@ async def test_v2_cancel_of_a_terminal_run_is_409(api: httpx.AsyncClient) -> Non
         ("POST", f"/v2/runs/{UNKNOWN}/cancel", 404, "not_found"),
         ("GET", "/v2/runs?limit=0", 400, "invalid_field_format"),
         ("GET", "/v2/runs?cursor=nope", 400, "invalid_field_format"),
+        ("GET", "/v2/runs?status=BROKEN", 400, "invalid_field_format"),
+        ("GET", "/v2/runs?timeField=at", 400, "invalid_field_format"),
+        ("GET", "/v2/runs?order=up", 400, "invalid_field_format"),
+        ("GET", "/v2/runs?from=today", 400, "invalid_field_format"),
+        ("GET", f"/v2/runs/{UNKNOWN}/trace", 404, "not_found"),
+        ("GET", "/v2/events/nope/runs", 400, "invalid_field_format"),
+        ("GET", f"/v2/events/{UNKNOWN}/runs?limit=41", 400, "invalid_field_format"),
     ],
 )
 async def test_v2_errors_have_a_code_and_a_status_code(

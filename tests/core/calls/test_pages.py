@@ -69,6 +69,8 @@ def session_headers(more: str, matching: str, total: str) -> dict[str, str]:
 
 def test_shipped_lists_have_the_paging_of_their_providers() -> None:
     assert {name for name, operation in TOOLS.items() if operation.paging} == {
+        "inngest-list-event-runs",
+        "inngest-list-function-runs",
         "render-list-task-runs",
         "render-list-tasks",
         "posthog-list-task-runs",
@@ -84,6 +86,18 @@ def test_shipped_lists_have_the_paging_of_their_providers() -> None:
         next_cursor=("cursor",),
     )
     assert (paging_of(RENDER_RUNS), paging_of(RENDER_TASKS)) == (render, render)
+    # inngest pkg/api/v2/endpoints_runs.go: 20 by default, 100 and 40 at most; page: {cursor, hasMore, limit}
+    inngest = Paging(
+        items=("data",),
+        page_size_argument="limit",
+        default_page_size=20,
+        max_page_size=100,
+        cursor_argument="cursor",
+        response_cursor=("page", "cursor"),
+        has_more=("page", "hasMore"),
+    )
+    assert paging_of(TOOLS["inngest-list-function-runs"]) == inngest
+    assert paging_of(TOOLS["inngest-list-event-runs"]) == replace(inngest, max_page_size=40)
     # PostHog products/tasks/backend/api.py: LimitOffsetPagination, 50 by default and 100 at most; session_logs 1000 and
     # 5000, whose totals are only in headers
     assert paging_of(POSTHOG_RUNS) == Paging(

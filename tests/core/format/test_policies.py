@@ -430,6 +430,8 @@ def own_of(tools: dict[str, Tool]) -> dict[str, set[str]]:
 
 def test_builtin_paging_and_log_tools_have_their_arguments() -> None:
     assert own_of(SHIPPED) == {
+        "inngest-list-event-runs": {"all_pages"},
+        "inngest-list-function-runs": {"all_pages"},
         "render-list-task-runs": {"all_pages"},
         "render-list-tasks": {"all_pages"},
         "posthog-list-task-runs": {"all_pages"},

@@ -28,6 +28,8 @@ SNAPS = Path(__file__).parent / "toolsnaps"
 TOOLS = load_tools([])
 BY_NAME = {tool.name: tool for tool in TOOLS}
 LISTED = {tool.name: tool_to_wire(tool) for tool in TOOLS}
+DEFAULT = [tool for tool in TOOLS if tool.operation.is_available({})]
+"""The tools that are listed whatever the environment."""
 
 every_tool = pytest.mark.parametrize("name", LISTED)
 
@@ -42,12 +44,20 @@ def test_each_snapshot_belongs_to_a_tool() -> None:
 
 
 def test_number_of_tools_per_provider() -> None:
-    assert Counter(tool.prefix for tool in TOOLS) == {"render": 9, "inngest": 5, "posthog": 22, "runway": 4}
+    assert Counter(tool.prefix for tool in DEFAULT) == {"render": 9, "inngest": 5, "posthog": 22, "runway": 4}
+
+
+def test_three_tools_are_listed_only_with_a_key_for_inngest_v2() -> None:
+    assert {tool.name for tool in TOOLS if tool not in DEFAULT} == {
+        "inngest-get-function-run-trace",
+        "inngest-list-event-runs",
+        "inngest-list-function-runs",
+    }
 
 
 def test_names_are_unique_and_valid() -> None:
     assert [name for name in LISTED if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)] == []
-    assert len(LISTED) == len(TOOLS) == 40
+    assert len(LISTED) == len(TOOLS) == 43
 
 
 @every_tool
@@ -147,7 +157,7 @@ def test_every_provider_has_a_wait_tool_that_reads_a_run() -> None:
 
 
 def test_size_of_the_list_of_tools() -> None:
-    text = json.dumps(list(LISTED.values()), separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps([LISTED[tool.name] for tool in DEFAULT], separators=(",", ":"), ensure_ascii=False)
     assert len(text.encode()) < 48_000
 
 
