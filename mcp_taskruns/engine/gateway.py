@@ -394,5 +394,7 @@ def _show_result(
             result = format_page(result, page, limit, advice_of(tool, result.value))
     if tool.runs is None:
         return result
-    line = status_line(runs_in_response(tool.runs, tool.operation.name, result.value))
+    named = arguments.get(tool.runs.read.run_id_argument)
+    run_id = named if isinstance(named, str) else ""
+    line = status_line(runs_in_response(tool.runs, tool.operation.name, result.value, run_id))
     return replace(result, notes=(line, *result.notes)) if line else result

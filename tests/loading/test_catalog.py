@@ -104,7 +104,16 @@ def test_patterns_are_case_sensitive() -> None:
 
 def test_operations_include_those_of_tools_that_are_not_served() -> None:
     assert list(build(only=("runway",)).operations) == list(build().operations)
-    assert len(build().operations) == len(BUILTIN.tools) + len(BUILTIN.rest_tools)
+    called = [tool.operation for tool in (*BUILTIN.tools, *BUILTIN.rest_tools)]
+    side = build().operations[len(called) :]
+    assert list(build().operations[: len(called)]) == called
+    # Inngest's result, PostHog's log, retry and newer cancellation
+    assert {operation.name for operation in side} == {
+        "getrunv2",
+        "tasksrunslogsretrieve",
+        "tasksrunsresumeincloudcreate",
+        "tasksrunscancelcreate",
+    }
 
 
 def test_operation_without_an_mcp_tool_has_its_own_route() -> None:

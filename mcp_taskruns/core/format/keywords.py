@@ -292,7 +292,7 @@ class RunFieldsKeywords(StrictModel):
     progress: JsonPath | ProgressKeywords = ""
     """A ratio from 0 to 1, or a mapping."""
     result: JsonPath = ""
-    """The output of a run that succeeded."""
+    """The output of a run that succeeded; with `[*]` in the path, a list."""
     error: Names = ()
     """The error of a run that failed: one or more paths, whose texts are joined."""
     started_at: JsonPath = ""
@@ -513,6 +513,8 @@ class RunRequestsKeywords(StrictModel):
 class RunsKeywords(StrictModel):
     """The lifecycle of the provider's runs."""
 
+    noun: str = "run"
+    """What the provider calls a run, for the names of the tools that wait, explain and retry: `wait-for-batch`."""
     read: RunCallKeywords
     """The operation that reads a run."""
     stream: RunStreamKeywords | None = None

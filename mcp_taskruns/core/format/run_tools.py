@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from mcp_taskruns.core.format import keywords, spec
-from mcp_taskruns.core.format.names import legal_name
+from mcp_taskruns.core.format.names import legal_name, slug
 from mcp_taskruns.core.format.runs import RunsCompiler, retry_parts, takes_list
 from mcp_taskruns.core.format.tool_schemas import DEFAULT_TEXT, SECONDS_SCHEMA, wait_input_schema
 from mcp_taskruns.core.model.tool import (
@@ -20,10 +20,6 @@ from mcp_taskruns.core.model.tool import (
     Tool,
 )
 from mcp_taskruns.core.runs.results import WAIT_SCHEMA
-
-WAIT_TOOL = "wait-for-run"
-EXPLAIN_TOOL = "explain-run"
-RETRY_TOOL = "retry-run"
 
 _ABOUT_RUN = {
     "type": "object",
@@ -50,38 +46,41 @@ def compile_run_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Ite
         takes_many = stream is not None and takes_list(
             compiler.tool(stream.operation, "stream"), stream.run_ids_argument
         )
-        yield _wait_tool(tool, read.run_id_argument, takes_many=takes_many)
+        yield _wait_tool(tool, runs, read.run_id_argument, takes_many=takes_many)
         yield _explain_tool(tool, runs)
         if runs.retry:
-            yield _retry_tool(tool, retry_parts(runs))
+            yield _retry_tool(tool, runs)
 
 
-def _derive(tool: Tool, kind: Derived, name: str, verb: str) -> Tool:
+def _derive(tool: Tool, kind: Derived, verb: str, runs: keywords.RunsKeywords) -> Tool:
     """Return the tool that reads a run under another name and title."""
     label = tool.title.partition(": ")[0] if ": " in tool.title else tool.prefix
+    action = f"{verb} {runs.noun}"
+    name = slug(action)
     return replace(
         tool,
         name=legal_name(f"{tool.prefix}-{name}"),
         declared_name=name,
-        title=f"{label}: {verb} run",
+        title=f"{label}: {action}",
         derived=kind,
     )
 
 
-def _subject(tool: Tool) -> str:
-    """Return what the tool reads, with its provider: `Render task run`."""
+def _a_run(tool: Tool, runs: keywords.RunsKeywords) -> str:
+    """Return what the tool reads, with its provider: `a Render task run`."""
     label, _, action = tool.title.partition(": ")
     verb, _, noun = action.partition(" ")
-    is_known = verb in {"get", "read", "retrieve"} and noun
-    return f"{label} {noun}" if is_known else f"{label if action else tool.prefix} run"
+    is_known = verb in {"get", "read", "retrieve"} and noun and runs.noun == "run"
+    text = f"{label} {noun}" if is_known else f"{label if action else tool.prefix} {runs.noun}"
+    return f"{'an' if text[:1].lower() in 'aeio' else 'a'} {text}"
 
 
-def _wait_tool(tool: Tool, run_id: str, *, takes_many: bool) -> Tool:
+def _wait_tool(tool: Tool, runs: keywords.RunsKeywords, run_id: str, *, takes_many: bool) -> Tool:
     many = f" For several runs pass an array of ids, with {UNTIL} all or any." if takes_many else ""
     return replace(
-        _derive(tool, Derived.WAIT, WAIT_TOOL, "wait for"),
+        _derive(tool, Derived.WAIT, "wait for", runs),
         description=(
-            f"Waits for {article(_subject(tool))} to finish and returns its status, result or error: one call instead "
+            f"Waits for {_a_run(tool, runs)} to finish and returns its status, result or error: one call instead "
             f"of repeated polling.{many} A timeout is not an error and cancels nothing: the result then has timed_out."
         ),
         input_schema=wait_input_schema(tool.input_schema, run_id, takes_many=takes_many),
@@ -103,9 +102,9 @@ def _explain_tool(tool: Tool, runs: keywords.RunsKeywords) -> Tool:
             "description": f"How many log lines; default {DEFAULT_LINES}.",
         }
     return replace(
-        _derive(tool, Derived.EXPLAIN, EXPLAIN_TOOL, "explain"),
+        _derive(tool, Derived.EXPLAIN, "explain", runs),
         description=(
-            f"Explains {article(_subject(tool))} in one call, for example why it failed: {', '.join(parts)}, and what "
+            f"Explains {_a_run(tool, runs)} in one call, for example why it failed: {', '.join(parts)}, and what "
             "to do next."
         ),
         input_schema=_with_arguments(tool, arguments),
@@ -114,7 +113,8 @@ def _explain_tool(tool: Tool, runs: keywords.RunsKeywords) -> Tool:
     )
 
 
-def _retry_tool(tool: Tool, parts: Sequence[str]) -> Tool:
+def _retry_tool(tool: Tool, runs: keywords.RunsKeywords) -> Tool:
+    parts = retry_parts(runs)
     what = {"whole": "all of it", "failed": "only what failed"}
     is_choice = len(parts) > 1
     arguments: dict[str, Any] = {}
@@ -124,9 +124,9 @@ def _retry_tool(tool: Tool, parts: Sequence[str]) -> Tool:
     arguments[WAIT_SECONDS] = {**SECONDS_SCHEMA, "description": f"Wait for the result too, {DEFAULT_TEXT}"}
     only = "" if is_choice or parts[0] == "whole" else ", only what failed,"
     return replace(
-        _derive(tool, Derived.RETRY, RETRY_TOOL, "retry"),
+        _derive(tool, Derived.RETRY, "retry", runs),
         description=(
-            f"Retries {article(_subject(tool))} that has ended{only} with the same input, and returns the id of the "
+            f"Retries {_a_run(tool, runs)} that has ended{only} with the same input, and returns the id of the "
             "run to wait for. A run that is active is not changed."
         ),
         hints=_RUNS_AGAIN,
@@ -134,11 +134,6 @@ def _retry_tool(tool: Tool, parts: Sequence[str]) -> Tool:
         output_schema=_ABOUT_RUN,
         server_arguments=frozenset(arguments),
     )
-
-
-def article(noun: str) -> str:
-    """Return a noun with its indefinite article."""
-    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
 def _with_arguments(tool: Tool, arguments: dict[str, Any]) -> dict[str, Any]:

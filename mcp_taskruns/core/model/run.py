@@ -1,7 +1,7 @@
 """The lifecycle of a provider's runs, compiled from the `runs` of an overlay."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -336,3 +336,14 @@ class Lifecycle:
     """How long a run can be read after it was started; None: unknown."""
     status_hints: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What to do about a run with this native status."""
+
+    def side_operations(self) -> Iterator[Operation]:
+        """Yield the operations that calls about runs use besides those of tools."""
+        requests = [self.result and self.result.request, self.steps and self.steps.request]
+        requests += [log.request for log in self.logs] + [retry.request for retry in self.retries.values()]
+        yield from (request.operation for request in requests if request)
+        yield from (cancel.first.operation for cancel in self.cancels if cancel.first)
+        for start in self.starts.values():
+            if start.find is not None:
+                yield start.find.operation
+                yield from [start.find.actor.operation] if start.find.actor else []

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from math import isnan
 from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line, quote, quote_name
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import Path, matches, replace_at, value_at, values_at
+from mcp_taskruns.core.model.json_path import EACH, Path, matches, replace_at, value_at, values_at
 from mcp_taskruns.core.model.run import Lifecycle, ProgressFields, RunFields, RunStatus, Statuses
 from mcp_taskruns.core.model.timestamps import to_timestamp
+
+MAX_ERRORS = 20
+"""Errors of a run that are joined."""
 
 MAX_NUMBER = 1e300
 """Larger numbers count as this one."""
@@ -61,7 +65,7 @@ def parse_reading(value: Any, fields: RunFields, statuses: Statuses, run_id: str
         native_status=join_parts(native),
         stage=_to_text(value_at(value, fields.stage)),
         progress=_read_progress(value, fields.progress),
-        result=value_at(value, fields.result) if status is RunStatus.SUCCEEDED else None,
+        result=_find_result(value, fields.result) if status is RunStatus.SUCCEEDED else None,
         error=find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
         started=to_timestamp(value_at(value, fields.started_at)),
         attempts=number_of_attempts(value_at(value, fields.attempts)),
@@ -145,9 +149,17 @@ def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _find_result(value: Any, path: Path | None) -> Any:
+    """Return the value at a path; a list if the path leads to each item of a list."""
+    if path is None or EACH not in path:
+        return value_at(value, path)
+    return list(values_at(value, path)) or None
+
+
 def find_error(value: Any, paths: Sequence[Path]) -> Any:
-    """Return the value at one of the paths; if several have a value, join them as text."""
-    errors = [error for path in paths if (error := value_at(value, path)) not in (None, "", {}, [])]
+    """Return the value at one of the paths; if there are several values, join them as text."""
+    found = chain.from_iterable(values_at(value, path) for path in paths)
+    errors = [error for error in islice(found, MAX_ERRORS) if error not in (None, "", {}, [])]
     if len(errors) > 1:
         first, *more = (error if isinstance(error, str) else dump(error) for error in errors)
         return f"{first} ({', '.join(more)})"

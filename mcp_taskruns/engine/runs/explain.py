@@ -123,7 +123,7 @@ class _SideRequests:
         """Return the response to a request; None, with the reason in the explanation, if there is none."""
         run_id = self._explanation.reading.run_id
         call = request_arguments(request, self._arguments, run_id, source)
-        if call is None:
+        if call is None or not request.operation.is_available(self._client.settings.environment):
             return None
         try:
             return await self._client.fetch(request.operation, call, max_retries=1)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from mcp_taskruns.errors import CallError, ProviderError
+from mcp_taskruns.settings import Settings
 from tests.engine.runs.described import OPERATIONS, RUNS, acme, by_path
 
 pytestmark = pytest.mark.anyio
@@ -305,3 +306,71 @@ async def test_cancel_reads_until_a_run_that_stops_in_the_background_has_ended(
     async with acme(tmp_path, responses) as provider:
         value = (await provider.call("stopjob", job="7")).value
         assert (value["cancelled"], value["status"], value["response"]) == (True, "canceled", {"stopped": True})
+
+
+async def test_provider_may_call_its_runs_otherwise(tmp_path: Path) -> None:
+    responses = by_path({f"GET {JOB}": {"id": "7", "state": "done"}})
+    async with acme(tmp_path, responses, runs=runs(noun="batch job")) as provider:
+        assert (await provider.call("wait-for-batch-job", job="7")).value["status"] == "succeeded"
+        tool = provider.gateway.tools["acme-explain-batch-job"]
+        assert tool.title == "acme: explain batch job"
+        assert tool.description.startswith("Explains an acme batch job in one call")
+
+
+async def test_result_may_be_the_items_of_a_list_and_the_error_several(tmp_path: Path) -> None:
+    described = runs(fields={**RUNS["fields"], "result": "$.out[*].text", "error": "$.errors[*].message"})
+    job = {"id": "7", "out": [{"text": "a"}, {"text": "b"}], "errors": [{"message": "x"}, {"message": "y"}]}
+    for state, field, value in (("done", "result", ["a", "b"]), ("broken", "error", "x (y)")):
+        async with acme(tmp_path, by_path({f"GET {JOB}": {**job, "state": state}}), runs=described) as provider:
+            assert (await provider.call("wait-for-run", job="7")).value[field] == value
+
+
+async def test_status_line_of_a_run_without_id_names_the_requested_one(tmp_path: Path) -> None:
+    async with acme(tmp_path, by_path({f"GET {JOB}": {"state": "done"}})) as provider:
+        assert (await provider.call("getjob", job="7")).result.notes[0] == "Run 7: succeeded (done)."
+
+
+async def test_tool_that_retries_is_listed_if_what_it_calls_is_available(tmp_path: Path) -> None:
+    operations = {
+        **OPERATIONS,
+        "retryjob": {"method": "POST", "path": "/teams/{team}/jobs/{job}/retry", "tool": False},
+        "liststeps": {"method": "GET", "path": "/teams/{team}/jobs/{job}/steps", "tool": False},
+    }
+    described = runs(
+        retry={"whole": {"operation": "retryjob"}},
+        steps={
+            "operation": "liststeps",
+            "items": "$[*]",
+            "fields": {"name": "$.name", "status": "$.state"},
+            "failed": "bad",
+        },
+    )
+    needs = {"needs": [{"env": "ACME_V2_KEY"}]}
+    consumed = {"operations": {"retryjob": needs, "liststeps": needs}}
+    responses = {
+        f"GET {JOB}": {"id": "7", "state": "broken"},
+        f"GET {JOB}/steps": httpx.Response(200, json=[{"name": "a", "state": "bad"}]),
+    }
+    for environment in ({}, {"ACME_V2_KEY": "k"}):
+        settings = Settings(environment=environment)
+        async with acme(
+            tmp_path, by_path(responses), operations=operations, runs=described, consumed=consumed, settings=settings
+        ) as provider:
+            assert ("acme-retry-run" in provider.gateway.tools) is bool(environment)
+            value = (await provider.call("explain-run", job="7")).value
+            assert value.get("steps") == ([{"name": "a", "status": "bad"}] if environment else None)
+
+
+async def test_key_that_only_a_side_request_sends_is_redacted(tmp_path: Path) -> None:
+    key = "planted_2b77c1a90d"
+    operations = {**OPERATIONS, "getoutput": OUTPUT}
+    consumed = {
+        "operations": {"getoutput": {"authentication": {"type": "bearer", "token": "{{env.ACME_OUTPUT_KEY}}"}}},
+    }
+    responses = by_path({f"GET {JOB}": {"id": "7", "state": "done", "output_file": "f"}, "GET /outputs/f": {"k": key}})
+    settings = Settings(environment={"ACME_OUTPUT_KEY": key})
+    async with acme(
+        tmp_path, responses, operations=operations, runs=with_output(), consumed=consumed, settings=settings
+    ) as provider:
+        assert key not in (await provider.call("wait-for-run", job="7")).result.text
+        assert provider.received[-1].headers["Authorization"] == f"Bearer {key}"
