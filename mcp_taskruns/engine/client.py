@@ -280,7 +280,7 @@ class _Call:
         self._max_retries = max_retries
         self._timeout = timeout or operation.timeout_s or client.settings.timeout
         self._key = key
-        self._slot = slot or (Slot.STREAM if operation.is_stream else Slot.REQUEST)
+        self._slot = slot or (Slot.STREAM if operation.is_stream or operation.is_held else Slot.REQUEST)
         self._is_streaming = is_streaming
         self._shows_body = shows_body
         self._rate_limiter = client.rate_limiter(operation)

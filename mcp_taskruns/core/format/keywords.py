@@ -262,6 +262,26 @@ class RunCallKeywords(StrictModel):
     """The argument that takes the run's id; required for `read`, otherwise that of `read` by default."""
 
 
+class LongPollKeywords(StrictModel):
+    """A parameter of the read on which the provider holds its response back until the run has ended, or changed."""
+
+    location: Literal["query", "header"] = Field(alias="in")
+    """Where the parameter is sent."""
+    name: str = Field(min_length=1)
+    """Its name: `waitForFinish`, `Prefer`."""
+    value: str = "{seconds}"
+    """Its value; `{seconds}` is replaced by how long the response may be held back: `wait={seconds}`."""
+    max_seconds: int = Field(gt=0)
+    """The longest time that the provider accepts, in seconds."""
+
+
+class RunReadKeywords(RunCallKeywords):
+    """The operation that reads a run."""
+
+    long_poll: LongPollKeywords | None = None
+    """How a wait for one run is notified of its end; not used beside `stream`."""
+
+
 class RunThenKeywords(RunCallKeywords):
     """An operation to call next, without which the run does not proceed."""
 
@@ -515,7 +535,7 @@ class RunsKeywords(StrictModel):
 
     noun: str = "run"
     """What the provider calls a run, for the names of the tools that wait, explain and retry: `wait-for-batch`."""
-    read: RunCallKeywords
+    read: RunReadKeywords
     """The operation that reads a run."""
     stream: RunStreamKeywords | None = None
     start: Annotated[dict[str, RunStartKeywords], without_nulls] = Field({})

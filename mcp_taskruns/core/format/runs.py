@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from mcp_taskruns.core.format import keywords, spec
+from mcp_taskruns.core.format.authentication import TOKEN
 from mcp_taskruns.core.format.inputs import DeclaredOperation
 from mcp_taskruns.core.format.names import rename_tools, suggest_name
 from mcp_taskruns.core.format.operations import compile_operation
@@ -14,10 +15,11 @@ from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.format.templates import references_of
 from mcp_taskruns.core.format.tool_schemas import DEFAULT_TEXT, SECONDS_SCHEMA, output_schema
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
-from mcp_taskruns.core.model.operation import Operation
+from mcp_taskruns.core.model.operation import Location, Operation
 from mcp_taskruns.core.model.run import (
     ANY,
     Lifecycle,
+    LongPoll,
     Part,
     ProgressFields,
     RequestEvent,
@@ -137,6 +139,7 @@ class RunsCompiler:
             again=self._again(runs.again) if runs.again else None,
             failures=tuple(self._failure(failure, listed_names) for failure in runs.failures),
             requests=self._requests(runs.requests, listed_names) if runs.requests else None,
+            long_poll=self._long_poll(runs.read.long_poll) if runs.read.long_poll else None,
             poll_seconds=runs.poll_seconds,
             max_age_seconds=runs.max_age_seconds,
             gone_after_cancel=runs.gone_after_cancel,
@@ -154,6 +157,8 @@ class RunsCompiler:
             partial(self._statuses, runs.statuses, len(runs.fields.status)),
             *(partial(self._runs_in, place) for place in places),
         ]
+        if runs.read.long_poll:
+            parts.append(partial(self._long_poll, runs.read.long_poll))
         if runs.stream:
             parts.append(partial(self._stream, runs, RunFields((), ((),))))
         if some is not None:
@@ -201,6 +206,14 @@ class RunsCompiler:
                 self.tool(operation, f"runs_in.{operation}")
             paths[operation] = self._path(path, f"runs_in.{operation}")
         return paths
+
+    def _long_poll(self, declared: keywords.LongPollKeywords) -> LongPoll:
+        location = Location(declared.location)
+        if location is Location.HEADER and not TOKEN.fullmatch(declared.name):
+            raise self._error("read.long_poll.name", f"`{declared.name}` is not a valid name of a header")
+        if location is Location.HEADER and not (declared.value.isascii() and declared.value.isprintable()):
+            raise self._error("read.long_poll.value", f"`{declared.value}` is not printable ASCII")
+        return LongPoll(location, declared.name, declared.value, declared.max_seconds)
 
     def _stream(self, runs: keywords.RunsKeywords, fields: RunFields) -> RunStream:
         stream = runs.stream

@@ -314,6 +314,8 @@ class Operation:
     """The format of the event stream that the operation returns; None: decided by `accept`."""
     follow_redirect: bool = False
     """Whether one redirect is followed, without credentials."""
+    is_held: bool = False
+    """Whether the request asks the provider to hold its response back."""
 
     @property
     def is_stream(self) -> bool:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from mcp_taskruns.core.model.json_path import Condition, Path
-from mcp_taskruns.core.model.operation import Operation
+from mcp_taskruns.core.model.operation import Location, Operation
 
 
 class RunStatus(StrEnum):
@@ -110,6 +110,18 @@ class RunCall:
     tool: str
     operation: Operation
     run_id_argument: str
+
+
+@dataclass(frozen=True)
+class LongPoll:
+    """A parameter of the read on which the provider holds its response back until the run has ended, or changed."""
+
+    location: Location
+    """Query or header."""
+    name: str
+    value: str
+    """`{seconds}` in it is how long the response may be held back."""
+    max_seconds: int
 
 
 @dataclass(frozen=True)
@@ -326,6 +338,8 @@ class Lifecycle:
     again: RunAgain | None = None
     failures: tuple[RunFailure, ...] = ()
     requests: RunRequests | None = None
+    long_poll: LongPoll | None = None
+    """Used by waits for one run of a provider without a stream."""
     poll_seconds: float = 5.0
     """The shortest useful time between two reads of a run."""
     max_age_seconds: float = 0.0

@@ -118,7 +118,7 @@ class _Wait:
 
     async def run(self, seconds: float) -> None:
         """Return when the wait is over or the time has passed."""
-        end = anyio.current_time() + seconds
+        end = self.poller.end = anyio.current_time() + seconds
         await self._read_first(seconds)
         if not self.poller.is_over and anyio.current_time() < end:
             with anyio.move_on_at(end):
