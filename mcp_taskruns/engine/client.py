@@ -34,8 +34,10 @@ from mcp_taskruns.core.calls.redirects import (
 from mcp_taskruns.core.calls.request import File, HttpRequest, base_uri, build_form_request, build_request
 from mcp_taskruns.core.calls.response import CallResult, read_response
 from mcp_taskruns.core.calls.sse import Event, is_sendable_id
+from mcp_taskruns.core.calls.tokens import UNSENT_HINT
 from mcp_taskruns.core.model.limits import Limits
 from mcp_taskruns.core.model.operation import ErrorRule, Operation
+from mcp_taskruns.engine.credentials import Tokens
 from mcp_taskruns.engine.progress import Notify, ignore
 from mcp_taskruns.engine.rate_limits import RateLimiter, Slot
 from mcp_taskruns.engine.recent_starts import RecentStarts
@@ -106,6 +108,7 @@ class Client:
         self.reader = Worker()  # of its own: what has been read is finished, and freed, before more is read
         self._transport = transport
         self._exchange: Exchange | None = None
+        self.tokens = Tokens(self.exchange, self.redactor)
         self.recent_starts = RecentStarts()
         self._rate_limiters: dict[str, RateLimiter] = {}
         self.add_operations(operations)
@@ -284,6 +287,8 @@ class _Call:
         self._is_streaming = is_streaming
         self._shows_body = shows_body
         self._rate_limiter = client.rate_limiter(operation)
+        self._token = ""
+        self._refused_token = ""
 
     async def send(self, connection: AsyncExitStack) -> CallResult | EventStream:
         """Send the request until an attempt succeeds. `connection` closes what the result still needs."""
@@ -311,7 +316,18 @@ class _Call:
                     connection.push_async_exit(attempt.pop_all())
                     return result
             except CallError as exc:
-                await attempts.wait(exc)
+                if not self._renews_token(exc):
+                    await attempts.wait(exc)
+
+    def _renews_token(self, failure: CallError) -> bool:
+        """Whether the provider refused a token without carrying the request out: a new one is tried once."""
+        token = self._request.token
+        if token is None or self._refused_token or not isinstance(failure, ProviderError) or failure.outcome_unknown:
+            return False
+        if failure.status not in token.endpoint.renew_after:
+            return False
+        self._refused_token = self._token
+        return True
 
     async def _attempt(self, connection: AsyncExitStack, deadline: float) -> CallResult | EventStream:
         async with AsyncExitStack() as large:
@@ -321,14 +337,15 @@ class _Call:
         self, connection: AsyncExitStack, large: AsyncExitStack, deadline: float
     ) -> CallResult | EventStream:
         """Send the request. `large` holds the right to read a large body until the response has been interpreted."""
+        request = await self._with_token(deadline)
         await connection.enter_async_context(
             self._rate_limiter.slot(self._slot, deadline=deadline, notify=self._notify)
         )
         started_at = anyio.current_time()
         try:
             with anyio.fail_after(deadline - started_at):
-                response = await self._send_request(connection)
-                is_redirected = response.request is not self._request
+                response = await self._send_request(request, connection)
+                is_redirected = response.request is not request
                 if self._is_streaming and response.is_event_stream and not is_redirected:
                     return EventStream(response, self._client.redactor, self._client.worker)
                 complete = await self._read_body(response, large)
@@ -340,21 +357,39 @@ class _Call:
         read = self._read_redirected if is_redirected else self._read
         return await self._client.reader.run(len(complete.body), read, complete)
 
-    async def _send_request(self, connection: AsyncExitStack) -> "OpenResponse":
+    async def _send_request(self, request: HttpRequest, connection: AsyncExitStack) -> "OpenResponse":
         """Send the request and follow one redirect, if the operation allows it."""
         exchange = self._client.exchange()
-        response = await connection.enter_async_context(exchange.send(self._request))
+        response = await connection.enter_async_context(exchange.send(request))
         if not self._operation.follow_redirect or response.status not in REDIRECTS:
             return response
-        is_local = is_loopback_url(self._request.url)
-        request = follow_redirect(self._request, response.status, response.location, is_local=is_local)
-        if leads_elsewhere(self._request, request) and self._client.redactor.redact_text(request.url) != request.url:
-            raise credential_in_url(request, response.status)
+        is_local = is_loopback_url(request.url)
+        redirected = follow_redirect(request, response.status, response.location, is_local=is_local)
+        if leads_elsewhere(request, redirected) and self._client.redactor.redact_text(redirected.url) != redirected.url:
+            raise credential_in_url(redirected, response.status)
         await response.aclose()
-        response = await connection.enter_async_context(exchange.send(request))
+        response = await connection.enter_async_context(exchange.send(redirected))
         if response.status in REDIRECTS:
-            raise second_redirect(request, response.status)
+            raise second_redirect(redirected, response.status)
         return response
+
+    async def _with_token(self, deadline: float) -> HttpRequest:
+        """Return the request with its bearer token, if it needs one."""
+        request = self._request
+        if request.token is None:
+            return request
+        try:
+            with anyio.fail_after(deadline - anyio.current_time()):
+                self._token = await self._client.tokens.get(request.provider, request.token, self._refused_token)
+        except TimeoutError as exc:
+            raise UpstreamError(
+                f"the token endpoint of {request.provider} did not respond within {self._timeout:g} s",
+                kind="timeout",
+                hint=UNSENT_HINT,
+                retryable=True,
+            ) from exc
+        headers = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
+        return replace(request, headers=(*headers, ("Authorization", f"Bearer {self._token}")))
 
     async def _read_body(self, response: "OpenResponse", large: AsyncExitStack) -> HttpResponse:
         take_turn = partial(large.enter_async_context, self._client.large_bodies)

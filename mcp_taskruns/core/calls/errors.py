@@ -10,10 +10,11 @@ from html import unescape
 from itertools import dropwhile, islice
 from typing import Any
 
+from mcp_taskruns.core.calls.credentials import credential_names
 from mcp_taskruns.core.calls.retry_after import retry_after
 from mcp_taskruns.core.calls.truncation import quote, quote_name
 from mcp_taskruns.core.model.json_path import Path, matches, values_at
-from mcp_taskruns.core.model.operation import ErrorRule, Operation
+from mcp_taskruns.core.model.operation import NO_AUTHENTICATION, ErrorRule, Operation
 from mcp_taskruns.core.model.patterns import InvalidPattern, search
 from mcp_taskruns.errors import Kind, ProviderError
 
@@ -159,7 +160,7 @@ def provider_error(
     """
     message = error_message(value, operation.error_messages) or text
     shown = message if assessment else quote_message(message)
-    credentials = ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in operation.credentials()))
+    credentials = credential_names(operation)
     assessment = assessment or _assess_status(status, operation, credentials)
     for rule in operation.errors:
         groups = _match_rule(rule, status, value, message)
@@ -186,7 +187,8 @@ def _assess_status(status: int, operation: Operation, credentials: str) -> Asses
     """Interpret a status code. `credentials` are the names of the operation's credential variables."""
     kind = KIND_BY_STATUS.get(status, "validation" if status < 500 else "unavailable")
     if kind == "auth" and credentials:
-        hint = f"Check {credentials} in the server's environment: it may be wrong or lack a permission."
+        reason = "missing or wrong, or lack" if NO_AUTHENTICATION in operation.alternatives else "wrong or lack"
+        hint = f"Check {credentials} in the server's environment: it may be {reason} a permission."
         return Assessment(kind, False, hint)
     if may_be_done(status) and not operation.is_safe_to_retry:
         return Assessment(kind, False, WRITE_HINT, outcome_unknown=True)

@@ -56,14 +56,23 @@ class Redactor:
     """Replaces every known secret, also in its JSON, URL and base64 forms."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._forms: list[str] = []
+        self._lasting: set[str] = set()
+        self._replaceable: dict[object, set[str]] = {}
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
         """Redact these secrets too, from now on."""
-        forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _encoded_forms(secret)}
+        self._lasting |= _all_forms(secrets)
+        self._sort_forms()
+
+    def redact_instead(self, owner: object, secrets: Iterable[str]) -> None:
+        """Redact these secrets from now on instead of those that `owner` had before: tokens are replaced for ever."""
+        self._replaceable[owner] = _all_forms(secrets)
+        self._sort_forms()
+
+    def _sort_forms(self) -> None:
         # Longest first: a secret may be part of another form's text.
-        self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
+        self._forms = sorted(self._lasting.union(*self._replaceable.values()), key=len, reverse=True)
         self._encoded = [form.encode() for form in self._forms]
 
     def __repr__(self) -> str:
@@ -148,6 +157,10 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 def _spelled(escapes: re.Match[bytes]) -> bytes:
     units = bytes.fromhex(escapes.group().replace(b"\\u", b"").decode())
     return units.decode("utf-16-be", "replace").encode()
+
+
+def _all_forms(secrets: Iterable[str]) -> set[str]:
+    return {form for secret in secrets if len(secret) >= MIN_SECRET for form in _encoded_forms(secret)}
 
 
 def _encoded_forms(secret: str) -> Iterator[str]:

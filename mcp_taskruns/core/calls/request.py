@@ -19,11 +19,13 @@ from mcp_taskruns.core.calls.credentials import (
     BASE_URI_PART,
     CONSTANT,
     Credentials,
+    choose_authentication,
     fill_constant,
     read_variable,
     require_variable,
     resolve_credentials,
 )
+from mcp_taskruns.core.calls.tokens import TokenRequest, build_token_request
 from mcp_taskruns.core.model.operation import (
     ArgumentReference,
     BaseUri,
@@ -76,6 +78,7 @@ class HttpRequest:
         digest: user and password for HTTP digest authentication.
         safe_to_retry: whether sending the request twice has the same effect as sending it once.
         timeout_s: how long the provider may take to respond, in seconds; None for the default.
+        token: the request for the bearer token that is added to the headers before the request is sent.
         public_only: whether the host must have a public address, because the URL is from a response.
         stream_format: how the events of a stream are written; None if the response is not known to be one.
     """
@@ -88,6 +91,7 @@ class HttpRequest:
     digest: tuple[str, str] | None = field(default=None, repr=False)
     safe_to_retry: bool = False
     timeout_s: float | None = field(default=None, repr=False)
+    token: TokenRequest | None = field(default=None, repr=False)
     public_only: bool = field(default=False, repr=False)
     stream_format: StreamFormat | None = field(default=None, repr=False)
 
@@ -135,7 +139,7 @@ def _with_integer_ids(operation: Operation, arguments: Mapping[str, Any]) -> Map
 
 def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> HttpRequest:
     base = base_uri(operation, environment)
-    digest, credentials = _credentials(operation, base, environment)
+    digest, credentials, token = _credentials(operation, base, environment)
     values = _parameter_values(operation, arguments, environment)
     path = _encode_path(operation.path, values, environment)
     content_type, content = _encode_content(operation, arguments, environment)
@@ -158,6 +162,7 @@ def _build(operation: Operation, arguments: Mapping[str, Any], environment: Mapp
         safe_to_retry=operation.is_safe_to_retry,
         timeout_s=operation.timeout_s,
         stream_format=operation.stream_format,
+        token=token,
     )
 
 
@@ -213,18 +218,20 @@ def _base_uri_by_rule(base: BaseUri, environment: Mapping[str, str]) -> str | No
 
 def _credentials(
     operation: Operation, base: str, environment: Mapping[str, str]
-) -> tuple[tuple[str, str] | None, Credentials]:
-    """Return the credentials of a request.
+) -> tuple[tuple[str, str] | None, Credentials, TokenRequest | None]:
+    """Return the credentials of a request, and the request for its token.
 
     A development server on this machine, as the variables of the provider's SDK declare it, needs none.
     """
     try:
-        return resolve_credentials(operation.authentication, environment)
+        authentication = choose_authentication(operation, environment)
+        digest, credentials = resolve_credentials(authentication, environment)
+        return digest, credentials, build_token_request(authentication, base, environment)
     except NotConfigured:
         names = [name for variable in operation.credentials() for name in variable.names]
         is_local = is_loopback_url(base) and _base_uri_by_rule(operation.base, environment) is not None
         if is_local and read_variable(names, environment) is None:
-            return None, []
+            return None, [], None
         raise
 
 

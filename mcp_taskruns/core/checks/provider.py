@@ -1,17 +1,18 @@
 """Checks of how a provider is reached: base URI, authentication and credentials."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from mcp_taskruns.core.calls.addresses import is_usable_base_uri
+from mcp_taskruns.core.calls.credentials import describe_variables
 from mcp_taskruns.core.checks.codes import Finding, Place
 from mcp_taskruns.core.checks.model import File, Site, enumerate_items
 from mcp_taskruns.core.format import spec
-from mcp_taskruns.core.format.authentication import Unsupported, UnsupportedKind, parse_authentication
+from mcp_taskruns.core.format.authentication import Unsupported, UnsupportedKind, parse_alternatives
 from mcp_taskruns.core.format.inputs import ENVIRONMENT
 from mcp_taskruns.core.format.templates import InvalidTemplate, TemplateParser
-from mcp_taskruns.core.model.operation import BaseUri, Variable
+from mcp_taskruns.core.model.operation import BaseUri, variables_in
 
 
 def check_base_uris(file: File) -> Iterator[Finding]:
@@ -55,15 +56,15 @@ def check_authentication(file: File) -> Iterator[Finding]:
     for place, consumed in file.consumes():
         here = (*place, "authentication")
         try:
-            found = parse_authentication(consumed.authentication or {}, lambda text: parser.credential(str(text)))
+            found = parse_alternatives(consumed.authentication, lambda text: parser.credential(str(text)))
         except UnsupportedKind as exc:
-            yield Finding("unsupported-authentication", here, f"{consumed.namespace} {exc}")
+            yield Finding("unsupported-authentication", here, f"{consumed.namespace} {exc}", exc.fix)
         except Unsupported as exc:
-            yield Finding("incomplete-authentication", here, f"{consumed.namespace} {exc}")
+            yield Finding("incomplete-authentication", here, f"{consumed.namespace} {exc}", exc.fix)
         except InvalidTemplate as exc:
             yield Finding("invalid-template", here, f"the authentication of {consumed.namespace} has {exc}")
         else:
-            if found is not None and not any(isinstance(part, Variable) for part in chain.from_iterable(found.parts)):
+            if any(one.parts and not any(variables_in(one.parts)) for one in found):
                 message = f"the credential of {consumed.namespace} does not refer to an environment variable"
                 yield Finding("hardcoded-credential", here, message)
 
@@ -87,11 +88,39 @@ def check_credentials(file: File) -> Iterator[Finding]:
         fix = f"Declare it in `binds`, with keys {{{name}: {name}}}."
         place = _place_of_placeholder(used[name], name)
         yield Finding("undeclared-credential", place, f"{name} is used but not declared in `binds`", fix)
+    if file.environment is not None:
+        yield from _find_unset(file, binds, file.environment)
+
+
+def _find_unset(
+    file: File, binds: Iterable[tuple[Place, str, tuple[str, ...]]], environment: Collection[str]
+) -> Iterator[Finding]:
+    alternatives = _describe_alternatives(file, environment)
     for place, key, names in binds:
-        if file.environment is not None and set(names).isdisjoint(file.environment):
+        if not set(names).isdisjoint(environment):
+            continue
+        needed = next((alternatives[name] for name in names if name in alternatives), None)
+        if needed is None:
             message = f"{' or '.join(names)} is not set in the environment"
             message += "" if key in names else f" (the value of {key})"
             yield Finding("unset-credential", place, message, f"Set {names[0]} in the environment of the server.")
+        elif needed:
+            fix = f"Set {needed} in the environment of the server."
+            yield Finding("unset-credential", place, f"{needed} is not set in the environment", fix)
+            alternatives = {name: "" if text == needed else text for name, text in alternatives.items()}
+
+
+def _describe_alternatives(file: File, environment: Collection[str]) -> dict[str, str]:
+    """Return, by each variable of alternative credentials, all variables of these; empty if enough of them are set."""
+    described: dict[str, str] = {}
+    for use in file.uses:
+        ways = use.tool.operation.authentications
+        if len(ways) > 1:
+            variables = [list(way.variables()) for way in ways]
+            is_any_set = any(all(not set(one.names).isdisjoint(environment) for one in way) for way in variables)
+            text = "" if is_any_set else describe_variables(ways)
+            described |= {name: text for one in chain.from_iterable(variables) for name in one.names}
+    return described
 
 
 def _place_of_placeholder(site: Site, name: str) -> Place:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mcp_taskruns.core.format.problems import UNKNOWN_KEY
-from mcp_taskruns.core.format.types import Names, StatusCodes, without_nulls
+from mcp_taskruns.core.format.types import Authentications, Names, StatusCodes, without_nulls
 from mcp_taskruns.errors import Kind
 
 RunStatusName = Literal["not started", "queued", "running", "paused", "succeeded", "failed", "canceled"]
@@ -193,7 +193,7 @@ class OperationKeywords(Keywords):
     """Whether two calls have the effect of one; default: for GET, HEAD and OPTIONS."""
     timeout_seconds: float | None = Field(None, gt=0)
     """How long a response may take, in seconds, if longer than the default."""
-    authentication: dict[str, Any] | None = None
+    authentication: Authentications = None
     """How the operation authenticates, if otherwise than the provider's other operations."""
     redact: Names = ()
     """Paths to secrets in the response."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from mcp_taskruns.core.format import keywords, spec
-from mcp_taskruns.core.format.authentication import TOKEN, Unsupported, parse_authentication
+from mcp_taskruns.core.format.authentication import TOKEN, Unsupported, parse_alternatives
 from mcp_taskruns.core.format.bodies import (
     body_argument,
     body_from_parameters,
@@ -203,7 +203,7 @@ class _OperationCompiler:
     def _operation(self, path: Template, inputs: Inputs, body: Any, kind: BodyKind) -> Operation:
         consumed, declared, policies = self._declared.consumed, self._declared.operation, self._declared.policies
         base = self._base_uri()
-        authentication = self._authentication()
+        authentications = self._authentications()
         return Operation(
             name=declared.name,
             namespace=consumed.namespace,
@@ -215,7 +215,8 @@ class _OperationCompiler:
             body=body,
             body_kind=kind,
             accept=declared.accept or _accept(consumed, declared),
-            authentication=authentication,
+            authentication=next(iter(authentications), None),
+            alternatives=authentications[1:],
             error_body=policies.error_body(),
             error_messages=policies.error_messages(),
             errors=policies.errors(declared.name),
@@ -259,12 +260,12 @@ class _OperationCompiler:
         default = template if is_address and "{" not in literal else None
         return BaseUri(default, variables, self._declared.policies.base_uri_rules())
 
-    def _authentication(self) -> Authentication | None:
-        def parse(declared: Mapping[str, Any]) -> Authentication | None:
-            return parse_authentication(declared, lambda text: self._parser.credential(str(text)))
+    def _authentications(self) -> tuple[Authentication, ...]:
+        def parse(declared: Any) -> tuple[Authentication, ...]:
+            return parse_alternatives(declared, lambda text: self._parser.credential(str(text)))
 
         own = self._declared.operation.authentication
-        return self._parse(parse, own or self._declared.consumed.authentication or {}, None)
+        return self._parse(parse, own or self._declared.consumed.authentication, ())
 
 
 def _returns_run(runs: keywords.RunsKeywords | None, operation: str) -> bool:

@@ -17,7 +17,7 @@ from mcp_taskruns.core.format.keywords import (
     ToolKeywords,
 )
 from mcp_taskruns.core.format.problems import find_problems
-from mcp_taskruns.core.format.types import Names, Text, Types, without_nulls
+from mcp_taskruns.core.format.types import Authentications, Names, Text, Types, without_nulls
 from mcp_taskruns.errors import CapabilityError
 
 VERSION = 2
@@ -61,7 +61,7 @@ class ConsumedOverlay(StrictModel, ConsumedKeywords):
     type: str | None = None
     base_uri: str | None = Field(None, alias="baseUri")
     description: Text | None = None
-    authentication: dict[str, Any] | str | None = None
+    authentication: Authentications = None
     headers: dict[str, Any] = Field({})
     """Constant headers of all requests, possibly with placeholders."""
     input_parameters: _Parameters = Field({}, alias="inputParameters")

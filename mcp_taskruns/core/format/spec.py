@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mcp_taskruns.core.format.dialects import unify
 from mcp_taskruns.core.format.keywords import ConsumedKeywords, OperationKeywords, ParameterKeywords, ToolKeywords
 from mcp_taskruns.core.format.problems import find_problems
-from mcp_taskruns.core.format.types import Names, Text, Types
+from mcp_taskruns.core.format.types import Authentications, Names, Text, Types
 from mcp_taskruns.errors import CapabilityError
 
 KNOWN_VERSIONS = frozenset({"1.0.0-alpha1", "1.0.0-alpha2", "1.0.0-alpha3"})
@@ -28,10 +28,6 @@ def _parse_keys(value: Any) -> Any:
     if not all(isinstance(name, str) for name in names):
         raise ValueError("must have a name in each item")
     return {name: name for name in names}
-
-
-def _parse_authentication(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
 
 
 def _parse_headers(value: Any) -> Any:
@@ -50,9 +46,6 @@ def _drop_empty_tags(value: Any) -> Any:
 _BindKeys = Annotated[
     dict[str, Names],
     BeforeValidator(_parse_keys, json_schema_input_type=dict[str, str | list[str] | None] | list[str | dict[str, Any]]),
-]
-_Authentication = Annotated[
-    dict[str, Any] | None, BeforeValidator(_parse_authentication, json_schema_input_type=dict[str, Any] | str | None)
 ]
 _Headers = Annotated[
     dict[str, Any],
@@ -131,7 +124,7 @@ class Consumed(Part, ConsumedKeywords):
     namespace: Text = ""
     base_uri: str | None = Field(None, alias="baseUri")
     description: Text | None = None
-    authentication: _Authentication = None
+    authentication: Authentications = None
     headers: _Headers = {}
     """Constant headers of all requests, possibly with placeholders."""
     input_parameters: tuple[InputParameter, ...] = Field((), alias="inputParameters")

@@ -68,14 +68,43 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class TokenEndpoint:
+    """Where a bearer token is fetched, and what is sent for it."""
+
+    uri: ConstantTemplate
+    """A URI, or a reference that is relative to the origin of the provider."""
+    body: Any = field(hash=False)
+    """A tree of JSON values, whose texts are templates."""
+    body_kind: Literal["form", "json"] = "form"
+    basic: tuple[ConstantTemplate, ...] = ()
+    """Client id and secret, if they are sent in the Authorization header."""
+    token: Path = ("access_token",)
+    expires_in: Path = ("expires_in",)
+    """The seconds for which the token is valid."""
+    renew_after: frozenset[int] = frozenset({401})
+    """Status codes of the provider after which a new token is fetched."""
+
+
+@dataclass(frozen=True)
 class Authentication:
     """How a request authenticates."""
 
-    kind: Literal["bearer", "basic", "digest", "apikey"]
+    kind: Literal["none", "bearer", "basic", "digest", "apikey", "oauth2"]
     parts: tuple[ConstantTemplate, ...]
-    """The secrets: a token; user and password (`basic`, `digest`); one key for each of `names` (`apikey`)."""
+    """The secrets: a token; user and password (`basic`, `digest`), or both with a colon between them (`basic`); one key
+    for each of `names` (`apikey`); what a token is fetched with (`oauth2`)."""
     placement: Location = Location.HEADER
     names: tuple[str, ...] = ("Authorization",)
+    endpoint: TokenEndpoint | None = None
+    """Where the token is fetched (`oauth2`)."""
+
+    def variables(self) -> Iterator[Variable]:
+        """Yield all variables that have to be set."""
+        endpoint = (self.endpoint.uri, self.endpoint.body) if self.endpoint else ()
+        yield from variables_in([*self.parts, *endpoint])
+
+
+NO_AUTHENTICATION = Authentication("none", ())
 
 
 @dataclass(frozen=True)
@@ -275,6 +304,8 @@ class Operation:
     body_kind: BodyKind = "json"
     accept: str = "application/json, */*;q=0.5"
     authentication: Authentication | None = None
+    alternatives: tuple[Authentication, ...] = ()
+    """Used instead: the first whose variables are all set counts. NO_AUTHENTICATION makes the credential optional."""
     error_body: ErrorBody | None = None
     error_messages: tuple[Path, ...] = ()
     """Where error bodies have their message; otherwise in one of the usual members."""
@@ -345,25 +376,33 @@ class Operation:
         """Whether the environment has what the operation needs."""
         return not self.needs or any(variable.is_set(environment) for variable in self.needs)
 
+    @property
+    def authentications(self) -> tuple[Authentication, ...]:
+        """All ways to authenticate, in the order in which they are tried."""
+        return (self.authentication, *self.alternatives) if self.authentication else ()
+
     def credentials(self) -> Iterator[Variable]:
         """Yield the variables whose values are secrets: those of the authentication, of constants and of the body.
 
         Values in the address are mostly names, of a region or an organization, which responses contain as well: there
         only variables whose names suggest a secret count.
         """
-        parts = list(self.authentication.parts if self.authentication else ())
+        parts = [part for authentication in self.authentications for part in authentication.parts]
         constants = [parameter.constant for parameter in self.parameters if parameter.location is not Location.PATH]
         yield from variables_in([*parts, *constants, self.body])
         in_path = [parameter.constant for parameter in self.parameters if parameter.location is Location.PATH]
-        for variable in variables_in([self.base.default, self.path, *in_path]):
+        addresses = [one.endpoint.uri for one in self.authentications if one.endpoint]
+        for variable in variables_in([self.base.default, self.path, *in_path, *addresses]):
             if any(_SECRET.search(name) for name in variable.names):
                 yield variable
 
     def variables(self) -> Iterator[Variable]:
         """Yield all variables whose values a request contains."""
-        parts = self.authentication.parts if self.authentication else ()
         constants = [parameter.constant for parameter in self.parameters]
-        yield from variables_in([self.path, self.body, self.base.default, *parts, *constants])
+        yield from variables_in([self.path, self.body, self.base.default])
+        for authentication in self.authentications:
+            yield from authentication.variables()
+        yield from variables_in(constants)
 
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CRED|BOT", re.IGNORECASE)

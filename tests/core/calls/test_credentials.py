@@ -3,7 +3,7 @@
 import pytest
 
 from mcp_taskruns.core.calls.credentials import weak_credentials
-from mcp_taskruns.core.model.operation import Authentication, BaseUri, Operation, Variable
+from mcp_taskruns.core.model.operation import Authentication, BaseUri, Operation, TokenEndpoint, Variable
 
 BASE = BaseUri(("https://api.example",), ("THING_BASE_URL",))
 KEY = Authentication("bearer", ((Variable(("THING_KEY", "THING_TOKEN")),),))
@@ -43,3 +43,17 @@ def test_variable_that_is_used_is_reported() -> None:
 def test_short_user_name_is_not_reported_unless_it_is_replaced() -> None:
     assert warnings(BASIC, THING_USER="bob", THING_PASSWORD="bob") == [f"THING_PASSWORD {TOO_SHORT}"]
     assert warnings(BASIC, THING_USER="render", THING_PASSWORD="") == [f"THING_USER {COMMON}"]
+
+
+def test_short_user_of_a_token_endpoint_is_not_reported() -> None:
+    parts = ((Variable(("THING_USER",)),), (Variable(("THING_PASSWORD",)),))
+    login = Authentication(
+        "oauth2", parts, endpoint=TokenEndpoint(("/token",), {"user": parts[0], "password": parts[1]})
+    )
+    assert warnings(login, THING_USER="bob", THING_PASSWORD="bob") == [f"THING_PASSWORD {TOO_SHORT}"]
+
+
+def test_short_user_and_password_in_one_variable_are_reported() -> None:
+    assert warnings(Authentication("basic", ((Variable(("THING_LOGIN",)),),)), THING_LOGIN="a:b") == [
+        f"THING_LOGIN {TOO_SHORT}"
+    ]

@@ -26,7 +26,15 @@ from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.retry_after import retry_after
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Condition
-from mcp_taskruns.core.model.operation import Authentication, ErrorRule, Location, Operation, Parameter, Variable
+from mcp_taskruns.core.model.operation import (
+    NO_AUTHENTICATION,
+    Authentication,
+    ErrorRule,
+    Location,
+    Operation,
+    Parameter,
+    Variable,
+)
 from mcp_taskruns.errors import Kind, ProviderError
 from tests.core.calls.test_response import INNGEST_ERROR, error, failure, operation, raised_by, response
 from tests.core.documents import Json
@@ -324,6 +332,33 @@ def test_hint_of_401_and_403_names_the_credential_variables(called: Operation, n
     raised = raised_by(response(status, None, ""), called)
     assert raised.hint == f"Check {names} in the server's environment: it may be wrong or lack a permission."
     assert (raised.kind, raised.retryable) == ("auth", False)
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "parameters", "hint"),
+    [
+        (
+            (BASIC,),
+            (),
+            "Check A_KEY or B_KEY, or USER_NAME and PASSWORD in the server's environment: it may be wrong or ",
+        ),
+        (
+            (NO_AUTHENTICATION,),
+            (),
+            "Check A_KEY or B_KEY in the server's environment: it may be missing or wrong, or ",
+        ),
+        (
+            (NO_AUTHENTICATION,),
+            TEAM,
+            "Check A_KEY or B_KEY, TEAM_KEY in the server's environment: it may be missing or wrong, or ",
+        ),
+    ],
+)
+def test_hint_of_401_names_the_variables_of_all_alternatives(
+    alternatives: tuple[Authentication, ...], parameters: tuple[Parameter, ...], hint: str
+) -> None:
+    called = replace(operation(authentication=KEY_HEADER, parameters=parameters), alternatives=alternatives)
+    assert raised_by(response(401, None, ""), called).hint == f"{hint}lack a permission."
 
 
 def test_hint_of_other_status_codes_does_not_name_the_credential() -> None:

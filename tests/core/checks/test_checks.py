@@ -70,6 +70,23 @@ def without_method(given: Json) -> Json:
     return given
 
 
+def with_credentials(bind: Json, authentication: Any = None, **declared: Any) -> Json:
+    """A valid capability with this bind and authentication, which may be given by its keys."""
+    return with_root(valid(authentication=authentication or declared), binds=[bind])
+
+
+OAUTH: Json = {
+    "type": "oauth2",
+    "tokenUri": "/token",
+    "clientId": "{{THING_KEY}}",
+    "clientSecret": "{{THING_KEY}}",
+}
+ALTERNATIVES: list[Json] = [
+    {"type": "bearer", "token": "{{A_KEY}}"},
+    {"type": "basic", "username": "{{USER_NAME}}", "password": "{{PASSWORD}}"},
+]
+
+
 def with_tool(**tool: Any) -> Json:
     return valid(tool=tool)
 
@@ -230,6 +247,25 @@ CASES = [
         "things has authentication of type bearer without a credential",
     ),
     Case(
+        "unsupported-authentication",
+        valid(authentication={"type": "oauth2", "grantType": "password"}),
+        (*CONSUMES, "authentication"),
+        "things has authentication of type oauth2 with the grant type password",
+    ),
+    Case(
+        "incomplete-authentication",
+        valid(authentication={**OAUTH, "tokenUri": "http://login.example/token"}),
+        (*CONSUMES, "authentication"),
+        "things has the token endpoint http://login.example/token, which does not use https",
+        "Use an https URL: http is for loopback addresses only.",
+    ),
+    Case(
+        "undeclared-credential",
+        valid(authentication=[{**OAUTH, "clientSecret": "{{env.MY_SECRET}}"}, {"type": "none"}]),
+        (*CONSUMES, "authentication", 0, "clientSecret"),
+        "MY_SECRET is used but not declared in `binds`",
+    ),
+    Case(
         "undeclared-credential",
         valid(authentication={"type": "bearer", "token": "{{env.MY_KEY}}"}),
         (*CONSUMES, "authentication", "token"),
@@ -269,6 +305,22 @@ CASES = [
         "FIRST or SECOND is not set in the environment (the value of KEY)",
         "Set FIRST in the environment of the server.",
         environment=("THIRD",),
+    ),
+    Case(
+        "unset-credential",
+        with_credentials({"keys": ["A_KEY", "USER_NAME", "PASSWORD"]}, ALTERNATIVES),
+        ("binds", 0, "keys", "A_KEY"),
+        "A_KEY, or USER_NAME and PASSWORD is not set in the environment",
+        "Set A_KEY, or USER_NAME and PASSWORD in the environment of the server.",
+        environment=("USER_NAME",),
+    ),
+    Case(
+        "hardcoded-credential",
+        valid(
+            authentication=[{"type": "bearer", "token": "{{THING_KEY}}"}, {"type": "basic", "credentials": "me:sk-1"}]
+        ),
+        (*CONSUMES, "authentication"),
+        "the credential of things does not refer to an environment variable",
     ),
     Case(
         "unknown-operation",
@@ -784,10 +836,6 @@ def test_finding_has_code_place_and_message(case: Case) -> None:
     found = [one for one in findings(case.given, case.environment) if one.code == case.code]
     assert [(one.place, one.message) for one in found] == [(case.place, case.message)]
     assert case.fix is None or found[0].fix == case.fix
-
-
-def with_credentials(*binds: Json, **authentication: Any) -> Json:
-    return with_root(valid(authentication=authentication), binds=list(binds))
 
 
 @pytest.mark.parametrize(
@@ -1332,3 +1380,23 @@ def test_invalid_schema_of_a_parameter_is_reported(wrong: Json) -> None:
 )
 def test_valid_schema_of_a_parameter_is_not_reported(right: Json) -> None:
     assert findings(valid(inputs({"name": "a", "in": "query", "schema": right}))) == []
+
+
+@pytest.mark.parametrize(
+    ("authentication", "environment"),
+    [
+        (ALTERNATIVES, ("A_KEY",)),
+        (ALTERNATIVES, ("USER_NAME", "PASSWORD")),
+        ([*ALTERNATIVES, {"type": "none"}], ()),
+        ([*ALTERNATIVES, {"type": "none"}], ("USER_NAME",)),
+    ],
+)
+def test_other_alternatives_of_a_credential_need_not_be_set(
+    authentication: list[Json], environment: tuple[str, ...]
+) -> None:
+    given = with_credentials({"keys": ["A_KEY", "USER_NAME", "PASSWORD"]}, authentication)
+    assert findings(given, environment) == []
+
+
+def test_client_of_a_token_endpoint_has_no_findings() -> None:
+    assert findings(valid(authentication={**OAUTH, "scopes": ["a"], "renewAfter": 403})) == []

@@ -4,8 +4,22 @@ from typing import Any
 
 import pytest
 
-from mcp_taskruns.core.format.authentication import Unsupported, UnsupportedKind, parse_authentication
-from mcp_taskruns.core.model.operation import Authentication, ConstantTemplate, Location, Variable
+from mcp_taskruns.core.calls.credentials import credential_values
+from mcp_taskruns.core.format.authentication import (
+    Unsupported,
+    UnsupportedKind,
+    parse_alternatives,
+    parse_authentication,
+)
+from mcp_taskruns.core.model.operation import (
+    NO_AUTHENTICATION,
+    Authentication,
+    ConstantTemplate,
+    Location,
+    TokenEndpoint,
+    Variable,
+)
+from mcp_taskruns.errors import NotConfigured
 from tests.core.documents import Json, capability, request_of, tool_of
 
 KEY = "{{env.THING_KEY}}"
@@ -37,6 +51,7 @@ def test_missing_or_none_type_means_no_authentication(kind: Any) -> None:
         # Some providers take a key as the user, and no password.
         ({"type": "basic", "username": KEY}, Authentication("basic", (VALUE, ()))),
         ({"type": "basic", "username": KEY, "password": ""}, Authentication("basic", (VALUE, ()))),
+        ({"type": "basic", "credentials": KEY}, Authentication("basic", (VALUE,))),
         ({"type": "digest", "username": "me", "password": KEY}, Authentication("digest", (ME, VALUE))),
     ],
 )
@@ -86,7 +101,7 @@ def test_api_key_may_consist_of_several_headers() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["oauth1", "oauth2", "aws-sig-v4", "hmac", "Custom", 5])
+@pytest.mark.parametrize("kind", ["oauth1", "aws-sig-v4", "hmac", "Custom", 5])
 def test_unknown_authentication_type_is_rejected(kind: Any) -> None:
     with pytest.raises(UnsupportedKind) as caught:
         parse_authentication({"type": kind, "token": KEY}, template)
@@ -193,3 +208,211 @@ def test_authentication_may_be_its_type_only() -> None:
 def test_credential_is_not_in_the_repr_of_a_request() -> None:
     request = request_of(tool_of(authentication={"type": "digest", "username": "me", "password": KEY}))
     assert "key-123456" not in repr(request)
+
+
+TOKEN_URI = "https://login.example/token"
+CLIENT = {"type": "oauth2", "tokenUri": TOKEN_URI, "clientId": "me", "clientSecret": KEY}
+FORM = {"grant_type": ("client_credentials",)}
+
+
+def endpoint(body: Any = FORM, **changes: Any) -> TokenEndpoint:
+    return TokenEndpoint((TOKEN_URI,), body, **changes)
+
+
+@pytest.mark.parametrize(
+    ("declared", "parts", "expected"),
+    [
+        (CLIENT, (ME, VALUE), endpoint(basic=(ME, VALUE))),
+        (
+            {"type": "OAuth2", "token_url": TOKEN_URI, "client-id": "me", "client_secret": KEY, "grantType": None},
+            (ME, VALUE),
+            endpoint(basic=(ME, VALUE)),
+        ),
+        ({**CLIENT, "grant_type": "client_credentials"}, (ME, VALUE), endpoint(basic=(ME, VALUE))),
+        ({**CLIENT, "clientAuthentication": "client_secret_basic"}, (ME, VALUE), endpoint(basic=(ME, VALUE))),
+        (
+            {**CLIENT, "clientAuthentication": "client_secret_post"},
+            (ME, VALUE),
+            endpoint({**FORM, "client_id": ME, "client_secret": VALUE}),
+        ),
+        (
+            {**CLIENT, "scopes": ["a", "b"], "parameters": {"audience": "x", "limit": 5}},
+            (ME, VALUE),
+            endpoint({**FORM, "scope": ("a b",), "audience": ("x",), "limit": 5}, basic=(ME, VALUE)),
+        ),
+        ({**CLIENT, "scope": "a b"}, (ME, VALUE), endpoint({**FORM, "scope": ("a b",)}, basic=(ME, VALUE))),
+        (
+            {
+                "type": "oauth2",
+                "tokenUri": TOKEN_URI,
+                "body": {"user": "me", "more": [{"password": KEY}, 5, True]},
+                "tokenPath": "$.data.token",
+                "expiresInPath": "$.data.ttl",
+                "renewAfter": 403,
+            },
+            (ME, VALUE),
+            endpoint(
+                {"user": ME, "more": [{"password": VALUE}, 5, True]},
+                body_kind="json",
+                token=("data", "token"),
+                expires_in=("data", "ttl"),
+                renew_after=frozenset({401, 403}),
+            ),
+        ),
+        ({**CLIENT, "renewAfter": [403, 419]}, (ME, VALUE), endpoint(basic=(ME, VALUE), renew_after={401, 403, 419})),
+    ],
+)
+def test_token_endpoint_has_a_form_or_a_body(declared: Json, parts: Any, expected: TokenEndpoint) -> None:
+    assert parse_authentication(declared, template) == Authentication("oauth2", parts, endpoint=expected)
+
+
+@pytest.mark.parametrize("uri", ["/token", "token", "http://localhost:8080/token", KEY])
+def test_token_endpoint_may_be_relative_or_on_loopback(uri: str) -> None:
+    parsed = parse_authentication({**CLIENT, "tokenUri": uri}, template)
+    assert parsed is not None
+    assert parsed.endpoint is not None
+    assert parsed.endpoint.uri == template(uri)
+
+
+OAUTH = "has authentication of type oauth2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clientId": ""}, f"{OAUTH} without a credential"),
+        ({"clientSecret": None}, f"{OAUTH} without a credential"),
+        ({"body": {}}, f"{OAUTH} without a credential"),
+        ({"body": {"user": "me", "password": ""}}, f"{OAUTH} without a credential"),
+        ({"tokenUri": None}, f"{OAUTH} without a token endpoint"),
+        ({"tokenUri": " "}, f"{OAUTH} without a token endpoint"),
+        (
+            {"tokenUri": "http://login.example/x"},
+            "has the token endpoint http://login.example/x, which does not use https",
+        ),
+        ({"tokenUri": "ftp://localhost/x"}, "has the token endpoint ftp://localhost/x, which does not use https"),
+        ({"renewOn": 403}, f"{OAUTH} with the unknown key 'renewOn'"),
+        ({"clientAuthentication": "private_key_jwt"}, f"{OAUTH} with the client authentication 'private_key_jwt'"),
+        ({"clientAuthentication": ["none"]}, f"{OAUTH} with the client authentication ['none']"),
+        ({"parameters": ["a"]}, f"{OAUTH} whose `parameters` are not a mapping"),
+        ({"renewAfter": 500}, f"{OAUTH} with a new token after 500"),
+        ({"renewAfter": [403, "x"]}, f"{OAUTH} with a new token after [403, 'x']"),
+        (
+            {"tokenPath": "token"},
+            f"{OAUTH} with an invalid path: `token` is not a path: paths start with `$`, write `$.token`",
+        ),
+    ],
+    ids=repr,
+)
+def test_unusable_token_endpoint_is_rejected(changes: Json, message: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        parse_authentication({**CLIENT, **changes}, template)
+    assert str(caught.value) == message
+    assert not isinstance(caught.value, UnsupportedKind)
+
+
+@pytest.mark.parametrize("grant", ["authorization_code", "password", 5])
+def test_other_grant_types_are_unsupported(grant: Any) -> None:
+    with pytest.raises(UnsupportedKind, match=f"with the grant type {grant}"):
+        parse_authentication({**CLIENT, "grantType": grant}, template)
+
+
+BEARER = Authentication("bearer", (VALUE,))
+
+
+@pytest.mark.parametrize(
+    ("declared", "parsed"),
+    [
+        (None, ()),
+        ({}, ()),
+        ([], ()),
+        ({"type": "none"}, ()),
+        ([{"type": "none"}], ()),
+        ({"type": "bearer", "token": KEY}, (BEARER,)),
+        ([{"type": "bearer", "token": KEY}], (BEARER,)),
+        ([{"type": "bearer", "token": KEY}, {"type": "none"}], (BEARER, NO_AUTHENTICATION)),
+        (
+            [{"type": "bearer", "token": KEY}, {"type": "basic", "credentials": KEY}],
+            (BEARER, Authentication("basic", (VALUE,))),
+        ),
+    ],
+)
+def test_authentication_may_have_alternatives(declared: Any, parsed: tuple[Authentication, ...]) -> None:
+    assert parse_alternatives(declared, template) == parsed
+
+
+def test_alternative_after_none_is_rejected() -> None:
+    with pytest.raises(Unsupported, match="after that of type none, which never counts"):
+        parse_alternatives([{"type": "none"}, {"type": "bearer", "token": KEY}], template)
+
+
+A, B, C, D = (f"{{{{env.{name}}}}}" for name in "ABCD")
+ALTERNATIVES = [
+    {"type": "bearer", "token": A},
+    {"type": "basic", "username": B, "password": C},
+    {"type": "basic", "credentials": D},
+]
+
+
+@pytest.mark.parametrize(
+    ("environment", "sent"),
+    [
+        ({"A": "a", "B": "b", "C": "c", "D": "d:e"}, "Bearer a"),
+        ({"B": "b", "C": "c", "D": "d:e"}, "Basic Yjpj"),
+        ({"A": " ", "B": "b", "C": "", "D": "d:e"}, "Basic ZDpl"),
+        ({"D": "user:pass:word"}, "Basic dXNlcjpwYXNzOndvcmQ="),
+    ],
+)
+def test_first_alternative_whose_variables_are_all_set_counts(environment: Json, sent: str) -> None:
+    for tool in (
+        tool_of(authentication=ALTERNATIVES),
+        tool_of({"authentication": ALTERNATIVES}, authentication={"type": "bearer", "token": "other"}),
+    ):
+        request = request_of(tool, environment=environment)
+        assert dict(request.headers)["Authorization"] == sent
+
+
+@pytest.mark.parametrize("environment", [{}, {"B": "b"}])
+def test_missing_credential_names_the_variables_of_all_alternatives(environment: Json) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication=ALTERNATIVES), environment=environment)
+    assert caught.value.hint == "Set A, or B and C, or D in the server's environment and restart the server."
+    assert (caught.value.kind, caught.value.message) == ("auth", "the provider's credential is not set")
+
+
+def test_none_as_the_last_alternative_makes_the_credential_optional() -> None:
+    tool = tool_of(authentication=[*ALTERNATIVES, {"type": "none"}])
+    assert request_of(tool, environment={"B": "b"}).headers == (("Accept", "application/json, */*;q=0.5"),)
+    assert dict(request_of(tool, environment={"A": "a"}).headers)["Authorization"] == "Bearer a"
+
+
+def test_user_and_password_in_one_variable_have_a_colon_between_them() -> None:
+    with pytest.raises(NotConfigured) as caught:
+        request_of(tool_of(authentication=ALTERNATIVES[2]), environment={"D": "word"})
+    assert caught.value.message == "the credential for basic authentication contains no colon"
+    assert caught.value.hint == "Set D in the server's environment to `user:password`."
+    assert "word" not in caught.value.message
+
+
+def test_all_forms_of_all_alternatives_are_secrets() -> None:
+    declared = [
+        *ALTERNATIVES,
+        {
+            "type": "oauth2",
+            "tokenUri": "https://{{env.E}}.example",
+            "clientId": "{{env.E}}",
+            "clientSecret": "{{env.F}}",
+        },
+    ]
+    environment = {"A": "bearer-key", "D": "user:password", "E": "client", "F": "a secret"}
+    values = set(credential_values(tool_of(authentication=declared).operation, environment))
+    # base64 of client:a+secret
+    assert values == {
+        "bearer-key",
+        "user:password",
+        "dXNlcjpwYXNzd29yZA==",
+        "password",
+        "client",
+        "a secret",
+        "Y2xpZW50OmErc2VjcmV0",
+    }

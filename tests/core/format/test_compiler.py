@@ -582,7 +582,7 @@ def test_accept_is_declared_or_follows_from_descriptions(operation: Json, consum
     assert request_of(tool_of(operation, **consumed)).headers == (("Accept", accept),)
 
 
-@pytest.mark.parametrize("kind", ["oauth1", "aws-sig-v4", "hmac", "oauth2"])
+@pytest.mark.parametrize("kind", ["oauth1", "aws-sig-v4", "hmac"])
 def test_unsupported_authentication_makes_the_operation_unsupported(kind: str) -> None:
     tool = tool_of(path="/{id}", authentication={"type": kind})
     assert tool.operation.unsupported == f"things-api.yaml has the unsupported authentication type {kind}"

@@ -65,7 +65,7 @@ def with_naftiko(**more: Any) -> Json:
         ),
         (
             with_naftiko(capability={"consumes": [{"authentication": ["bearer"]}]}),
-            "f.yaml: capability.consumes[0].authentication: must be a mapping",
+            "f.yaml: capability.consumes[0].authentication: must be a mapping, or a list of mappings",
         ),
         (with_naftiko(info={"tags": "Thing"}), "f.yaml: info.tags: must be a list, or a mapping keyed by name"),
     ],
