@@ -133,7 +133,7 @@ async def test_redirect_to_an_unusable_address_is_an_error(
 async def test_second_redirect_is_an_error(tmp_path: Path) -> None:
     second = httpx.Response(307, headers={"Location": "https://other.example/?sig=SIGNED"})
     failure, provider = await get_log(tmp_path, Storage(stored=second))
-    assert failure.message == "logs.example, to which acme redirects, returned 307, another redirect"
+    assert failure.message == "logs.example (to which acme redirects) returned 307, another redirect"
     assert len(provider.received) == 2
 
 

@@ -42,7 +42,7 @@ def follow_redirect(request: HttpRequest, status: int, location: str, *, is_loca
     if not (is_local or may_be_public(url)):
         raise _refused(f"{provider} redirects to {host}, which is this machine or a part of its network", status)
     return HttpRequest(
-        f"{host}, to which {provider} redirects,",
+        f"{host} (to which {provider} redirects)",
         "GET",
         url,
         (("Accept", ACCEPT),),

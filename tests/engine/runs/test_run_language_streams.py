@@ -207,3 +207,14 @@ async def test_refused_stream_of_lines_leaves_the_reads(tmp_path: Path) -> None:
 
     called, _ = await wait(tmp_path, script)
     assert called.value["status"] == "succeeded"
+
+
+async def test_lines_are_forwarded_as_events(tmp_path: Path) -> None:
+    async def script(_: Provider, connection: Connection) -> None:
+        await connection.open(b'{"state": "working"}\n{"state": "done"}\n', headers="")
+        await connection.end()
+
+    async with streaming(tmp_path, script) as (tools, _):
+        tool = tools.gateway.tools["acme-watchjob"]
+        async with tools.gateway.open_stream(tool, {"team": "t", "job": "7"}) as (events, _seconds):
+            assert [event.data async for event in events] == ['{"state": "working"}', '{"state": "done"}']
