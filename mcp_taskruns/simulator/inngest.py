@@ -7,7 +7,7 @@ import base64
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -32,6 +32,7 @@ RUN_MAX_AGE, JOBS_MAX_AGE, EVENT_RUNS_MAX_AGE = 3, 5, 15
 EXECUTION_SECONDS = 1.0
 MAX_JOBS = 10
 APP = "demo"
+RERUN_PREFIX = "01JZDEM0RVN"
 MAX_V2_RUNS, MAX_V2_EVENT_RUNS = 100, 40
 V2_STATUSES = {"QUEUED", "RUNNING", "PAUSED", "COMPLETED", "FAILED", "CANCELLED", "SKIPPED"}
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -150,7 +151,8 @@ def _is_between(at: datetime | None, first: datetime | None, end: datetime | Non
 
 class Inngest:
     """GET and DELETE `/v1/runs/{id}`, `/v1/runs/{id}/jobs`, `/v1/events/{id}/runs`, and v2 (below `/v2` and `/api/v2`):
-    `/runs`, `/runs/{id}`, `/runs/{id}/trace`, `/runs/{id}/cancel`, `/events/{id}/runs`.
+    `/runs`, `/runs/{id}`, `/runs/{id}/trace`, `/runs/{id}/cancel`,
+    `/runs/{id}/rerun`, `/events/{id}/runs`.
 
     This API cannot start a run, so these runs exist from the start:
 
@@ -166,8 +168,8 @@ class Inngest:
     Valid keys begin with `signkey-`, on v2 also with `sk-inn-api-`, and do not contain `wrong`. With `is_dev` any key
     is valid, and none is needed, as on the dev server.
 
-    Not simulated: sending events, bulk cancellations, metadata, reruns, branch environments, rate limits, statuses
-    before Running, and the filters query and isDeferred of the v2 list.
+    Not simulated: sending events, bulk cancellations, metadata, reruns from a step, branch environments, rate limits,
+    statuses before Running, and the filters query and isDeferred of the v2 list.
     """
 
     name = "inngest"
@@ -190,6 +192,7 @@ class Inngest:
             "/runs": {"GET": self._v2(self._list_v2)},
             "/runs/{run}": {"GET": self._v2(self._get_v2)},
             "/runs/{run}/cancel": {"POST": self._v2(self._cancel_v2)},
+            "/runs/{run}/rerun": {"POST": self._v2(self._rerun_v2)},
             "/runs/{run}/trace": {"GET": self._v2(self._trace_v2)},
             "/events/{event}/runs": {"GET": self._v2(self._event_runs_v2)},
         }
@@ -498,3 +501,15 @@ class Inngest:
             return v2_error(409, code, f"Run is already {step.status.lower()}")
         self._terminate(run, started_at)
         return self._v2_response({"runId": run.id})
+
+    async def _rerun_v2(self, request: Request) -> Response:
+        """Start a new run of the same event, with the timeline of the first run of its function."""
+        run = self._find_v2(request)
+        if isinstance(run, Response):
+            return run
+        original = next(one for one in RUNS if one.function == run.function)
+        new_id = f"{RERUN_PREFIX}{len(self.runs) + 1:015d}"
+        self.runs[new_id] = replace(original, id=new_id, event_id=run.event_id)
+        self.started_at[new_id] = self._clock.now()
+        self.timelines[new_id] = original.timeline
+        return self._v2_response({"runId": new_id})

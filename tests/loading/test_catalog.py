@@ -107,9 +107,11 @@ def test_operations_include_those_of_tools_that_are_not_served() -> None:
     called = [tool.operation for tool in (*BUILTIN.tools, *BUILTIN.rest_tools)]
     side = build().operations[len(called) :]
     assert list(build().operations[: len(called)]) == called
-    # Inngest's result, PostHog's log, retry and newer cancellation
+    # Inngest's result, steps and retry, PostHog's log, retry and newer cancellation
     assert {operation.name for operation in side} == {
         "getrunv2",
+        "getruntracev2",
+        "rerunv2",
         "tasksrunslogsretrieve",
         "tasksrunsresumeincloudcreate",
         "tasksrunscancelcreate",

@@ -70,7 +70,7 @@ def load_error(path: Path) -> str:
 
 def test_builtin_files_are_loaded_in_name_order_without_folders() -> None:
     assert [path.name for path in capability_files([])] == BUILTIN
-    assert [tool.prefix for tool in load_tools([])] == ["inngest"] * 8 + ["posthog"] * 22 + ["render"] * 9 + [
+    assert [tool.prefix for tool in load_tools([])] == ["inngest"] * 9 + ["posthog"] * 22 + ["render"] * 9 + [
         "runway"
     ] * 4
 
@@ -122,7 +122,7 @@ def test_tool_names_can_be_those_of_the_files() -> None:
     assert {"run-task", "start-task-run", "cancel-delete-task"} <= names
     # Two providers have a tool of this name.
     assert {"render-list-task-runs", "posthog-list-task-runs", "runway-wait-for-run"} <= names
-    assert len(names) == 43
+    assert len(names) == 44
 
 
 def test_only_yaml_and_yml_files_are_capability_files(tmp_path: Path) -> None:

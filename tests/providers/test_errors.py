@@ -221,6 +221,7 @@ def v1(status: int, text: str) -> dict[str, Any]:
 
 
 LIST_V2, EVENT_V2 = "inngest-list-function-runs", "inngest-list-event-runs"
+CRON = "Rerunning cron-triggered runs is not yet supported"
 TRACE_V2, FORMAT = "inngest-get-function-run-trace", "invalid_field_format"
 
 
@@ -282,6 +283,7 @@ INNGEST = [
     Row("v2 401", LIST_V2, 401, v2("invalid_signing_key", "Invalid signing key"), "auth", "v2 takes an API key"),
     Row("v2 403", LIST_V2, 403, v2("forbidden", "Forbidden"), "auth", "may read runs"),
     Row("v2 429", LIST_V2, 429, v2("rate_limited", "API rate limit exceeded."), "rate_limited", "", retryable=True),
+    Row("v2 cron", TRACE_V2, 501, v2("not_implemented", CRON), "unsupported", "next scheduled run"),
     Row("v2 501", LIST_V2, 501, v2("not_implemented", "List runs is not yet implemented"), "config", "newer version"),
     Row("504", "inngest-get-function-run-status", 504, "", "timeout", "too long", retryable=True, media_type=TEXT),
 ]

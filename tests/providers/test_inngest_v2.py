@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.driven_clock]
 
 KEY = "sk-inn-api-test-simulated"
 LIST, EVENT_RUNS, TRACE = "inngest-list-function-runs", "inngest-list-event-runs", "inngest-get-function-run-trace"
-V2_TOOLS = {LIST, EVENT_RUNS, TRACE}
+RETRY = "inngest-retry-run"
+V2_TOOLS = {LIST, EVENT_RUNS, TRACE, RETRY}
 HEADERS = {"accept": "application/json, */*;q=0.5", "authorization": f"Bearer {KEY}"}
 UNKNOWN = "01HE0000000000000000000000"
 
@@ -53,7 +54,7 @@ async def test_inngest_v2_tools_are_listed_with_an_api_key_for_v2(
     async with connected({**environment, **variables}) as caller:
         names = await caller.names()
     assert V2_TOOLS & set(names) == (V2_TOOLS if is_listed else set())
-    assert len(names) == (43 if is_listed else 40)
+    assert len(names) == (44 if is_listed else 40)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,44 @@ async def test_inngest_operation_that_an_older_server_lacks_is_explained(simulat
     error = (await caller.call(LIST)).error
     assert (error["kind"], error["status"]) == ("config", 501)
     assert "does not have that part of v2" in error["hint"]
+
+
+async def test_inngest_explain_shows_the_failed_step_with_a_key_for_v2(
+    caller: Caller, environment: dict[str, str]
+) -> None:
+    explained = await caller.call("inngest-explain-run", runId=INNGEST_FAILED)
+    (step,) = explained.value["steps"]
+    assert (step["name"], step["status"], step["error"]) == ("charge-card", "FAILED", "boom: card declined")
+    assert "call inngest-retry-run" in explained.value["next"]
+    async with connected(environment) as without_key:
+        explained = await without_key.call("inngest-explain-run", runId=INNGEST_FAILED)
+    assert "retry-run" not in explained.value["next"]
+    assert explained.value["error"] == "NonRetriableError: boom: card declined"
+
+
+async def test_inngest_retry_reruns_an_ended_run_as_a_new_one(simulator: Simulator, caller: Caller) -> None:
+    retried = await caller.call(RETRY, runId=INNGEST_COMPLETED, wait_seconds=10, within=10)
+    new = retried.value["run_id"]
+    assert (retried.value["retry_of"], retried.value["status"]) == (INNGEST_COMPLETED, "succeeded")
+    assert sent(simulator)[:3] == [
+        f"GET /inngest/v1/runs/{INNGEST_COMPLETED}",
+        f"POST /inngest/v2/runs/{INNGEST_COMPLETED}/rerun",
+        f"GET /inngest/v1/runs/{new}",
+    ]
+    assert sent_requests(simulator)[1].headers["authorization"] == f"Bearer {KEY}"
+    listed = await caller.call(EVENT_RUNS, eventId=INNGEST_COMPLETED.replace("RVN", "EVT"))
+    assert {run["id"] for run in listed.value["data"]} == {INNGEST_COMPLETED, new}
+
+
+async def test_inngest_run_of_a_cron_cannot_be_rerun(simulator: Simulator, caller: Caller) -> None:
+    await caller.call("inngest-get-function-run-status", runId=INNGEST_FAILED)
+    text = "Rerunning cron-triggered runs is not yet supported"
+    body = f'{{"errors":[{{"code":"not_implemented","message":"{text}"}}]}}'
+    simulator.fail_next("inngest", json_response({"data": {"run_id": INNGEST_FAILED, "status": "Failed"}}))
+    simulator.fail_next("inngest", Fault(501, {"Content-Type": "application/json"}, body))
+    error = (await caller.call(RETRY, runId=INNGEST_FAILED)).error
+    assert (error["kind"], error["status"]) == ("unsupported", 501)
+    assert "next scheduled run" in error["hint"]
 
 
 async def test_inngest_key_for_v2_is_redacted_in_results_of_v1(simulator: Simulator, caller: Caller) -> None:

@@ -325,6 +325,15 @@ async def test_v2_trace_has_times_and_outputs_on_request(api: httpx.AsyncClient)
     assert "output" not in plain["children"][0]
 
 
+async def test_v2_rerun_starts_a_new_run_of_the_same_event(api: httpx.AsyncClient, clock: ManualClock) -> None:
+    new = (await api.post(f"/v2/runs/{CANCELLED}/rerun")).json()["data"]["runId"]
+    clock.advance(5)
+    data = (await api.get(f"/v2/runs/{new}")).json()["data"]
+    assert (data["status"], data["function"]["id"]) == ("RUNNING", "sleepy")
+    assert data["trigger"] == {"eventIds": [CANCELLED.replace("RVN", "EVT")]}
+    assert (await api.get(f"/v1/runs/{CANCELLED}")).json()["data"]["status"] == "Cancelled"
+
+
 async def test_v2_cancel_of_a_terminal_run_is_409(api: httpx.AsyncClient) -> None:
     responses = [await api.post(f"/v2/runs/{run_id}/cancel", json={}) for run_id in (SLEEPY, SLEEPY, FAILS)]
     assert responses[0].json()["data"] == {"runId": SLEEPY}
@@ -347,6 +356,7 @@ async def test_v2_cancel_of_a_terminal_run_is_409(api: httpx.AsyncClient) -> Non
         ("GET", "/v2/runs?order=up", 400, "invalid_field_format"),
         ("GET", "/v2/runs?from=today", 400, "invalid_field_format"),
         ("GET", f"/v2/runs/{UNKNOWN}/trace", 404, "not_found"),
+        ("POST", f"/v2/runs/{UNKNOWN}/rerun", 404, "not_found"),
         ("GET", "/v2/events/nope/runs", 400, "invalid_field_format"),
         ("GET", f"/v2/events/{UNKNOWN}/runs?limit=41", 400, "invalid_field_format"),
     ],

@@ -13,8 +13,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.loading.catalog import build_catalog
 from mcp_taskruns.loading.loader import load_tools
 from mcp_taskruns.servers.mcp.wire import tool_to_wire
+from mcp_taskruns.settings import Settings
 from tests.toolsnaps import (
     check_description,
     check_hints,
@@ -28,7 +30,7 @@ SNAPS = Path(__file__).parent / "toolsnaps"
 TOOLS = load_tools([])
 BY_NAME = {tool.name: tool for tool in TOOLS}
 LISTED = {tool.name: tool_to_wire(tool) for tool in TOOLS}
-DEFAULT = [tool for tool in TOOLS if tool.operation.is_available({})]
+DEFAULT = list(build_catalog(TOOLS, Settings()).tools.values())
 """The tools that are listed whatever the environment."""
 
 every_tool = pytest.mark.parametrize("name", LISTED)
@@ -47,17 +49,18 @@ def test_number_of_tools_per_provider() -> None:
     assert Counter(tool.prefix for tool in DEFAULT) == {"render": 9, "inngest": 5, "posthog": 22, "runway": 4}
 
 
-def test_three_tools_are_listed_only_with_a_key_for_inngest_v2() -> None:
+def test_four_tools_are_listed_only_with_a_key_for_inngest_v2() -> None:
     assert {tool.name for tool in TOOLS if tool not in DEFAULT} == {
         "inngest-get-function-run-trace",
         "inngest-list-event-runs",
         "inngest-list-function-runs",
+        "inngest-retry-run",
     }
 
 
 def test_names_are_unique_and_valid() -> None:
     assert [name for name in LISTED if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)] == []
-    assert len(LISTED) == len(TOOLS) == 43
+    assert len(LISTED) == len(TOOLS) == 44
 
 
 @every_tool
@@ -92,8 +95,9 @@ def test_read_only_tools_only_read() -> None:
     changing = {tool.name for tool in TOOLS if tool.hints.read_only and tool.operation.method != "GET"}
     # These read by POST, with a path in the body.
     assert changing == {"posthog-download-artifact-through-backend", "posthog-generate-presigned-url-artifact"}
-    # This GET creates a credential; the tool that retries a run reads it first.
+    # This GET creates a credential; the tools that retry a run read it first.
     assert {tool.name for tool in TOOLS if not tool.hints.read_only and tool.operation.method == "GET"} == {
+        "inngest-retry-run",
         "posthog-get-sandbox-connection-token",
         "posthog-retry-run",
     }
