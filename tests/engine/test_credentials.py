@@ -21,7 +21,7 @@ from mcp_taskruns.core.calls.request import build_request
 from mcp_taskruns.errors import CallError, NotConfigured, ProviderError, UpstreamError
 from mcp_taskruns.settings import Settings
 from tests.clock import pass_time
-from tests.engine.runs.described import Acme, Json, acme
+from tests.engine.runs.described import OPERATIONS, Acme, Json, acme
 from tests.engine.token_server import TOKEN_PATH, TokenServer, granting
 
 pytestmark = pytest.mark.anyio
@@ -112,6 +112,14 @@ async def test_token_endpoint_takes_json_with_a_user_and_a_password(tmp_path: Pa
     assert request.headers["Content-Type"] == "application/json"
     assert json.loads(request.content) == {"username": ID, "password": SECRET}
     assert sent_tokens(server) == ["1"]
+
+
+async def test_body_of_a_token_request_may_be_nested(tmp_path: Path) -> None:
+    server = TokenServer()
+    declared = {**AIRFLOW, "body": {"auth": [{"secret": "{{env.ACME_CLIENT_SECRET}}"}, 5], "ttl": 3600}}
+    async with calling(tmp_path, server, declared) as provider:
+        await provider.call("listjobs")
+    assert json.loads(server.token_requests[0].content) == {"auth": [{"secret": SECRET}, 5], "ttl": 3600}
 
 
 async def test_token_and_its_lifetime_are_where_the_overlay_declares_them(tmp_path: Path) -> None:
@@ -265,6 +273,40 @@ async def test_other_status_codes_do_not_replace_the_token(tmp_path: Path, statu
     async with calling(tmp_path, server) as provider:
         with pytest.raises(ProviderError):
             await provider.call("createjob", body={})
+    assert sent_tokens(server) == ["1"]
+
+
+async def test_stream_is_opened_with_a_new_token_after_a_refusal(tmp_path: Path) -> None:
+    server = TokenServer()
+    server.respond = lambda _: httpx.Response(200, text="data: one\n\n", headers={"Content-Type": "text/event-stream"})
+    operations = {**OPERATIONS, "followjobs": {"method": "GET", "path": "/teams/{team}/events"}}
+    settings = Settings(environment=ENVIRONMENT)
+    declared = {"authentication": CLIENT, "operations": {"followjobs": {"accept": "text/event-stream"}}}
+    async with acme(tmp_path, server, operations=operations, consumed=declared, settings=settings) as provider:
+        operation = provider.gateway.tools["acme-followjobs"].operation
+        for _ in range(2):
+            async with provider.gateway.client.open_stream(operation, {"team": "t"}) as stream:
+                assert [event.data async for event in stream] == ["one"]
+            server.valid.clear()
+    assert sent_tokens(server) == ["1", "1", "2"]
+
+
+async def test_token_is_not_sent_to_the_address_of_a_redirect(tmp_path: Path) -> None:
+    server = TokenServer()
+    redirected: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "files.example":
+            redirected.append(request)
+            return httpx.Response(200, json={"jobs": []})
+        return server(request)
+
+    server.respond = lambda _: httpx.Response(302, headers={"Location": "https://files.example/1"})
+    settings = Settings(environment=ENVIRONMENT)
+    declared = {"authentication": CLIENT, "operations": {"listjobs": {"follow_redirect": True}}}
+    async with acme(tmp_path, respond, consumed=declared, settings=settings) as provider:
+        await provider.call("listjobs")
+    assert [request.headers.get("Authorization") for request in redirected] == [None]
     assert sent_tokens(server) == ["1"]
 
 

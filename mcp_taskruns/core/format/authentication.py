@@ -38,6 +38,11 @@ _TOKEN_KEYS = frozenset(
 )
 """The keys of `oauth2`, as `_normalize` returns them."""
 
+_OTHER_KEYS = frozenset(
+    {"token", "value", "key", "name", "in", "placement", "header", "headers", "username", "password", "credentials"}
+)
+"""The keys of other types, which an overlay that changes the type leaves in the mapping of the capability file."""
+
 
 class Unsupported(ValueError):
     """The reason for which operations cannot be called. `fix` is a sentence, if there is a particular one."""
@@ -137,7 +142,7 @@ def _parse_oauth2(declared: Mapping[str, Any], parse_template: _ParseTemplate) -
     """A bearer token of a token endpoint: client credentials (RFC 6749 section 4.4), or with `body` any JSON."""
     options = {_normalize(key): value for key, value in declared.items() if value is not None}
     for key in declared:
-        if _normalize(key) not in _TOKEN_KEYS:
+        if _normalize(key) not in _TOKEN_KEYS | _OTHER_KEYS:
             raise Unsupported(f"has authentication of type oauth2 with the unknown key {key!r}", f"Remove {key!r}.")
     if _normalize(options.get("granttype", "clientcredentials")) != "clientcredentials":
         raise UnsupportedKind(f"has authentication of type oauth2 with the grant type {options['granttype']}")

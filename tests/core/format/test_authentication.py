@@ -228,6 +228,7 @@ def endpoint(body: Any = FORM, **changes: Any) -> TokenEndpoint:
             (ME, VALUE),
             endpoint(basic=(ME, VALUE)),
         ),
+        ({**CLIENT, "token": KEY, "password": "x"}, (ME, VALUE), endpoint(basic=(ME, VALUE))),
         ({**CLIENT, "grant_type": "client_credentials"}, (ME, VALUE), endpoint(basic=(ME, VALUE))),
         ({**CLIENT, "clientAuthentication": "client_secret_basic"}, (ME, VALUE), endpoint(basic=(ME, VALUE))),
         (
