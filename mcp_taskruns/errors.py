@@ -82,8 +82,8 @@ class CallError(TaskRunsError):
         status: the status code of the provider's response, if there was one.
         retryable: whether the same call may succeed later.
         retry_after_s: the delay that the provider asked for, in seconds.
-        is_foreign: whether the response was not JSON: something between may have sent it, for example a proxy, or
-            another server than the provider's API.
+        is_foreign: whether the response was neither JSON nor a message that the overlay knows: something between may
+            have sent it, for example a proxy, or another server than the provider's API.
         outcome_unknown: whether the call changes something, and may have done so although it failed.
 
     An error is immutable: raise a copy made by `replace` instead of changing it.

@@ -162,11 +162,13 @@ def provider_error(
     shown = message if assessment else quote_message(message)
     credentials = credential_names(operation)
     assessment = assessment or _assess_status(status, operation, credentials)
+    is_known = isinstance(value, dict | list)
     for rule in operation.errors:
         groups = _match_rule(rule, status, value, message)
         if groups is not None:
             variables = {**_quoted_members(value), "credential": credentials, **groups}
             assessment = _apply_rule(rule, assessment, variables)
+            is_known |= rule.message_matches is not None  # a message of the provider, although it is not JSON
             break
     returned = f"the provider returned {status}"
     if http_status is not None:
@@ -178,7 +180,7 @@ def provider_error(
         retryable=assessment.retryable,
         retry_after_s=retry_after(headers, status, received_at),
         hint=assessment.hint,
-        is_foreign=not isinstance(value, dict | list),
+        is_foreign=not is_known,
         outcome_unknown=assessment.outcome_unknown,
     )
 

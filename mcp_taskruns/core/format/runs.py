@@ -326,7 +326,8 @@ class RunsCompiler:
         tool = self.tool(again.operation, "again")
         for name in again.arguments:
             self._check_argument(tool, name, "again.arguments")
-        return RunAgain(tool.name, self._argument_tree(again.arguments, "again.arguments"))
+        required = frozenset(tool.input_schema.get("required", ()))
+        return RunAgain(tool.name, self._argument_tree(again.arguments, "again.arguments"), required)
 
     def _failure(self, failure: keywords.RunFailureKeywords, listed_names: Mapping[str, str]) -> RunFailure:
         try:

@@ -273,10 +273,17 @@ class RunRetry:
 
 @dataclass(frozen=True)
 class RunAgain:
-    """How to start a run again with the same input: a tool, and its arguments as a tree with paths from the run."""
+    """How to start a run again with the same input.
+
+    Attributes:
+        tool: the tool that starts it.
+        arguments: its arguments, as a tree with paths from the run.
+        required: the names of those that the tool requires.
+    """
 
     tool: str
     arguments: Mapping[str, Any] = field(hash=False)
+    required: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

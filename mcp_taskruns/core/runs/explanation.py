@@ -113,8 +113,14 @@ def log_lines(log: RunLog, value: Any, text: str) -> list[str]:
     else:
         found = list(values_at(value, log.entries))
         entries = found[0].splitlines() if len(found) == 1 and isinstance(found[0], str) else found
-    lines = (_log_line(log, entry) for entry in entries)
+    lines = (_log_line(log, entry) for entry in _oldest_first(log, entries))
     return [line for line in lines if line]
+
+
+def _oldest_first(log: RunLog, entries: list[Any]) -> list[Any]:
+    """Return the entries in the order of their times: some providers return the end of a log only newest first."""
+    times = [time for entry in entries if (time := parse_timestamp(value_at(entry, log.time))) is not None]
+    return entries[::-1] if times and times[0] > times[-1] else entries
 
 
 def _log_line(log: RunLog, entry: Any) -> str:
@@ -212,7 +218,8 @@ def next_step(lifecycle: Lifecycle, explanation: Explanation, served: Sequence[s
         return f"Fix the cause, then call {lifecycle.retry_tool}{part} to run it again with the same input."
     again = lifecycle.again
     if again is not None and again.tool in served:
-        arguments = fill(again.arguments, explanation.run)
+        filled: dict[str, Any] = fill(again.arguments, explanation.run)
+        arguments = {name: item for name, item in filled.items() if item is not None or name in again.required}
         text = dump(arguments)
         if has_gaps(arguments) or len(text) > MAX_INPUT:
             text = f"the input that {lifecycle.read.tool} shows"

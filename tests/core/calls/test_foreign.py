@@ -1,5 +1,6 @@
 """Responses that the provider's API did not make."""
 
+import re
 import time
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 
 from mcp_taskruns.core.calls.received import HttpResponse
 from mcp_taskruns.core.calls.response import CallResult, read_response
-from mcp_taskruns.core.model.operation import BaseUri, Operation
+from mcp_taskruns.core.model.operation import BaseUri, ErrorRule, Operation
 from mcp_taskruns.errors import ProviderError
 
 BASE = BaseUri(("https://api.example",), ("THING_BASE_URL", "THING_HOST"))
@@ -226,6 +227,20 @@ def test_challenge_of_a_bot_protection_is_named(status: int, header: str, value:
 def test_error_without_json_is_foreign(status: int, media_type: str, body: bytes, is_foreign: bool) -> None:
     with pytest.raises(ProviderError) as caught:
         read_response(response(status, body, media_type), READ)
+    assert caught.value.is_foreign is is_foreign
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_foreign"),
+    [
+        (ErrorRule(message_matches=re.compile("^Job .+ does not exist")), False),
+        (ErrorRule(message_matches=re.compile("^Run .+ does not exist")), True),
+        (ErrorRule(status=frozenset({404})), True),
+    ],
+)
+def test_text_that_an_error_rule_knows_is_not_foreign(rule: ErrorRule, is_foreign: bool) -> None:
+    with pytest.raises(ProviderError) as caught:
+        read_response(response(404, b"Job nope does not exist", "text/plain"), replace(READ, errors=(rule,)))
     assert caught.value.is_foreign is is_foreign
 
 

@@ -246,3 +246,23 @@ async def test_time_for_side_requests_is_limited(tmp_path: Path, monkeypatch: py
     async with acme(tmp_path, respond, operations=WITH_STEPS, runs=DESCRIBED) as provider:
         value = (await provider.call("explain-run", job="7")).value
     assert value["unavailable"] == ["the rest: the provider took longer than 0.05 s"]
+
+
+async def test_log_that_is_returned_newest_first_is_shown_oldest_first(tmp_path: Path) -> None:
+    entries = [{"text": "no time"}, *({"at": f"2026-11-30T10:00:0{second}Z", "text": "x"} for second in (3, 2, 1))]
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": {"steps": []}, f"GET {JOB}/log": {"lines": entries}}
+    value = (await explained(tmp_path, responses)).value
+    times = [line.partition("Z")[0][-2:] for line in value["logs"]["run"] if "Z" in line]
+    assert times == ["01", "02", "03"]
+
+
+async def test_optional_arguments_without_a_value_are_left_out_of_the_next_call(tmp_path: Path) -> None:
+    named = [{"name": name, "in": "body", "type": "string", "required": name == "task"} for name in ("task", "tag")]
+    operations = {**OPERATIONS, "createjob": {**OPERATIONS["createjob"], "inputParameters": named}}
+    again = {"operation": "createjob", "arguments": {"task": "$.task", "tag": "$.tag"}}
+    for job, expected in ((FAILED, '{"task":"resize"}.'), ({**FAILED, "task": None}, "that acme-getjob shows.")):
+        async with acme(
+            tmp_path, by_path({f"GET {JOB}": job}), operations=operations, runs={**RUNS, "again": again}
+        ) as provider:
+            value = (await provider.call("explain-run", job="7")).value
+            assert value["next"].endswith(expected)
