@@ -79,6 +79,11 @@ STEPS = [
         r'^\{"provider":"render","runs":\[\{"run_id":"trn-.*"status":"succeeded".*"status":"failed".*"terminal":true',
     ),
     Step(
+        "render-explain-run",
+        {"taskRunId": "trn-d5im0000000000000002"},
+        r'"status":"failed".*"error":".*"next":"Fix the cause, then start it again .*: call render-run-task',
+    ),
+    Step(
         "render-cancel-task-run",
         {"taskRunId": "trn-d5im0000000000000004"},
         r'"cancelled":true,"status_before":"running","status":"canceled"',
@@ -89,6 +94,9 @@ STEPS = [
         "inngest-wait-for-run",
         {"runId": "01JZDEM0RVN000000000000004"},
         r'"status":"failed".*"error":\{.*card declined.*"next":"The run has failed',
+    ),
+    Step(
+        "inngest-explain-run", {"runId": "01JZDEM0RVN000000000000004"}, r'"status":"failed".*"error":".*card declined'
     ),
     Step(
         "inngest-cancel-function-run",
@@ -125,12 +133,18 @@ STEPS = [
     Step("posthog-get-sandbox-connection-token", run(IN_PROGRESS), r'^\{"token":"\[redacted\]"\}$'),
     Step("posthog-get-task-run-logs", run(COMPLETED), r"(?s)^2\S*Z \w.*\n2\S*Z agent message: The tests pass"),
     Step("posthog-relay-run-message-slack", run(IN_PROGRESS, body={"text": "hi"}), r'"status":"accepted"'),
-    Step("posthog-resume-task-run-cloud", run(FAILED), rf'"id":"{FAILED}"'),
+    Step(
+        "posthog-explain-run",
+        run(FAILED),
+        r'"status":"failed".*"error":".*"logs":\{"run":\[.*"next":"Fix the cause, then call posthog-retry-run',
+    ),
+    Step("posthog-retry-run", run(FAILED), rf'"run_id":"{FAILED}","retry_of":"{FAILED}","retried":true'),
     Step("posthog-get-filtered-task-run-session", run(COMPLETED, limit=3), r"^2\S*Z \w.*\n2\S*Z .*\n2\S*Z \w[^\n]*$"),
     Step("posthog-set-run-output", run(IN_PROGRESS, body={"output": {"summary": "done"}}), r'"summary":"done"'),
     Step("posthog-start-task-run", run(NOT_STARTED), rf'"id":"{TASK}"'),
     Step("posthog-stream-task-run", run(COMPLETED), r'^\{"ended":"terminal",'),
     Step("posthog-wait-for-run", run(COMPLETED), r'"status":"succeeded".*"result":\{"summary":"Fixed the retry loop."'),
+    Step("posthog-resume-task-run-cloud", run(COMPLETED), rf'"id":"{COMPLETED}"'),
     Step(
         "runway-retrieve-task-status-and-output",
         {"id": "27f20503-6c24-4c16-946b-35dbbce2af2f"},
@@ -140,6 +154,11 @@ STEPS = [
         "runway-wait-for-run",
         {"id": "27f20503-6c24-4c16-946b-35dbbce2af2f"},
         r'"status":"succeeded".*"result":\["https://outputs.runway.invalid/',
+    ),
+    Step(
+        "runway-explain-run",
+        {"id": "27f20503-6c24-4c16-946b-35dbbce2af2f"},
+        r'"status":"succeeded".*"next":"The run has succeeded',
     ),
     Step(
         "runway-cancel-delete-task",
