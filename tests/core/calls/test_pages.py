@@ -358,6 +358,12 @@ def test_truncated_last_page_is_not_the_end_of_the_list() -> None:
     )
 
 
+def test_truncated_page_above_its_limit_has_no_next_page() -> None:
+    page = page_of(RENDER_RUNS, {"limit": 2}, render_runs(3))
+    note = "1 item: the provider ignores limit, and the other 2 items did not fit."
+    assert describe_page(page, 1) == note
+
+
 def test_page_without_its_list_after_truncation_shows_no_items() -> None:
     value = {"a": ["x"] * 100} | posthog_page(3, 0, 20)
     result = shown(POSTHOG_RUNS, {}, value, 100)
