@@ -86,7 +86,14 @@ def list_providers(
 def _describe(name: str, path: Path, served: str, loaded: Iterable[Tool], environment: Mapping[str, str]) -> Provider:
     tools = [tool for tool in loaded if tool.operation.is_available(environment)]
     operations = [tool.operation for tool in tools]
-    credentials = dict.fromkeys(variable.names for operation in operations for variable in operation.credentials())
+    credentials = dict.fromkeys(
+        variable.names
+        for operation in operations
+        for variable in (
+            *chain.from_iterable(one.variables() for one in operation.authentications),
+            *operation.credentials(),
+        )
+    )
     addresses = dict.fromkeys(
         name
         for base in dict.fromkeys(operation.base for operation in operations)

@@ -93,7 +93,7 @@ def describe_variables(authentications: Iterable[Authentication]) -> str:
 def credential_names(operation: Operation) -> str:
     """Return the names of the variables with the credentials of an operation, for a sentence."""
     variables = operation.credentials()
-    if not operation.alternatives:
+    if not any(one.endpoint for one in operation.authentications) and not operation.alternatives:
         return ", ".join(dict.fromkeys(" or ".join(variable.names) for variable in variables))
     known = {variable for one in operation.authentications for variable in one.variables()}
     others = dict.fromkeys(" or ".join(variable.names) for variable in variables if variable not in known)
@@ -190,5 +190,6 @@ def weak_credentials(operations: Iterable[Operation], environment: Mapping[str, 
 def _user_of(operation: Operation) -> Iterator[Variable]:
     """Yield the variable of a user name, which is no secret."""
     for one in operation.authentications:
-        if one.kind in {"basic", "digest", "oauth2"} and len(one.parts) > 1:
+        has_user = one.kind in {"basic", "digest"} or (one.endpoint is not None and one.endpoint.body_kind == "form")
+        if has_user and len(one.parts) > 1:
             yield from variables_in(one.parts[:1])

@@ -38,6 +38,9 @@ _TOKEN_KEYS = frozenset(
 )
 """The keys of `oauth2`, as `_normalize` returns them."""
 
+_USER_NAMES = frozenset({"username", "user", "login", "email"})
+"""Members of a body that are not secret, as `_normalize` returns them."""
+
 _OTHER_KEYS = frozenset(
     {"token", "value", "key", "name", "in", "placement", "header", "headers", "username", "password", "credentials"}
 )
@@ -148,7 +151,7 @@ def _parse_oauth2(declared: Mapping[str, Any], parse_template: _ParseTemplate) -
         raise UnsupportedKind(f"has authentication of type oauth2 with the grant type {options['granttype']}")
     if "body" in options:
         body = _parse_tree(options["body"], parse_template)
-        return _with_endpoint(options, parse_template, tuple(_templates_in(body)), body, "json")
+        return _with_endpoint(options, parse_template, tuple(_secrets_in(body)), body, "json")
     client = (parse_template(_first(options, "clientid")), parse_template(_first(options, "clientsecret")))
     body = _parse_tree(_form_of(options), parse_template)
     if _sends_basic(options):
@@ -236,12 +239,17 @@ def _parse_tree(value: Any, parse_template: _ParseTemplate) -> Any:
     return parse_template(value) if isinstance(value, str) else value
 
 
-def _templates_in(tree: Any) -> Iterator[ConstantTemplate]:
+def _secrets_in(tree: Any) -> Iterator[ConstantTemplate]:
+    """Yield the templates in a body, without the name of a user: redaction would replace a word such as `airflow`."""
     if isinstance(tree, tuple):
         yield tree
-    elif isinstance(tree, dict | list):
-        for item in tree.values() if isinstance(tree, dict) else tree:
-            yield from _templates_in(item)
+    elif isinstance(tree, dict):
+        for name, item in tree.items():
+            if _normalize(name) not in _USER_NAMES:
+                yield from _secrets_in(item)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _secrets_in(item)
 
 
 _PARSERS: Mapping[str, Callable[[Mapping[str, Any], _ParseTemplate], Authentication]] = {

@@ -92,7 +92,7 @@ class Authentication:
     kind: Literal["none", "bearer", "basic", "digest", "apikey", "oauth2"]
     parts: tuple[ConstantTemplate, ...]
     """The secrets: a token; user and password (`basic`, `digest`), or both with a colon between them (`basic`); one key
-    for each of `names` (`apikey`); what a token is fetched with (`oauth2`)."""
+    for each of `names` (`apikey`); client id and secret, or the secrets in the body of a token request (`oauth2`)."""
     placement: Location = Location.HEADER
     names: tuple[str, ...] = ("Authorization",)
     endpoint: TokenEndpoint | None = None
@@ -100,8 +100,10 @@ class Authentication:
 
     def variables(self) -> Iterator[Variable]:
         """Yield all variables that have to be set."""
-        endpoint = (self.endpoint.uri, self.endpoint.body) if self.endpoint else ()
-        yield from variables_in([*self.parts, *endpoint])
+        if self.endpoint:
+            yield from variables_in([self.endpoint.body, *self.parts, self.endpoint.uri])
+        else:
+            yield from variables_in(self.parts)
 
 
 NO_AUTHENTICATION = Authentication("none", ())

@@ -45,11 +45,18 @@ def test_short_user_name_is_not_reported_unless_it_is_replaced() -> None:
     assert warnings(BASIC, THING_USER="render", THING_PASSWORD="") == [f"THING_USER {COMMON}"]
 
 
-def test_short_user_of_a_token_endpoint_is_not_reported() -> None:
-    parts = ((Variable(("THING_USER",)),), (Variable(("THING_PASSWORD",)),))
-    login = Authentication(
-        "oauth2", parts, endpoint=TokenEndpoint(("/token",), {"user": parts[0], "password": parts[1]})
-    )
+USER, PASSWORD = (Variable(("THING_USER",)),), (Variable(("THING_PASSWORD",)),)
+
+
+def test_short_client_id_is_not_reported() -> None:
+    endpoint = TokenEndpoint(("/token",), {"client_id": USER, "client_secret": PASSWORD})
+    client = Authentication("oauth2", (USER, PASSWORD), endpoint=endpoint)
+    assert warnings(client, THING_USER="bob", THING_PASSWORD="bob") == [f"THING_PASSWORD {TOO_SHORT}"]
+
+
+def test_short_password_of_a_token_endpoint_is_reported() -> None:
+    endpoint = TokenEndpoint(("/token",), {"user": USER, "password": PASSWORD}, body_kind="json")
+    login = Authentication("oauth2", (PASSWORD,), endpoint=endpoint)
     assert warnings(login, THING_USER="bob", THING_PASSWORD="bob") == [f"THING_PASSWORD {TOO_SHORT}"]
 
 

@@ -251,7 +251,7 @@ def endpoint(body: Any = FORM, **changes: Any) -> TokenEndpoint:
                 "expiresInPath": "$.data.ttl",
                 "renewAfter": 403,
             },
-            (ME, VALUE),
+            (VALUE,),
             endpoint(
                 {"user": ME, "more": [{"password": VALUE}, 5, True]},
                 body_kind="json",
