@@ -130,6 +130,15 @@ def test_providers_reports_which_variables_are_set_and_no_values(
     assert "INNGEST_SIGNING_KEY or INNGEST_API_KEY (not set)" in row_of("inngest", table)
 
 
+@pytest.mark.parametrize(("key", "runs"), [("", "5 wait, explain, cancel"), ("v2", "9 wait, explain, retry, cancel")])
+def test_providers_reports_what_the_variables_that_are_set_make_possible(
+    key: str, runs: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INNGEST_API_KEY_V2", key)
+    assert run(["providers"]) == 0
+    assert row_of("inngest", capsys.readouterr().out).startswith(f"inngest default {runs} ")
+
+
 def test_providers_json_has_the_fields_of_the_table(capsys: Captured, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("RUNWAY_API_KEY=key_0123456789\n", encoding="utf-8")
     assert run(["providers", "--json", "--env-file", str(tmp_path / "env")]) == 0

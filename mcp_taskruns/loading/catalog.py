@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from mcp_taskruns.core.calls.addresses import is_usable_base_uri
 from mcp_taskruns.core.model.operation import Operation
-from mcp_taskruns.core.model.tool import Derived, Tool
+from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.rest.routes import Route, compile_routes, operation_key
 from mcp_taskruns.errors import SettingsError
 from mcp_taskruns.settings import Settings
@@ -95,7 +95,7 @@ def _validate_base_uris(base_uris: Mapping[str, str], namespaces: set[str]) -> N
 
 
 def _is_served(tool: Tool, settings: Settings) -> bool:
-    if not _is_available(tool, settings.environment):
+    if not tool.is_available(settings.environment):
         return False
     if settings.only and tool.prefix not in settings.only:
         return False
@@ -104,14 +104,6 @@ def _is_served(tool: Tool, settings: Settings) -> bool:
     if settings.tools and not _matches(tool, settings.tools):
         return False
     return not _matches(tool, settings.exclude_tools)
-
-
-def _is_available(tool: Tool, environment: Mapping[str, str]) -> bool:
-    """Return whether the environment has what a call of the tool needs."""
-    if tool.derived is Derived.RETRY and tool.runs is not None:
-        retries = (retry.request.operation for retry in tool.runs.retries.values())
-        return all(operation.is_available(environment) for operation in retries)
-    return tool.operation.is_available(environment)
 
 
 def _matches(tool: Tool, patterns: Sequence[str]) -> bool:

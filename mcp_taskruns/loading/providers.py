@@ -84,7 +84,7 @@ def list_providers(
 
 
 def _describe(name: str, path: Path, served: str, loaded: Iterable[Tool], environment: Mapping[str, str]) -> Provider:
-    tools = [tool for tool in loaded if tool.operation.is_available(environment)]
+    tools = [tool for tool in loaded if tool.is_available(environment)]
     operations = [tool.operation for tool in tools]
     credentials = dict.fromkeys(
         variable.names

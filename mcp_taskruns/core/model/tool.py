@@ -79,3 +79,9 @@ class Tool:
     def is_wait_tool(self) -> bool:
         """Whether the tool waits for a run."""
         return self.derived is Derived.WAIT
+
+    def is_available(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the environment has what a call needs."""
+        if self.derived is Derived.RETRY and self.runs is not None:
+            return all(retry.request.operation.is_available(environment) for retry in self.runs.retries.values())
+        return self.operation.is_available(environment)
