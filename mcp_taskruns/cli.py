@@ -227,9 +227,7 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
             with call_on_signal(interruption):
                 result = await gateway.call(name, arguments, _print_progress)
         except UnknownTool:
-            close = get_close_matches(name, gateway.tools, 1)
-            hint = f"did you mean {close[0]}?" if close else "run `mcp-taskruns tools` to list them"
-            raise SettingsError(f"there is no tool {name!r}; {hint}") from None
+            raise SettingsError(_describe_unknown(name, gateway)) from None
         except CallError as exc:
             _echo_error(gateway.redactor.redact_text(f"{exc.to_line()}\n{dump(exc.to_json())}"))
             return interruption.status or 1
@@ -237,6 +235,14 @@ async def _call_tool(settings: Settings, name: str, arguments: dict[str, Any]) -
             await gateway.aclose()
     _print_result(result)
     return 0
+
+
+def _describe_unknown(name: str, gateway: Gateway) -> str:
+    if name in gateway.catalog.missing:
+        return f"the tool {name!r} is not served; set {gateway.catalog.missing[name]}"
+    close = get_close_matches(name, gateway.tools, 1)
+    hint = f"did you mean {close[0]}?" if close else "run `mcp-taskruns tools` to list them"
+    return f"there is no tool {name!r}; {hint}"
 
 
 async def _print_progress(progress: Progress) -> None:

@@ -111,6 +111,11 @@ def test_call_writes_binary_content_unchanged() -> None:
         (["call", "render-list-tasks"], 1, "Set RENDER_API_KEY in the server's environment"),
         (["call", "render-retrieve-task", "{}"], 1, "taskId: is required"),
         (["call", "nope"], 2, "there is no tool 'nope'; run `mcp-taskruns tools` to list them"),
+        (
+            ["call", "inngest-list-function-runs"],
+            2,
+            "the tool 'inngest-list-function-runs' is not served; set INNGEST_API_KEY_V2 or INNGEST_API_KEY",
+        ),
         (["call", "render-list-task"], 2, "did you mean render-list-tasks?"),
         (["tools", "--exclude-tools", "nope"], 2, "--exclude-tools: no tool matches 'nope'"),
         (["call", "render-list-tasks", "{"], 2, "the arguments are not valid JSON"),

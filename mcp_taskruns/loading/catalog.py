@@ -27,6 +27,8 @@ class Catalog:
     operations: Sequence[Operation] = field(default=(), repr=False)
     routes: Sequence[Route] = ()
     notes: Sequence[str] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """For each tool that is not served because of the environment, the variables that it lacks."""
 
 
 def build_catalog(
@@ -45,12 +47,13 @@ def build_catalog(
     for runs in {tool.runs.read.tool: tool.runs for tool in tools if tool.runs}.values():
         operations += runs.side_operations()
     without_routes = tuple(_describe_missing_routes(served.values(), rest_tools)) if settings.rest else ()
+    missing = _missing_variables(tools, settings.environment)
     if not rest_tools:
-        return Catalog(served, operations, notes=without_routes)
+        return Catalog(served, operations, notes=without_routes, missing=missing)
     decisions = {operation_key(tool): _is_served(tool, settings) for tool in tools if not tool.derived}
     routed = [tool for tool in rest_tools if decisions.get(operation_key(tool), _is_served(tool, settings))]
     compiled = compile_routes(routed, tools)
-    return Catalog(served, operations, compiled.routes, (*compiled.notes, *without_routes))
+    return Catalog(served, operations, compiled.routes, (*compiled.notes, *without_routes), missing)
 
 
 def _describe_missing_routes(served: Iterable[Tool], rest_tools: Sequence[Tool]) -> Iterator[str]:
@@ -104,6 +107,15 @@ def _is_served(tool: Tool, settings: Settings) -> bool:
     if settings.tools and not _matches(tool, settings.tools):
         return False
     return not _matches(tool, settings.exclude_tools)
+
+
+def _missing_variables(tools: Iterable[Tool], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that tools lack, by the names of these tools."""
+    lacking = [tool for tool in tools if not tool.is_available(environment)]
+    needs = {
+        tool.name: [one.name for operation in tool.called_operations() for one in operation.needs] for tool in lacking
+    }
+    return {name: " or ".join(dict.fromkeys(variables)) for name, variables in needs.items()}
 
 
 def _matches(tool: Tool, patterns: Sequence[str]) -> bool:

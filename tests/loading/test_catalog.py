@@ -93,6 +93,7 @@ def test_tool_is_served_if_a_needed_variable_has_a_matching_value(environment: d
     route = replace(rest_tool("GET", "/v1/v1/runs/{runid}"), operation=needy.operation)
     catalog = build_catalog([needy, other], Settings(environment=environment), [route])
     assert names(catalog) == ({"needy", "other"} if is_served else {"other"})
+    assert catalog.missing == ({} if is_served else {"needy": "ACME_KEY_V2 or ACME_KEY"})
     assert len(catalog.routes) == int(is_served)
     assert needy.operation in catalog.operations
 

@@ -80,8 +80,12 @@ class Tool:
         """Whether the tool waits for a run."""
         return self.derived is Derived.WAIT
 
-    def is_available(self, environment: Mapping[str, str]) -> bool:
-        """Return whether the environment has what a call needs."""
+    def called_operations(self) -> list[Operation]:
+        """Return the operations without which a call of the tool is of no use."""
         if self.derived is Derived.RETRY and self.runs is not None:
-            return all(retry.request.operation.is_available(environment) for retry in self.runs.retries.values())
-        return self.operation.is_available(environment)
+            return [retry.request.operation for retry in self.runs.retries.values()]
+        return [self.operation]
+
+    def is_available(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the environment has what a call of the tool needs."""
+        return all(operation.is_available(environment) for operation in self.called_operations())
