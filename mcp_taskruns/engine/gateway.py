@@ -29,7 +29,7 @@ from mcp_taskruns.engine.paginate import read_pages
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.results import advice_of, finish_result, select_part
 from mcp_taskruns.engine.runs.cancel import cancel_run, find_cancel
-from mcp_taskruns.engine.runs.details import add_details
+from mcp_taskruns.engine.runs.details import add_details, result_with_text_ids
 from mcp_taskruns.engine.runs.explain import explain_run
 from mcp_taskruns.engine.runs.follow import follow, follow_stream, stream_events
 from mcp_taskruns.engine.runs.read import explain_missing
@@ -292,6 +292,8 @@ class Gateway:
                 result, page = await read_pages(
                     self.client, tool, operation.paging, arguments, reporter, seconds=seconds
                 )
+            if lifecycle is not None:
+                result = result_with_text_ids(lifecycle, operation.name, result)
             return await self._show(tool, arguments, result, page, limit=limit)
         return None
 

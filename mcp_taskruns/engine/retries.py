@@ -88,7 +88,8 @@ class Attempts:
     def _may_succeed(self, failure: CallError) -> bool:
         if isinstance(failure, UpstreamError):
             return failure.retryable  # false where the request may have arrived and must not arrive twice
-        return self._is_safe_to_retry and failure.retryable and is_often_brief(failure.status)
+        is_brief = failure.kind == "rate_limited" or is_often_brief(failure.status)
+        return self._is_safe_to_retry and failure.retryable and is_brief
 
 
 def is_often_brief(status: int | None) -> bool:

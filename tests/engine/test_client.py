@@ -16,7 +16,7 @@ from mcp_taskruns.core.calls.request import File, build_form_request
 from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.sse import Event
 from mcp_taskruns.core.model.limits import Limits, Rate
-from mcp_taskruns.core.model.operation import ArgumentReference, Authentication, BaseUri, Operation, Variable
+from mcp_taskruns.core.model.operation import ArgumentReference, Authentication, BaseUri, ErrorRule, Operation, Variable
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.progress import ignore
 from mcp_taskruns.engine.rate_limits import MAX_STREAMS, Slot
@@ -180,6 +180,14 @@ async def test_delay_is_reported_after_a_message_with_a_full_stop() -> None:
     provider = Provider(thing("Slow down.", 429, **{"Retry-After": "20"}), thing())
     call = await Call(provider.client(), READ).run()
     assert call.lines[0].endswith('"Slow down."; retrying (1 of 3) in 20 s')
+
+
+async def test_retries_a_403_that_an_overlay_declares_a_rate_limit() -> None:
+    rule = ErrorRule(status=frozenset({403}), kind="rate_limited")
+    operation = replace(READ, errors=(rule,))
+    provider = Provider(thing("slow down", 403, **{"Retry-After": "20"}), thing())
+    await Call(provider.client(), operation).run()
+    assert provider.times == [0, 20]
 
 
 @pytest.mark.parametrize("delay", [60, 120])

@@ -18,19 +18,24 @@ _DURATION = re.compile(r'"?(?P<number>\d{1,9}(\.\d{1,9})?)"?\s*(?P<unit>|ms|s|se
 """A delay with a unit or in quotes."""
 
 RESET_HEADERS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
-"""When a rate limit allows requests again; read for 429 without `Retry-After`."""
+"""When a rate limit allows requests again; read without `Retry-After` when the limit is used up."""
+
+REMAINING_HEADERS = ("ratelimit-remaining", "x-ratelimit-remaining", "x-rate-limit-remaining")
+"""How many requests a rate limit still allows."""
 
 
 def retry_after(headers: Mapping[str, str], status: int, now: float) -> float | None:
     """Return the delay in seconds that the provider requests before the next request.
 
     `now` is in seconds since 1970. Reads `Retry-After` (RFC 9110 section 10.2.3), `retry-after-ms` and, for 429, the
-    reset time of the rate limit. Providers send delays and times, in seconds and milliseconds.
+    reset time of the rate limit; GitHub sends 403 instead, with no remaining requests. Providers send delays and times,
+    in seconds and milliseconds.
     """
     milliseconds = _parse_number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return max(milliseconds / 1000, 0.0)
-    names = ("retry-after", *(RESET_HEADERS if status == 429 else ()))
+    is_used_up = status == 429 or (status == 403 and any(headers.get(name) == "0" for name in REMAINING_HEADERS))
+    names = ("retry-after", *(RESET_HEADERS if is_used_up else ()))
     delays = (_parse_delay(headers.get(name), now) for name in names)
     seconds = next((delay for delay in delays if delay is not None), None)
     return None if seconds is None else max(round(seconds, 3), 0.0)

@@ -445,6 +445,19 @@ class RunStepFieldsKeywords(StrictModel):
     """How often the step was tried: a number, or a list that is counted."""
 
 
+class RunStepPartsKeywords(StrictModel):
+    """What a step is made of; the parts that failed are named in the error of the step. The paths start at the step."""
+
+    items: JsonPath
+    """Path to the parts, with `[*]`."""
+    name: JsonPath
+    """Path from a part to its name."""
+    status: Names
+    """Path from a part to its status, or several paths as in `fields.status` of `runs`."""
+    failed: Names
+    """The provider's statuses of parts that failed."""
+
+
 class RunStepsKeywords(RunRequestKeywords):
     """The operation that lists the steps of a run. It needs no tool."""
 
@@ -453,6 +466,7 @@ class RunStepsKeywords(RunRequestKeywords):
     fields: RunStepFieldsKeywords
     failed: Names
     """The provider's statuses of steps that failed, as in `statuses` of `runs`."""
+    parts: RunStepPartsKeywords | None = None
 
 
 class RunLogKeywords(RunRequestKeywords):
@@ -466,6 +480,8 @@ class RunLogKeywords(RunRequestKeywords):
     """Path from an entry to its time."""
     message: Names = ()
     """Paths from an entry to its texts, which are joined; default: as the operation's `log` says, or all of it."""
+    until: str = ""
+    """A regular expression: lines after the last one that matches, such as those of cleaning up, are left out."""
 
 
 class RunRetryKeywords(RunRequestKeywords):

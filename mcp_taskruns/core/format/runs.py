@@ -38,6 +38,7 @@ from mcp_taskruns.core.model.run import (
     RunRetry,
     RunStart,
     RunStatus,
+    RunStepParts,
     RunSteps,
     RunStream,
     Statuses,
@@ -300,6 +301,16 @@ class RunsCompiler:
             started_at=self._optional_path(fields.started_at, f"{place}.started_at"),
             ended_at=self._optional_path(fields.ended_at, f"{place}.ended_at"),
             attempts=self._optional_path(fields.attempts, f"{place}.attempts"),
+            parts=self._step_parts(steps.parts) if steps.parts else None,
+        )
+
+    def _step_parts(self, parts: keywords.RunStepPartsKeywords) -> RunStepParts:
+        place = "steps.parts"
+        return RunStepParts(
+            items=self._path(parts.items, f"{place}.items"),
+            name=self._path(parts.name, f"{place}.name"),
+            status=tuple(self._path(text, f"{place}.status") for text in parts.status),
+            failed=self._statuses({"failed": parts.failed}, len(parts.status), place),
         )
 
     def _log(self, log: keywords.RunLogKeywords, read: RunCall) -> RunLog:
@@ -309,6 +320,7 @@ class RunsCompiler:
             entries=self._optional_path(log.entries, "logs.entries"),
             time=self._optional_path(log.time, "logs.time"),
             message=tuple(self._path(text, "logs.message") for text in log.message),
+            until=self._pattern(log.until, "logs.until") if log.until else None,
         )
 
     def _retry(self, part: str, retry: keywords.RunRetryKeywords, read: RunCall) -> RunRetry:
@@ -330,11 +342,14 @@ class RunsCompiler:
         return RunAgain(tool.name, self._argument_tree(again.arguments, "again.arguments"), required)
 
     def _failure(self, failure: keywords.RunFailureKeywords, listed_names: Mapping[str, str]) -> RunFailure:
-        try:
-            pattern = re.compile(failure.matches)
-        except re.error as exc:
-            raise self._error("failures.matches", f"is an invalid pattern: {exc}") from exc
+        pattern = self._pattern(failure.matches, "failures.matches")
         return RunFailure(pattern, rename_tools(failure.meaning, listed_names))
+
+    def _pattern(self, text: str, place: str) -> re.Pattern[str]:
+        try:
+            return re.compile(text)
+        except re.error as exc:
+            raise self._error(place, f"is an invalid pattern: {exc}") from exc
 
     def _derived(self, read: RunCall, kind: Derived) -> str:
         """Return the name of a tool that is made of the description of runs; empty if there is none."""

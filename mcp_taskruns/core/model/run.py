@@ -224,6 +224,16 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class RunStepParts:
+    """What a step is made of: paths from the step to its parts, and from a part to its fields."""
+
+    items: Path
+    name: Path
+    status: tuple[Path, ...]
+    failed: Statuses
+
+
+@dataclass(frozen=True)
 class RunSteps:
     """The operation that lists the steps of a run, with paths to the fields of a step."""
 
@@ -237,6 +247,7 @@ class RunSteps:
     started_at: Path | None = None
     ended_at: Path | None = None
     attempts: Path | None = None
+    parts: RunStepParts | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +261,8 @@ class RunLog:
     time: Path | None = None
     message: tuple[Path, ...] = ()
     """Paths to the texts of an entry, which are joined; empty: the whole entry."""
+    until: re.Pattern[str] | None = None
+    """Lines after the last one that matches are left out."""
 
 
 Part = Literal["whole", "failed"]

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.json_path import value_at, values_at
+from mcp_taskruns.core.model.json_path import Path, value_at, values_at
 from mcp_taskruns.core.model.patterns import InvalidPattern, search
-from mcp_taskruns.core.model.run import Lifecycle, RunFailure, RunLog, RunStatus, RunSteps
-from mcp_taskruns.core.model.timestamps import is_zero_time, parse_timestamp
+from mcp_taskruns.core.model.run import Lifecycle, RunFailure, RunLog, RunStatus, RunStepParts, RunSteps
+from mcp_taskruns.core.model.timestamps import is_zero_time, parse_timestamp, to_timestamp
 from mcp_taskruns.core.runs.logs import describe_entry
 from mcp_taskruns.core.runs.reading import Reading, error_text, find_error, join_parts, native_parts, number_of_attempts
 
@@ -95,15 +96,28 @@ def parse_steps(steps: RunSteps, value: Any) -> list[Step]:
 def _parse_step(steps: RunSteps, item: Any) -> Step:
     native = native_parts(item, steps.status)
     has_failed = steps.failed.normalise(native) is RunStatus.FAILED
-    error = find_error(item, steps.error) if has_failed else None
+    error = find_error(item, steps.error) or _failed_parts(steps.parts, item) if has_failed else None
     fields = {
-        "name": one_line(_text(value_at(item, steps.name)) or "unnamed"),
+        "name": _name_at(item, steps.name),
         "status": one_line(join_parts(native)) or "unknown",
         "attempts": number_of_attempts(value_at(item, steps.attempts)),
         "seconds": _seconds_between(value_at(item, steps.started_at), value_at(item, steps.ended_at)),
         "error": None if error is None else _shorten(error_text(error), MAX_STEP_ERROR),
     }
     return Step(item, has_failed, {name: value for name, value in fields.items() if value is not None})
+
+
+def _failed_parts(parts: RunStepParts | None, step: Any) -> str | None:
+    """Return a sentence with the names of the parts of a step that failed, or None."""
+    if parts is None:
+        return None
+    natives = ((part, native_parts(part, parts.status)) for part in values_at(step, parts.items))
+    failed = [part for part, native in natives if parts.failed.normalise(native) is RunStatus.FAILED]
+    return f"failed: {', '.join(_name_at(part, parts.name) for part in failed)}" if failed else None
+
+
+def _name_at(value: Any, path: Path) -> str:
+    return one_line(_text(value_at(value, path)) or "unnamed")
 
 
 def log_lines(log: RunLog, value: Any, text: str) -> list[str]:
@@ -114,7 +128,17 @@ def log_lines(log: RunLog, value: Any, text: str) -> list[str]:
         found = list(values_at(value, log.entries))
         entries = found[0].splitlines() if len(found) == 1 and isinstance(found[0], str) else found
     lines = (_log_line(log, entry) for entry in _oldest_first(log, entries))
-    return [line for line in lines if line]
+    return _up_to_last_match([line for line in lines if line], log.until)
+
+
+def _up_to_last_match(lines: list[str], pattern: re.Pattern[str] | None) -> list[str]:
+    """Return the lines up to the last one that matches; all if none does, or without a pattern."""
+    if pattern is None:
+        return lines
+    with suppress(TimeoutError, InvalidPattern):
+        last = next((number for number in reversed(range(len(lines))) if search(pattern.pattern, lines[number])), None)
+        return lines[: last + 1] if last is not None else lines
+    return lines
 
 
 def _oldest_first(log: RunLog, entries: list[Any]) -> list[Any]:
@@ -131,7 +155,7 @@ def _log_line(log: RunLog, entry: Any) -> str:
         shown = describe_entry(entry, own)
     elif log.message:
         texts = (_text(value_at(entry, path)) for path in log.message)
-        shown = " ".join(text for text in (_text(value_at(entry, log.time)), *texts) if text)
+        shown = " ".join(text for text in (to_timestamp(value_at(entry, log.time)), *texts) if text)
     else:
         shown = dump(entry)
     return one_line(_ANSI.sub("", shown), MAX_LOG_LINE)

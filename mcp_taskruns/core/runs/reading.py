@@ -112,10 +112,13 @@ def with_text_ids(lifecycle: Lifecycle, operation: str, value: Any) -> Any:
 
     Clients cannot pass large integers on exactly, and a run has one id everywhere.
     """
-    place, path = lifecycle.runs_in.get(operation), lifecycle.fields.id
-    if place is None or not any(isinstance(found, int) for found in values_at(value, (*place, *path))):
-        return value
-    return replace_at(value, (*place, *path), ids_as_text)
+    place, start = lifecycle.runs_in.get(operation), lifecycle.starts.get(operation)
+    paths = [(*place, *lifecycle.fields.id)] if place is not None else []
+    paths += [start.run_id] if start is not None and start.run_id is not None else []
+    for path in paths:
+        if any(isinstance(found, int) for found in values_at(value, path)):
+            value = replace_at(value, path, ids_as_text)
+    return value
 
 
 def _read_progress(value: Any, fields: ProgressFields | None) -> float | None:

@@ -586,9 +586,18 @@ def test_retry_after_takes_precedence_over_rate_limit_reset() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 500, 503])
-def test_rate_limit_reset_is_ignored_unless_429(status: int) -> None:
+def test_rate_limit_reset_is_ignored_while_requests_remain(status: int) -> None:
     # Render sends these headers with every response: API reference, Rate limiting
     assert after(status, ratelimit_reset="45", x_ratelimit_reset="45") is None
+    assert after(status, x_ratelimit_reset="45", x_ratelimit_remaining="1") is None
+
+
+@pytest.mark.parametrize("name", ["ratelimit", "x_ratelimit", "x_rate_limit"])
+def test_rate_limit_reset_is_read_for_403_without_remaining_requests(name: str) -> None:
+    # docs.github.com/rest: Rate limits for the REST API, Exceeding the rate limit
+    used_up = {f"{name}_remaining": "0", f"{name}_reset": "1792567705"}
+    assert after(403, **used_up) == 45.0
+    assert after(500, **used_up) is None
 
 
 def test_retry_after_is_parsed_for_any_status() -> None:

@@ -104,7 +104,7 @@ NINE = datetime(2026, 1, 31, 9, tzinfo=UTC)
         ("yesterday", None),
         ("", None),
         (None, None),
-        (1_769_850_000, None),
+        (1_769_850_000, NINE),
         ([], None),
         ({}, None),
     ],

@@ -14,6 +14,12 @@ from mcp_taskruns.core.model.timestamps import to_timestamp
         (1796058557, "2026-11-30T17:09:17Z"),
         (1796058557.5, "2026-11-30T17:09:17.500000Z"),
         (1796058557500, "2026-11-30T17:09:17.500000Z"),
+        (1796058557500000, "2026-11-30T17:09:17.500000Z"),
+        (1796058557500000000, "2026-11-30T17:09:17.500000Z"),
+        ("1796058557500000000", "2026-11-30T17:09:17.500000Z"),
+        ("1796058557500", "2026-11-30T17:09:17.500000Z"),
+        ("1796058557", "1796058557"),
+        ("12345678901234567890", "12345678901234567890"),
         ("0001-01-01T00:00:00Z", ""),
         (0, ""),
         (-1, ""),
@@ -25,5 +31,5 @@ from mcp_taskruns.core.model.timestamps import to_timestamp
         ({}, ""),
     ],
 )
-def test_time_is_iso_8601_text_or_unix_time_in_seconds_or_milliseconds(value: Any, timestamp: str) -> None:
+def test_time_is_iso_8601_text_or_unix_time_in_seconds_to_nanoseconds(value: Any, timestamp: str) -> None:
     assert to_timestamp(value) == timestamp

@@ -165,6 +165,73 @@ async def test_logs_of_several_kinds_are_shown(tmp_path: Path, log: Any, entries
     assert shown == lines
 
 
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [
+        (
+            [{"title": "a", "state": "done"}, {"title": "b", "state": "broken"}, {"state": "broken"}],
+            "failed: b, unnamed",
+        ),
+        ([{"title": "a", "state": "done"}], None),
+        (None, None),
+    ],
+)
+async def test_parts_of_a_failed_step_that_failed_are_its_error(tmp_path: Path, parts: Any, error: str | None) -> None:
+    described_parts = {"items": "$.parts[*]", "name": "$.title", "status": "$.state", "failed": ["broken"]}
+    described = {**DESCRIBED, "steps": {**DESCRIBED["steps"], "parts": described_parts}}
+    steps = [{"title": "build", "state": "broken", "parts": parts}, {"title": "push", "state": "done", "parts": parts}]
+    failed, other = (
+        await explained(tmp_path, {f"GET {JOB}": FAILED, f"GET {JOB}/steps": {"steps": steps}}, described)
+    ).value["steps"]
+    assert (failed.get("error"), other) == (error, {"name": "push", "status": "done"})
+
+
+async def test_error_of_a_step_takes_precedence_over_its_parts(tmp_path: Path) -> None:
+    described_parts = {"items": "$.parts[*]", "name": "$.title", "status": "$.state", "failed": ["broken"]}
+    described = {**DESCRIBED, "steps": {**DESCRIBED["steps"], "parts": described_parts}}
+    step = {"title": "build", "state": "broken", "why": "exit code 3", "parts": [{"title": "b", "state": "broken"}]}
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": {"steps": [step]}}
+    assert (await explained(tmp_path, responses, described)).value["steps"][0]["error"] == "exit code 3"
+
+
+@pytest.mark.parametrize(
+    ("until", "lines"),
+    [
+        ("ERROR", ["start", "ERROR one", "more", "ERROR two"]),
+        ("^start$", ["start"]),
+        ("never", ["start", "ERROR one", "more", "ERROR two", "clean up", "bye"]),
+    ],
+)
+async def test_lines_after_the_last_one_that_matches_are_left_out(tmp_path: Path, until: str, lines: list[str]) -> None:
+    described = {**DESCRIBED, "logs": [{"operation": "getjoblog", "until": until}]}
+    log = httpx.Response(200, text="start\nERROR one\nmore\nERROR two\nclean up\nbye\n")
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, f"GET {JOB}/log": log}
+    assert (await explained(tmp_path, responses, described)).value["logs"]["run"] == lines
+
+
+async def test_log_is_shown_whole_if_its_end_takes_too_long_to_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("mcp_taskruns.core.runs.explanation.search", search)
+    described = {**DESCRIBED, "logs": [{"operation": "getjoblog", "until": "ERROR"}]}
+    log = httpx.Response(200, text="ERROR one\nclean up\n")
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, f"GET {JOB}/log": log}
+    assert (await explained(tmp_path, responses, described)).value["logs"]["run"] == ["ERROR one", "clean up"]
+
+
+async def test_unix_times_of_log_entries_are_readable(tmp_path: Path) -> None:
+    described = {**DESCRIBED, "logs": [{**DESCRIBED["logs"][1]}]}
+    entries = [{"at": 1796058557, "text": "began"}, {"at": "1796058557500000000", "text": "stopped"}]
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, f"GET {JOB}/log": {"lines": entries}}
+    assert (await explained(tmp_path, responses, described)).value["logs"]["run"] == [
+        "2026-11-30T17:09:17Z began",
+        "2026-11-30T17:09:17.500000Z stopped",
+    ]
+
+
 async def test_side_request_that_fails_is_named_and_the_explanation_stands(tmp_path: Path) -> None:
     refused = httpx.Response(403, json={"message": "logs are off"})
     responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": refused, f"GET {JOB}/log": refused}

@@ -163,6 +163,24 @@ async def test_start_names_its_run_in_another_member(tmp_path: Path) -> None:
     async with acme(tmp_path, responses, runs=described) as provider:
         value = (await provider.call("createjob", wait_seconds=5)).value
         assert (value["run_id"], value["status"]) == ("7", "succeeded")
+        assert (await provider.call("createjob")).value == {"job_id": "7"}
+
+
+async def test_integer_ids_on_all_pages_are_text(tmp_path: Path) -> None:
+    operations = {
+        **OPERATIONS,
+        "listjobs": {
+            **OPERATIONS["listjobs"],
+            "inputParameters": [{"name": "page", "in": "query", "type": "integer"}],
+            "paging": {"items": "$.jobs", "page_argument": "page", "default_page_size": 1, "page_size_argument": ""},
+        },
+    }
+    pages = [{"jobs": [{"id": number, "state": "done"}]} for number in (8, 7)]
+    async with acme(
+        tmp_path, by_path({"GET /teams/t/jobs": [*pages, {"jobs": []}]}), operations=operations
+    ) as provider:
+        listed = (await provider.call("listjobs", all_pages=True)).value["jobs"]
+        assert [job["id"] for job in listed] == ["8", "7"]
 
 
 NO_CONTENT = httpx.Response(204)
