@@ -126,3 +126,23 @@ async def test_wrong_token_is_an_error_of_the_configuration(token: str) -> None:
         assert error["kind"] == "auth"
         assert "AIRFLOW_CLI_TOKEN" in error["hint"]
         assert airflow.runs == {}
+
+
+async def test_token_is_fetched_for_a_user_and_a_password() -> None:
+    login = {"AIRFLOW_CLI_TOKEN": None, "AIRFLOW_USERNAME": "admin", "AIRFLOW_PASSWORD": "admin"}
+    async with connected(Airflow(), **login) as (airflow, caller):
+        for _ in range(2):
+            await trigger(caller, "lab_ok")
+        assert airflow.requests == ["POST /auth/token", *["POST /api/v2/dags/lab_ok/dagRuns"] * 2]
+
+
+async def test_wrong_password_names_the_variables_and_starts_nothing() -> None:
+    login = {"AIRFLOW_CLI_TOKEN": None, "AIRFLOW_USERNAME": "admin", "AIRFLOW_PASSWORD": "wrong-one"}
+    async with connected(Airflow(), **login) as (airflow, caller):
+        error = (await caller.call("airflow-trigger-dag-run", dag_id="lab_ok")).error
+        assert (error["kind"], error["message"]) == (
+            "auth",
+            'the token endpoint of airflow returned 401: "Invalid credentials"',
+        )
+        assert "AIRFLOW_USERNAME and AIRFLOW_PASSWORD" in error["hint"]
+        assert airflow.requests == ["POST /auth/token"]

@@ -129,3 +129,22 @@ async def test_errors_name_what_to_do() -> None:
         error = (await caller.call("prefect-create-flow-run", deployment_id=OK, parameters={"x": "abc"})).error
         assert error["kind"] == "validation"
         assert "parameter_openapi_schema" in error["hint"]
+
+
+class PrefectWithLogin(Prefect):
+    """The server with PREFECT_SERVER_API_AUTH_STRING=admin:pass."""
+
+    authorization = "Basic YWRtaW46cGFzcw=="
+
+
+async def test_user_and_password_are_in_one_variable() -> None:
+    async with connected(PrefectWithLogin(), PREFECT_API_AUTH_STRING="admin:pass") as (prefect, caller):
+        await start(caller, OK)
+        assert len(prefect.runs) == 1
+
+
+async def test_server_that_requires_a_login_is_an_error_that_names_the_variables() -> None:
+    async with connected(PrefectWithLogin()) as (_, caller):
+        error = (await caller.call("prefect-create-flow-run", deployment_id=OK)).error
+        assert (error["kind"], error["message"]) == ("auth", 'the provider returned 401: "Unauthorized"')
+        assert "PREFECT_API_KEY or PREFECT_API_AUTH_STRING" in error["hint"]
