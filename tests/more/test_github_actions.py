@@ -168,7 +168,8 @@ async def test_retry_keeps_the_id_and_waits_for_the_next_attempt(part: str, oper
             "github-actions-retry-run", **IN, run_id=run_id, part=part, wait_seconds=30, within=30
         )
         assert (result.value["run_id"], result.value["status"], result.value["attempts"]) == (run_id, "succeeded", 2)
-        assert [text for text in github.requests if text.startswith("POST")] == [f"POST {FIRST}/{operation}"]
+        (sent,) = [request for request in github.received if request.method == "POST"]
+        assert (sent.url.path, await sent.body()) == (f"{FIRST}/{operation}", b"")
 
 
 async def test_retry_of_an_active_run_sends_nothing() -> None:
@@ -182,7 +183,9 @@ async def test_rerun_of_one_job_names_the_tool_that_waits() -> None:
     async with connected(GitHubActions()) as (github, caller):
         run_id = github.add("fail.yaml")
         github.end(run_id, "failure")
-        result = await caller.call("github-actions-rerun-job", **IN, job_id=int(f"{run_id}0"))
+        job: dict[str, Any] = {**IN, "job_id": int(f"{run_id}0")}
+        result = await caller.call("github-actions-rerun-job", **job, enable_debug_logging=True)
+        assert await github.received[-1].json() == {"enable_debug_logging": True}
         assert any("github-actions-wait-for-run" in note for note in result.notes)
 
 

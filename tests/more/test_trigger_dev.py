@@ -154,6 +154,7 @@ async def test_run_that_has_a_delay_is_rescheduled() -> None:
         run_id = trigger.add("delayed-task")
         result = await caller.call("trigger-dev-reschedule-run", runId=run_id, delay="1hr")
         assert result.value["status"] == "DELAYED"
+        assert await trigger.received[-1].json() == {"delay": "1hr"}
         shown = await caller.call("trigger-dev-get-run", runId=run_id)
         assert any("trigger-dev-reschedule-run" in note for note in shown.notes)
 

@@ -4,6 +4,7 @@ The data is not part of this project. `TEST_DATA` names its folder, which contai
 
 - `corpus-sample/`: capability files written by others
 - `openapi/`: render.json, inngest.json, posthog.json and runway.json
+- `openapi/more/`: one document for each provider that is loaded on request
 - `capabilities/`: the original files of the built-in capabilities
 """
 
@@ -33,3 +34,4 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 CORPUS = _files(_folder("corpus-sample"), "*.yaml")
 CAPABILITIES = _files(_folder("capabilities"), "*.yaml")
 OPENAPI = {name: _folder("openapi") / f"{name}.json" for name in PROVIDERS}
+OPENAPI_ON_REQUEST = {path.stem: path for path in _files(_folder("openapi") / "more", "*.json")}
