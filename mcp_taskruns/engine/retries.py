@@ -88,8 +88,8 @@ class Attempts:
     def _may_succeed(self, failure: CallError) -> bool:
         if isinstance(failure, UpstreamError):
             return failure.retryable  # false where the request may have arrived and must not arrive twice
-        is_brief = failure.kind == "rate_limited" or is_often_brief(failure.status)
-        return self._is_safe_to_retry and failure.retryable and is_brief
+        has_delay = failure.kind == "rate_limited" and failure.retry_after_s is not None
+        return self._is_safe_to_retry and failure.retryable and (has_delay or is_often_brief(failure.status))
 
 
 def is_often_brief(status: int | None) -> bool:

@@ -188,6 +188,9 @@ async def test_retries_a_403_that_an_overlay_declares_a_rate_limit() -> None:
     provider = Provider(thing("slow down", 403, **{"Retry-After": "20"}), thing())
     await Call(provider.client(), operation).run()
     assert provider.times == [0, 20]
+    without_delay = Provider(thing("slow down", 403), thing())
+    call = await Call(without_delay.client(), operation).run()
+    assert (call.failure.retryable, len(without_delay.requests)) == (True, 1)
 
 
 @pytest.mark.parametrize("delay", [60, 120])
