@@ -63,7 +63,7 @@ test-rest: $(VENV)/installed-dev $(SPECTRAL)/installed $(SCHEMATHESIS)/installed
 # processes of the PID namespace end with the shell. Without root, both need a user namespace.
 test-real: $(VENV)/installed-dev $(REAL:%=$(VENV)/real/%/installed) ## Run Airflow, Prefect and Ray, and test with them (Linux; 1 GB)
 	unshare $$([ "$$(id -u)" = 0 ] || echo --map-root-user) --net --pid --fork --kill-child --mount-proc \
-		sh -c 'ip link set lo up && $(BIN)/python -m pytest -q --durations=10 $(REAL:%=tests/real/test_%.py); exit $$?'
+		sh -c 'ip link set lo up && $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 $(REAL:%=tests/real/test_%.py); exit $$?'
 
 # The suite needs a newer Node than many systems have, so one is installed from the package index.
 conformance: $(VENV)/installed-dev $(CONFORMANCE)/installed ## Run the task scenarios of the MCP conformance suite (needs npm)

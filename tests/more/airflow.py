@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.more.provider import Json, ScriptedProvider, advance, now
 
-TOKEN, EXPIRED = "jwt-simulated", "jwt-expired"
+TOKEN, EXPIRED, PASSWORD = "jwt-simulated", "jwt-expired", "simulated-password"
 RUNS = "/api/v2/dags/{dag_id}/dagRuns"
 SCRIPTS = {
     "lab_ok": ["queued", "running", "success"],
@@ -62,8 +62,9 @@ class Airflow(ScriptedProvider):
         return self.error(*self._refusal)
 
     async def _create_token(self, _: Request) -> Response:
-        is_known = self.bodies[-1] == {"username": "admin", "password": "admin"}
-        return JSONResponse({"access_token": TOKEN}, 201) if is_known else self.error(401, "Invalid credentials")
+        if self.bodies[-1] != {"username": "admin", "password": PASSWORD}:
+            return self.error(401, "Invalid credentials")
+        return JSONResponse({"access_token": str(self.authorization).removeprefix("Bearer ")}, 201)
 
     async def _trigger(self, _: Request, dag_id: str) -> Response:
         body = self.bodies[-1]

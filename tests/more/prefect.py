@@ -31,7 +31,7 @@ class Prefect(ScriptedProvider):
 
     name = "prefect"
     environment: ClassVar = {"PREFECT_API_URL": "{origin}/api"}
-    authorization: ClassVar[str | None] = None
+    authorization: str | None = None
 
     def __init__(self) -> None:
         self.runs: dict[str, Json] = {}

@@ -48,7 +48,7 @@ class ScriptedProvider:
     """The name for `--with`."""
     environment: ClassVar[Mapping[str, str]]
     """The variables that point a server at the provider; `{origin}` is its address."""
-    authorization: ClassVar[str | None]
+    authorization: str | None
     """The value of the header `Authorization`; None: no credential is needed."""
     messages: ClassVar[tuple[str, str]] = ("Unauthorized", "Not Found")
     """The messages of a 401 and a 404."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.more.airflow import EXPIRED, Airflow
+from tests.more.airflow import EXPIRED, PASSWORD, Airflow
 from tests.more.provider import connected
 from tests.providers.driver import Caller
 
@@ -120,7 +120,7 @@ async def test_errors_name_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("token", ["nonsense", EXPIRED])
-async def test_wrong_token_is_an_error_of_the_configuration(token: str) -> None:
+async def test_wrong_token_is_an_error_that_names_its_variable(token: str) -> None:
     async with connected(Airflow(), AIRFLOW_CLI_TOKEN=token) as (airflow, caller):
         error = (await caller.call("airflow-trigger-dag-run", dag_id="lab_ok")).error
         assert error["kind"] == "auth"
@@ -129,11 +129,14 @@ async def test_wrong_token_is_an_error_of_the_configuration(token: str) -> None:
 
 
 async def test_token_is_fetched_for_a_user_and_a_password() -> None:
-    login = {"AIRFLOW_CLI_TOKEN": None, "AIRFLOW_USERNAME": "admin", "AIRFLOW_PASSWORD": "admin"}
+    login = {"AIRFLOW_CLI_TOKEN": None, "AIRFLOW_USERNAME": "admin", "AIRFLOW_PASSWORD": PASSWORD}
     async with connected(Airflow(), **login) as (airflow, caller):
         for _ in range(2):
             await trigger(caller, "lab_ok")
         assert airflow.requests == ["POST /auth/token", *["POST /api/v2/dags/lab_ok/dagRuns"] * 2]
+        airflow.authorization = "Bearer jwt-2"  # as after a restart with another secret: the first token is a 403
+        await trigger(caller, "lab_ok")
+        assert airflow.requests.count("POST /auth/token") == 2
 
 
 async def test_wrong_password_names_the_variables_and_starts_nothing() -> None:

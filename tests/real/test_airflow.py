@@ -1,5 +1,6 @@
 """Runs of a real Airflow, through an MCP client; Airflow itself is the truth."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ async def test_run_succeeds_with_progress(server: Server, airflow: Agent) -> Non
     assert read(server, "add", run_id)["state"] == "success"
     task = await airflow.call("get-task-result", dag_id="add", dag_run_id=run_id, task_id="total")
     assert task.value["value"] == {"total": 7}
+    listed = server.client("airflow", "dags", "list-runs", "add", "--output", "json").splitlines()[-1]  # after warnings
+    assert [run["state"] for run in json.loads(listed) if run["run_id"] == run_id] == ["success"]
 
 
 async def test_run_whose_task_is_retried_is_reported_as_failed_only_at_its_end(server: Server, airflow: Agent) -> None:
@@ -49,6 +52,34 @@ async def test_run_whose_task_is_retried_is_reported_as_failed_only_at_its_end(s
     assert not any("failed" in message for message in result.progress[:-1]), result.progress
     tries = read(server, "boom", result.value["run_id"], "/taskInstances/explode/tries")["task_instances"]
     assert [one["try_number"] for one in tries] == [1, 2]
+
+
+async def test_failed_run_is_explained_by_the_log_of_its_task(airflow: Agent) -> None:
+    run_id = (await airflow.call("trigger-dag-run", dag_id="boom", wait_seconds=WAIT)).value["run_id"]
+    value = (await airflow.call("explain-run", dag_id="boom", dag_run_id=run_id)).value
+    assert (value["status"], value["terminal"]) == ("failed", True)
+    steps = {step["name"]: step for step in value["steps"]}
+    assert (steps["explode"]["status"], steps["explode"]["attempts"]) == ("failed", 2)
+    assert steps["after"]["status"] == "upstream_failed"
+    lines = value["logs"]["explode"]
+    assert "about to fail" in lines
+    assert "Task failed with exception ValueError the input is bad" in lines
+    assert "airflow-retry-run" in value["next"]
+
+
+async def test_retry_runs_the_failed_part_again(server: Server, airflow: Agent) -> None:
+    run_id = (await airflow.call("trigger-dag-run", dag_id="boom", wait_seconds=WAIT)).value["run_id"]
+    result = await airflow.call("retry-run", dag_id="boom", dag_run_id=run_id, part="failed", wait_seconds=WAIT)
+    assert (result.value["run_id"], result.value["status"]) == (run_id, "failed"), result.text
+    tries = read(server, "boom", run_id, "/taskInstances/explode/tries")["task_instances"]
+    assert [one["try_number"] for one in tries] == [1, 2, 3, 4]
+
+
+async def test_retry_of_the_failed_part_of_a_run_that_succeeded_is_refused(server: Server, airflow: Agent) -> None:
+    run_id = (await airflow.call("trigger-dag-run", dag_id="add", conf={"a": 1}, wait_seconds=WAIT)).value["run_id"]
+    error = (await airflow.call("retry-run", dag_id="add", dag_run_id=run_id, part="failed")).error
+    assert error["kind"] == "conflict"
+    assert read(server, "add", run_id)["state"] == "success"
 
 
 async def test_run_is_canceled(server: Server, airflow: Agent) -> None:
@@ -96,9 +127,16 @@ async def test_unknown_run_is_an_error(airflow: Agent) -> None:
             assert mentioned in result.error["hint"]
 
 
-async def test_wrong_token_is_an_error(server: Server) -> None:
-    async with agent(server, "airflow", AIRFLOW_CLI_TOKEN="wrong") as airflow:
+@pytest.mark.parametrize("variable", ["AIRFLOW_CLI_TOKEN", "AIRFLOW_PASSWORD"])
+async def test_wrong_credential_is_an_error(server: Server, variable: str) -> None:
+    async with agent(server, "airflow", **{variable: "wrong"}) as airflow:
         for tool, more in (("trigger-dag-run", {}), ("wait-for-run", {"dag_run_id": "nope"})):
             result = await airflow.call(tool, dag_id="add", **more)
             assert result.error["kind"] == "auth", result.text
-            assert "AIRFLOW" in result.error["hint"]
+            assert variable in result.error["hint"]
+
+
+async def test_token_is_a_credential_too(server: Server) -> None:
+    token = server.headers["Authorization"].removeprefix("Bearer ")
+    async with agent(server, "airflow", AIRFLOW_CLI_TOKEN=token, AIRFLOW_PASSWORD="") as airflow:
+        assert {dag["dag_id"] for dag in (await airflow.call("list-dags")).value["dags"]} == {"add", "boom", "slow"}

@@ -54,6 +54,7 @@ async def test_run_succeeds_with_progress(server: Server, prefect: Agent) -> Non
     assert any("running" in message for message in result.progress), result.progress
     read = server.get(f"/api/flow_runs/{run_id}")
     assert (read["state"]["type"], read["parameters"]) == ("COMPLETED", {"a": 5})
+    assert "COMPLETED" in server.client("prefect", "--no-prompt", "flow-run", "inspect", run_id)
 
 
 async def test_start_that_waits_returns_the_end(server: Server, prefect: Agent) -> None:
@@ -71,6 +72,38 @@ async def test_run_that_is_retried_is_reported_as_failed_only_at_its_end(server:
     assert states.count("RUNNING") == 2
     assert states[-1] == "FAILED"
     assert not any("failed" in message for message in result.progress[:-1]), result.progress
+
+
+async def test_failed_run_is_explained_by_its_task_and_log(prefect: Agent) -> None:
+    value = (await prefect.call("explain-run", flow_run_id=await ended(prefect, "boom"))).value
+    assert (value["status"], value["attempts"]) == ("failed", 2)
+    assert "ValueError: the input is bad" in value["error"]
+    assert {step["status"] for step in value["steps"]} == {"FAILED"}
+    assert all(step["name"].startswith("explode-") for step in value["steps"])
+    assert "ValueError: the input is bad" in value["steps"][0]["error"]
+    (lines,) = value["logs"].values()
+    assert any("about to fail" in line for line in lines)
+    assert [line[:20] for line in lines if line[:4].isdigit()] == sorted(
+        line[:20] for line in lines if line[:4].isdigit()
+    )
+
+
+async def test_retry_runs_a_failed_run_again(server: Server, prefect: Agent) -> None:
+    run_id = await ended(prefect, "boom")
+    before = server.get(f"/api/flow_runs/{run_id}")
+    result = await prefect.call("retry-run", flow_run_id=run_id, wait_seconds=WAIT)
+    assert (result.value["run_id"], result.value["status"], result.value["retry_of"]) == (run_id, "failed", run_id)
+    after = server.get(f"/api/flow_runs/{run_id}")
+    assert after["run_count"] > before["run_count"]
+    assert after["end_time"] > before["end_time"]
+
+
+async def test_retry_of_a_run_that_succeeded_is_refused(server: Server, prefect: Agent) -> None:
+    run_id = await ended(prefect, "add")
+    error = (await prefect.call("retry-run", flow_run_id=run_id)).error
+    assert error["kind"] == "conflict"
+    assert "already COMPLETED" in error["message"]
+    assert server.get(f"/api/flow_runs/{run_id}")["run_count"] == 1
 
 
 async def test_run_is_canceled(server: Server, prefect: Agent) -> None:
@@ -126,8 +159,17 @@ async def test_resumes_a_paused_run(server: Server, prefect: Agent) -> None:
     assert result.value["status"] == "succeeded", result.text
 
 
-@pytest.mark.parametrize("run_id", [str(uuid4()), "no-uuid"])
+@pytest.mark.parametrize("run_id", ["00000000-0000-4000-8000-000000000000", "no-uuid"])
 async def test_unknown_run_is_an_error(prefect: Agent, run_id: str) -> None:
     for tool in ("wait-for-run", "get-flow-run", "cancel-flow-run"):
         result = await prefect.call(tool, flow_run_id=run_id)
         assert result.error["kind"] in ("not_found", "validation"), result.text
+
+
+async def test_wrong_password_is_an_error(server: Server) -> None:
+    async with agent(server, "prefect", PREFECT_API_AUTH_STRING="admin:wrong") as prefect:
+        for tool in ("create-flow-run", "wait-for-run"):
+            id_argument = "deployment_id" if tool == "create-flow-run" else "flow_run_id"
+            result = await prefect.call(tool, **{id_argument: str(uuid4())})
+            assert result.error["kind"] == "auth", result.text
+            assert "PREFECT_API_AUTH_STRING" in result.error["hint"]

@@ -1,5 +1,6 @@
 """Jobs of a real Ray cluster, through an MCP client; the cluster itself is the truth."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -37,6 +38,7 @@ async def test_job_succeeds_with_progress(server: Server, ray: Agent) -> None:
     assert any("running" in message for message in result.progress), result.progress
     read = server.get(f"/api/jobs/{job_id}")
     assert (read["status"], read["driver_exit_code"], read["metadata"]) == ("SUCCEEDED", 0, {"by": "test"})
+    assert "succeeded" in server.client("ray", "job", "status", "--address", server.origin, job_id)
 
 
 async def test_start_that_waits_returns_the_end(server: Server, ray: Agent) -> None:
@@ -51,6 +53,17 @@ async def test_failed_job_has_its_error(server: Server, ray: Agent) -> None:
     assert "exit code 1" in result.value["error"]
     assert "ValueError: the input is bad" in result.value["error"]
     assert server.get(f"/api/jobs/{result.value['run_id']}")["message"] in result.value["error"]
+
+
+async def test_failed_job_is_explained_with_its_log_and_how_to_start_it_again(ray: Agent) -> None:
+    started = await ray.call("submit-job", entrypoint=BOOM, metadata={"by": "test"}, wait_seconds=WAIT)
+    value = (await ray.call("explain-run", submission_id=started.value["run_id"])).value
+    assert (value["status"], value["terminal"]) == ("failed", True)
+    assert "exit code 1" in value["error"]
+    assert value["seconds"] > 0
+    assert "ValueError: the input is bad" in value["logs"]["run"]
+    _, _, arguments = value["next"].partition("call ray-submit-job with ")
+    assert json.loads(arguments.removesuffix(".")) == {"entrypoint": BOOM, "metadata": {"by": "test"}}
 
 
 async def test_job_is_canceled(server: Server, ray: Agent) -> None:

@@ -13,7 +13,7 @@ def double(number: int) -> int:
     return 2 * number
 
 
-@flow(name="add")
+@flow(name="add", persist_result=True)  # so that a retry of a run that succeeded is refused
 def add(a: int = 1):
     return double(a) + 2
 
