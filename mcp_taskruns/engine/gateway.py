@@ -22,7 +22,7 @@ from mcp_taskruns.core.calls.uploads import extract_files
 from mcp_taskruns.core.model.run import Lifecycle
 from mcp_taskruns.core.model.tool import ALL_PAGES, LINES, PART, RESULT_PATH, UNTIL, WAIT_SECONDS, Derived, Tool
 from mcp_taskruns.core.runs.logs import format_log
-from mcp_taskruns.core.runs.reading import ids_as_text, runs_in_response
+from mcp_taskruns.core.runs.reading import ids_as_text, statuses_in_response
 from mcp_taskruns.core.runs.results import status_line
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.paginate import read_pages
@@ -398,5 +398,5 @@ def _show_result(
         return result
     named = arguments.get(tool.runs.read.run_id_argument)
     run_id = named if isinstance(named, str) else ""
-    line = status_line(runs_in_response(tool.runs, tool.operation.name, result.value, run_id))
+    line = status_line(statuses_in_response(tool.runs, tool.operation.name, result.value, run_id))
     return replace(result, notes=(line, *result.notes)) if line else result

@@ -63,10 +63,7 @@ def values_at(value: Any, path: Path) -> Iterator[Any]:
             for item in value if isinstance(value, list) else ():
                 yield from values_at(item, path[position + 1 :])
             return
-        if isinstance(value, list):
-            if not (isinstance(step, int) and -len(value) <= step < len(value)):
-                return
-        elif not (isinstance(value, Mapping) and isinstance(step, str) and step in value):
+        if not _has(value, step):
             return
         value = value[step]
     yield value
@@ -74,7 +71,22 @@ def values_at(value: Any, path: Path) -> Iterator[Any]:
 
 def value_at(value: Any, path: Path | None) -> Any:
     """Return the first value at a path, or None."""
-    return None if path is None else next(values_at(value, path), None)
+    if path is None:
+        return None
+    for position, step in enumerate(path):
+        if step is EACH:
+            return next(values_at(value, path[position:]), None)
+        if not _has(value, step):
+            return None
+        value = value[step]
+    return value
+
+
+def _has(value: Any, step: Any) -> bool:
+    """Whether a JSON value has this member or item."""
+    if isinstance(value, dict):
+        return step in value
+    return isinstance(value, list) and isinstance(step, int) and -len(value) <= step < len(value)
 
 
 def set_at(value: Mapping[str, Any], path: Path, new: Any) -> dict[str, Any]:

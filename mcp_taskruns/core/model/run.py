@@ -26,7 +26,7 @@ class RunStatus(StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether a run with this status will not change any more."""
-        return self in {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED}
+        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED)
 
 
 @dataclass(frozen=True)

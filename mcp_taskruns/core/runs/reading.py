@@ -1,6 +1,6 @@
 """The status of a run as a provider reports it, in a response or in an event."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from math import isnan
@@ -66,11 +66,19 @@ def parse_reading(value: Any, fields: RunFields, statuses: Statuses, run_id: str
         stage=_to_text(value_at(value, fields.stage)),
         progress=_read_progress(value, fields.progress),
         result=_find_result(value, fields.result) if status is RunStatus.SUCCEEDED else None,
-        error=find_error(value, fields.error) if status in {RunStatus.FAILED, RunStatus.CANCELED} else None,
+        error=find_error(value, fields.error) if status in (RunStatus.FAILED, RunStatus.CANCELED) else None,
         started=to_timestamp(value_at(value, fields.started_at)),
         attempts=number_of_attempts(value_at(value, fields.attempts)),
         ended=to_timestamp(value_at(value, fields.ended_at)) if status.is_terminal else "",
     )
+
+
+def read_status(value: Any, fields: RunFields, statuses: Statuses, run_id: str) -> Reading | None:
+    """Return the run in a JSON value with its id and status only, or None if the value has no run status."""
+    native = native_parts(value, fields.status)
+    if not native:
+        return None
+    return Reading(id_text(value_at(value, fields.id)) or run_id, statuses.normalise(native), join_parts(native))
 
 
 def native_parts(value: Any, paths: Sequence[Path]) -> tuple[str, ...]:
@@ -171,10 +179,23 @@ def find_error(value: Any, paths: Sequence[Path]) -> Any:
 
 def runs_in_response(lifecycle: Lifecycle, operation: str, value: Any, run_id: str = "") -> list[Reading]:
     """Return the runs in the response of this operation."""
-    path = lifecycle.runs_in.get(operation)
-    items = () if path is None else values_at(value, path)
-    readings = (parse_reading(item, lifecycle.fields, lifecycle.statuses, run_id) for item in items)
+    readings = (
+        parse_reading(item, lifecycle.fields, lifecycle.statuses, run_id) for item in _runs(lifecycle, operation, value)
+    )
     return [reading for reading in readings if reading is not None]
+
+
+def statuses_in_response(lifecycle: Lifecycle, operation: str, value: Any, run_id: str) -> list[Reading]:
+    """Return the runs in the response of this operation, with their ids and statuses only."""
+    readings = (
+        read_status(item, lifecycle.fields, lifecycle.statuses, run_id) for item in _runs(lifecycle, operation, value)
+    )
+    return [reading for reading in readings if reading is not None]
+
+
+def _runs(lifecycle: Lifecycle, operation: str, value: Any) -> Iterable[Any]:
+    path = lifecycle.runs_in.get(operation)
+    return () if path is None else values_at(value, path)
 
 
 def run_in_event(lifecycle: Lifecycle, data: Any, run_id: str) -> Reading | None:

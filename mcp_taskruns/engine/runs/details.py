@@ -16,7 +16,7 @@ from mcp_taskruns.core.model.json_path import matches, replace_at, value_at
 from mcp_taskruns.core.model.run import Lifecycle, RunRequest, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.explanation import fill, has_gaps
-from mcp_taskruns.core.runs.reading import Reading, parse_reading, run_in_event, runs_in_response, with_text_ids
+from mcp_taskruns.core.runs.reading import Reading, read_status, run_in_event, runs_in_response, with_text_ids
 from mcp_taskruns.core.runs.requests import OpenRequests
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.errors import CallError, NotVisibleYet
@@ -107,8 +107,10 @@ async def fetch_result(client: Client, lifecycle: Lifecycle, arguments: Mapping[
     `arguments` are those of reading the run. Both are empty if the run's own response has its result.
     """
     source = lifecycle.result
-    reading = parse_reading(run, lifecycle.fields, lifecycle.statuses, "")
-    if source is None or reading is None or reading.status is not RunStatus.SUCCEEDED or not matches(run, source.when):
+    if source is None or not matches(run, source.when):
+        return None, ""
+    reading = read_status(run, lifecycle.fields, lifecycle.statuses, "")
+    if reading is None or reading.status is not RunStatus.SUCCEEDED:
         return None, ""
     run_id = arguments[lifecycle.read.run_id_argument]
     call = request_arguments(source.request, arguments, run_id, run)
