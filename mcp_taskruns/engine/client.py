@@ -342,15 +342,14 @@ class _Call:
             self._rate_limiter.slot(self._slot, deadline=deadline, notify=self._notify)
         )
         started_at = anyio.current_time()
-        try:
-            with anyio.fail_after(deadline - started_at):
-                response = await self._send_request(request, connection)
-                is_redirected = response.request is not request
-                if self._is_streaming and response.is_event_stream and not is_redirected:
-                    return EventStream(response, self._client.redactor, self._client.worker)
-                complete = await self._read_body(response, large)
-        except TimeoutError as exc:
-            raise self._timeout_error() from exc
+        with anyio.move_on_after(deadline - started_at) as scope:
+            response = await self._send_request(request, connection)
+            is_redirected = response.request is not request
+            if self._is_streaming and response.is_event_stream and not is_redirected:
+                return EventStream(response, self._client.redactor, self._client.worker)
+            complete = await self._read_body(response, large)
+        if scope.cancelled_caught:
+            raise self._timeout_error()
         await connection.aclose()  # frees the slot
         elapsed = anyio.current_time() - started_at
         logger.debug("response provider=%s status=%d seconds=%.3f", self._request.provider, complete.status, elapsed)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import httpx
@@ -46,6 +47,10 @@ _HEADERS = [("User-Agent", f"mcp-taskruns/{__version__}"), ("Accept-Encoding", A
 """Headers of every request that does not have its own."""
 
 
+_parse_url = lru_cache(maxsize=64)(httpx.URL)
+"""Parse a URL. Runs are read again and again, and parsing takes longer than the rest of a request's construction."""
+
+
 Before = Callable[[], Awaitable[object]]
 
 
@@ -84,7 +89,8 @@ class OpenResponse:
 
         Raises UpstreamError for a body that is too large, incomplete, or cannot be decoded.
         """
-        media_type = self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        headers = dict(self._response.headers.items())
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         max_bytes = MAX_FILE_BYTES if is_file or media_type in JSON_LINES else MAX_PARSED_BYTES
         body = bytearray()
         with translated_errors(self.request):
@@ -98,7 +104,7 @@ class OpenResponse:
                     )
         return HttpResponse(
             self._response.status_code,
-            dict(self._response.headers.items()),
+            headers,
             bytes(body),
             time.time(),
             host=urlsplit(self.request.url).netloc,
@@ -160,7 +166,7 @@ class Exchange:
             )
         message = httpx.Request(
             request.method,
-            request.url,
+            _parse_url(request.url),
             headers=_with_defaults(request.headers),
             content=request.content,
             extensions={

@@ -89,6 +89,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            skip_auto_headers=("Content-Type", "Accept", "Accept-Encoding", "User-Agent"),
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADER_FIELDS,
@@ -109,7 +110,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 headers=_headers_of(request),
                 data=BytesIO(content) if len(content) > MAX_PIECE_BYTES else content or None,
                 allow_redirects=False,
-                skip_auto_headers=("Content-Type", "Accept", "Accept-Encoding", "User-Agent"),
                 proxy=proxy,
                 timeout=aiohttp.ClientTimeout(
                     connect=timeout.get("pool"), sock_connect=timeout.get("connect"), sock_read=timeout.get("read")

@@ -1,6 +1,7 @@
 """Which addresses requests may be sent to."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ _INTERNAL = tuple(map(ip_network, ("192.0.0.0/24", "168.63.129.16/32")))
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
+@lru_cache(maxsize=64)
 def is_usable_base_uri(uri: str) -> bool:
     """Return whether a base URI is valid, and either https or loopback."""
     return is_http_url(uri) and BASE_URI_PATTERN.fullmatch(uri) is not None and is_private_url(uri)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from mcp_taskruns.core.calls.addresses import (
     is_http_url,
     is_loopback_url,
     is_private_url,
+    is_usable_base_uri,
     may_be_public,
 )
 from mcp_taskruns.core.calls.bodies import encode_body, escape_value, has_parts, to_text
@@ -249,14 +251,14 @@ def base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
             "the provider's base URL is not set", hint=f"{advice} the provider's base URL{alternative}."
         )
     uri = uri.strip().removesuffix("/")
+    if is_usable_base_uri(uri):
+        return uri
     if not is_http_url(uri) or not BASE_URI_PATTERN.fullmatch(uri):
         raise NotConfigured("the provider's base URL is not valid", hint=f"{advice} a URL that begins with https://.")
-    if not is_private_url(uri):
-        raise NotConfigured(
-            "the provider's base URL is not https, and credentials are sent without encryption to loopback only",
-            hint=f"{advice} a URL that begins with https://.",
-        )
-    return uri
+    raise NotConfigured(
+        "the provider's base URL is not https, and credentials are sent without encryption to loopback only",
+        hint=f"{advice} a URL that begins with https://.",
+    )
 
 
 def _parameter_values(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> _Values:
@@ -296,7 +298,7 @@ def _encode_path(template: Template, values: _Values, environment: Mapping[str, 
     names: list[str] = []
     for part in template:
         if isinstance(part, str):
-            path += quote(part, safe=_PATH_CHARACTERS)
+            path += _encode_literal(part)
             continue
         value = _path_value(part, values, environment)
         names.append(value.argument)
@@ -304,6 +306,12 @@ def _encode_path(template: Template, values: _Values, environment: Mapping[str, 
     if any(segment in {".", ".."} for segment in path.partition("?")[0].split("/")):
         raise InvalidArguments(f"{', '.join(names)}: must not form the path segment `.` or `..` together")
     return path if path[:1] in {"", "/", "?"} else f"/{path}"
+
+
+@lru_cache(maxsize=1_000)
+def _encode_literal(text: str) -> str:
+    """Return the literal text of a path percent-encoded."""
+    return quote(text, safe=_PATH_CHARACTERS)
 
 
 def _encode_segments(value: _Value) -> str:
