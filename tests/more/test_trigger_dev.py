@@ -55,7 +55,7 @@ async def test_output_that_the_run_leaves_out_is_read_from_its_result() -> None:
         run_id = trigger.add("my-task")
         trigger.large_outputs.add(run_id)
         result = await caller.call("trigger-dev-wait-for-run", runId=run_id, within=40)
-        assert (result.value["status"], json.loads(result.value["result"])) == ("succeeded", OUTPUT)
+        assert (result.value["status"], result.value["result"]) == ("succeeded", OUTPUT)
         assert trigger.requests.count(f"GET /api/v1/runs/{run_id}/result") == 1
 
 

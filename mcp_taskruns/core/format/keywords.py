@@ -422,6 +422,8 @@ class RunResultKeywords(RunRequestKeywords):
     """Path to the result in the response of the operation."""
     when: When = {}
     """The condition on the run; default: all that succeeded."""
+    json_text: bool = False
+    """Whether the result is JSON in a text; a text that is not JSON stays a text."""
     unwrap: str = ""
     """The only member of an object in which the provider wraps results that are not objects."""
     note: str = ""

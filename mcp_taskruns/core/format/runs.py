@@ -285,6 +285,7 @@ class RunsCompiler:
             request=self._request(result, "result", read),
             result=self._path(result.result, "result.result"),
             when=self._condition(result.when, "result.when"),
+            is_json_text=result.json_text,
             unwrap=result.unwrap,
             note=result.note,
         )

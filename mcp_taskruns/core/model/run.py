@@ -217,6 +217,8 @@ class RunResult:
     """In the response of the operation."""
     when: Condition = ()
     """Only of runs that match this condition."""
+    is_json_text: bool = False
+    """Whether the result is JSON in a text."""
     unwrap: str = ""
     """The only member of an object in which the provider wraps results that are not objects."""
     note: str = ""

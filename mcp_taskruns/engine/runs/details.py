@@ -124,6 +124,8 @@ async def fetch_result(client: Client, lifecycle: Lifecycle, arguments: Mapping[
     found = value_at(value, source.result)
     if found is None and (source.note or response.data is not None):
         return None, source.note or "The result is a file, which is not shown here."
+    if source.is_json_text and isinstance(found, str):
+        found = parse_or_text(found)
     return _unwrap(found, source.unwrap), ""
 
 

@@ -127,6 +127,18 @@ async def test_result_that_is_text_is_returned_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "result"), [('{"answer": 42}', {"answer": 42}), ("plain", "plain"), ({"answer": 42}, {"answer": 42})]
+)
+async def test_result_that_is_json_in_a_text_is_parsed(tmp_path: Path, data: Any, result: Any) -> None:
+    job = {"id": "7", "state": "done", "output_file": "f"}
+    operations = {**OPERATIONS, "getoutput": OUTPUT}
+    described = with_output(result="$.data", json_text=True)
+    responses = by_path({f"GET {JOB}": job, "GET /outputs/f": {"data": data}})
+    async with acme(tmp_path, responses, operations=operations, runs=described) as provider:
+        assert (await provider.call("wait-for-run", job="7")).value["result"] == result
+
+
+@pytest.mark.parametrize(
     ("response", "note"),
     [
         (
