@@ -51,6 +51,20 @@ async def test_failed_job_is_explained() -> None:
         )
 
 
+async def test_call_that_starts_a_job_again_has_no_secrets() -> None:
+    environment = {"env_vars": {"KEY": "s3cr3t-value"}, "pip": ["requests"]}
+    async with connected(Ray()) as (_, caller):
+        failed = await caller.call(
+            "ray-submit-job", entrypoint="fail", runtime_env=environment, wait_seconds=30, within=30
+        )
+        result = await caller.call("ray-explain-run", submission_id=failed.value["run_id"])
+        assert result.value["next"].endswith(
+            '{"entrypoint":"fail","runtime_env":{"env_vars":"[redacted]","pip":["requests"]}}. '
+            "Replace [redacted] by the values, which this server does not show."
+        )
+        assert "s3cr3t" not in result.all_text
+
+
 async def test_cancel_reads_a_job_that_stops_in_the_background_again() -> None:
     async with connected(Ray()) as (ray, caller):
         await caller.call("ray-submit-job", entrypoint="slow", submission_id="own")

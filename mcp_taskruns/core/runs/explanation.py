@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcp_taskruns.core.calls.redaction import REDACTED
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import Path, value_at, values_at
@@ -247,7 +248,8 @@ def next_step(lifecycle: Lifecycle, explanation: Explanation, served: Sequence[s
         text = dump(arguments)
         if has_gaps(arguments) or len(text) > MAX_INPUT:
             text = f"the input that {lifecycle.read.tool} shows"
-        return f"Fix the cause, then start it again with the same input: call {again.tool} with {text}."
+        hint = f" Replace {REDACTED} by the values, which this server does not show." if REDACTED in text else ""
+        return f"Fix the cause, then start it again with the same input: call {again.tool} with {text}.{hint}"
     starts = [start.tool for start in lifecycle.starts.values() if start.tool in served]
     return f"Fix the cause, then start it again with {starts[0]}." if starts else "Fix the cause, then start it again."
 
