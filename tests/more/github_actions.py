@@ -192,5 +192,5 @@ class GitHubActions(ScriptedProvider):
         if run["status"] != "completed":
             return self.error(403, "This workflow is already running")
         next(item for item in self.runs if str(item["id"]) == run_id)["run_attempt"] += 1
-        self._scripts[run_id] = [*SCRIPTS["main.yaml"]]
+        self._scripts[run_id] = [run["conclusion"], *SCRIPTS["main.yaml"]]  # leaves its status a moment later
         return JSONResponse({}, 201)
