@@ -9,7 +9,8 @@ from dataclasses import Field
 from difflib import get_close_matches
 from functools import partial
 from io import TextIOWrapper
-from typing import Any, TextIO, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import anyio
 
@@ -29,11 +30,15 @@ from mcp_taskruns.settings import PREFIX, Settings, flag_of, options, read_setti
 from mcp_taskruns.signals import call_on_signal, cancel_on_signal
 from mcp_taskruns.terminal import escape_controls
 
+if TYPE_CHECKING:
+    from mcp_taskruns.generator.choice import Choice
+
 COMMANDS = {
     "serve": "Serve the tools over MCP (default)",
     "tools": "List the tools",
     "call": "Call a tool",
     "providers": "List the providers, their abilities and their environment variables",
+    "new": "Write a capability file and an overlay from an OpenAPI document",
     "check": "Check capability files and overlays",
     "schema": "Print the JSON Schema of capability files or overlays",
     "simulate": "Run simulated providers on a loopback port",
@@ -106,6 +111,8 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     elif name == "call":
         command.add_argument("tool", metavar="TOOL", help="Name of the tool; `mcp-taskruns tools` lists them")
         command.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="Arguments as a JSON object")
+    elif name == "new":
+        _add_arguments_of_new(command)
     elif name == "check":
         command.add_argument(
             "files", metavar="PATH", nargs="*", help="Files or folders to check (default: the files that are served)"
@@ -124,6 +131,26 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
             default=SIMULATOR_PORT,
             help=f"Port to listen on; 0 selects a free port (default: {SIMULATOR_PORT})",
         )
+
+
+def _add_arguments_of_new(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", metavar="NAME", help="Name of the provider, the prefix of its tools")
+    command.add_argument("--openapi", metavar="FILE", type=Path, required=True, help="OpenAPI 3 document, JSON or YAML")
+    command.add_argument(
+        "--operations",
+        metavar="ID[,ID]",
+        type=split_list,
+        default=[],
+        help="Ids of the operations, or all (default: those that look like runs, to choose from in a terminal)",
+    )
+    command.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("my-capabilities"),
+        help="Folder to write to (default: my-capabilities)",
+    )
+    command.add_argument("--force", action="store_true", help="Overwrite existing files")
 
 
 def _add_option(command: argparse.ArgumentParser, option: Field[Any]) -> None:
@@ -281,6 +308,37 @@ def _providers(settings: Settings, parsed: dict[str, Any]) -> int:
     return 0
 
 
+def _new(_: Settings, parsed: dict[str, Any]) -> int:
+    from mcp_taskruns import new  # the generator, which no other command needs
+
+    is_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    written = new.write_files(
+        parsed["name"],
+        parsed["openapi"],
+        operations=parsed["operations"],
+        folder=parsed["output"],
+        force=parsed["force"],
+        choose=_choose_operations if is_terminal else None,
+    )
+    _show(f"{written.capability}: {written.tools} tools")
+    _show(f"{written.overlay}: what was guessed about runs is marked `# check:`")
+    folder = written.capability.parent
+    _echo_error(f"Next: mcp-taskruns check {folder}, then mcp-taskruns serve --capabilities {folder}")
+    return 0
+
+
+def _choose_operations(choice: "Choice") -> None:
+    """Let the user choose operations in the terminal."""
+    is_accepted = False
+    while not is_accepted:
+        for line in choice.lines():
+            _show(line)
+        try:
+            is_accepted = choice.apply(input("> "))
+        except (EOFError, KeyboardInterrupt):
+            raise SettingsError("nothing was chosen, and nothing written") from None
+
+
 def _check(settings: Settings, parsed: dict[str, Any]) -> int:
     from mcp_taskruns.loading.check import check_files  # the checks and jsonschema, which no other command needs
 
@@ -335,6 +393,7 @@ _RUN = {
     "tools": _tools,
     "call": _call,
     "providers": _providers,
+    "new": _new,
     "check": _check,
     "schema": _schema,
     "simulate": _simulate,

@@ -75,12 +75,16 @@ BLOCKS = list(console_blocks())
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the example of docs/capability-files.md."""
+    """A folder with the examples of docs/capability-files.md and docs/new-provider.md."""
     page = (ROOT / "docs" / "capability-files.md").read_text(encoding="utf-8")
     example = re.search(r"`my-capabilities/acme\.yaml`:\n\n```yaml\n(.*?)```", page, re.DOTALL)
     assert example is not None
     (tmp_path / "my-capabilities").mkdir()
     (tmp_path / "my-capabilities" / "acme.yaml").write_text(example[1], encoding="utf-8")
+    page = (ROOT / "docs" / "new-provider.md").read_text(encoding="utf-8")
+    openapi = re.search(r"`openapi\.yaml`:\n\n```yaml\n(.*?)```", page, re.DOTALL)
+    assert openapi is not None
+    (tmp_path / "openapi.yaml").write_text(openapi[1], encoding="utf-8")
     return tmp_path
 
 

@@ -41,13 +41,13 @@ class CheckResult:
             "findings": [vars(finding) for finding in self.findings],
             "errors": self.count("error"),
             "warnings": self.count("warning"),
+            "notes": self.count("note"),
         }
 
     def summary(self) -> str:
         """Return a line such as `4 files, 31 tools: 1 error, 2 warnings`."""
-        errors, warnings = self.count("error"), self.count("warning")
-        problems = [_pluralize(errors, "error")] if errors else []
-        problems += [_pluralize(warnings, "warning")] if warnings else []
+        severities: tuple[Severity, ...] = ("error", "warning", "note")
+        problems = [_pluralize(number, name) for name in severities if (number := self.count(name))]
         files = f"{_pluralize(len(self.files), 'file')}, {_pluralize(self.tools, 'tool')}"
         return f"{files}: {', '.join(problems) or 'no problems'}"
 
@@ -122,6 +122,7 @@ def _check_source(source: Source, names: ToolNames, environment: Collection[str]
     for finding in findings:
         if not _is_inside(source, finding.place, unused):
             yield source.locate(finding)
+    yield from source.marks()
 
 
 def _is_inside(source: Source, place: Place, parts: Sequence[Place]) -> bool:
@@ -139,7 +140,7 @@ def codes_page() -> str:
         "with the keys `file`, `line`, `path`, `code`, `severity`, `message` and `fix`.",
         "",
         "An **error** means that a part of the file cannot be used. A **warning** means that it can be used, but has "
-        "a problem.",
+        "a problem. A **note** is about something to confirm.",
         "",
         "| exit status | meaning |",
         "|---|---|",

@@ -1,12 +1,12 @@
 """A capability file while it is checked, and where in it and in its overlay a finding is."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
+import yaml
 
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.checks.codes import Finding, Place, Severity
@@ -21,6 +21,7 @@ from mcp_taskruns.core.model.json_path import format_path
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.errors import CapabilityError
 from mcp_taskruns.loading.lines import Lines, read_lines
+from mcp_taskruns.loading.marks import find_marks
 from mcp_taskruns.loading.yaml import read_nodes
 
 MAX_MESSAGE = 400
@@ -59,6 +60,7 @@ class Source:
         self.capability: Capability | None = None
         self.tools: tuple[Tool, ...] = ()
         self._lines: dict[Path, Lines] = {}
+        self._roots: dict[Path, yaml.Node] = {}
 
     def read(self, names: ToolNames) -> list[CapabilityError]:
         """Read both files and compile the merged document, both as far as they are valid; return what is wrong."""
@@ -128,6 +130,12 @@ class Source:
         path = self.overlay or self.path
         return locate_in_file(finding, path, self._lines_of(path).line_of(finding.place))
 
+    def marks(self) -> Iterator[LocatedFinding]:
+        """Yield a finding for each comment in the two files that marks something to confirm."""
+        for path, root in self._roots.items():
+            for line, text in find_marks(path, root):
+                yield locate_in_file(Finding("to-confirm", (), f"to confirm: {text}"), path, line)
+
     def locate_error(self, error: CapabilityError) -> LocatedFinding:
         """Locate the reason for which the file cannot be read or compiled."""
         line = re.match(r"line (\d+)", error.place)
@@ -137,7 +145,7 @@ class Source:
             return self.locate_in_overlay(Finding("invalid-file", error.steps, message, error.fix))
         if line or is_of_overlay or not self.merged:
             path = self.overlay if self.overlay and is_of_overlay else self.path
-            fix = "Correct the YAML syntax." if isinstance(error.__cause__, YAMLError) else ""
+            fix = "Correct the YAML syntax." if isinstance(error.__cause__, yaml.YAMLError) else ""
             return locate_in_file(
                 Finding("invalid-file", (), error.reason, fix), path, int(line.group(1)) if line else 1
             )
@@ -147,6 +155,7 @@ class Source:
     def _read(self, path: Path) -> dict[str, Any]:
         document, root = read_nodes(path)
         self._lines[path] = Lines(root)
+        self._roots[path] = root
         return document
 
     def _lines_of(self, path: Path) -> Lines:

@@ -3,7 +3,7 @@
 The data is not part of this project. `TEST_DATA` names its folder, which contains:
 
 - `corpus-sample/`: capability files written by others
-- `openapi/`: render.json, inngest.json, posthog.json and runway.json
+- `openapi/`: render.json, inngest.json, posthog.json and runway.json; in `more/`, documents of other providers
 - `openapi/more/`: one document for each provider that is loaded on request
 - `capabilities/`: the original files of the built-in capabilities
 """
@@ -35,3 +35,4 @@ CORPUS = _files(_folder("corpus-sample"), "*.yaml")
 CAPABILITIES = _files(_folder("capabilities"), "*.yaml")
 OPENAPI = {name: _folder("openapi") / f"{name}.json" for name in PROVIDERS}
 OPENAPI_ON_REQUEST = {path.stem: path for path in _files(_folder("openapi") / "more", "*.json")}
+MORE = {path.stem: path for path in _files(_folder("openapi/more"), "*.json")}

@@ -10,8 +10,8 @@ from mcp_taskruns.core.format.operations import METHODS
 MAX_DESCRIPTION = 2_048
 """The length in characters above which some clients truncate a description."""
 
-Severity = Literal["error", "warning"]
-"""An error: a part of the file cannot be used. A warning: it can be used, but it has a problem."""
+Severity = Literal["error", "warning", "note"]
+"""An error: a part of the file cannot be used. A warning: it can be used, but has a problem. A note: to confirm."""
 
 Place = tuple[str | int, ...]
 """A path in a document: keys of mappings and indices of list items."""
@@ -353,6 +353,13 @@ RULES: Mapping[str, Rule] = {
         "The keyword has no effect.",
         "Name an argument of the tool, or declare it.",
         "paging: {page_size_argument: per_page, ...}  # the tool has limit",
+    ),
+    "to-confirm": Rule(
+        "note",
+        "A comment that begins with `check:` marks something to confirm.",
+        "`mcp-taskruns new` writes such comments at everything that it guessed.",
+        "Confirm it or correct it, then remove the comment.",
+        "# check: these fields were recognised by their names\nfields: {id: $.id, status: $.state}",
     ),
     "unused-overlay-entry": Rule(
         "error",
