@@ -336,6 +336,8 @@ class RunStreamKeywords(StrictModel):
     """Fields whose path differs from that in `fields` of `runs`; an empty path: the event does not have it."""
     new_events_arguments: dict[str, Any] = {}
     """Arguments that skip the events before the connection."""
+    last_events: Names = ()
+    """Names of events after which the stream is over: it is not opened again."""
     connection_events: Names = ()
     """Names of events about the connection, not about the run: they are not listed."""
 

@@ -231,6 +231,7 @@ class RunsCompiler:
             fields=self._fields(runs.fields.model_copy(update=changed), "stream.fields") or fields,
             when=self._condition(stream.when, "stream.when"),
             new_events_arguments=stream.new_events_arguments,
+            last_events=frozenset(stream.last_events),
             connection_events=frozenset(stream.connection_events),
         )
 

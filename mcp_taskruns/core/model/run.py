@@ -99,6 +99,8 @@ class RunStream:
     """Only events that match this condition hold a run."""
     new_events_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Arguments that skip the events before the connection."""
+    last_events: frozenset[str] = frozenset()
+    """Names of events after which the stream is over."""
     connection_events: frozenset[str] = frozenset()
     """Names of events about the connection, not about the run."""
 

@@ -14,7 +14,7 @@ from mcp_taskruns.core.runs.events import EndReason, EventCollector
 from mcp_taskruns.core.runs.watch import Watch, describe_watch
 from mcp_taskruns.engine.client import Client, EventStream
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
-from mcp_taskruns.engine.runs.poll import RunPoller
+from mcp_taskruns.engine.runs.poll import MIN_SECONDS, RunPoller
 from mcp_taskruns.engine.runs.read import BLOCKING
 from mcp_taskruns.engine.runs.reconnect import NO_CONTENT, Reconnected, reconnecting_events
 from mcp_taskruns.errors import CallError, NotVisibleYet
@@ -27,6 +27,9 @@ REPLAY_SECONDS = 5.0
 
 OPEN_SECONDS = 5.0
 """How long a stream may take to open before the runs are read meanwhile; also beyond the time of the call."""
+
+LAG_SECONDS = 10.0
+"""How long reads may still show a run as active after the last event of its stream."""
 
 READ_SECONDS = 5.0
 """How long the final read of the runs may take."""
@@ -90,6 +93,8 @@ class _Follower:
         self._stream_failure: CallError | None = None
         self._read_failure: CallError | None = None
         self._is_open = anyio.Event()
+        self._last_events = lifecycle.stream.last_events if lifecycle and lifecycle.stream else frozenset()
+        self._is_stream_over = False
         self._scope = anyio.CancelScope()
         self._end = 0.0
 
@@ -176,6 +181,7 @@ class _Follower:
                 if isinstance(event, Reconnected):
                     self._read_soon()
                     continue
+                self._is_stream_over |= event.event in self._last_events
                 await self._take(event)
                 if self._collector.is_full:
                     return
@@ -218,7 +224,12 @@ class _Follower:
         """Read the runs after the provider has closed the stream, and return whether there is nothing to follow."""
         assert self.poller is not None
         await self.poller.read(self.poller.watch.pending)
-        return self.poller.is_over
+        if self._is_stream_over:
+            with anyio.move_on_after(LAG_SECONDS):  # a read may be older than the end of the stream
+                while not self.poller.is_over:
+                    await anyio.sleep(MIN_SECONDS)
+                    await self.poller.read(self.poller.watch.pending)
+        return self.poller.is_over or self._is_stream_over
 
     def _read_soon(self) -> None:
         if self.poller is not None:

@@ -102,6 +102,26 @@ async def test_rotated_stream_continues_on_a_new_connection() -> None:
     assert (call.value["ended"], call.value["resume"]) == ("terminal", {})
 
 
+STREAM_END = 'event: stream-end\ndata: {"status": "complete"}\n\n'
+
+
+@pytest.mark.parametrize(("status", "ended"), [("completed", "terminal"), ("in_progress", "closed")])
+async def test_stream_is_not_opened_again_after_its_last_event(
+    status: str, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_taskruns.engine.runs.follow.LAG_SECONDS", 2.0)
+
+    async def script(connection: Connection) -> None:
+        await connection.open("retry: 0\n\n" + log_event(1) + STREAM_END)
+        await connection.end(has_run_ended=False)
+        await anyio.sleep(1.0)  # the reads lag behind the stream
+        posthog.statuses[RUN] = status
+
+    async with scripted_provider(script) as posthog:
+        call = await follow(posthog.environment)
+    assert (call.value["ended"], len(posthog.streams)) == (ended, 1)
+
+
 async def test_stream_with_no_content_is_over() -> None:
     scripts = [send_and_end("retry: 0\n\n" + log_event(1), has_run_ended=False), reject("204 No Content", "")]
     async with scripted_provider(*scripts) as posthog:
