@@ -45,6 +45,7 @@ async def test_failed_run_is_explained_by_the_log_of_the_failed_task() -> None:
         run = await trigger(caller, "lab_fail")
         failed = await caller.call("airflow-wait-for-run", **run, within=30)
         assert failed.value["status"] == "failed"
+        assert failed.value["next"].startswith("The run has failed: call airflow-explain-run to see why, and call ")
         value = (await caller.call("airflow-explain-run", **run)).value
         assert value["steps"] == [{"name": "boom", "status": "failed", "attempts": 2}]
         assert value["logs"] == {
@@ -149,3 +150,12 @@ async def test_wrong_password_names_the_variables_and_starts_nothing() -> None:
         )
         assert "AIRFLOW_USERNAME and AIRFLOW_PASSWORD" in error["hint"]
         assert airflow.requests == ["POST /auth/token"]
+
+
+async def test_follows_the_states_of_a_run() -> None:
+    async with connected(Airflow()) as (airflow, caller):
+        run = await trigger(caller, "lab_fail")
+        result = await caller.call("airflow-follow-dag-run", **run, within=10)
+        assert [event["data"]["state"] for event in result.value["events"]] == ["running", "failed"]
+        assert result.value["runs"] == {run["dag_run_id"]: "failed"}
+        assert any(request.endswith("/wait?interval=1") for request in airflow.requests)

@@ -84,7 +84,7 @@ class _Environment:
 @contextmanager
 def airflow(folder: Path) -> Iterator[Server]:
     """Run Airflow with SQLite, the workflows in `workflows/airflow`, and the user `admin`."""
-    origin, password = "http://127.0.0.1:8080", "a password"
+    origin, password = "http://127.0.0.1:8080", "Nz4XqvS0rYkd"
     login = {"username": "admin", "password": password}
     (folder / "passwords.json").write_text(json.dumps({"admin": password}), encoding="utf-8")
     settings = {
@@ -117,7 +117,7 @@ def airflow(folder: Path) -> Iterator[Server]:
 @contextmanager
 def prefect(folder: Path) -> Iterator[Server]:
     """Run Prefect with SQLite and one process that serves the flows in `workflows/prefect_flows.py`."""
-    origin, login = "http://127.0.0.1:4200", "admin:a password"
+    origin, login = "http://127.0.0.1:4200", "admin:Nz4XqvS0rYkd"
     variables = {"PREFECT_API_URL": f"{origin}/api", "PREFECT_API_AUTH_STRING": login}
     settings = {
         **variables,

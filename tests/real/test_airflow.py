@@ -140,3 +140,12 @@ async def test_token_is_a_credential_too(server: Server) -> None:
     token = server.headers["Authorization"].removeprefix("Bearer ")
     async with agent(server, "airflow", AIRFLOW_CLI_TOKEN=token, AIRFLOW_PASSWORD="") as airflow:
         assert {dag["dag_id"] for dag in (await airflow.call("list-dags")).value["dags"]} == {"add", "boom", "slow"}
+
+
+async def test_follows_the_states_of_a_run(server: Server, airflow: Agent) -> None:
+    run_id = (await airflow.call("trigger-dag-run", dag_id="add", conf={"a": 1})).value["dag_run_id"]
+    result = await airflow.call("follow-dag-run", dag_id="add", dag_run_id=run_id, wait_seconds=WAIT)
+    assert (result.value["ended"], result.value["runs"]) == ("terminal", {run_id: "succeeded"})
+    states = [event["data"]["state"] for event in result.value["events"]]
+    assert states[-1] == read(server, "add", run_id)["state"] == "success"
+    assert len(states) == len(set(states))  # Airflow sends one each second

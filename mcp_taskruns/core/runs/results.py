@@ -89,7 +89,7 @@ def _run_fields(watch: Watch, run_id: str) -> dict[str, Any]:
 def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     """Yield sentences about what to call next."""
     if not watch.active:
-        yield _after_all([reading.status for reading in watch.readings.values() if reading], _retry_advice(lifecycle))
+        yield _after_all(lifecycle, [reading for reading in watch.readings.values() if reading])
         return
     yield from _failed_reads(lifecycle, watch)
     pending = [run_id for run_id in watch.active if run_id not in watch.failures]
@@ -130,8 +130,9 @@ def _failed_reads(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     yield f"To wait again, call {lifecycle.wait_tool}."
 
 
-def _after_all(statuses: Sequence[RunStatus], retry_advice: str) -> str:
+def _after_all(lifecycle: Lifecycle, readings: Sequence[Reading]) -> str:
     """Return what to do after all runs have a terminal status."""
+    statuses = [reading.status for reading in readings]
     subject = "The run has" if len(statuses) == 1 else "All runs have"
     if set(statuses) == {RunStatus.SUCCEEDED}:
         return f"{subject} succeeded: no further call is needed."
@@ -141,7 +142,10 @@ def _after_all(statuses: Sequence[RunStatus], retry_advice: str) -> str:
         outcome = "failed"
     else:
         outcome = "ended, some without success" if RunStatus.SUCCEEDED in statuses else "ended without success"
-    return f"{subject} {outcome}: read error{retry_advice}; waiting longer has no effect."
+    errors = [reading.error for reading in readings if reading.status is RunStatus.FAILED]
+    is_unexplained = bool(errors) and errors == [None] * len(errors)
+    advice = f"call {lifecycle.explain_tool} to see why" if is_unexplained else "read error"
+    return f"{subject} {outcome}: {advice}{_retry_advice(lifecycle)}; waiting longer has no effect."
 
 
 def _retry_advice(lifecycle: Lifecycle) -> str:

@@ -1129,9 +1129,20 @@ def test_wait_result_of_several_runs_lists_each(readings: list[Reading], until: 
     ],
 )
 def test_wait_result_distinguishes_outcomes_of_several_runs(statuses: tuple[RunStatus, ...], outcome: str) -> None:
-    readings = [Reading(run_id, status, str(status)) for run_id, status in zip("ab", statuses, strict=True)]
+    readings = [
+        Reading(run_id, status, str(status), error="boom") for run_id, status in zip("ab", statuses, strict=True)
+    ]
     advice = wait_for(RENDER, ["a", "b"], *readings, several=True)["next"]
-    assert advice.startswith(f"All runs have {outcome}: read error")
+    assert advice.startswith(f"All runs have {outcome}: read error, and call render-run-task")
+
+
+def test_wait_result_names_the_tool_that_explains_failures_without_an_error() -> None:
+    readings = [Reading("a", SUCCEEDED, "ok"), Reading("b", FAILED, "failed"), Reading("c", FAILED, "failed")]
+    advice = wait_for(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
+    assert "ended, some without success: call render-explain-run to see why, and call render-run-task" in advice
+    readings[2] = replace(readings[2], error="boom")
+    advice = wait_for(RENDER, ["a", "b", "c"], *readings, several=True)["next"]
+    assert "ended, some without success: read error, and call render-run-task" in advice
 
 
 def test_status_hints_are_listed_once_in_order() -> None:
