@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -150,6 +150,9 @@ class BearerTokens:
         return matches.index(True) if scheme.lower() == b"bearer" and any(matches) else None
 
 
+_SAFE_HEADERS = {b"x-content-type-options": b"nosniff", b"content-security-policy": b"sandbox"}
+
+
 class SafeHeaders:
     """ASGI middleware that keeps browsers from running what a provider returned.
 
@@ -162,9 +165,8 @@ class SafeHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Content-Security-Policy"] = "sandbox"
+                others = [header for header in message.get("headers", ()) if header[0] not in _SAFE_HEADERS]
+                message = {**message, "headers": [*others, *_SAFE_HEADERS.items()]}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

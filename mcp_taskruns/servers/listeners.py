@@ -119,5 +119,6 @@ def _configure(app: ASGIApp, connections: int) -> uvicorn.Config:
         lifespan="auto",
         log_config=None,
         access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )

@@ -1,7 +1,8 @@
 """The MCP server: lists the tools of a gateway and calls them."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
@@ -13,6 +14,7 @@ from mcp.server.models import InitializationOptions
 
 from mcp_taskruns import __version__
 from mcp_taskruns.core.calls.truncation import one_line
+from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import STEP, Progress
@@ -25,6 +27,9 @@ from mcp_taskruns.servers.mcp.wire import error_to_wire, result_to_wire, tool_to
 # Without --watch the tools change with a restart only.
 _LIST_CACHE = CacheHint(ttl_ms=300_000, scope="public")
 _WATCHED_LIST_CACHE = CacheHint(ttl_ms=5_000, scope="public")
+
+_HEADER = '"x-mcp-header"'
+"""The keyword of a schema for an argument that clients of 2026-07-28 repeat in a header."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +51,11 @@ def build_server(gateway: Gateway, *, is_watched: bool = False) -> Server[None]:
         title="Task runs",
         instructions=_instructions(list(gateway.tools.values())),
         lifespan=handlers.lifespan,
-        # Without it the SDK lists all tools again for every HTTP call with arguments.
-        get_tool_input_schema=lambda name: tool.input_schema if (tool := gateway.tools.get(name)) else None,
+        get_tool_input_schema=handlers.schema_with_headers,
         cache_hints={"tools/list": cache, "server/discover": cache},
     )
+    if "opentelemetry.sdk" not in sys.modules:
+        server.middleware.clear()  # it would make traces that nothing records
     server.add_request_handler("tools/list", types.PaginatedRequestParams, handlers.list_tools)
     server.add_request_handler("tools/call", types.CallToolRequestParams, handlers.call_tool)
     handlers.tasks.register(server)
@@ -64,8 +70,7 @@ class _Handlers:
     def __init__(self, gateway: Gateway) -> None:
         self.tasks = Tasks(gateway)
         self._gateway = gateway
-        self._catalog = gateway.catalog
-        self._listed = self._list()
+        self._list()
 
     @asynccontextmanager
     async def lifespan(self, _: Server[None]) -> AsyncIterator[None]:
@@ -78,9 +83,17 @@ class _Handlers:
     async def list_tools(self, _: Context, __: types.PaginatedRequestParams) -> dict[str, Any]:
         """Handle tools/list: all tools in one page, since some clients read only the first."""
         if self._catalog is not self._gateway.catalog:
-            self._catalog = self._gateway.catalog
-            self._listed = self._list()
+            self._list()
         return self._listed
+
+    def schema_with_headers(self, name: str) -> Mapping[str, Any] | None:
+        """Return the input schema of a tool if clients of 2026-07-28 repeat arguments of it in headers.
+
+        The SDK compares these headers with the arguments, which takes longer than a schema without them deserves.
+        """
+        if self._catalog is not self._gateway.catalog:
+            self._list()
+        return self._schemas_with_headers.get(name)
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> dict[str, Any]:
         """Handle tools/call."""
@@ -101,8 +114,13 @@ class _Handlers:
             error = CallError("internal error of the MCP server; details are in its log", hint="Report this error.")
             return error_to_wire(error, self._gateway.redactor)
 
-    def _list(self) -> dict[str, Any]:
-        return {"resultType": "complete", "tools": [tool_to_wire(tool) for tool in self._catalog.tools.values()]}
+    def _list(self) -> None:
+        """List the tools of the catalog that is served now."""
+        self._catalog = self._gateway.catalog
+        tools = self._catalog.tools
+        self._listed = {"resultType": "complete", "tools": [tool_to_wire(tool) for tool in tools.values()]}
+        schemas = {name: tool.input_schema for name, tool in tools.items()}
+        self._schemas_with_headers = {name: schema for name, schema in schemas.items() if _HEADER in dump(schema)}
 
 
 class _ProgressNotifications:

@@ -5,7 +5,7 @@ The SDK keeps the sessions. It does not know the tokens, and lets calls run on w
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -31,7 +31,7 @@ IDLE_SECONDS = 1800.0
 """The time without a request after which the SDK closes a session."""
 
 _CALL = "mcp_taskruns.call"
-"""The key of an ASGI scope for the `CancelScope` of the call that the request makes."""
+"""The key of an ASGI scope for the `_Call` that the request makes."""
 
 _LOGGERS = ("mcp.server.streamable_http", "mcp.server.streamable_http_manager")
 _SESSION_ID = re.compile(r"[0-9a-f]{32}")
@@ -46,6 +46,21 @@ def hide_session_ids() -> None:
 def _hide_session_id(record: logging.LogRecord) -> bool:
     record.msg, record.args = _SESSION_ID.sub("[session]", record.getMessage()), ()
     return True
+
+
+@dataclass(eq=False)
+class _Call:
+    """The call that a request makes.
+
+    Only a call that has not ended is cancelled: anyio describes the task that cancels, which takes long.
+    """
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    has_ended: bool = False
+
+    def cancel(self) -> None:
+        if not self.has_ended:
+            self.scope.cancel()
 
 
 @dataclass(eq=False)
@@ -120,7 +135,7 @@ class Sessions:
             status = message.get("status", status)
             await send(message)
 
-        call = anyio.CancelScope()
+        call = _Call()
         # Nothing can be resumed: events have no ids. For a client that tries it, the SDK would send no response at all.
         headers = [(name, value) for name, value in scope["headers"] if name != b"last-event-id"]
         session.requests += 1
@@ -140,11 +155,16 @@ async def cancel_with_request(ctx: ServerRequestContext[Any, Any], call_next: Ca
     Middleware for the SDK's server.
     """
     # Notifications have a request too, but one of them is handled as long as the session lives.
-    call = ctx.request.scope.get(_CALL) if ctx.request is not None and ctx.request_id is not None else None
+    call: _Call | None = (
+        ctx.request.scope.get(_CALL) if ctx.request is not None and ctx.request_id is not None else None
+    )
     if call is None:
         return await call_next(ctx)
-    with call:
-        return await call_next(ctx)
+    with call.scope:
+        try:
+            return await call_next(ctx)
+        finally:
+            call.has_ended = True
     raise MCPError(REQUEST_CANCELLED, "Request cancelled: the client disconnected")
 
 
