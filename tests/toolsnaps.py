@@ -43,8 +43,12 @@ def sentences(text: str) -> list[str]:
 
 
 def check_description(listed: Json) -> None:
-    """Check that the description has at most three sentences and 400 characters."""
+    """Check that the description has at most three sentences and 400 characters, and names the provider at once.
+
+    Models choose between tools of several providers by the first words.
+    """
     description = listed["description"]
+    assert listed["title"].partition(": ")[0] in " ".join(description.split()[:5])
     assert description == " ".join(description.split())
     assert description.endswith(".")
     assert len(description) <= 400
