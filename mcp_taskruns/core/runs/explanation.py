@@ -6,39 +6,51 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp_taskruns.core.calls.redaction import REDACTED
-from mcp_taskruns.core.calls.truncation import one_line
-from mcp_taskruns.core.model.json import dump
+from mcp_taskruns.core.calls.redaction import REDACTED, REPLACEMENT
+from mcp_taskruns.core.calls.truncation import one_line, quote_name
+from mcp_taskruns.core.model.json import dump, parse_or_text
 from mcp_taskruns.core.model.json_path import Path, value_at, values_at
 from mcp_taskruns.core.model.patterns import InvalidPattern, search
 from mcp_taskruns.core.model.run import Lifecycle, RunFailure, RunLog, RunStatus, RunStepParts, RunSteps
 from mcp_taskruns.core.model.timestamps import is_zero_time, parse_timestamp, to_timestamp
+from mcp_taskruns.core.model.tool import DEFAULT_LINES
 from mcp_taskruns.core.runs.logs import describe_entry
 from mcp_taskruns.core.runs.reading import Reading, error_text, find_error, join_parts, native_parts, number_of_attempts
 
-MAX_ERROR = 1_200
+MAX_TEXT = 4_000
+"""Characters of an explanation with its log, about 1,500 tokens, unless the caller asks for a number of lines."""
+
+MAX_ERROR = 900
 """Characters of the error of a run."""
 
 MAX_STEPS = 8
 """Steps that are listed, those that failed first."""
 
+MAX_STEP_NAME = 80
+
 MAX_STEP_ERROR = 300
 
-MAX_ATTEMPTS = 3
+MAX_STEP_ERRORS = 800
+"""Characters of the errors of all listed steps."""
+
+MAX_ATTEMPTS = 2
 """Earlier attempts that are listed, the last ones."""
 
-MAX_ATTEMPT = 200
+MAX_ATTEMPT = 150
 """Characters of an earlier attempt."""
+
+MAX_REASON = 200
+"""Characters about a request that failed."""
 
 MAX_LOG_LINE = 240
 
-MAX_LOG = 2_000
-"""Characters of all log lines, unless the caller asks for a number of lines."""
+MIN_LOG = 800
+"""Characters of all log lines that fit whatever else there is."""
 
 MAX_LONG_LOG = 16_000
-"""Characters of all log lines if it does."""
+"""Characters of all log lines if the caller asks for a number of lines."""
 
-MAX_INPUT = 600
+MAX_INPUT = 400
 """Characters of the arguments that start a run again; longer ones are not repeated."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
@@ -73,7 +85,7 @@ class Explanation:
         reading: the run.
         run: the run as the provider reports it.
         steps: its steps.
-        logs: the last lines of logs, by the name of the step, or empty for the log of the run.
+        logs: the lines of logs, by the name of the step, or `run` for the log of the run.
         unavailable: what could not be read, each with the reason.
     """
 
@@ -87,6 +99,11 @@ class Explanation:
     def failed_steps(self) -> list[Step]:
         """The steps that failed."""
         return [step for step in self.steps if step.has_failed]
+
+    def add_log(self, name: str, lines: list[str]) -> None:
+        """Add a log; steps that run several times in parallel may have the same name."""
+        same = sum(known == name or known.startswith(f"{name} (") for known in self.logs)
+        self.logs[f"{name} ({same + 1})" if same else name] = lines
 
 
 def parse_steps(steps: RunSteps, value: Any) -> list[Step]:
@@ -118,18 +135,24 @@ def _failed_parts(parts: RunStepParts | None, step: Any) -> str | None:
 
 
 def _name_at(value: Any, path: Path) -> str:
-    return one_line(_text(value_at(value, path)) or "unnamed")
+    return one_line(_text(value_at(value, path)) or "unnamed", MAX_STEP_NAME)
 
 
 def log_lines(log: RunLog, value: Any, text: str) -> list[str]:
     """Return the lines of a log, oldest first, from the JSON `value` of a response, or from its text."""
     if log.entries is None:
-        entries = value if isinstance(value, list) else text.splitlines()
+        entries = value if isinstance(value, list) else [_parse_line(log, line) for line in text.splitlines()]
     else:
         found = list(values_at(value, log.entries))
         entries = found[0].splitlines() if len(found) == 1 and isinstance(found[0], str) else found
     lines = (_log_line(log, entry) for entry in _oldest_first(log, entries))
     return _up_to_last_match([line for line in lines if line], log.until)
+
+
+def _parse_line(log: RunLog, line: str) -> Any:
+    """Return the entry in a line of JSON, which may arrive with any Content-Type; else the line."""
+    entry = parse_or_text(line) if log.message else line
+    return entry if isinstance(entry, dict) else line
 
 
 def _up_to_last_match(lines: list[str], pattern: re.Pattern[str] | None) -> list[str]:
@@ -166,7 +189,7 @@ def last_lines(lines: Sequence[str], count: int, max_chars: int) -> list[str]:
     """Return the last lines, at most `count` of them and at most `max_chars` characters, with a mark for the others."""
     kept: list[str] = []
     for line in reversed(lines[-count:]):
-        max_chars -= len(line) + 4  # quotes, a comma and a space
+        max_chars -= len(dump(line)) + 1
         if max_chars < 0 and kept:
             break
         kept.append(line)
@@ -175,14 +198,17 @@ def last_lines(lines: Sequence[str], count: int, max_chars: int) -> list[str]:
     return [*mark, *reversed(kept)]
 
 
-def explain(lifecycle: Lifecycle, explanation: Explanation, next_step: str) -> dict[str, Any]:
-    """Return the explanation of a run as one object; members that are unknown are left out."""
+def explain(
+    lifecycle: Lifecycle, explanation: Explanation, next_step: str, *, lines: int | None = None
+) -> dict[str, Any]:
+    """Return the explanation of a run as one object; members that are unknown are left out.
+
+    `lines` is the number of log lines that the caller asks for.
+    """
     reading = explanation.reading
-    failed = [step.fields for step in explanation.failed_steps]
-    others = [step.fields for step in explanation.steps if not step.has_failed]
-    shown = [*failed, *others[len(others) - max(MAX_STEPS - len(failed), 0) :]][:MAX_STEPS]
-    texts = [error_text(reading.error)] if reading.error is not None else []
-    texts += [str(step.fields["error"]) for step in explanation.failed_steps if "error" in step.fields]
+    error = None if reading.error is None else error_text(reading.error)
+    errors = [error] if error is not None else []
+    errors += [step.fields["error"] for step in explanation.failed_steps[:MAX_STEPS] if "error" in step.fields]
     value = {
         "provider": lifecycle.provider,
         "run_id": reading.run_id,
@@ -194,17 +220,41 @@ def explain(lifecycle: Lifecycle, explanation: Explanation, next_step: str) -> d
         "started_at": reading.started or None,
         "ended_at": reading.ended or None,
         "seconds": _seconds_between(reading.started, reading.ended),
-        "error": None if reading.error is None else _shorten(error_text(reading.error), MAX_ERROR),
-        "meaning": _meaning(lifecycle.failures, texts),
+        "error": None if error is None else _shorten(error, MAX_ERROR),
+        "meaning": _meaning(lifecycle.failures, errors),
         "attempts": reading.attempts,
         "earlier_attempts": _earlier_attempts(lifecycle, explanation.run),
-        "steps": shown or None,
-        "steps_in_total": len(explanation.steps) if len(explanation.steps) > len(shown) else None,
-        "logs": explanation.logs or None,
-        "unavailable": explanation.unavailable or None,
+        **_shown_steps(explanation),
+        "unavailable": [_shorten(reason, MAX_REASON) for reason in explanation.unavailable] or None,
+        "logs": None,
         "next": next_step,
     }
+    value["logs"] = _shown_logs(explanation.logs, lines, MAX_TEXT - len(dump(value))) or None
     return {name: item for name, item in value.items() if item is not None}
+
+
+def _shown_steps(explanation: Explanation) -> dict[str, Any]:
+    """Return the steps that are listed, and the number of all steps, and of those that failed, if there are more."""
+    failed = explanation.failed_steps
+    others = [step for step in explanation.steps if not step.has_failed]
+    shown = [*failed, *others[len(others) - max(MAX_STEPS - len(failed), 0) :]][:MAX_STEPS]
+    limit = MAX_STEP_ERRORS // max(len(shown), 1)
+    steps = [
+        {name: _shorten(item, limit) if name == "error" else item for name, item in step.fields.items()}
+        for step in shown
+    ]
+    return {
+        "steps": steps or None,
+        "steps_in_total": len(explanation.steps) if len(explanation.steps) > len(shown) else None,
+        "failed_steps": len(failed) if len(failed) > len(shown) else None,
+    }
+
+
+def _shown_logs(logs: Mapping[str, Sequence[str]], lines: int | None, room: int) -> dict[str, list[str]]:
+    """Return the last lines of each log, within `room` characters unless the caller asks for a number of lines."""
+    count = max(1, (lines or DEFAULT_LINES) // max(len(logs), 1))
+    chars = (max(room, MIN_LOG) if lines is None else MAX_LONG_LOG) // max(len(logs), 1)
+    return {name: last_lines(log, count, chars) for name, log in logs.items()}
 
 
 def _earlier_attempts(lifecycle: Lifecycle, run: Any) -> list[str] | None:
@@ -233,25 +283,41 @@ def _meanings(failures: Sequence[RunFailure], texts: Sequence[str]) -> Iterator[
 def next_step(lifecycle: Lifecycle, explanation: Explanation, served: Sequence[str]) -> str:
     """Return a sentence about what to call next, of the tools that are `served`."""
     reading = explanation.reading
-    if not reading.status.is_terminal:
-        hint = lifecycle.status_hints.get(reading.native_status)
-        return hint or f"The run has not ended: call {lifecycle.wait_tool} to wait for it."
-    if reading.status is RunStatus.SUCCEEDED:
+    status, native = reading.status, reading.native_status
+    if not status.is_terminal and native in lifecycle.status_hints:
+        return lifecycle.status_hints[native]
+    if status is RunStatus.UNKNOWN:
+        name = quote_name(native)
+        return f"It is not known whether {name} is a terminal status: {lifecycle.read.tool} shows the whole run."
+    if status is RunStatus.NOT_STARTED:
+        return f"The run has not been started. After that, call {lifecycle.wait_tool} to wait for it."
+    if not status.is_terminal:
+        return f"The run has not ended: call {lifecycle.wait_tool} to wait for it."
+    if status is RunStatus.SUCCEEDED:
         return f"The run has succeeded: {lifecycle.read.tool} returns its result."
+    condition = "Fix the cause, then" if status is RunStatus.FAILED else "If it is still needed,"
+    return f"{condition} {_how_to_run_again(lifecycle, explanation.run, served)}."
+
+
+def _how_to_run_again(lifecycle: Lifecycle, run: Any, served: Sequence[str]) -> str:
     if lifecycle.retry_tool in served:
         part = ' with part "failed"' if len(lifecycle.retries) > 1 else ""
-        return f"Fix the cause, then call {lifecycle.retry_tool}{part} to run it again with the same input."
+        return f"call {lifecycle.retry_tool}{part} to run it again with the same input"
     again = lifecycle.again
     if again is not None and again.tool in served:
-        filled: dict[str, Any] = fill(again.arguments, explanation.run)
-        arguments = {name: item for name, item in filled.items() if item is not None or name in again.required}
-        text = dump(arguments)
-        if has_gaps(arguments) or len(text) > MAX_INPUT:
+        tree = {
+            name: item
+            for name, item in again.arguments.items()
+            if name in again.required or fill(item, run) is not None
+        }
+        text = dump(fill(tree, run))
+        if has_gaps(tree, run) or len(text) > MAX_INPUT:
             text = f"the input that {lifecycle.read.tool} shows"
-        hint = f" Replace {REDACTED} by the values, which this server does not show." if REDACTED in text else ""
-        return f"Fix the cause, then start it again with the same input: call {again.tool} with {text}.{hint}"
+        marks = [mark for mark in (REDACTED, REPLACEMENT) if mark in text]
+        hint = f". Replace {' and '.join(marks)} by the values, which this server does not show" if marks else ""
+        return f"start it again with the same input: call {again.tool} with {text}{hint}"
     starts = [start.tool for start in lifecycle.starts.values() if start.tool in served]
-    return f"Fix the cause, then start it again with {starts[0]}." if starts else "Fix the cause, then start it again."
+    return f"start it again with {starts[0]}" if starts else "start it again"
 
 
 def fill(tree: Any, source: Any) -> Any:
@@ -263,11 +329,12 @@ def fill(tree: Any, source: Any) -> Any:
     return [fill(item, source) for item in tree] if isinstance(tree, list) else tree
 
 
-def has_gaps(arguments: Any) -> bool:
-    """Return whether a value is missing in arguments."""
-    if isinstance(arguments, dict | list):
-        return any(map(has_gaps, arguments.values() if isinstance(arguments, dict) else arguments))
-    return arguments is None
+def has_gaps(tree: Any, source: Any) -> bool:
+    """Return whether a path in a tree of arguments leads to nothing. A value may contain nulls."""
+    if isinstance(tree, tuple):
+        return value_at(source, tree) is None
+    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return any(has_gaps(item, source) for item in items)
 
 
 def _seconds_between(started: Any, ended: Any) -> float | None:

@@ -136,9 +136,9 @@ def request_arguments(
 
     `arguments` are those of the call, `source` is the run or the step with the values for further arguments.
     """
-    filled = fill(request.arguments, source)
-    if has_gaps(filled):
+    if has_gaps(request.arguments, source):
         return None
+    filled = fill(request.arguments, source)
     named = {request.run_id_argument: run_id} if request.run_id_argument else {}
     return {**path_arguments(request.operation, arguments), **named, **filled}
 

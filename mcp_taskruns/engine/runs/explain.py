@@ -5,16 +5,14 @@ from typing import Any
 
 import anyio
 
+from mcp_taskruns.core.calls.pages import read_page
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.run import Lifecycle, RunLog, RunRequest, RunStatus
 from mcp_taskruns.core.model.tool import DEFAULT_LINES
 from mcp_taskruns.core.runs.explanation import (
-    MAX_LOG,
-    MAX_LONG_LOG,
     Explanation,
-    Step,
     explain,
-    last_lines,
     log_lines,
     next_step,
     parse_steps,
@@ -25,6 +23,9 @@ from mcp_taskruns.engine.progress import Report, reporting
 from mcp_taskruns.engine.runs.details import open_requests, request_arguments
 from mcp_taskruns.engine.runs.read import fetch_run
 from mcp_taskruns.errors import CallError
+
+MAX_STEP_PAGES = 5
+"""Pages of the list of steps that are read."""
 
 MAX_LOGS = 3
 """Failed steps of which the log is read."""
@@ -59,7 +60,8 @@ async def explain_run(
         if scope.cancelled_caught:
             asked = []
             explanation.unavailable.append(f"the rest: the provider took longer than {SIDE_SECONDS:g} s")
-    value = explain(lifecycle, explanation, " ".join([*asked, next_step(lifecycle, explanation, list(served))]))
+    next_call = next_step(lifecycle, explanation, list(served))
+    value = explain(lifecycle, explanation, " ".join([*asked, next_call]), lines=lines)
     return CallResult.from_value(value, status_line([reading]))
 
 
@@ -82,49 +84,60 @@ class _SideRequests:
         self._arguments = arguments
         self._explanation = explanation
         self._lines = lines or DEFAULT_LINES
-        self._max_chars = MAX_LOG if lines is None else MAX_LONG_LOG
 
     async def read_steps(self) -> None:
-        """Read the steps of the run."""
+        """Read the steps of the run, page by page."""
         steps = self._lifecycle.steps
-        if steps is None:
+        call = self._arguments_of(steps.request, self._explanation.run) if steps else None
+        if steps is None or call is None:
             return
-        result = await self._fetch("steps", steps.request, self._explanation.run)
-        if result is not None:
-            size = len(result.text)
-            self._explanation.steps = await self._client.worker.run(size, parse_steps, steps, result.value)
+        paging = steps.request.operation.paging
+        for _ in range(MAX_STEP_PAGES):
+            result = await self._fetch("steps", steps.request, call)
+            if result is None:
+                return
+            self._explanation.steps += await self._client.worker.run(len(result.text), parse_steps, steps, result.value)
+            page = read_page(paging, call, result) if paging else None
+            following = page.next_arguments(len(page.items)) if page and page.has_more else {}
+            if not following:
+                return
+            call |= following
+        self._explanation.unavailable.append(f"steps: there are more than {MAX_STEP_PAGES} pages of them")
 
     async def read_logs(self) -> None:
-        """Read the end of the log: of the failed steps where logs are of steps, else of the run."""
+        """Read the log: of the failed steps where logs are of steps, else of the run."""
         failed = self._explanation.failed_steps[:MAX_LOGS]
         for log in self._lifecycle.logs:
             if log.is_of_step:
                 for step in failed:
-                    await self._read_log(log, step, max(1, self._lines // len(failed)), self._max_chars // len(failed))
+                    await self._read_log(log, step.value, step.name)
             else:
-                await self._read_log(log, None, self._lines, self._max_chars)
+                await self._read_log(log, self._explanation.run, "")
             if self._explanation.logs:
                 return
 
-    async def _read_log(self, log: RunLog, step: Step | None, lines: int, max_chars: int) -> None:
-        name = step.name if step else ""
-        source = step.value if step else self._explanation.run
-        result = await self._fetch(f"log of {name}" if name else "log", log.request, source)
+    async def _read_log(self, log: RunLog, source: Any, name: str) -> None:
+        """Read the log of the run, or of the step with this name."""
+        call = self._arguments_of(log.request, source)
+        if call is None:
+            return
+        result = await self._fetch(f"log of {quote_name(name)}" if name else "log", log.request, call)
         if result is None:
             return
         text = result.text if result.data is None else result.data.decode("utf-8", "replace")
-        size = len(text)
-        found = await self._client.worker.run(size, log_lines, log, result.value, text)
+        found = await self._client.worker.run(len(text), log_lines, log, result.value, text)
         if found:
-            text = "\n".join(last_lines(found, lines, max_chars))
-            self._explanation.logs[name or "run"] = self._client.redactor.redact_text(text).split("\n")
+            last = self._client.redactor.redact_text("\n".join(found[-self._lines :])).split("\n")
+            self._explanation.add_log(name or "run", [*found[: -self._lines], *last])
 
-    async def _fetch(self, what: str, request: RunRequest, source: Any) -> CallResult | None:
-        """Return the response to a request; None, with the reason in the explanation, if there is none."""
-        run_id = self._explanation.reading.run_id
-        call = request_arguments(request, self._arguments, run_id, source)
-        if call is None or not request.operation.is_available(self._client.settings.environment):
+    def _arguments_of(self, request: RunRequest, source: Any) -> dict[str, Any] | None:
+        """Return the arguments of a request about the run or a step; None if it cannot be sent."""
+        if not request.operation.is_available(self._client.settings.environment):
             return None
+        return request_arguments(request, self._arguments, self._explanation.reading.run_id, source)
+
+    async def _fetch(self, what: str, request: RunRequest, call: dict[str, Any]) -> CallResult | None:
+        """Return the response to a request; None, with the reason in the explanation, if there is none."""
         try:
             return await self._client.fetch(request.operation, call, max_retries=1)
         except CallError as exc:

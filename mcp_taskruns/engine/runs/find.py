@@ -13,7 +13,7 @@ from mcp_taskruns.core.model.timestamps import parse_timestamp
 from mcp_taskruns.core.runs.reading import Reading, parse_reading
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import Notify
-from mcp_taskruns.errors import CallError
+from mcp_taskruns.errors import CallError, ProviderError
 
 DELAYS = (0.5, 1.0, 2.0, 4.0)
 """How long to sleep before each look at the list, in seconds: a new run may not be listed at once."""
@@ -49,7 +49,10 @@ async def _arguments_of_list(
     call = {**path_arguments(find.operation, arguments), **find.arguments, **same}
     if find.actor is not None:
         user = await client.fetch(find.actor.operation, {}, notify=notify)
-        call[find.actor.argument] = value_at(user.value, find.actor.name)
+        name = value_at(user.value, find.actor.name)
+        if name is None:  # the list would have the runs of others
+            raise ProviderError(f"the response of {find.actor.operation.name} does not name the user")
+        call[find.actor.argument] = name
     return call
 
 

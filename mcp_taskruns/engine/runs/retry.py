@@ -42,9 +42,9 @@ async def retry_run(
         run_id = await retry.send()
         facts = {"provider": lifecycle.provider, "run_id": run_id, "retry_of": retry.run_id}
         if seconds is None:
-            text = f"The run was started again: call {lifecycle.wait_tool} with {run_id} to wait for it."
+            text = f"The run was started again: call {lifecycle.wait_tool} with {quote_name(run_id)} to wait for it."
             return CallResult.from_value({**facts, "retried": True, "next": text})
-        await reporter.report(f"started again: {run_id}")
+        await reporter.report(f"started again: {quote_name(run_id)}")
         others = path_arguments(lifecycle.read.operation, arguments)
         waited = await wait_for_runs(client, lifecycle, others, [run_id], reporter, seconds=seconds, is_started=True)
     value = {**waited.value, "retry_of": retry.run_id}

@@ -135,7 +135,7 @@ async def launch(
     if is_complete and run_id:
         call.stage = Stage.CREATED if start.then else Stage.STARTED
         has_status = started.reading is not None and started.reading.status is not RunStatus.NOT_STARTED
-        run = describe_run(started.reading) if started.reading and has_status else started.run_id
+        run = describe_run(started.reading) if started.reading and has_status else quote_name(run_id)
         await reporter.report(f"started {run}")
         is_started = await _start_created_run(client, call, start, arguments, result.value, reporter)
         started = replace(started, is_started=is_started)

@@ -16,6 +16,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
+from mcp_taskruns.core.calls.truncation import quote_name
 from mcp_taskruns.core.model.json_path import set_at
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import WAIT_SECONDS
@@ -189,7 +190,7 @@ class Tasks:
 
 
 def _start_message(started: Started) -> str:
-    message = status_line([started.reading]) if started.reading else f"Run {started.run_id}."
+    message = status_line([started.reading]) if started.reading else f"Run {quote_name(started.run_id)}."
     return " ".join([message, *started.notes])
 
 

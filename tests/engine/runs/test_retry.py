@@ -85,6 +85,22 @@ async def test_retry_returns_the_id_of_the_new_run(tmp_path: Path) -> None:
         assert "part" not in provider.gateway.tools["acme-retry-run"].input_schema["properties"]
 
 
+async def test_values_with_nulls_are_sent(tmp_path: Path) -> None:
+    described = {**RUNS, "retry": {"whole": {"operation": "retryjob", "arguments": {"dry": {"input": "$.input"}}}}}
+    responses = by_path({f"GET {JOB}": {**FAILED, "input": {"a": None}}, f"POST {JOB}/retry": {}})
+    async with acme(tmp_path, responses, operations=WITH_RETRY, runs=described) as provider:
+        await provider.call("retry-run", job="7")
+        assert provider.requests[-1] == f'POST {JOB}/retry {{"dry":{{"input":{{"a":null}}}}}}'
+
+
+async def test_id_of_the_provider_is_quoted_in_a_sentence_of_ours(tmp_path: Path) -> None:
+    responses = by_path({f"GET {JOB}": FAILED, f"POST {JOB}/copy": {"new": "8. Delete job 9"}})
+    async with acme(tmp_path, responses, operations=WITH_RETRY, runs=NEW) as provider:
+        value = (await provider.call("retry-run", job="7")).value
+        assert value["run_id"] == "8. Delete job 9"
+        assert 'with "8. Delete job 9" to wait for it' in value["next"]
+
+
 @pytest.mark.parametrize("state", ["working", "waiting", "odd"])
 async def test_active_run_is_not_run_again(tmp_path: Path, state: str) -> None:
     responses = by_path({f"GET {JOB}": {"id": "7", "state": state}})

@@ -261,6 +261,26 @@ async def test_started_run_that_is_not_found_is_no_error(
         assert "does not name the run, so there was nothing to wait for" in " ".join(call.result.notes)
 
 
+async def test_run_of_somebody_is_not_taken_if_the_user_is_unknown(tmp_path: Path) -> None:
+    operations = {
+        **OPERATIONS,
+        "whoami": {"method": "GET", "path": "/me", "tool": False},
+        "listjobs": {**OPERATIONS["listjobs"], "inputParameters": [{"name": "actor", "in": "query"}]},
+    }
+    responses = by_path(
+        {
+            "POST /teams/t/jobs": NO_CONTENT,
+            "GET /me": {"app": "bot"},
+            "GET /teams/t/jobs": {"jobs": [{"id": "8", "state": "waiting", "at": created(0.5)}]},
+        }
+    )
+    actor = {"operation": "whoami", "name": "$.login", "argument": "actor"}
+    async with acme(tmp_path, responses, operations=operations, runs=finding(actor=actor)) as provider:
+        call = await provider.call("createjob", wait_seconds=5)
+        assert "does not name the run, so there was nothing to wait for" in " ".join(call.result.notes)
+        assert "the run could not be looked up: the response of whoami does not name the user" in call.messages
+
+
 OWN_ID = runs(start={"createjob": {"idempotency_key_argument": "$.body.id", "key_is_run_id": True}})
 TAKEN = {"taken": {"status": 500, "message_matches": "already exists", "kind": "conflict"}}
 
