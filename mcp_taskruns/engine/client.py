@@ -238,14 +238,18 @@ class Client:
             self._exchange = Exchange(self.settings.timeout, self._transport)
         return self._exchange
 
-    def redact_result(self, result: CallResult) -> CallResult:
-        """Redact a result once more: decoding may have spelled out a secret that the raw body only encoded."""
+    def redact_result(self, result: CallResult, structured: dict[str, Any] | None = None) -> CallResult:
+        """Redact a result once more: decoding may have spelled out a secret that the raw body only encoded.
+
+        `structured` is its structured content, which is redacted already.
+        """
         redact = self.redactor.redact_plain_text
         return replace(
             result,
             text=redact(result.text),
             media_type=redact(result.media_type),
             notes=tuple(map(redact, result.notes)),
+            structured=structured,
         )
 
     async def aclose(self) -> None:

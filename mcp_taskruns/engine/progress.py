@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 import anyio
@@ -83,14 +84,20 @@ class ProgressReporter:
         self._is_timed = is_timed
         self._is_stream = is_stream
         self._total = total
-        self._lock = anyio.Lock()
         self._started_at = self._changed_at = self._last_sent = self._refilled_at = anyio.current_time()
         self._tokens = float(EVENTS_PER_SECOND)
         self._value = 0.0
         self._progress: float | None = None
         self._line = ""
         self._pooled = 0
-        self._pool_filled = anyio.Event()
+
+    @cached_property
+    def _lock(self) -> anyio.Lock:
+        return anyio.Lock()  # most calls report nothing
+
+    @cached_property
+    def _pool_filled(self) -> anyio.Event:
+        return anyio.Event()
 
     async def report(self, line: str, value: float | None = None) -> None:
         """Report an event; `value` is the progress of the call after it, if that is not its time."""

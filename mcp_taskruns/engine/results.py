@@ -28,14 +28,14 @@ def finish_result(client: Client, tool: Tool, result: CallResult) -> CallResult:
     fitted = truncate_result(result, limit, advice_of(tool, result.value))
     if fitted is result and result.part is not None:
         fitted = result.with_notes(result.part.describe())
-    redacted = client.redact_result(fitted)
     if tool.output_schema is None:
-        return redacted
+        return client.redact_result(fitted)
     value = result.value if result.media_type == "application/json" else None
     if not (tool.is_wait_tool or matches_schema(tool.output_schema, value)):
+        redacted = client.redact_result(fitted)
         return replace(redacted, structured={"text": redacted.text})
     max_chars = limit if tool.is_wait_tool else min(limit, MAX_STRUCTURED_CHARS)
-    return replace(redacted, structured=_structured_content(client, tool, result, max_chars))
+    return client.redact_result(fitted, _structured_content(client, tool, result, max_chars))
 
 
 def select_part(client: Client, result: CallResult, written: str) -> CallResult:

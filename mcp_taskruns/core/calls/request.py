@@ -243,22 +243,24 @@ def base_uri(operation: Operation, environment: Mapping[str, str]) -> str:
     uri = read_variable(base.variables, environment) or _base_uri_by_rule(base, environment)
     if uri is None and base.default is not None:
         uri = fill_constant(base.default, environment, BASE_URI_PART)
+    uri = (uri or "").strip().removesuffix("/")
+    if not is_usable_base_uri(uri):
+        raise _unusable_base_uri(operation, uri)
+    return uri
+
+
+def _unusable_base_uri(operation: Operation, uri: str) -> NotConfigured:
+    base = operation.base
     flag = f"`--base-uri {operation.namespace}=URL`"
     advice = f"Set {base.variables[0]} in the server's environment to" if base.variables else f"Set {flag} to"
     if not uri:
         alternative = f", or start the server with {flag}" if operation.namespace else ""
-        raise NotConfigured(
-            "the provider's base URL is not set", hint=f"{advice} the provider's base URL{alternative}."
-        )
-    uri = uri.strip().removesuffix("/")
-    if is_usable_base_uri(uri):
-        return uri
-    if not is_http_url(uri) or not BASE_URI_PATTERN.fullmatch(uri):
-        raise NotConfigured("the provider's base URL is not valid", hint=f"{advice} a URL that begins with https://.")
-    raise NotConfigured(
-        "the provider's base URL is not https, and credentials are sent without encryption to loopback only",
-        hint=f"{advice} a URL that begins with https://.",
-    )
+        message = "the provider's base URL is not set"
+        return NotConfigured(message, hint=f"{advice} the provider's base URL{alternative}.")
+    message = "the provider's base URL is not valid"
+    if is_http_url(uri) and BASE_URI_PATTERN.fullmatch(uri):
+        message = "the provider's base URL is not https, and credentials are sent without encryption to loopback only"
+    return NotConfigured(message, hint=f"{advice} a URL that begins with https://.")
 
 
 def _parameter_values(operation: Operation, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> _Values:
