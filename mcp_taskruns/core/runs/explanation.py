@@ -17,8 +17,11 @@ from mcp_taskruns.core.model.tool import DEFAULT_LINES
 from mcp_taskruns.core.runs.logs import describe_entry
 from mcp_taskruns.core.runs.reading import Reading, error_text, find_error, join_parts, native_parts, number_of_attempts
 
-MAX_TEXT = 4_000
-"""Characters of an explanation with its log, about 1,500 tokens, unless the caller asks for a number of lines."""
+MAX_TEXT = 3_400
+"""Characters of an explanation with its log, unless the caller asks for a number of lines.
+
+That is at most 1,500 tokens: the encoding o200k_base takes one for 2.3 characters of a log with many times and numbers.
+"""
 
 MAX_ERROR = 900
 """Characters of the error of a run."""

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -20,6 +21,7 @@ from mcp_taskruns.simulator.app import Simulator
 from mcp_taskruns.simulator.faults import Fault
 from mcp_taskruns.simulator.lifecycle import ManualClock
 from tests.clients import Transport, listening, open_client, open_gateway
+from tests.engine.runs.described import acme, by_path
 from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -413,3 +415,17 @@ async def test_mcp_name_header_must_match_the_task_id(name: str | None, environm
         named = headers if name is None else headers | {"Mcp-Name": name}
         response = await client.post(f"{origin}/mcp", json=body, headers=named)
     assert (response.status_code, response.json()["error"]["code"]) == (400, types.HEADER_MISMATCH)
+
+
+async def test_integer_id_of_a_run_is_text_in_its_task(tmp_path: Path) -> None:
+    job = {"id": 9007199254740993, "state": "waiting"}
+    path = f"/teams/t/jobs/{job['id']}"
+    respond = by_path({"POST /teams/t/jobs": job, f"GET {path}": job | {"state": "done"}})
+    async with acme(tmp_path, respond) as provider:
+        with anyio.fail_after(PATIENCE):
+            async with Client(build_server(provider.gateway), mode="auto", extensions=[Tasks()]) as client:
+                task = await start(client, "acme-createjob", {"team": "t"})
+                assert (task.status_message or "").startswith("Run 9007199254740993: queued (waiting).")
+                finished = await get(client, task.task_id)
+        assert first_json(finished.result)["run_id"] == "9007199254740993"
+        assert provider.requests == ["POST /teams/t/jobs", f"GET {path}"]
