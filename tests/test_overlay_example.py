@@ -65,7 +65,7 @@ async def test_example_call_returns_the_result_of_the_run(folder: Path) -> None:
         gateway = open_gateway({"ACME_BASE_URL": origin}, capabilities=[str(folder)])
         async with Client(build_server(gateway), mode="auto") as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-            assert list(listed) == ["acme-start-job", "acme-get-job", "acme-wait-for-run"]
+            assert list(listed) == ["acme-start-job", "acme-get-job", "acme-wait-for-run", "acme-explain-run"]
             result = await client.call_tool(tool, json.loads(arguments))
             missing = await client.call_tool("acme-get-job", {"job_id": "none"})
     assert provider.requests[0] == 'POST /jobs {"task":"resize"}'

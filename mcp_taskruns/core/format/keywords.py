@@ -590,7 +590,7 @@ class RunsKeywords(StrictModel):
     retention_seconds: float | None = Field(None, gt=0)
     """How long a run can be read after it was started, in seconds; default: unknown."""
     status_hints: Annotated[dict[str, str], without_nulls] = Field({})
-    """By a status of the provider, what to do about a run that has it."""
+    """By a status of the provider, as in `statuses` and with `*` as there, what to do about a run that has it."""
     redact: Names = ()
     """Paths to secrets, from the run."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.names import legal_name, slug
 from mcp_taskruns.core.format.runs import RunsCompiler, retry_parts, takes_list
-from mcp_taskruns.core.format.tool_schemas import DEFAULT_TEXT, SECONDS_SCHEMA, wait_input_schema
+from mcp_taskruns.core.format.tool_schemas import SECONDS_SCHEMA, wait_input_schema
 from mcp_taskruns.core.model.tool import (
     DEFAULT_LINES,
     LINES,
@@ -121,7 +121,10 @@ def _retry_tool(tool: Tool, runs: keywords.RunsKeywords) -> Tool:
     if is_choice:
         description = "; ".join(f"{part}: {what[part]}" for part in parts)
         arguments[PART] = {"type": "string", "enum": list(parts), "description": f"{description}. Default {parts[0]}."}
-    arguments[WAIT_SECONDS] = {**SECONDS_SCHEMA, "description": f"Wait for the result too, {DEFAULT_TEXT}"}
+    arguments[WAIT_SECONDS] = {
+        **SECONDS_SCHEMA,
+        "description": "Wait for the result too, at most so many seconds, for example 45; default: not at all.",
+    }
     only = "" if is_choice or parts[0] == "whole" else ", only what failed,"
     return replace(
         _derive(tool, Derived.RETRY, "retry", runs),

@@ -14,7 +14,7 @@ from mcp_taskruns.core.format.operations import compile_operation
 from mcp_taskruns.core.format.policies import Policies
 from mcp_taskruns.core.format.templates import references_of
 from mcp_taskruns.core.format.tool_schemas import DEFAULT_TEXT, SECONDS_SCHEMA, output_schema
-from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
+from mcp_taskruns.core.model.json_path import EACH, Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.operation import Location, Operation
 from mcp_taskruns.core.model.run import (
     ANY,
@@ -145,7 +145,7 @@ class RunsCompiler:
             max_age_seconds=runs.max_age_seconds,
             gone_after_cancel=runs.gone_after_cancel,
             retention_seconds=runs.retention_seconds,
-            status_hints={native: rename_tools(hint, listed_names) for native, hint in runs.status_hints.items()},
+            status_hints=self._status_hints(runs, listed_names),
         )
 
     def problems(self, runs: keywords.RunsKeywords) -> Iterator[CapabilityError]:
@@ -155,7 +155,7 @@ class RunsCompiler:
         parts: list[Callable[[], object]] = [
             partial(self.call, runs.read, "read"),
             partial(self._fields, runs.fields, "fields"),
-            partial(self._statuses, runs.statuses, len(runs.fields.status)),
+            partial(self._status_hints, runs, {}),
             *(partial(self._runs_in, place) for place in places),
         ]
         if runs.read.long_poll:
@@ -197,6 +197,15 @@ class RunsCompiler:
             {native: status for native, status in statuses.items() if not is_pattern[native]},
             tuple((native, status) for native, status in statuses.items() if is_pattern[native]),
         )
+
+    def _status_hints(self, runs: keywords.RunsKeywords, listed_names: Mapping[str, str]) -> dict[str, str]:
+        statuses = self._statuses(runs.statuses, len(runs.fields.status))
+        for native in runs.status_hints:
+            if not statuses.includes(native):
+                known = [text for natives in runs.statuses.values() for text in natives]
+                reason = f"`{native}` is not one of the provider's statuses in `statuses`"
+                raise self._error("status_hints", reason, suggest_name(native, known))
+        return {native: rename_tools(hint, listed_names) for native, hint in runs.status_hints.items()}
 
     def _runs_in(self, runs: keywords.RunsKeywords) -> dict[str, Path]:
         paths: dict[str, Path] = dict.fromkeys((runs.read.operation, *runs.start), ())
@@ -295,7 +304,7 @@ class RunsCompiler:
         fields, place = steps.fields, "steps.fields"
         return RunSteps(
             request=self._request(steps, "steps", read),
-            items=self._path(steps.items, "steps.items"),
+            items=self._list_path(steps.items, "steps.items"),
             name=self._path(fields.name, f"{place}.name"),
             status=tuple(self._path(text, f"{place}.status") for text in fields.status),
             failed=self._statuses({"failed": steps.failed}, len(fields.status), "steps"),
@@ -309,7 +318,7 @@ class RunsCompiler:
     def _step_parts(self, parts: keywords.RunStepPartsKeywords) -> RunStepParts:
         place = "steps.parts"
         return RunStepParts(
-            items=self._path(parts.items, f"{place}.items"),
+            items=self._list_path(parts.items, f"{place}.items"),
             name=self._path(parts.name, f"{place}.name"),
             status=tuple(self._path(text, f"{place}.status") for text in parts.status),
             failed=self._statuses({"failed": parts.failed}, len(parts.status), place),
@@ -365,8 +374,10 @@ class RunsCompiler:
         argument = request.run_id_argument
         if argument is None:
             argument = read.run_id_argument if read.run_id_argument in known else ""
-        for name in (*([argument] if argument else []), *request.arguments):
+        given = [*([argument] if argument else []), *request.arguments]
+        for name in given:
             self._check_parameter(operation, name, f"{place}.arguments")
+        self._check_path_arguments(operation, given, f"{place}.arguments")
         return RunRequest(
             operation=operation,
             run_id_argument=argument,
@@ -421,6 +432,20 @@ class RunsCompiler:
         known = {parameter.argument for parameter in operation.parameters} | set(references_of(operation.body))
         if name not in known:
             raise self._error(place, f"the operation {operation.name} has no argument `{name}`")
+
+    def _check_path_arguments(self, operation: Operation, given: Sequence[str], place: str) -> None:
+        """Check that each argument in the path of an operation is among those `given`, or in calls that read a run."""
+        reads = self._consumed.runs.read.operation if self._consumed.runs else ""
+        known = {
+            name for tool in self._tools if tool.operation.name == reads for name in tool.input_schema["properties"]
+        }
+        for parameter in operation.parameters:
+            is_open = parameter.location is Location.PATH and parameter.argument and parameter.default is None
+            if known and is_open and parameter.argument not in {*known, *given}:
+                reason = (
+                    f"the operation {operation.name} has `{parameter.argument}` in its path, which no argument sets"
+                )
+                raise self._error(place, reason, f"Add `{parameter.argument}` with its path to `arguments`.")
 
     def _required_fields(self, declared: keywords.RunFieldsKeywords) -> RunFields:
         fields = self._fields(declared, "fields")
@@ -499,6 +524,12 @@ class RunsCompiler:
 
     def _path(self, text: str, place: str) -> Path:
         return self._parse(parse_path, text, place)
+
+    def _list_path(self, text: str, place: str) -> Path:
+        path = self._path(text, place)
+        if EACH not in path:
+            raise self._error(place, f"`{text}` leads to one value: write `{text}[*]` for the items of a list")
+        return path
 
     def _optional_path(self, text: str, place: str) -> Path | None:
         return self._path(text, place) if text else None

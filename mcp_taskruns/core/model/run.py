@@ -46,9 +46,19 @@ class Statuses:
             return self.exact[native]
         return next((status for pattern, status in self.patterns if _matches(native, pattern)), RunStatus.UNKNOWN)
 
+    def includes(self, native_status: str) -> bool:
+        """Return whether a native status, of which parts may be `*`, can be one of those listed."""
+        listed = [*self.exact, *(pattern for pattern, _ in self.patterns)]
+        wanted = _parts(native_status)
+        return any(_matches(parts, wanted) or _matches(wanted, parts) for parts in map(_parts, map("/".join, listed)))
+
 
 ANY = "*"
 """Any value of one part of a native status."""
+
+
+def _parts(native_status: str) -> tuple[str, ...]:
+    return tuple(native_status.split("/"))
 
 
 def _matches(native: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
@@ -373,7 +383,14 @@ class Lifecycle:
     retention_seconds: float | None = None
     """How long a run can be read after it was started; None: unknown."""
     status_hints: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What to do about a run with this native status."""
+    """What to do about a run with this native status, of which parts may be `*`."""
+
+    def status_hint(self, native_status: str) -> str | None:
+        """Return what to do about a run with a native status, or None; a hint without `*` counts first."""
+        if native_status in self.status_hints:
+            return self.status_hints[native_status]
+        native = _parts(native_status)
+        return next((hint for text, hint in self.status_hints.items() if _matches(native, _parts(text))), None)
 
     def side_operations(self) -> Iterator[Operation]:
         """Yield the operations that calls about runs use besides those of tools."""

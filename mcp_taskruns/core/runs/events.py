@@ -214,8 +214,8 @@ class EventCollector:
             return
         readings = [reading for run_id in self._watch.active if (reading := self._watch.readings[run_id])]
         for native in sorted({reading.native_status for reading in readings}):
-            if native in self._lifecycle.status_hints:
-                yield self._lifecycle.status_hints[native]
+            if hint := self._lifecycle.status_hint(native):
+                yield hint
 
     def _resume_arguments(self, arguments: Mapping[str, Any], resume: str) -> dict[str, Any]:
         """Return the arguments of a call that continues after the last listed event."""

@@ -287,8 +287,8 @@ def next_step(lifecycle: Lifecycle, explanation: Explanation, served: Sequence[s
     """Return a sentence about what to call next, of the tools that are `served`."""
     reading = explanation.reading
     status, native = reading.status, reading.native_status
-    if not status.is_terminal and native in lifecycle.status_hints:
-        return lifecycle.status_hints[native]
+    if not status.is_terminal and (hint := lifecycle.status_hint(native)):
+        return hint
     if status is RunStatus.UNKNOWN:
         name = quote_name(native)
         return f"It is not known whether {name} is a terminal status: {lifecycle.read.tool} shows the whole run."
@@ -299,14 +299,15 @@ def next_step(lifecycle: Lifecycle, explanation: Explanation, served: Sequence[s
     if status is RunStatus.SUCCEEDED:
         return f"The run has succeeded: {lifecycle.read.tool} returns its result."
     condition = "Fix the cause, then" if status is RunStatus.FAILED else "If it is still needed,"
-    return f"{condition} {_how_to_run_again(lifecycle, explanation.run, served)}."
+    return f"{condition} {_how_to_run_again(lifecycle, explanation, served)}."
 
 
-def _how_to_run_again(lifecycle: Lifecycle, run: Any, served: Sequence[str]) -> str:
+def _how_to_run_again(lifecycle: Lifecycle, explanation: Explanation, served: Sequence[str]) -> str:
     if lifecycle.retry_tool in served:
-        part = ' with part "failed"' if len(lifecycle.retries) > 1 else ""
+        has_failed = explanation.reading.status is RunStatus.FAILED
+        part = ' with part "failed"' if has_failed and len(lifecycle.retries) > 1 else ""
         return f"call {lifecycle.retry_tool}{part} to run it again with the same input"
-    again = lifecycle.again
+    again, run = lifecycle.again, explanation.run
     if again is not None and again.tool in served:
         tree = {
             name: item

@@ -96,7 +96,7 @@ def _next_steps(lifecycle: Lifecycle, watch: Watch) -> Iterator[str]:
     readings = [reading for run_id in pending if (reading := watch.readings[run_id])]
     unknown = sorted({reading.native_status for reading in readings if reading.status is RunStatus.UNKNOWN})
     natives = sorted({reading.native_status for reading in readings})
-    hints = [lifecycle.status_hints[native] for native in natives if native in lifecycle.status_hints]
+    hints = list(dict.fromkeys(hint for native in natives if (hint := lifecycle.status_hint(native))))
     yield from hints
     if unknown:
         names = ", ".join(map(quote_name, unknown))

@@ -12,7 +12,7 @@ from mcp_taskruns.core.model.json_path import matches
 from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle, RunCancel, RunStatus
 from mcp_taskruns.core.model.tool import Tool
-from mcp_taskruns.core.runs.reading import Reading, runs_in_response
+from mcp_taskruns.core.runs.reading import Reading, runs_in_response, with_text_ids
 from mcp_taskruns.core.runs.results import DELETED, cancel_result, is_canceled, status_line
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
@@ -83,7 +83,8 @@ class _Cancellation:
         runs = runs_in_response(self._lifecycle, operation.name, response.value, self._run_id)
         after = runs[0] if runs else await self._read_after(gone_after=1) or self._unknown
         after = await self._settle(after, gone_after=1)
-        return self._result(before, after, was_accepted=True, response=response.value)
+        value = with_text_ids(self._lifecycle, operation.name, response.value)
+        return self._result(before, after, was_accepted=True, response=value)
 
     async def _explain(self, failure: CallError, before: Reading) -> CallResult:
         """Return what the status after a failed request shows to have happened; else raise the failure."""

@@ -49,7 +49,7 @@ async def add_details(client: Client, tool: Tool, arguments: Mapping[str, Any], 
         result = await complete_result(client, lifecycle, arguments, result)
     runs = runs_in_response(lifecycle, operation, result.value)
     result = result.with_notes(*_older_statuses(client, lifecycle, runs))
-    hints = [hint for run in runs if len(runs) == 1 and (hint := lifecycle.status_hints.get(run.native_status))]
+    hints = [hint for run in runs if len(runs) == 1 and (hint := lifecycle.status_hint(run.native_status))]
     requests = lifecycle.requests
     if requests is None or operation not in requests.shown_by or any(not may_ask(run.status) for run in runs):
         return result.with_notes(*hints)

@@ -15,7 +15,7 @@ from mcp.server.models import InitializationOptions
 from mcp_taskruns import __version__
 from mcp_taskruns.core.calls.truncation import one_line
 from mcp_taskruns.core.model.json import dump
-from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.core.model.tool import Derived, Tool
 from mcp_taskruns.engine.gateway import Gateway
 from mcp_taskruns.engine.progress import STEP, Progress
 from mcp_taskruns.errors import CallError, UnknownTool
@@ -141,9 +141,11 @@ def _instructions(tools: Sequence[Tool]) -> str:
     providers = ", ".join(dict.fromkeys(tool.prefix for tool in tools))
     is_prefixed = all(tool.name.startswith(f"{tool.prefix}-") for tool in tools)
     prefix = "; tool names begin with the provider" if is_prefixed else ""
+    waits = dict.fromkeys(tool.declared_name for tool in tools if tool.derived is Derived.WAIT)
+    wait = " or ".join(waits) or "wait-for-run"
     return (
         f"Tools to start, watch, wait for and cancel long-running task runs ({providers}){prefix}. "
         "Starting a run returns its id immediately, or its result if wait_seconds is set. To wait for a run, call "
-        "wait-for-run instead of polling: it reports progress and returns within a minute; call it again while the "
+        f"{wait} instead of polling: it reports progress and returns within a minute; call it again while the "
         "result has timed_out. A run continues when a call ends. Tools that cancel take effect immediately."
     )

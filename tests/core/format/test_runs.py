@@ -94,7 +94,16 @@ OPERATIONS: list[tuple[str, str, str, list[Json], str]] = [
     ("things", "GET", "/things", [], ""),
 ]
 HALT: Json = {"name": "halt", "method": "POST", "path": "/runs/{runId}/halt"}
-"""An operation that no tool calls."""
+STEP_LOG: Json = {"name": "steplog", "method": "GET", "path": "/runs/{runId}/steps/{step}/log"}
+"""Operations that no tool calls."""
+
+STEPS: Json = {
+    "operation": "halt",
+    "items": "$.steps",
+    "fields": {"name": "$.name", "status": "$.status"},
+    "failed": "bad",
+}
+PARTS: Json = {"items": "$.parts", "name": "$.name", "status": "$.status", "failed": "bad"}
 
 
 def document(runs: Json | None = RUNS, tag: str = "Thing") -> Json:
@@ -103,7 +112,7 @@ def document(runs: Json | None = RUNS, tag: str = "Thing") -> Json:
         {"name": name, "method": method, "path": path, "inputParameters": deepcopy(given), "description": description}
         for name, method, path, given, description in OPERATIONS
     ]
-    operations.append(HALT)
+    operations += [HALT, STEP_LOG]
     consumed = {"namespace": "n", "baseUri": "https://a.example", "resources": [{"operations": operations}]}
     tools = [{"name": name, "call": f"n.{name}", "label": f"{tag}: {name}"} for name, *_ in OPERATIONS]
     return {
@@ -326,6 +335,26 @@ NO_PATH = "is not a path such as `$.data.id` or `$[*].run`"
         ),
         ("runs_in", {"list": "$?"}, f"runs_in.list: `$?` {NO_PATH}"),
         ("runs_in", {"none": "$"}, "runs_in.none: no tool calls the operation `none`"),
+        (
+            "status_hints",
+            {"ready": "Wait.", "paused": "Resume it."},
+            "status_hints: `paused` is not one of the provider's statuses in `statuses`",
+        ),
+        (
+            "steps",
+            STEPS,
+            "steps.items: `$.steps` leads to one value: write `$.steps[*]` for the items of a list",
+        ),
+        (
+            "steps",
+            {**STEPS, "items": "$.steps[*]", "parts": PARTS},
+            "steps.parts.items: `$.parts` leads to one value: write `$.parts[*]` for the items of a list",
+        ),
+        (
+            "logs",
+            [{"operation": "steplog", "of": "step"}],
+            "logs.arguments: the operation steplog has `step` in its path, which no argument sets",
+        ),
     ],
 )
 def test_reference_to_something_that_does_not_exist_is_rejected_with_its_place(
@@ -362,6 +391,25 @@ def test_runs_of_an_invalid_shape_are_rejected_with_their_place(place: str, valu
         capability(changed(place, value))
     text = str(caught.value).removeprefix("thing.yaml: capability.consumes[0].runs").lstrip(".: ")
     assert text == message
+
+
+def test_logs_take_arguments_in_the_path_from_the_step() -> None:
+    log = {"operation": "steplog", "of": "step", "arguments": {"step": "$.id"}}
+    found = lifecycle_of(compiled(changed("logs", [log]))["thing-get"])
+    assert [one.request.arguments for one in found.logs] == [{"step": ("id",)}]
+
+
+@pytest.mark.parametrize(
+    ("native", "hint"),
+    [("on/true", "Unblock it."), ("on/false", None), ("off/true", "Ended."), ("off/false", "Ended."), ("off", None)],
+)
+def test_status_hint_of_several_fields_may_be_a_pattern(native: str, hint: str | None) -> None:
+    described = {
+        **changed("fields.status", ["$.status", "$.blocked"]),
+        "statuses": {"running": ["on", "on/*"], "canceled": "off/*"},
+        "status_hints": {"on/true": "Unblock it.", "off/*": "Ended."},
+    }
+    assert lifecycle_of(compiled(described)["thing-get"]).status_hint(native) == hint
 
 
 def test_confirm_argument_needs_no_description() -> None:

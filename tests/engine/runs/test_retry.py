@@ -198,6 +198,13 @@ async def test_explanation_names_the_tool_that_retries(tmp_path: Path) -> None:
             )
 
 
+async def test_explanation_of_a_canceled_run_does_not_suggest_to_retry_what_failed(tmp_path: Path) -> None:
+    canceled = {"id": "7", "state": "off"}
+    async with acme(tmp_path, by_path({f"GET {JOB}": canceled}), operations=WITH_RETRY, runs=SAME) as provider:
+        value = (await provider.call("explain-run", job="7")).value
+        assert value["next"] == "If it is still needed, call acme-retry-run to run it again with the same input."
+
+
 async def test_retry_tool_is_no_read(tmp_path: Path) -> None:
     async with acme(tmp_path, by_path({}), operations=WITH_RETRY, runs=SAME) as provider:
         tools = provider.gateway.tools

@@ -61,6 +61,18 @@ async def test_integer_ids_are_text_in_results_and_arguments(tmp_path: Path) -> 
             await provider.call("getjob", job="7a")
 
 
+async def test_integer_id_in_the_response_of_a_cancellation_is_text(tmp_path: Path) -> None:
+    responses = by_path(
+        {
+            "GET /teams/t/jobs/7": {"id": 7, "state": "working"},
+            "POST /teams/t/jobs/7/stop": {"id": 7, "state": "off", "why": "asked to"},
+        }
+    )
+    async with acme(tmp_path, responses, runs={**RUNS, "runs_in": {"stopjob": "$"}}) as provider:
+        value = (await provider.call("stopjob", job="7")).value
+    assert (value["run_id"], value["response"]["id"]) == ("7", "7")
+
+
 async def test_integer_id_in_a_body_is_sent_as_an_integer(tmp_path: Path) -> None:
     operations = {
         **OPERATIONS,

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from tests.calls import (
     json_response,
 )
 from tests.clients import Era, open_client, open_gateway
+from tests.engine.runs.described import RUNS, acme
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +55,15 @@ async def test_server_info_and_instructions() -> None:
         assert client.instructions
         assert "(render)" in client.instructions
         assert len(client.instructions) < 600
+
+
+async def test_instructions_name_the_wait_tools_that_are_listed(tmp_path: Path) -> None:
+    async with (
+        acme(tmp_path, None, runs={**RUNS, "noun": "build"}) as provider,
+        Client(build_server(provider.gateway), mode="legacy") as client,
+    ):
+        assert client.instructions
+        assert "call wait-for-build instead of polling" in client.instructions
 
 
 async def test_instructions_without_prefixes() -> None:
