@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import unescape
-from itertools import dropwhile, islice
+from itertools import chain, dropwhile, islice
 from typing import Any
 
 from mcp_taskruns.core.calls.credentials import credential_names
@@ -269,9 +269,9 @@ def _find_messages(value: Any) -> Iterator[str]:
             yield from _find_messages(item)
     elif isinstance(value, dict):
         place = _place_of_error(value)
-        for key in _MESSAGE_KEYS:
-            for message in _find_messages(value.get(key)):
-                yield f"{place}: {message}" if place else message
+        keys = _MESSAGE_KEYS if any(value.get(key) for key in _MESSAGE_KEYS) or not place else ("code",)
+        for message in chain.from_iterable(_find_messages(value.get(key)) for key in keys):
+            yield f"{place}: {message}" if place else message
 
 
 def quote_message(message: str, limit: int = MAX_ERROR_MESSAGE + 1) -> str:
@@ -281,7 +281,7 @@ def quote_message(message: str, limit: int = MAX_ERROR_MESSAGE + 1) -> str:
 
 def _place_of_error(value: Mapping[str, Any]) -> str:
     """Return the field that an error is about; empty if the error does not name one."""
-    place, path = value.get("attr"), value.get("path") or value.get("loc")
+    place, path = value.get("attr") or value.get("field"), value.get("path") or value.get("loc")
     if not place and isinstance(path, list):
         steps = [str(step) for step in path[:MAX_STEPS] if isinstance(step, str | int)]
         is_field = len(steps) > 1 and "loc" in value and steps[0] in _LOCATIONS and not steps[1].isdecimal()

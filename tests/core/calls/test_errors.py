@@ -194,6 +194,13 @@ from tests.core.documents import Json
         (response(502, "text/event-stream", "typecodedetailattr"), error("unavailable", 502, "", retryable=True)),
         (response(400, "text/plain", b" caf\xe9 \n"), error("validation", 400, "caf\ufffd")),
         (response(400, "application/json", '{"attr":"a","detail":["x","y"]}'), error("validation", 400, "a: x - a: y")),
+        # Buildkite and GitHub name the field and a code
+        (
+            response(
+                422, "application/json", '{"message":"No","errors":[{"field":"ref","code":"missing"},{"code":"x"}]}'
+            ),
+            error("validation", 422, "No - ref: missing"),
+        ),
         (response(400, "application/json", '{"message":null,"error":5,"detail":"z"}'), error("validation", 400, "z")),
     ],
 )
