@@ -63,22 +63,21 @@ def test_call_prints_only_the_result_to_stdout() -> None:
     assert json.loads(done.stdout)["name"] == "square"
 
 
-def test_call_prints_progress_and_notes_to_stderr() -> None:
+def test_call_prints_progress_and_notes_to_stderr(capsys: Captured) -> None:
     arguments = '{"taskRunIds": ["trn-d5im0000000000000001"]}'
-    done = mcp_taskruns("call", "render-stream-realtime-events-sse", arguments, "--simulate", "--speed", "10")
-    assert done.returncode == 0
-    progress, *notes = done.stderr.splitlines()
+    assert run(["call", "render-stream-realtime-events-sse", arguments, "--simulate", "--speed", "10"]) == 0
+    out, err = capsys.readouterr()
+    progress, *notes = err.splitlines()
     assert re.fullmatch(r"\d+ of 45  trn-d5im0000000000000001: succeeded \(event\)", progress)
     assert notes == ["Run trn-d5im0000000000000001: succeeded (completed).", "All followed runs have ended."]
-    assert json.loads(done.stdout)["ended"] == "terminal"
+    assert json.loads(out)["ended"] == "terminal"
 
 
 @pytest.mark.parametrize(("flags", "token"), [([], r"\[redacted\]"), (["--reveal-secrets"], r"[\w-]+\.[\w-]+\.[\w-]+")])
-def test_call_redacts_secrets_unless_reveal_secrets_is_set(flags: list[str], token: str) -> None:
-    run = '{"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}'
-    done = mcp_taskruns("call", "posthog-get-sandbox-connection-token", run, "--simulate", *flags)
-    assert done.returncode == 0
-    assert re.fullmatch(token, json.loads(done.stdout)["token"])
+def test_call_redacts_secrets_unless_reveal_secrets_is_set(flags: list[str], token: str, capsys: Captured) -> None:
+    ids = '{"task_id": "11111111-1111-4111-8111-111111111111", "id": "cccccccc-cccc-4ccc-8ccc-cccccccccccc"}'
+    assert run(["call", "posthog-get-sandbox-connection-token", ids, "--simulate", *flags]) == 0
+    assert re.fullmatch(token, json.loads(capsys.readouterr().out)["token"])
 
 
 @pytest.mark.parametrize("command", [["call", "render-list-tasks"], ["serve"]])
@@ -91,10 +90,11 @@ def test_weak_credential_is_reported_by_its_variable(command: list[str]) -> None
     assert "production" not in done.stderr
 
 
-def test_call_writes_binary_content_unchanged() -> None:
+def test_call_writes_binary_content_unchanged(capsys: Captured) -> None:
     ids = {"task_id": "11111111-1111-4111-8111-111111111111", "id": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"}
-    run_json = mcp_taskruns("call", "posthog-retrieve-task-run", json.dumps(ids), "--simulate").stdout
-    path = next(a["storage_path"] for a in json.loads(run_json)["artifacts"] if a["name"].endswith(".png"))
+    assert run(["call", "posthog-retrieve-task-run", json.dumps(ids), "--simulate"]) == 0
+    artifacts = json.loads(capsys.readouterr().out)["artifacts"]
+    path = next(artifact["storage_path"] for artifact in artifacts if artifact["name"].endswith(".png"))
     call = ["call", "posthog-download-artifact-through-backend", json.dumps(ids | {"body": {"storage_path": path}})]
     done = subprocess.run(
         [sys.executable, "-m", "mcp_taskruns", *call, "--simulate"],

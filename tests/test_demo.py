@@ -7,12 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import pytest
 
 from mcp_taskruns import demo
+from mcp_taskruns.cli import echo
 from mcp_taskruns.settings import PREFIX
 from mcp_taskruns.simulator.app import Simulator
 from tests.timing import PATIENCE, TEST_TIMEOUT
@@ -30,15 +33,29 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **changes}
 
 
-def run_modified(statements: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", MODIFIED_DEMO.format(statements)],
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        env=environment(**changes),
-        timeout=TEST_TIMEOUT,
-    )
+@dataclass(frozen=True)
+class ModifiedDemo:
+    """Runs the demo in this process after changes that select steps or cause a failure."""
+
+    patch: pytest.MonkeyPatch
+    capture: pytest.CaptureFixture[str]
+
+    def run(self, changes: Mapping[str, object], **variables: str) -> tuple[int, str]:
+        """Return the exit status and the output."""
+        for name, value in changes.items():
+            self.patch.setattr(demo, name, value)
+        for name, value in variables.items():
+            self.patch.setenv(name, value)
+        status = anyio.run(demo.show, echo)
+        return status, self.capture.readouterr().out
+
+
+@pytest.fixture
+def modified(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> ModifiedDemo:
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    return ModifiedDemo(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="module")
@@ -120,32 +137,32 @@ def test_configuration_without_an_installed_command_runs_the_module(monkeypatch:
     assert demo.server_command() == ["/opt/python/bin/python", "-m", "mcp_taskruns"]
 
 
-def test_failed_step_is_named_and_stops_the_demo() -> None:
-    done = run_modified("demo.INNGEST_RUN = {'runId': 'nope'}; demo.STEPS = demo.STEPS[4:]")
-    assert done.returncode == 1
+def test_failed_step_is_named_and_stops_the_demo(modified: ModifiedDemo) -> None:
+    status, output = modified.run({"INNGEST_RUN": {"runId": "nope"}, "STEPS": demo.STEPS[4:]})
+    assert status == 1
     message = "Step 1 (Cancel a running run, then try a finished one) failed: "
-    assert message in " ".join(done.stdout.split())
-    assert "2/3" not in done.stdout
+    assert message in " ".join(output.split())
+    assert "2/3" not in output
 
 
-def test_hanging_step_times_out() -> None:
-    done = run_modified("demo.STEP_SECONDS = 0.2; demo.STEPS = demo.STEPS[1:]")
-    assert done.returncode == 1
+def test_hanging_step_times_out(modified: ModifiedDemo) -> None:
+    status, output = modified.run({"STEP_SECONDS": 0.2, "STEPS": demo.STEPS[1:]})
+    assert status == 1
     message = "(Start a Render task and wait for its result in one call) failed: no result within 0.2 s"
-    assert message in " ".join(done.stdout.split())
+    assert message in " ".join(output.split())
 
 
-def test_server_that_does_not_start_fails_the_demo() -> None:
-    done = run_modified("demo.ARGUMENTS = ['-c', 'pass']")
-    assert done.returncode == 1
-    assert "The server cannot be reached" in done.stdout
-    assert "claude mcp add" not in done.stdout
+def test_server_that_does_not_start_fails_the_demo(modified: ModifiedDemo) -> None:
+    status, output = modified.run({"ARGUMENTS": ["-c", "pass"]})
+    assert status == 1
+    assert "The server cannot be reached" in output
+    assert "claude mcp add" not in output
 
 
-def test_force_color_colours_piped_output_and_no_color_wins() -> None:
-    statements = "demo.STEPS = demo.STEPS[:1]"
-    assert "\x1b[1m1/1" in run_modified(statements, FORCE_COLOR="1").stdout
-    assert "\x1b[" not in run_modified(statements, FORCE_COLOR="1", NO_COLOR="1").stdout
+def test_force_color_colours_piped_output_and_no_color_wins(modified: ModifiedDemo) -> None:
+    steps = {"STEPS": demo.STEPS[:1]}
+    assert "\x1b[1m1/1" in modified.run(steps, FORCE_COLOR="1")[1]
+    assert "\x1b[" not in modified.run(steps, FORCE_COLOR="1", NO_COLOR="1")[1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
