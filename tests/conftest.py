@@ -1,9 +1,11 @@
 """Fixtures shared by all tests."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from typing import Any
 
+import httpx
 import pytest
 
 from mcp_taskruns.settings import PREFIX
@@ -12,6 +14,9 @@ from mcp_taskruns.simulator.lifecycle import ManualClock
 from mcp_taskruns.simulator.server import serve
 from tests.clock import DRIVEN, LoopClock
 from tests.timing import TEST_TIMEOUT
+
+# Each client of a test would load the CA certificates of the machine, which takes longer than most tests.
+httpx._transports.default.create_ssl_context = cache(httpx.create_ssl_context)  # type: ignore[attr-defined]  # not exported
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,13 +37,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return DRIVEN if request.node.get_closest_marker("driven_clock") else "asyncio"
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the settings, credentials and proxies of the machine."""
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    """Hide the settings, credentials and proxies of the machine, also from fixtures that several tests share."""
     endings = ("_API_URL", "_BASE_URL", "_KEY", "_SECRET", "_TOKEN", "_PASSWORD", "_PROXY", "_proxy", "POSTHOG_HOST")
-    for name in list(os.environ):
-        if name.startswith(PREFIX) or name.endswith(endings) or name == "POSTHOG_PROJECT_ID":
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(PREFIX) or name.endswith(endings) or name == "POSTHOG_PROJECT_ID":
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture

@@ -112,13 +112,19 @@ def test_client_can_initialize_after_discover() -> None:
         assert len(process.receive()["result"]["tools"]) == 40
 
 
-def test_both_eras_are_served_on_one_connection() -> None:
-    with running() as process:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Process]:
+    """A server without settings for tests that leave it ready for the next message."""
+    with running(stderr=subprocess.DEVNULL) as process:
         process.handshake()
-        process.send(modern(2, "tools/list"))
-        modern_result = process.receive()["result"]
-        process.send({"jsonrpc": "2.0", "id": 3, "method": "tools/list"})
-        legacy_result = process.receive()["result"]
+        yield process
+
+
+def test_both_eras_are_served_on_one_connection(shared: Process) -> None:
+    shared.send(modern(2, "tools/list"))
+    modern_result = shared.receive()["result"]
+    shared.send({"jsonrpc": "2.0", "id": 3, "method": "tools/list"})
+    legacy_result = shared.receive()["result"]
     assert modern_result["resultType"] == "complete"
     assert modern_result["ttlMs"] == 300_000
     assert "resultType" not in legacy_result
@@ -135,22 +141,19 @@ def test_handshake_versions_are_supported(version: str) -> None:
     assert result["instructions"].startswith("Tools to start, watch, wait for and cancel")
 
 
-def test_unknown_tool_is_a_protocol_error_in_both_eras() -> None:
-    with running() as process:
-        process.handshake()
-        process.call(2, "nope")
-        process.send(modern(3, "tools/call", name="nope", arguments={}))
-        responses = {response["id"]: response for response in (process.receive(), process.receive())}
+def test_unknown_tool_is_a_protocol_error_in_both_eras(shared: Process) -> None:
+    shared.call(2, "nope")
+    shared.send(modern(3, "tools/call", name="nope", arguments={}))
+    responses = {response["id"]: response for response in (shared.receive(), shared.receive())}
     for response in responses.values():
         assert response["error"] == {"code": -32602, "message": "Unknown tool: nope"}
 
 
-def test_message_may_arrive_in_pieces() -> None:
-    line = json.dumps(INITIALIZE).encode() + b"\n"
-    with running() as process:
-        for place in range(0, len(line), 7):
-            process.send_bytes(line[place : place + 7])
-        assert process.receive()["id"] == 1
+def test_message_may_arrive_in_pieces(shared: Process) -> None:
+    line = json.dumps({"jsonrpc": "2.0", "id": 4, "method": "ping"}).encode() + b"\n"
+    for place in range(0, len(line), 7):
+        shared.send_bytes(line[place : place + 7])
+    assert shared.receive() == {"jsonrpc": "2.0", "id": 4, "result": {}}
 
 
 def test_invalid_line_gets_an_error_response_and_the_next_is_served() -> None:
@@ -162,20 +165,18 @@ def test_invalid_line_gets_an_error_response_and_the_next_is_served() -> None:
         assert process.handshake()["id"] == 1
 
 
-def test_line_with_too_many_values_gets_an_error_response_and_the_next_is_served() -> None:
-    with running() as process:
-        process.send_bytes(b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":[' + b"[]," * 200_000 + b"0]}}\n")
-        response = process.receive()
-        assert (response["id"], response["error"]["code"]) == (None, -32700)
-        assert "more than 600,000 values" in response["error"]["message"]
-        assert process.handshake()["id"] == 1
+def test_line_with_too_many_values_gets_an_error_response_and_the_next_is_served(shared: Process) -> None:
+    shared.send_bytes(b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":[' + b"[]," * 200_000 + b"0]}}\n")
+    response = shared.receive()
+    assert (response["id"], response["error"]["code"]) == (None, -32700)
+    assert "more than 600,000 values" in response["error"]["message"]
+    shared.send({"jsonrpc": "2.0", "id": 5, "method": "ping"})
+    assert shared.receive()["id"] == 5
 
 
-def test_message_of_ten_megabytes_is_accepted() -> None:
-    with running() as process:
-        process.handshake()
-        process.call(2, "render-list-tasks", cursor="x" * 10_000_000)
-        assert "Set RENDER_API_KEY" in process.receive()["result"]["content"][0]["text"]
+def test_message_of_ten_megabytes_is_accepted(shared: Process) -> None:
+    shared.call(2, "render-list-tasks", cursor="x" * 10_000_000)
+    assert "Set RENDER_API_KEY" in shared.receive()["result"]["content"][0]["text"]
 
 
 def test_input_and_output_may_be_files(tmp_path: Path) -> None:
