@@ -126,6 +126,7 @@ def most_in_a_minute(times: list[float]) -> int:
     return max(sum(start <= at < start + MINUTE for at in times) for start in times)
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_writes_are_sent_as_soon_as_the_rate_limit_allows(
     seed: int, simulator: TimedSimulator, environment: dict[str, str]
@@ -170,6 +171,7 @@ async def test_cancellation_reads_at_once_and_reports_that_its_write_waits(
     assert max(later - earlier for earlier, later in pairwise([10, *call.progress_times, MINUTE])) <= MAX_SILENCE_S
 
 
+@pytest.mark.load
 async def test_reads_and_writes_of_render_have_separate_rate_limits(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
@@ -184,6 +186,7 @@ async def test_reads_and_writes_of_render_have_separate_rate_limits(
     assert simulator.arrival_times("POST /render") == [5.0] * RENDER_WRITES
 
 
+@pytest.mark.load
 async def test_reads_and_writes_of_posthog_share_a_rate_limit(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:

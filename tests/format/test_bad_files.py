@@ -91,6 +91,10 @@ BAD: dict[str, str | bytes] = {
     "a conflict of versions": GOOD.replace("info:", "<<<<<<< HEAD\ninfo:\n=======\n>>>>>>> other"),
 }
 
+BAD_FILES = [
+    pytest.param(text, id=name, marks=[pytest.mark.load] if name == "alias bomb" else []) for name, text in BAD.items()
+]
+
 
 def written(folder: Path, text: str | bytes, name: str = "bad.yaml") -> Path:
     path = folder / name
@@ -107,7 +111,7 @@ def unsupported(tool: Tool) -> str:
     return caught.value.to_line()
 
 
-@pytest.mark.parametrize("text", BAD.values(), ids=list(BAD))
+@pytest.mark.parametrize("text", BAD_FILES)
 def test_invalid_file_is_reported_and_others_work(tmp_path: Path, text: str | bytes) -> None:
     written(tmp_path, GOOD, "a.yaml")
     written(tmp_path, text)
@@ -123,7 +127,7 @@ def test_invalid_file_is_reported_and_others_work(tmp_path: Path, text: str | by
     assert str(problem).isprintable()
 
 
-@pytest.mark.parametrize("text", BAD.values(), ids=list(BAD))
+@pytest.mark.parametrize("text", BAD_FILES)
 def test_load_tools_raises_for_an_invalid_file(tmp_path: Path, text: str | bytes) -> None:
     written(tmp_path, GOOD, "a.yaml")
     written(tmp_path, text)
