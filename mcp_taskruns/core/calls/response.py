@@ -63,6 +63,7 @@ class CallResult:
         structured: the response as an object, for tools with an output schema.
         headers: the headers of the response, with names in lower case.
         part: the part of the response that `text` and `value` are; None for all of it.
+        is_empty: whether the response has no content, so that `text` is a sentence of this server.
     """
 
     status: int
@@ -74,6 +75,7 @@ class CallResult:
     structured: dict[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     part: Part | None = None
+    is_empty: bool = False
 
     def with_notes(self, *notes: str) -> "CallResult":
         """Return the result with these notes before its own; empty notes are dropped."""
@@ -102,7 +104,7 @@ def read_response(response: HttpResponse, operation: Operation, *, reveal: bool 
         raise missing_run(response, operation)
     if not response.body and (operation.returns_file or not response.is_json_lines):
         text = f"Done: the provider returned {response.status} without content."
-        return CallResult(response.status, text, media_type="text/plain")
+        return CallResult(response.status, text, media_type="text/plain", is_empty=True)
     unexpected = _UNEXPECTED_CONTENT.format(response.status) if response.status in _WITHOUT_CONTENT else ""
     return _content_result(response, operation, reveal=reveal).with_notes(unexpected, *response.notes)
 

@@ -120,7 +120,8 @@ async def fetch_result(client: Client, lifecycle: Lifecycle, arguments: Mapping[
         response = await client.fetch(source.request.operation, call, max_retries=0)
     except CallError as exc:
         return None, source.note or f"The result could not be read: {exc.message}"
-    value = response.text if response.value is None and response.data is None else response.value
+    is_text = response.value is None and response.data is None and not response.is_empty
+    value = response.text if is_text else response.value
     found = value_at(value, source.result)
     if found is None and (source.note or response.data is not None):
         return None, source.note or "The result is a file, which is not shown here."

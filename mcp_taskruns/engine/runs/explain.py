@@ -122,7 +122,7 @@ class _SideRequests:
         if call is None:
             return
         result = await self._fetch(f"log of {quote_name(name)}" if name else "log", log.request, call)
-        if result is None:
+        if result is None or result.is_empty:
             return
         text = result.text if result.data is None else result.data.decode("utf-8", "replace")
         found = await self._client.worker.run(len(text), log_lines, log, result.value, text)

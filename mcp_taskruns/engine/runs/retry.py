@@ -9,7 +9,7 @@ from mcp_taskruns.core.calls.response import CallResult
 from mcp_taskruns.core.calls.truncation import quote, quote_name
 from mcp_taskruns.core.model.json import dump
 from mcp_taskruns.core.model.json_path import matches, value_at
-from mcp_taskruns.core.model.run import Lifecycle, Part, RunRetry
+from mcp_taskruns.core.model.run import Lifecycle, Part, RunRetry, RunStatus
 from mcp_taskruns.core.runs.reading import Reading, id_text
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
@@ -74,6 +74,12 @@ class _Retry:
         run, before = await fetch_run(
             self._client, self._lifecycle, self._arguments, self.run_id, notify=self._reporter.note
         )
+        if before.status is RunStatus.UNKNOWN:
+            raise CallError(
+                f"it is not known whether {quote_name(before.native_status)} is a terminal status",
+                kind="conflict",
+                hint=f"Nothing was sent. Call {self._lifecycle.read.tool} to see the run.",
+            )
         if not before.status.is_terminal:
             native = quote_name(before.native_status)
             raise CallError(
@@ -92,7 +98,7 @@ class _Retry:
         try:
             result = await self._client.fetch(request.operation, call, notify=self._reporter.note)
         except CallError as exc:
-            return await self._explain(exc)
+            return await self._explain(exc, before)
         self._check_refusal(result.value)
         run_id = id_text(value_at(result.value, self._retry.run_id)) or self.run_id
         self._remember(run_id)
@@ -115,7 +121,7 @@ class _Retry:
             hint="Nothing was started.",
         )
 
-    async def _explain(self, failure: CallError) -> str:
+    async def _explain(self, failure: CallError, before: Reading) -> str:
         """Return the run's id if it was started although the response is lost; else raise the failure."""
         if not failure.outcome_unknown:
             raise failure
@@ -127,6 +133,8 @@ class _Retry:
                 after = None
         if after is not None and not after.status.is_terminal:
             self._remember(self.run_id)
+            return self.run_id
+        if after is not None and _has_ended_again(before, after):
             return self.run_id
         advice = f"{self._lifecycle.read.tool} shows whether it runs again"
         if self._retry.run_id is not None:
@@ -147,3 +155,8 @@ class _Retry:
             hint = f"Do not retry it again. Call {read} for run {quote_name(run_id)}, then {then.tool}."
             message = f"run {quote_name(run_id)} was created, but not started: {exc.message}"
             raise ProviderError(message, kind=exc.kind, status=exc.status, hint=hint) from exc
+
+
+def _has_ended_again(before: Reading, after: Reading) -> bool:
+    """Return whether a run has ended another time."""
+    return (before.native_status, before.ended, before.attempts) != (after.native_status, after.ended, after.attempts)

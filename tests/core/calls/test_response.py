@@ -61,12 +61,12 @@ RUNNING = {"data": {"run_id": "01M80QJSCZBS0XKB4HH7BZPP5C", "status": "Running",
         # Render and Runway: DELETE returns 204
         (
             response(204, None, ""),
-            CallResult(204, "Done: the provider returned 204 without content.", media_type="text/plain"),
+            CallResult(204, "Done: the provider returned 204 without content.", media_type="text/plain", is_empty=True),
         ),
         # Inngest: DELETE returns 200 with a JSON content type and without content
         (
             response(200, "application/json", ""),
-            CallResult(200, "Done: the provider returned 200 without content.", media_type="text/plain"),
+            CallResult(200, "Done: the provider returned 200 without content.", media_type="text/plain", is_empty=True),
         ),
         # Inngest: a cached GET loses its type
         (response(200, "text/plain; charset=utf-8", json.dumps(RUNNING)), CallResult(200, dump(RUNNING), RUNNING)),

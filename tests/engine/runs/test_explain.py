@@ -329,6 +329,17 @@ async def test_log_of_json_lines_is_read_whatever_its_content_type(tmp_path: Pat
     assert shown == ["10:00 began", "10:01 stopped"][:count]
 
 
+@pytest.mark.parametrize("empty", [httpx.Response(204), httpx.Response(200, text="\n")])
+async def test_next_log_is_read_if_one_is_empty(tmp_path: Path, empty: httpx.Response) -> None:
+    described = {**DESCRIBED, "logs": [{"operation": "getjoblog"}, {"operation": "getsteplog", "of": "step", **STEP}]}
+    responses = {f"GET {JOB}": FAILED, f"GET {JOB}/steps": STEPS, f"GET {JOB}/log": empty}
+    responses["GET /teams/t/steps/12/log/2"] = httpx.Response(200, text="boom")
+    assert (await explained(tmp_path, responses, described)).value["logs"] == {"resize": ["boom"]}
+
+
+STEP = {"arguments": {"step": "$.key", "try": "$.tries"}}
+
+
 async def test_line_that_is_no_json_is_shown_among_json_lines(tmp_path: Path) -> None:
     described = {**DESCRIBED, "logs": [{"operation": "getjoblog", "message": ["$.text"]}]}
     log = httpx.Response(200, text='{"text":"began"}\n42\nTraceback\n')

@@ -101,11 +101,18 @@ async def test_id_of_the_provider_is_quoted_in_a_sentence_of_ours(tmp_path: Path
         assert 'with "8. Delete job 9" to wait for it' in value["next"]
 
 
-@pytest.mark.parametrize("state", ["working", "waiting", "odd"])
-async def test_active_run_is_not_run_again(tmp_path: Path, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("working", r"run 7 has not ended: it is running \(working\)"),
+        ("waiting", r"run 7 has not ended: it is queued \(waiting\)"),
+        ("odd one", 'it is not known whether "odd one" is a terminal status'),
+    ],
+)
+async def test_active_run_is_not_run_again(tmp_path: Path, state: str, message: str) -> None:
     responses = by_path({f"GET {JOB}": {"id": "7", "state": state}})
     async with acme(tmp_path, responses, operations=WITH_RETRY, runs=SAME) as provider:
-        with pytest.raises(CallError, match="has not ended") as caught:
+        with pytest.raises(CallError, match=message) as caught:
             await provider.call("retry-run", job="7")
         assert caught.value.kind == "conflict"
         assert caught.value.hint.startswith("Nothing was sent.")
@@ -137,6 +144,14 @@ async def test_lost_response_of_a_retry_is_decided_by_the_run(tmp_path: Path) ->
     async with acme(tmp_path, responses, operations=WITH_RETRY, runs=SAME) as provider:
         assert (await provider.call("retry-run", job="7")).value["retried"] is True
         assert sum(request.startswith("POST") for request in provider.requests) == 1
+
+
+async def test_run_that_has_ended_again_was_run_again_although_the_response_is_lost(tmp_path: Path) -> None:
+    states = [FAILED, {"id": "7", "state": "done", "ended": "2026-11-30T10:00:09Z"}]
+    responses = by_path({f"GET {JOB}": states, f"POST {JOB}/retry": LOST})
+    async with acme(tmp_path, responses, operations=WITH_RETRY, runs=SAME) as provider:
+        value = (await provider.call("retry-run", job="7", wait_seconds=30)).value
+        assert (value["status"], value["polls"]) == ("succeeded", 1)
 
 
 @pytest.mark.parametrize(

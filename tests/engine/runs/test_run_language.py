@@ -138,6 +138,15 @@ async def test_result_that_is_text_is_returned_as_text(tmp_path: Path) -> None:
         assert (await provider.call("wait-for-run", job="7")).value["result"] == '{"a":1}\n{"a":2}\n'
 
 
+async def test_result_without_content_is_none(tmp_path: Path) -> None:
+    job = {"id": "7", "state": "done", "output_file": "f"}
+    responses = by_path({f"GET {JOB}": job, "GET /outputs/f": httpx.Response(204)})
+    async with acme(
+        tmp_path, responses, operations={**OPERATIONS, "getoutput": OUTPUT}, runs=with_output()
+    ) as provider:
+        assert (await provider.call("wait-for-run", job="7")).value["result"] is None
+
+
 @pytest.mark.parametrize(
     ("data", "result"), [('{"answer": 42}', {"answer": 42}), ("plain", "plain"), ({"answer": 42}, {"answer": 42})]
 )
