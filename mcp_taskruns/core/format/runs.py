@@ -486,7 +486,8 @@ class RunsCompiler:
                     declared = DeclaredOperation(self._consumed, resource, operation, policies)
                     tool = spec.ExposedTool(name=name)  # without `with`, arguments have the names of parameters
                     compiled = compile_operation(self._capability, tool, read.operation.provider, declared)
-                    return replace(compiled.operation, base=read.operation.base)
+                    # Its response is read as a whole, also if a tool follows it.
+                    return replace(compiled.operation, base=read.operation.base, stream_format=None)
         known = {one.name for resource in self._consumed.resources for one in resource.operations}
         raise self._error(place, f"there is no operation `{name}`", suggest_name(name, known))
 

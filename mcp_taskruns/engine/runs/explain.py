@@ -22,7 +22,7 @@ from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import Report, reporting
 from mcp_taskruns.engine.runs.details import open_requests, request_arguments
 from mcp_taskruns.engine.runs.read import fetch_run
-from mcp_taskruns.errors import CallError
+from mcp_taskruns.errors import CallError, NotVisibleYet
 
 MAX_STEP_PAGES = 5
 """Pages of the list of steps that are read."""
@@ -61,6 +61,10 @@ async def explain_run(
             asked = []
             explanation.unavailable.append(f"the rest: the provider took longer than {SIDE_SECONDS:g} s")
     next_call = next_step(lifecycle, explanation, list(served))
+    try:
+        client.recent_starts.check(lifecycle.provider, reading)
+    except NotVisibleYet as exc:  # without this, a run that has just been retried would be retried again
+        next_call = exc.to_line()
     value = explain(lifecycle, explanation, " ".join([*asked, next_call]), lines=lines)
     return CallResult.from_value(value, status_line([reading]))
 

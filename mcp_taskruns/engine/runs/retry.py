@@ -74,6 +74,7 @@ class _Retry:
         run, before = await fetch_run(
             self._client, self._lifecycle, self._arguments, self.run_id, notify=self._reporter.note
         )
+        self._client.recent_starts.check(self._lifecycle.provider, before)
         if before.status is RunStatus.UNKNOWN:
             raise CallError(
                 f"it is not known whether {quote_name(before.native_status)} is a terminal status",

@@ -337,6 +337,14 @@ async def test_next_log_is_read_if_one_is_empty(tmp_path: Path, empty: httpx.Res
     assert (await explained(tmp_path, responses, described)).value["logs"] == {"resize": ["boom"]}
 
 
+async def test_log_that_a_tool_can_follow_is_read(tmp_path: Path) -> None:
+    respond = by_path({f"GET {JOB}": FAILED, f"GET {JOB}/log": httpx.Response(200, text='{"n":1}\n{"n":2}\n')})
+    described = {**RUNS, "logs": [{"operation": "getjoblog"}]}
+    consumed = {"operations": {"getjoblog": {"stream_format": "ndjson"}}}
+    async with acme(tmp_path, respond, operations=WITH_STEPS, runs=described, consumed=consumed) as provider:
+        assert (await provider.call("explain-run", job="7")).value["logs"] == {"run": ['{"n":1}', '{"n":2}']}
+
+
 STEP = {"arguments": {"step": "$.key", "try": "$.tries"}}
 
 

@@ -119,6 +119,18 @@ async def test_active_run_is_not_run_again(tmp_path: Path, state: str, message: 
         assert provider.requests == [f"GET {JOB}"]
 
 
+async def test_run_that_has_just_been_retried_is_not_retried_because_of_its_old_status(tmp_path: Path) -> None:
+    responses = by_path({f"GET {JOB}": FAILED, f"POST {JOB}/retry": {}})
+    async with acme(tmp_path, responses, operations=WITH_RETRY, runs=SAME) as provider:
+        await provider.call("retry-run", job="7")
+        with pytest.raises(CallError, match="still returns the status from before the start of run 7"):
+            await provider.call("retry-run", job="7")
+        explained = (await provider.call("explain-run", job="7")).value["next"]
+        assert "still returns the status from before the start of run 7" in explained
+        assert "retry-run" not in explained
+        assert sum(request.startswith("POST") for request in provider.requests) == 1
+
+
 async def test_refusal_with_a_status_code_of_success_is_an_error(tmp_path: Path) -> None:
     described = {
         **RUNS,
