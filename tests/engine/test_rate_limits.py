@@ -262,7 +262,7 @@ async def test_429_of_a_write_delays_only_writes_to_that_provider(
 async def test_429_of_a_stream_delays_streams_and_not_reads(
     simulator: TimedSimulator, environment: dict[str, str]
 ) -> None:
-    stream = ("render-stream-realtime-events-sse", {"taskRunIds": [RENDER_COMPLETED]})
+    stream = ("render-stream-realtime-events-sse", {"taskRunIds": [RENDER_RUNNING], "wait_seconds": 25})
     simulator.fail_next("render", Fault(429, {"Retry-After": "20"}, "too many streams"))
     async with concurrent_calls(environment) as callers, calling(callers.gateway, *stream) as rejected:
         await pass_time(1)
