@@ -252,6 +252,7 @@ async def test_run_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     ("run", "step"),
     [
         ({"id": "7", "state": "working"}, "The run has not ended: call acme-wait-for-run to wait for it."),
+        ({"id": "7", "state": "waiting"}, "Approve it."),
         ({"id": "7", "state": "done"}, "The run has succeeded: acme-getjob returns its result."),
         (
             {"id": "7", "state": "off"},
@@ -274,7 +275,8 @@ async def test_run_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     ],
 )
 async def test_next_step_follows_from_the_status(tmp_path: Path, run: dict[str, Any], step: str) -> None:
-    described = {**DESCRIBED, "statuses": {**DESCRIBED["statuses"], "not started": "new"}}
+    statuses = {**DESCRIBED["statuses"], "not started": "new"}
+    described = {**DESCRIBED, "statuses": statuses, "status_hints": {"waiting": "Approve it."}}
     assert (await explained(tmp_path, {f"GET {JOB}": run}, described)).value["next"] == step
 
 
