@@ -269,8 +269,8 @@ async def test_429_of_a_stream_delays_streams_and_not_reads(
         await assert_all_succeed(callers.start(*READS["render"]))
         assert anyio.current_time() == 1
         async with calling(callers.gateway, *stream) as other:
-            await rejected.finish(60)
-            await other.finish(60)
+            await rejected.finish(30)
+            await other.finish(30)
     events = "GET /render/v1/task-runs/events"
     assert simulator.arrival_times(events) == [0, 20, 20]
     assert other.lines[0] == "waiting for render's rate limit: sending in 19 s"
