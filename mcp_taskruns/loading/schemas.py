@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from mcp_taskruns.core.format import keywords, overlay_spec, spec
+from mcp_taskruns.core.format import keywords, overlay_spec, run_keywords, spec
 from mcp_taskruns.core.format.dialects import OTHER_SPELLINGS
 
 SchemaName = Literal["capability", "overlay"]
@@ -53,7 +53,7 @@ def format_schema(name: SchemaName) -> str:
 
 
 def _overlay_schema() -> dict[str, Any]:
-    schema = _model_schema(overlay_spec.Overlay, (overlay_spec, keywords))
+    schema = _model_schema(overlay_spec.Overlay, (overlay_spec, keywords, run_keywords))
     for _, part in _objects(schema):
         part["properties"] = {key: _or_null(value) for key, value in part["properties"].items()}
     schema["properties"]["overlay"] = {**schema["properties"]["overlay"]["anyOf"][0]}
@@ -61,7 +61,7 @@ def _overlay_schema() -> dict[str, Any]:
 
 
 def _capability_schema() -> dict[str, Any]:
-    schema = _model_schema(spec.Capability, (spec, keywords))
+    schema = _model_schema(spec.Capability, (spec, keywords, run_keywords))
     del schema["properties"]["source"], schema["properties"]["prefix"]
     for name, model in _KEYWORDS.items():
         properties = schema["$defs"][name]["properties"]
@@ -180,8 +180,9 @@ def _remove_unused(schema: dict[str, Any]) -> dict[str, Any]:
 
 def keyword_table(model: str) -> str:
     """Return a Markdown table of the overlay keywords of a model: key, type, meaning."""
-    keyword_model: type[BaseModel] = getattr(keywords, model)
-    schema = _model_schema(keyword_model, (keywords,))
+    modules = (keywords, run_keywords)
+    keyword_model: type[BaseModel] = next(getattr(module, model) for module in modules if hasattr(module, model))
+    schema = _model_schema(keyword_model, modules)
     rows = ["| keyword | type | meaning |", "|---|---|---|"]
     for key, value in schema["properties"].items():
         is_required = key in schema.get("required", ())

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from mcp_taskruns.core.format import keywords, spec
+from mcp_taskruns.core.format import run_keywords, spec
 from mcp_taskruns.core.format.authentication import TOKEN, Unsupported, parse_alternatives
 from mcp_taskruns.core.format.bodies import (
     body_argument,
@@ -268,7 +268,7 @@ class _OperationCompiler:
         return self._parse(parse, own or self._declared.consumed.authentication, ())
 
 
-def _returns_run(runs: keywords.RunsKeywords | None, operation: str) -> bool:
+def _returns_run(runs: run_keywords.RunsKeywords | None, operation: str) -> bool:
     """Whether the response of an operation shows runs. A cancellation may be confirmed without content."""
     if runs is None or operation in runs.cancel:
         return False
@@ -278,7 +278,7 @@ def _returns_run(runs: keywords.RunsKeywords | None, operation: str) -> bool:
     return operation in {runs.read.operation, *runs.start, *runs.runs_in}
 
 
-def run_id_arguments(runs: keywords.RunsKeywords | None) -> set[str]:
+def run_id_arguments(runs: run_keywords.RunsKeywords | None) -> set[str]:
     """Return the names of the arguments that take the id of a run."""
     if runs is None:
         return set()

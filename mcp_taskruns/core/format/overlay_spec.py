@@ -13,10 +13,10 @@ from mcp_taskruns.core.format.keywords import (
     ConsumedKeywords,
     OperationKeywords,
     ParameterKeywords,
-    StrictModel,
     ToolKeywords,
 )
 from mcp_taskruns.core.format.problems import find_problems
+from mcp_taskruns.core.format.strict_model import StrictModel
 from mcp_taskruns.core.format.types import Authentications, Names, Text, Types, without_nulls
 from mcp_taskruns.errors import CapabilityError
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from mcp_taskruns.core.format import keywords, spec
 from mcp_taskruns.core.format.names import suggest_name
+from mcp_taskruns.core.format.strict_model import When
 from mcp_taskruns.core.model.json_path import Condition, Path, parse_condition, parse_path
 from mcp_taskruns.core.model.limits import ALL_REQUESTS, Limits, Rate, RequestKind
 from mcp_taskruns.core.model.operation import (
@@ -242,7 +243,7 @@ class Policies:
             return self._path(declared.response, *keys, "response")
         return self._path(declared, *keys) if declared else None
 
-    def _condition(self, when: keywords.When, *keys: str | int) -> Condition:
+    def _condition(self, when: When, *keys: str | int) -> Condition:
         return self._parse(parse_condition, when, (), *keys)
 
     def _parse(

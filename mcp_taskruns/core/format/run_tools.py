@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mcp_taskruns.core.format import keywords, spec
+from mcp_taskruns.core.format import run_keywords, spec
 from mcp_taskruns.core.format.names import legal_name, slug
 from mcp_taskruns.core.format.runs import RunsCompiler, retry_parts, takes_list
 from mcp_taskruns.core.format.tool_schemas import SECONDS_SCHEMA, wait_input_schema
@@ -52,7 +52,7 @@ def compile_run_tools(capability: spec.Capability, tools: Sequence[Tool]) -> Ite
             yield _retry_tool(tool, runs)
 
 
-def _derive(tool: Tool, kind: Derived, verb: str, runs: keywords.RunsKeywords) -> Tool:
+def _derive(tool: Tool, kind: Derived, verb: str, runs: run_keywords.RunsKeywords) -> Tool:
     """Return the tool that reads a run under another name and title."""
     label = tool.title.partition(": ")[0] if ": " in tool.title else tool.prefix
     action = f"{verb} {runs.noun}"
@@ -66,7 +66,7 @@ def _derive(tool: Tool, kind: Derived, verb: str, runs: keywords.RunsKeywords) -
     )
 
 
-def _a_run(tool: Tool, runs: keywords.RunsKeywords) -> str:
+def _a_run(tool: Tool, runs: run_keywords.RunsKeywords) -> str:
     """Return what the tool reads, with its provider: `a Render task run`."""
     label, _, action = tool.title.partition(": ")
     verb, _, noun = action.partition(" ")
@@ -75,7 +75,7 @@ def _a_run(tool: Tool, runs: keywords.RunsKeywords) -> str:
     return f"{'an' if text[:1].lower() in 'aeio' else 'a'} {text}"
 
 
-def _wait_tool(tool: Tool, runs: keywords.RunsKeywords, run_id: str, *, takes_many: bool) -> Tool:
+def _wait_tool(tool: Tool, runs: run_keywords.RunsKeywords, run_id: str, *, takes_many: bool) -> Tool:
     many = f" For several runs pass an array of ids, with {UNTIL} all or any." if takes_many else ""
     return replace(
         _derive(tool, Derived.WAIT, "wait for", runs),
@@ -89,7 +89,7 @@ def _wait_tool(tool: Tool, runs: keywords.RunsKeywords, run_id: str, *, takes_ma
     )
 
 
-def _explain_tool(tool: Tool, runs: keywords.RunsKeywords) -> Tool:
+def _explain_tool(tool: Tool, runs: run_keywords.RunsKeywords) -> Tool:
     parts = ["status", "times", "error", "attempts"]
     parts += ["failed steps"] if runs.steps else []
     parts += ["the end of the log"] if runs.logs else []
@@ -113,7 +113,7 @@ def _explain_tool(tool: Tool, runs: keywords.RunsKeywords) -> Tool:
     )
 
 
-def _retry_tool(tool: Tool, runs: keywords.RunsKeywords) -> Tool:
+def _retry_tool(tool: Tool, runs: run_keywords.RunsKeywords) -> Tool:
     parts = retry_parts(runs)
     what = {"whole": "all of it", "failed": "only what failed"}
     is_choice = len(parts) > 1

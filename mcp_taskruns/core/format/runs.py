@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from mcp_taskruns.core.format import keywords, spec
+from mcp_taskruns.core.format import run_keywords, spec
 from mcp_taskruns.core.format.authentication import TOKEN
 from mcp_taskruns.core.format.inputs import DeclaredOperation
 from mcp_taskruns.core.format.names import rename_tools, suggest_name
@@ -98,7 +98,7 @@ def find_run_problems(capability: spec.Capability, tools: Sequence[Tool]) -> Ite
             yield from RunsCompiler(capability, consumed, tools).problems(consumed.runs)
 
 
-def retry_parts(runs: keywords.RunsKeywords) -> list[Part]:
+def retry_parts(runs: run_keywords.RunsKeywords) -> list[Part]:
     """Return what of a run can be run again, the default first."""
     parts: tuple[Part, ...] = ("whole", "failed")
     return [part for part in parts if part in runs.retry]
@@ -118,7 +118,7 @@ class RunsCompiler:
         self._capability = capability
         self._consumed = consumed
 
-    def compile(self, runs: keywords.RunsKeywords, listed_names: Mapping[str, str]) -> Lifecycle:
+    def compile(self, runs: run_keywords.RunsKeywords, listed_names: Mapping[str, str]) -> Lifecycle:
         fields = self._required_fields(runs.fields)
         read = self.call(runs.read, "read")
         return Lifecycle(
@@ -148,7 +148,7 @@ class RunsCompiler:
             status_hints=self._status_hints(runs, listed_names),
         )
 
-    def problems(self, runs: keywords.RunsKeywords) -> Iterator[CapabilityError]:
+    def problems(self, runs: run_keywords.RunsKeywords) -> Iterator[CapabilityError]:
         """Yield what is wrong with each part, of which `compile` raises the first."""
         some = next((tool.operation for tool in self._tools), None)
         places = [runs.model_copy(update={"runs_in": {name: path}}) for name, path in runs.runs_in.items()]
@@ -198,7 +198,7 @@ class RunsCompiler:
             tuple((native, status) for native, status in statuses.items() if is_pattern[native]),
         )
 
-    def _status_hints(self, runs: keywords.RunsKeywords, listed_names: Mapping[str, str]) -> dict[str, str]:
+    def _status_hints(self, runs: run_keywords.RunsKeywords, listed_names: Mapping[str, str]) -> dict[str, str]:
         statuses = self._statuses(runs.statuses, len(runs.fields.status))
         for native in runs.status_hints:
             if not statuses.includes(native):
@@ -207,7 +207,7 @@ class RunsCompiler:
                 raise self._error("status_hints", reason, suggest_name(native, known))
         return {native: rename_tools(hint, listed_names) for native, hint in runs.status_hints.items()}
 
-    def _runs_in(self, runs: keywords.RunsKeywords) -> dict[str, Path]:
+    def _runs_in(self, runs: run_keywords.RunsKeywords) -> dict[str, Path]:
         paths: dict[str, Path] = dict.fromkeys((runs.read.operation, *runs.start), ())
         without_tool = {cancel.first.operation for cancel in runs.cancel.values() if cancel.first}
         without_tool |= {start.find.operation for start in runs.start.values() if start.find}
@@ -217,7 +217,7 @@ class RunsCompiler:
             paths[operation] = self._path(path, f"runs_in.{operation}")
         return paths
 
-    def _long_poll(self, declared: keywords.LongPollKeywords) -> LongPoll:
+    def _long_poll(self, declared: run_keywords.LongPollKeywords) -> LongPoll:
         location = Location(declared.location)
         if location is Location.HEADER and not TOKEN.fullmatch(declared.name):
             raise self._error("read.long_poll.name", f"`{declared.name}` is not a valid name of a header")
@@ -225,7 +225,7 @@ class RunsCompiler:
             raise self._error("read.long_poll.value", f"`{declared.value}` is not printable ASCII")
         return LongPoll(location, declared.name, declared.value, declared.max_seconds)
 
-    def _stream(self, runs: keywords.RunsKeywords, fields: RunFields) -> RunStream:
+    def _stream(self, runs: run_keywords.RunsKeywords, fields: RunFields) -> RunStream:
         stream = runs.stream
         assert stream is not None
         tool = self.tool(stream.operation, "stream")
@@ -244,7 +244,7 @@ class RunsCompiler:
             connection_events=frozenset(stream.connection_events),
         )
 
-    def _start(self, operation: str, start: keywords.RunStartKeywords, read: RunCall) -> RunStart:
+    def _start(self, operation: str, start: run_keywords.RunStartKeywords, read: RunCall) -> RunStart:
         key, then = start.idempotency_key_argument, start.then
         place = f"start.{operation}"
         return RunStart(
@@ -257,9 +257,9 @@ class RunsCompiler:
             then_when=self._condition(then.when, f"{place}.then.when") if then else (),
         )
 
-    def _cancel(self, operation: str, cancel: keywords.RunCancelKeywords, read: RunCall) -> RunCancel:
+    def _cancel(self, operation: str, cancel: run_keywords.RunCancelKeywords, read: RunCall) -> RunCancel:
         place = f"cancel.{operation}"
-        call = keywords.RunCallKeywords(operation=operation, run_id_argument=cancel.run_id_argument)
+        call = run_keywords.RunCallKeywords(operation=operation, run_id_argument=cancel.run_id_argument)
         return RunCancel(
             call=self.call(call, place, read.run_id_argument),
             when=self._condition(cancel.when, f"{place}.when"),
@@ -269,11 +269,11 @@ class RunsCompiler:
             first=self._first(cancel.first, f"{place}.first", read) if cancel.first else None,
         )
 
-    def _first(self, first: keywords.RunCancelFirstKeywords, place: str, read: RunCall) -> RunCancelFirst:
+    def _first(self, first: run_keywords.RunCancelFirstKeywords, place: str, read: RunCall) -> RunCancelFirst:
         operation, argument = self._call_without_tool(first, place, read)
         return RunCancelFirst(operation, argument, self._condition(first.when, f"{place}.when"))
 
-    def _find(self, find: keywords.RunFindKeywords, place: str, read: RunCall) -> RunFind:
+    def _find(self, find: run_keywords.RunFindKeywords, place: str, read: RunCall) -> RunFind:
         operation = self._operation(find.operation, place, read)
         for name in (*find.arguments, *find.same):
             self._check_parameter(operation, name, place)
@@ -285,12 +285,12 @@ class RunsCompiler:
             actor=self._actor(find.actor, operation, f"{place}.actor", read) if find.actor else None,
         )
 
-    def _actor(self, actor: keywords.RunActorKeywords, lists: Operation, place: str, read: RunCall) -> RunActor:
+    def _actor(self, actor: run_keywords.RunActorKeywords, lists: Operation, place: str, read: RunCall) -> RunActor:
         self._check_parameter(lists, actor.argument, f"{place}.argument")
         name = self._path(actor.name, f"{place}.name")
         return RunActor(self._operation(actor.operation, place, read), name, actor.argument)
 
-    def _result(self, result: keywords.RunResultKeywords, read: RunCall) -> RunResult:
+    def _result(self, result: run_keywords.RunResultKeywords, read: RunCall) -> RunResult:
         return RunResult(
             request=self._request(result, "result", read),
             result=self._path(result.result, "result.result"),
@@ -300,7 +300,7 @@ class RunsCompiler:
             note=result.note,
         )
 
-    def _steps(self, steps: keywords.RunStepsKeywords, read: RunCall) -> RunSteps:
+    def _steps(self, steps: run_keywords.RunStepsKeywords, read: RunCall) -> RunSteps:
         fields, place = steps.fields, "steps.fields"
         return RunSteps(
             request=self._request(steps, "steps", read),
@@ -315,7 +315,7 @@ class RunsCompiler:
             parts=self._step_parts(steps.parts) if steps.parts else None,
         )
 
-    def _step_parts(self, parts: keywords.RunStepPartsKeywords) -> RunStepParts:
+    def _step_parts(self, parts: run_keywords.RunStepPartsKeywords) -> RunStepParts:
         place = "steps.parts"
         return RunStepParts(
             items=self._list_path(parts.items, f"{place}.items"),
@@ -324,7 +324,7 @@ class RunsCompiler:
             failed=self._statuses({"failed": parts.failed}, len(parts.status), place),
         )
 
-    def _log(self, log: keywords.RunLogKeywords, read: RunCall) -> RunLog:
+    def _log(self, log: run_keywords.RunLogKeywords, read: RunCall) -> RunLog:
         return RunLog(
             request=self._request(log, "logs", read),
             is_of_step=log.of == "step",
@@ -334,7 +334,7 @@ class RunsCompiler:
             until=self._pattern(log.until, "logs.until") if log.until else None,
         )
 
-    def _retry(self, part: str, retry: keywords.RunRetryKeywords, read: RunCall) -> RunRetry:
+    def _retry(self, part: str, retry: run_keywords.RunRetryKeywords, read: RunCall) -> RunRetry:
         place, then = f"retry.{part}", retry.then
         return RunRetry(
             request=self._request(retry, place, read),
@@ -345,14 +345,14 @@ class RunsCompiler:
             then_when=self._condition(then.when, f"{place}.then.when") if then else (),
         )
 
-    def _again(self, again: keywords.RunAgainKeywords) -> RunAgain:
+    def _again(self, again: run_keywords.RunAgainKeywords) -> RunAgain:
         tool = self.tool(again.operation, "again")
         for name in again.arguments:
             self._check_argument(tool, name, "again.arguments")
         required = frozenset(tool.input_schema.get("required", ()))
         return RunAgain(tool.name, self._argument_tree(again.arguments, "again.arguments"), required)
 
-    def _failure(self, failure: keywords.RunFailureKeywords, listed_names: Mapping[str, str]) -> RunFailure:
+    def _failure(self, failure: run_keywords.RunFailureKeywords, listed_names: Mapping[str, str]) -> RunFailure:
         pattern = self._pattern(failure.matches, "failures.matches")
         return RunFailure(pattern, rename_tools(failure.meaning, listed_names))
 
@@ -367,7 +367,7 @@ class RunsCompiler:
         tools = (tool for tool in self._tools if tool.derived is kind and tool.operation == read.operation)
         return next((tool.name for tool in tools), "")
 
-    def _request(self, request: keywords.RunRequestKeywords, place: str, read: RunCall) -> RunRequest:
+    def _request(self, request: run_keywords.RunRequestKeywords, place: str, read: RunCall) -> RunRequest:
         """Return an operation that needs no tool, with its arguments."""
         operation = self._operation(request.operation, place, read)
         known = {parameter.argument for parameter in operation.parameters} | set(references_of(operation.body))
@@ -392,7 +392,7 @@ class RunsCompiler:
             return [self._argument_tree(item, place) for item in tree]
         return self._path(tree, place) if isinstance(tree, str) and tree.startswith("$") else tree
 
-    def _requests(self, requests: keywords.RunRequestsKeywords, listed_names: Mapping[str, str]) -> RunRequests:
+    def _requests(self, requests: run_keywords.RunRequestsKeywords, listed_names: Mapping[str, str]) -> RunRequests:
         for operation in requests.shown_by:
             self.tool(operation, "requests.shown_by")
         return RunRequests(
@@ -405,7 +405,7 @@ class RunsCompiler:
             shown_by=frozenset(requests.shown_by),
         )
 
-    def _parts_of_requests(self, requests: keywords.RunRequestsKeywords) -> Iterator[Callable[[], object]]:
+    def _parts_of_requests(self, requests: run_keywords.RunRequestsKeywords) -> Iterator[Callable[[], object]]:
         for operation in requests.shown_by:
             yield partial(self.tool, operation, "requests.shown_by")
         for key in ("asked", "resolved"):
@@ -413,7 +413,7 @@ class RunsCompiler:
                 yield partial(self._request_event, event, f"requests.{key}")
         yield partial(self._condition, requests.settled_by, "requests.settled_by")
 
-    def _request_event(self, event: keywords.RequestEventKeywords, place: str) -> RequestEvent:
+    def _request_event(self, event: run_keywords.RequestEventKeywords, place: str) -> RequestEvent:
         return RequestEvent(
             when=self._condition(event.when, f"{place}.when"),
             id=self._path(event.id, f"{place}.id"),
@@ -421,7 +421,9 @@ class RunsCompiler:
             options=self._path(event.options, f"{place}.options") if event.options else (),
         )
 
-    def _call_without_tool(self, call: keywords.RunCallKeywords, place: str, read: RunCall) -> tuple[Operation, str]:
+    def _call_without_tool(
+        self, call: run_keywords.RunCallKeywords, place: str, read: RunCall
+    ) -> tuple[Operation, str]:
         """Return an operation that needs no tool, and its argument for the run's id."""
         operation = self._operation(call.operation, place, read)
         argument = call.run_id_argument or read.run_id_argument
@@ -447,13 +449,13 @@ class RunsCompiler:
                 )
                 raise self._error(place, reason, f"Add `{parameter.argument}` with its path to `arguments`.")
 
-    def _required_fields(self, declared: keywords.RunFieldsKeywords) -> RunFields:
+    def _required_fields(self, declared: run_keywords.RunFieldsKeywords) -> RunFields:
         fields = self._fields(declared, "fields")
         if fields is None:
             raise self._error("fields", "needs the paths `id` and `status`")
         return fields
 
-    def _fields(self, fields: keywords.RunFieldsKeywords, place: str) -> RunFields | None:
+    def _fields(self, fields: run_keywords.RunFieldsKeywords, place: str) -> RunFields | None:
         if not (fields.id and all(fields.status) and fields.status):
             return None
         names = ("stage", "result", "started_at", "ended_at", "attempts")
@@ -466,7 +468,7 @@ class RunsCompiler:
             **paths,
         )
 
-    def _progress(self, declared: str | keywords.ProgressKeywords, place: str) -> ProgressFields:
+    def _progress(self, declared: str | run_keywords.ProgressKeywords, place: str) -> ProgressFields:
         if isinstance(declared, str):
             return ProgressFields(ratio=self._path(declared, place))
         if not declared.percent and not (declared.done and declared.total):
@@ -502,7 +504,7 @@ class RunsCompiler:
             fix = f"There is no operation `{operation}`. {suggest_name(operation, known)}".strip()
         raise self._error(place, f"no tool calls the operation `{operation}`", fix)
 
-    def call(self, call: keywords.RunCallKeywords, place: str, default_argument: str = "") -> RunCall:
+    def call(self, call: run_keywords.RunCallKeywords, place: str, default_argument: str = "") -> RunCall:
         """Return a compiled call on one run."""
         tool = self.tool(call.operation, place)
         argument = call.run_id_argument or default_argument
