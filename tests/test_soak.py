@@ -24,7 +24,8 @@ from mcp.client import Client
 from mcp.types import CallToolResult, TextContent
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_taskruns.core.model.tool import Tool
+from mcp_taskruns.core.model.tool import Derived, Tool
+from mcp_taskruns.engine.runs.explain import SIDE_SECONDS
 from mcp_taskruns.errors import Kind
 from mcp_taskruns.servers.mcp.server import build_server
 from mcp_taskruns.simulator import inngest, runway
@@ -487,6 +488,11 @@ MAKE: dict[str, Callable[[Stage, int, random.Random], Arguments]] = {
         "until": d.choice(["all", "any"]),
         "wait_seconds": WAIT,
     },
+    "render-explain-run": lambda s, n, d: {"taskRunId": s.render_run(n, d.choice(["square", "fail"]), 10)},
+    "inngest-explain-run": lambda s, n, d: {"runId": s.inngest_run(n, d)},
+    "posthog-explain-run": lambda s, n, d: on(s.posthog_run(n, d.choice(["in_progress", "failed"]))),
+    "posthog-retry-run": lambda s, n, d: on(s.posthog_run(n, "failed"), **waiting(d)),
+    "runway-explain-run": lambda s, n, d: {"id": s.runway_task(n, d)},
     "inngest-get-function-run-status": lambda s, n, d: {"runId": s.inngest_run(n, d)},
     "inngest-cancel-function-run": lambda s, n, d: {"runId": s.inngest_run(n, d)},
     "inngest-list-jobs-steps-run": lambda s, n, d: {"runId": s.inngest_run(n, d)},
@@ -614,6 +620,10 @@ class Call:
         a_wait = max(WAIT, 5) + 5  # the first read may take 5 s, and the last one 5 s after the wait
         if self.tool.is_wait_tool:
             return a_wait
+        if self.tool.derived is Derived.EXPLAIN:
+            return one + SIDE_SECONDS
+        if self.tool.derived is Derived.RETRY:
+            return TIMEOUT * 3 + (a_wait if "wait_seconds" in self.arguments else 0)  # two reads and the request
         if operation.is_stream:
             return one + a_wait
         if body.get("method") == "cancel" or body.get("status") == "cancelled" or "-cancel-" in name:

@@ -15,7 +15,7 @@ from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.runs.details import request_arguments
 from mcp_taskruns.engine.runs.read import fetch_run, read_run
-from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
+from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_started_run
 from mcp_taskruns.errors import CallError, ProviderError
 
 MAX_REASON = 300
@@ -46,7 +46,7 @@ async def retry_run(
             return CallResult.from_value({**facts, "retried": True, "next": text})
         await reporter.report(f"started again: {quote_name(run_id)}")
         others = path_arguments(lifecycle.read.operation, arguments)
-        waited = await wait_for_runs(client, lifecycle, others, [run_id], reporter, seconds=seconds, is_started=True)
+        waited = await wait_for_started_run(client, lifecycle, others, run_id, reporter, seconds=seconds)
     value = {**waited.value, "retry_of": retry.run_id}
     return replace(waited, text=dump(value), value=value)
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import anyio
-
 from mcp_taskruns.core.calls.errors import HINT_BY_KIND, REPEAT_HINT
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.calls.response import CallResult
@@ -17,15 +15,14 @@ from mcp_taskruns.core.model.operation import Operation
 from mcp_taskruns.core.model.run import Lifecycle, RunStart, RunStatus
 from mcp_taskruns.core.model.tool import Tool
 from mcp_taskruns.core.runs.reading import Reading, describe_run, id_text, runs_in_response
-from mcp_taskruns.core.runs.results import status_line, wait_result
-from mcp_taskruns.core.runs.watch import Watch
+from mcp_taskruns.core.runs.results import status_line
 from mcp_taskruns.engine.client import Client
 from mcp_taskruns.engine.progress import ProgressReporter, Report, reporting
 from mcp_taskruns.engine.retries import Key
 from mcp_taskruns.engine.runs.details import result_with_text_ids
 from mcp_taskruns.engine.runs.find import find_run
 from mcp_taskruns.engine.runs.start_keys import Stage, StartCall
-from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_runs
+from mcp_taskruns.engine.runs.wait import reporting_wait, wait_for_started_run
 from mcp_taskruns.errors import CallError
 
 REUSED = (
@@ -92,7 +89,17 @@ async def start_run(
             return with_notes(started)
         if not started.run_id:
             return with_notes(started, "The response does not name the run, so there was nothing to wait for.")
-        waited = await _wait(client, lifecycle, arguments, started, reporter, seconds)
+        reading = started.reading
+        waited = await wait_for_started_run(
+            client,
+            lifecycle,
+            path_arguments(lifecycle.read.operation, arguments),
+            started.run_id,
+            reporter,
+            seconds=seconds,
+            known=[reading] if reading and not reading.status.is_terminal else [],  # the response has no results
+            is_started=started.is_started,
+        )
     value = waited.value | ({"idempotency_key": started.key} if started.key else {})
     if call.is_reused:
         value["note"] = REUSED.format(argument=format_path(call.key_path))
@@ -228,34 +235,3 @@ async def _start_created_run(
             outcome_unknown=exc.outcome_unknown,
         ) from exc
     return True
-
-
-async def _wait(
-    client: Client,
-    lifecycle: Lifecycle,
-    arguments: Mapping[str, Any],
-    started: Started,
-    reporter: ProgressReporter,
-    seconds: float,
-) -> CallResult:
-    run_id, reading = started.run_id, started.reading
-    known = [reading] if reading and not reading.status.is_terminal else []  # the response has no results
-    started_at = anyio.current_time()
-    others = path_arguments(lifecycle.read.operation, arguments)
-    try:
-        return await wait_for_runs(
-            client,
-            lifecycle,
-            others,
-            [run_id],
-            reporter,
-            seconds=seconds,
-            known=known,
-            is_started=started.is_started,
-        )
-    except CallError as exc:
-        # The run was started, so this is not an error of the call, although nothing is known about the run.
-        watch = Watch([run_id])
-        watch.fail(run_id, exc, is_final=True)
-        elapsed = anyio.current_time() - started_at
-        return CallResult.from_value(wait_result(lifecycle, watch, elapsed_s=elapsed, polls=0))

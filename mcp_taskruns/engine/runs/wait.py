@@ -74,6 +74,33 @@ async def wait_for_runs(
     return CallResult.from_value(value, status_line([reading for reading in watch.readings.values() if reading]))
 
 
+async def wait_for_started_run(
+    client: Client,
+    lifecycle: Lifecycle,
+    arguments: Mapping[str, Any],
+    run_id: str,
+    reporter: ProgressReporter,
+    *,
+    seconds: float,
+    known: Iterable[Reading] = (),
+    is_started: bool = True,
+) -> CallResult:
+    """Wait for a run that this call has started, as `wait_for_runs` does.
+
+    That it cannot be read is part of the result, not an error of the call: repeating it would start another run.
+    """
+    started_at = anyio.current_time()
+    try:
+        return await wait_for_runs(
+            client, lifecycle, arguments, [run_id], reporter, seconds=seconds, known=known, is_started=is_started
+        )
+    except CallError as exc:
+        watch = Watch([run_id])
+        watch.fail(run_id, exc, is_final=True)
+        elapsed = anyio.current_time() - started_at
+        return CallResult.from_value(wait_result(lifecycle, watch, elapsed_s=elapsed, polls=0))
+
+
 async def _open_requests(client: Client, lifecycle: Lifecycle, arguments: Mapping[str, Any], watch: Watch) -> list[str]:
     """Return sentences about what the only run of a wait asks its user."""
     reading = watch.readings[watch.only_run_id]

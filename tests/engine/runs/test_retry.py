@@ -240,3 +240,13 @@ async def test_retry_tool_is_no_read(tmp_path: Path) -> None:
             True,
             False,
         ]
+
+
+async def test_run_that_cannot_be_read_after_its_retry_is_no_error(tmp_path: Path) -> None:
+    missing = httpx.Response(404, json={"detail": "not here yet"})
+    responses = by_path({f"GET {JOB}": [FAILED, missing], f"POST {JOB}/retry": {}})
+    async with acme(tmp_path, responses, operations=WITH_RETRY, runs=SAME) as provider:
+        value = (await provider.call("retry-run", job="7", wait_seconds=1)).value
+        assert (value["status"], value["retry_of"]) == ("unknown", "7")
+        assert "not here yet" in value["reason"]
+        assert sum(request.startswith("POST") for request in provider.requests) == 1
