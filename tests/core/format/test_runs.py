@@ -8,6 +8,7 @@ from jsonschema import Draft202012Validator
 
 from mcp_taskruns.core.calls.request import path_arguments
 from mcp_taskruns.core.format.compiler import ToolNames, compile_tools
+from mcp_taskruns.core.format.runs import find_run_problems
 from mcp_taskruns.core.format.spec import Capability, parse_capability
 from mcp_taskruns.core.format.tool_schemas import MAX_RUNS
 from mcp_taskruns.core.model.json_path import EACH
@@ -335,6 +336,12 @@ NO_PATH = "is not a path such as `$.data.id` or `$[*].run`"
         ),
         ("runs_in", {"list": "$?"}, f"runs_in.list: `$?` {NO_PATH}"),
         ("runs_in", {"none": "$"}, "runs_in.none: no tool calls the operation `none`"),
+        ("fields.progress", {"done": "$.done"}, "fields.progress: needs `percent`, or `done` and `total`"),
+        (
+            "failures",
+            [{"matches": "(", "meaning": "Odd."}],
+            "failures.matches: is an invalid pattern: missing ), unterminated subpattern at position 0",
+        ),
         (
             "status_hints",
             {"ready": "Wait.", "paused": "Resume it."},
@@ -865,3 +872,24 @@ def test_matches_schema_agrees_with_jsonschema(schema: Json, value: Any, fits: b
 @pytest.mark.parametrize("value", [None, "text", [], 5])
 def test_other_value_does_not_match_an_object_schema(value: Any) -> None:
     assert not matches_schema(DATA, {"data": value})
+
+
+def test_native_status_has_no_more_parts_than_paths() -> None:
+    given = RUNS | {"fields": {"id": "$.id", "status": ["$.a", "$.b"]}, "statuses": {"failed": ["over/a/b"]}}
+    with pytest.raises(CapabilityError, match="`over/a/b` has 3 parts, and there are 2 paths to the status"):
+        compiled(given)
+
+
+def test_problems_include_those_of_long_polls() -> None:
+    long_poll = {"in": "query", "name": "wait", "max_seconds": 60}
+    given = document(RUNS | {"read": {"operation": "get", "run_id_argument": "runId", "long_poll": long_poll}})
+    capability = parse_capability(given, "f.yaml")
+    tools = compile_tools([parse_capability(document(), "f.yaml")])
+    assert list(find_run_problems(capability, tools)) == []
+
+
+def test_run_request_names_the_argument_of_the_run_id() -> None:
+    result = {"operation": "halt", "run_id_argument": "runId"}
+    lifecycle = lifecycle_of(compiled(RUNS | {"result": result})["thing-get"])
+    assert lifecycle.result is not None
+    assert lifecycle.result.request.run_id_argument == "runId"

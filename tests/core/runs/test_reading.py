@@ -21,6 +21,7 @@ from mcp_taskruns.core.runs.reading import (
     Reading,
     describe_run,
     error_text,
+    ids_as_text,
     parse_reading,
     run_in_event,
     runs_in_response,
@@ -1469,3 +1470,7 @@ def test_runs_are_found_in_a_list() -> None:
     lifecycle = Lifecycle("p", RENDER.read, SHAPE, STATES, runs_in={"op": (EACH,)})
     response = parse('[{"id":"a","status":"on"},{"id":"b"},{"id":"c","status":"ok"}]')
     assert [reading.run_id for reading in runs_in_response(lifecycle, "op", response)] == ["a", "c"]
+
+
+def test_ids_in_a_list_of_arguments_become_text() -> None:
+    assert ids_as_text([1, "b", None]) == ["1", "b", None]
