@@ -39,8 +39,12 @@ class Fal(ScriptedProvider):
     error_member = "detail"
     messages = ("Authentication is required to access this application", "Not Found")
 
-    def __init__(self, *, documented: bool = False) -> None:
+    def __init__(
+        self, *, documented: bool = False, shows_start: bool = True, error_type: str = "request_failed"
+    ) -> None:
         self._documented = documented
+        self._shows_start = shows_start
+        self._error_type = {"error_type": error_type} if error_type else {}
         self._apps: dict[str, str] = {}
         self._scripts: dict[str, list[str]] = {}
         request = "/{owner}/{app}/requests/{request_id}"
@@ -63,7 +67,8 @@ class Fal(ScriptedProvider):
         request_id = f"80e732af-660e-45cd-bd63-{len(self._apps):012}"
         self._apps[request_id] = app = "/".join(model.split("/")[:2])
         self._scripts[request_id] = [*SCRIPTS[body["prompt"]]]
-        return JSONResponse({"request_id": request_id, "status": "IN_QUEUE", **self._urls(app, request_id)})
+        status = {"status": "IN_QUEUE"} if self._shows_start else {}
+        return JSONResponse({"request_id": request_id, **status, **self._urls(app, request_id)})
 
     def _urls(self, app: str, request_id: str) -> Json:
         url = f"{ORIGIN}/{app}/requests/{request_id}"
@@ -80,7 +85,7 @@ class Fal(ScriptedProvider):
         if self._documented:
             body |= {"request_id": request_id, **self._urls(f"{owner}/{app}", request_id)}
         if self._documented and status in {"FAILED", "CANCELED"}:  # for a canceled request this is not documented
-            body |= {"status": "COMPLETED", "error": ERROR, "error_type": "request_failed"}
+            body |= {"status": "COMPLETED", "error": ERROR, **self._error_type}
         if status == "IN_QUEUE":
             body["queue_position"] = 0
         if request.query_params.get("logs") == "1":

@@ -83,3 +83,15 @@ async def test_wrong_key_is_an_error_that_names_its_variable() -> None:
         assert refused.error["kind"] == "auth"
         assert "FAL_KEY" in refused.error["hint"]
         assert "wrong-secret" not in refused.all_text
+
+
+async def test_start_whose_response_has_no_status_waits_too() -> None:
+    async with connected(Fal(shows_start=False)) as (_, caller):
+        result = await caller.call("fal-submit-request", input={"prompt": "a cat"}, wait_seconds=30, within=30, **MODEL)
+        assert (result.value["status"], result.value["result"]) == ("succeeded", OUTPUT)
+
+
+async def test_request_that_completed_with_an_error_of_no_type_has_failed() -> None:
+    async with connected(Fal(documented=True, error_type="")) as (_, caller):
+        waited = await caller.call("fal-wait-for-run", within=30, **await submitted(caller, "fail"))
+        assert (waited.value["status"], waited.value["error"]) == ("failed", ERROR)
